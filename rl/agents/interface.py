@@ -1,0 +1,51 @@
+"""What an IQN-style client touches beside the agent's own methods."""
+
+import inspect
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from rl.agents.recurrent_ppo import RecurrentPPO
+
+
+class StepMemory:
+    """The ``memory`` of an agent for clients that store transitions there instead of calling ``add_memory_ppo``.
+
+    It holds no data of its own: the rollout buffer does. A recurrent agent needs no stack of frames, so ``n_frames`` is
+    1 and :meth:`current_state` has no rows to put in front of the current observation.
+    """
+
+    n_frames = 1
+    extra_data = frozenset()
+
+    def __init__(self, agent: "RecurrentPPO"):
+        self._agent = agent
+
+    def __len__(self) -> int:
+        """Transitions collected since the last training."""
+        return self._agent.rollout_size
+
+    def current_state(self) -> np.ndarray:
+        """The ``n_frames - 1`` earlier frames: ``[0, F]``."""
+        return np.zeros((0, sum(int(np.prod(space.shape)) for space in self._agent.leaves.values())), dtype=np.float32)
+
+    def add(self, obs: object, action: object, reward: float, done: bool, **extra: object) -> None:
+        """The outcome of the last ``take_action``; observation and action are known from there."""
+        self._agent.add_memory_ppo(reward, done)
+
+    def add_empty(self) -> None:
+        """Frame stacks are padded by this; here there is nothing to pad."""
+
+    def clear(self) -> None:
+        """Called between epochs by clients; the rollout is kept until it is trained on."""
+
+
+def merged_signature(function: object, forwarded: object) -> inspect.Signature:
+    """The signature of ``function`` with ``**kwargs`` replaced by the parameters that it forwards them to."""
+    own = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    names = {p.name for p in own}
+    more = [p for p in inspect.signature(forwarded).parameters.values() if p.name not in names]
+    positional = [p for p in own if p.kind is not p.KEYWORD_ONLY]
+    keyword = [p for p in own if p.kind is p.KEYWORD_ONLY] + [p.replace(kind=p.KEYWORD_ONLY) for p in more]
+    return inspect.Signature(positional + keyword)

@@ -1,0 +1,111 @@
+"""The gated recurrent unit (Cho et al., 2014), in the form of cuDNN and ``torch.nn.GRU``.
+
+r = s(W_r x + U_r h), z = s(W_z x + U_z h), n = tanh(W_n x + r * (U_n h + c_n)), h' = (1 - z) * n + z * h
+"""
+
+import torch
+from torch import Tensor, nn
+
+from rl.cores.rnn import keep_mask
+from rl.cores.stack import Stack, build
+
+
+class _UnrollGRU(torch.autograd.Function):
+    """The whole sequence as one autograd node: only the products with the previous state are stepwise.
+
+    On a CPU this beats ``torch.nn.GRU``, which has no fused kernel there, and its cost does not depend on the starts.
+    """
+
+    @staticmethod
+    def forward(ctx, x, h0, keep, starting, weight_ih, weight_hh, bias_ih, bias_hh):
+        (T, B, D), H = x.shape, h0.shape[-1]
+        gates = torch.addmm(bias_ih, x.reshape(T * B, D), weight_ih.t()).view(T, B, 3 * H)  # becomes r, z, n in place
+        hidden = x.new_empty(T, B, 3 * H)  # U h + c for r, z, n
+        y = x.new_empty(T, B, H)
+        rz, r, z, n = (gates[..., cut].unbind(0) for cut in _cuts(H))
+        hidden_rz, hidden_n = hidden[..., : 2 * H].unbind(0), hidden[..., 2 * H :].unbind(0)
+        h, recurrent = h0, weight_hh.t()
+        for t, (mask, all_hidden, out) in enumerate(zip(keep.unbind(0), hidden.unbind(0), y.unbind(0), strict=True)):
+            before = h * mask if starting[t] else h
+            torch.addmm(bias_hh, before, recurrent, out=all_hidden)
+            rz[t].add_(hidden_rz[t]).sigmoid_()
+            n[t].addcmul_(r[t], hidden_n[t]).tanh_()
+            h = torch.lerp(n[t], before, z[t], out=out)
+        ctx.save_for_backward(x, h0, y, gates, hidden, keep, weight_ih, weight_hh)
+        ctx.starting = starting
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, h0, y, gates, hidden, keep, weight_ih, weight_hh = ctx.saved_tensors
+        (T, B, D), H = x.shape, h0.shape[-1]
+        _, r, z, n = (gates[..., cut] for cut in _cuts(H))
+        before = torch.cat([h0.unsqueeze(0), y[:-1]]).mul_(keep)  # [T, B, H]
+        # Every stepwise derivative is dL/dh times a factor known in advance. The order U_n, r, z, W_n makes both the
+        # recurrent part (the first three) and the input part (the last three) a slice.
+        factor = x.new_empty(T, B, 5, H)
+        to_n = torch.mul(1.0 - z, 1.0 - n * n, out=factor[:, :, 3])
+        to_hidden_n = torch.mul(to_n, r, out=factor[:, :, 0])
+        torch.mul(to_hidden_n, hidden[..., 2 * H :] * (1.0 - r), out=factor[:, :, 1])
+        torch.mul((before - n) * z, 1.0 - z, out=factor[:, :, 2])
+        factor[:, :, 4] = z
+        recurrent = torch.cat([weight_hh[2 * H :], weight_hh[: 2 * H]])  # rows in the order U_n, r, z
+
+        product = torch.empty_like(factor)
+        flat = product.view(T, B, 5 * H)
+        to_recurrent, through = flat[..., : 3 * H].unbind(0), flat[..., 4 * H :].unbind(0)
+        factors, products, dys, masks = factor.unbind(0), product.unbind(0), dy.unbind(0), keep.unbind(0)
+        dh = torch.zeros_like(h0)
+        for t in range(T - 1, -1, -1):
+            torch.mul(dh.add_(dys[t]).unsqueeze(1), factors[t], out=products[t])
+            dh = torch.addmm(through[t], to_recurrent[t], recurrent)
+            if ctx.starting[t]:
+                dh.mul_(masks[t])
+
+        flat = flat.view(T * B, 5 * H)
+        d_recurrent, d_input = flat[:, : 3 * H], flat[:, H : 4 * H]
+        dx = (d_input @ weight_ih).view(T, B, D) if ctx.needs_input_grad[0] else None
+        dw_hh = (d_recurrent.t() @ before.view(T * B, H)).roll(-H, 0)
+        sums = flat[:, : 4 * H].sum(0)
+        db_hh = sums[: 3 * H].roll(-H)
+        return dx, dh, None, None, d_input.t() @ x.reshape(T * B, D), dw_hh, sums[H:], db_hh
+
+
+def _cuts(H: int) -> tuple[slice, slice, slice, slice]:
+    """Where r and z together, r, z and n lie among the gates."""
+    return slice(0, 2 * H), slice(0, H), slice(H, 2 * H), slice(2 * H, 3 * H)
+
+
+class GRULayer(nn.Module):
+    """One layer; parameters named and shaped as in ``torch.nn.GRUCell``."""
+
+    leaves = ("h",)
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__()
+        self.weight_ih = nn.Parameter(torch.empty(3 * hidden_size, input_size))
+        self.weight_hh = nn.Parameter(torch.empty(3 * hidden_size, hidden_size))
+        self.bias_ih = nn.Parameter(torch.empty(3 * hidden_size))
+        self.bias_hh = nn.Parameter(torch.empty(3 * hidden_size))
+
+    def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """``x [B, D]``, ``(h [B, H],)`` -> ``(h,)``."""
+        h = state[0]
+        cut, _, _, new = _cuts(h.shape[-1])
+        gates = torch.addmm(self.bias_ih, x, self.weight_ih.t())
+        hidden = torch.addmm(self.bias_hh, h, self.weight_hh.t())
+        r, z = torch.sigmoid(gates[:, cut] + hidden[:, cut]).chunk(2, dim=1)
+        n = torch.addcmul(gates[:, new], r, hidden[:, new]).tanh_()
+        return (torch.lerp(n, h, z),)
+
+    def unroll(self, x: Tensor, state: tuple[Tensor, ...], starts: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """``x [T, B, D]``, ``(h [B, H],)``, ``starts [T, B]`` -> ``[T, B, H]``, ``(h,)``."""
+        keep, starting = keep_mask(x, starts)
+        weights = self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
+        y = _UnrollGRU.apply(x, state[0], keep, starting, *weights)
+        return y, (y[-1],)
+
+
+def gru(input_size: int, hidden_size: int = 128, num_layers: int = 1, dropout: float = 0.0) -> Stack:
+    """Gated recurrent units. State ``{"h"}``."""
+    return build(GRULayer, input_size, hidden_size, num_layers, dropout)

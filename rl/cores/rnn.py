@@ -1,0 +1,79 @@
+"""The Elman network: h = tanh(W x + b + U h + c)."""
+
+import torch
+from torch import Tensor, nn
+
+from rl.cores.stack import Stack, build
+
+
+class _UnrollRNN(torch.autograd.Function):
+    """The whole sequence as one node: input and weight gradients are single matrix products, only U h is stepwise."""
+
+    @staticmethod
+    def forward(ctx, x, h0, keep, starting, weight_ih, weight_hh, bias):
+        (T, B, D), H = x.shape, h0.shape[-1]
+        y = torch.addmm(bias, x.reshape(T * B, D), weight_ih.t()).view(T, B, H)
+        h, recurrent = h0, weight_hh.t()
+        for t, (out, mask) in enumerate(zip(y.unbind(0), keep.unbind(0), strict=True)):
+            before = h * mask if starting[t] else h
+            h = out.addmm_(before, recurrent).tanh_()
+        ctx.save_for_backward(x, h0, y, keep, weight_ih, weight_hh)
+        ctx.starting = starting
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, h0, y, keep, weight_ih, weight_hh = ctx.saved_tensors
+        (T, B, D), H = x.shape, h0.shape[-1]
+        slope = (1.0 - y * y).unbind(0)
+        dgates = torch.empty_like(y)
+        dg, dys, masks = dgates.unbind(0), dy.unbind(0), keep.unbind(0)
+        dh = torch.zeros_like(h0)
+        for t in range(T - 1, -1, -1):
+            torch.mul(dh.add_(dys[t]), slope[t], out=dg[t])
+            dh = torch.mm(dg[t], weight_hh)
+            if ctx.starting[t]:
+                dh.mul_(masks[t])
+        dgates = dgates.view(T * B, H)
+        before = torch.cat([h0.unsqueeze(0), y[:-1]]).mul_(keep).view(T * B, H)
+        dx = (dgates @ weight_ih).view(T, B, D) if ctx.needs_input_grad[0] else None
+        return dx, dh, None, None, dgates.t() @ x.reshape(T * B, D), dgates.t() @ before, dgates.sum(0)
+
+
+class RNNLayer(nn.Module):
+    """One layer; parameters named and shaped as in ``torch.nn.RNNCell``."""
+
+    leaves = ("h",)
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__()
+        self.weight_ih = nn.Parameter(torch.empty(hidden_size, input_size))
+        self.weight_hh = nn.Parameter(torch.empty(hidden_size, hidden_size))
+        self.bias_ih = nn.Parameter(torch.empty(hidden_size))
+        self.bias_hh = nn.Parameter(torch.empty(hidden_size))
+
+    def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """``x [B, D]``, ``(h [B, H],)`` -> ``(h,)``."""
+        gates = torch.addmm(self.bias_ih + self.bias_hh, x, self.weight_ih.t())
+        return (gates.addmm_(state[0], self.weight_hh.t()).tanh_(),)
+
+    def unroll(self, x: Tensor, state: tuple[Tensor, ...], starts: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """``x [T, B, D]``, ``(h [B, H],)``, ``starts [T, B]`` -> ``[T, B, H]``, ``(h,)``."""
+        keep, starting = keep_mask(x, starts)
+        bias = self.bias_ih + self.bias_hh
+        y = _UnrollRNN.apply(x, state[0], keep, starting, self.weight_ih, self.weight_hh, bias)
+        return y, (y[-1],)
+
+
+def keep_mask(x: Tensor, starts: Tensor) -> tuple[Tensor, list[bool]]:
+    """``starts [T, B]`` as a factor ``[T, B, 1]`` beside ``x``, and for each step whether any memory starts there.
+
+    The second lets a step without starts skip the product. It is a fact of the rollout that lies on the CPU.
+    """
+    keep = (~starts).to(x.dtype).to(x.device, non_blocking=True)
+    return keep.unsqueeze(-1), starts.any(dim=1).tolist()
+
+
+def rnn(input_size: int, hidden_size: int = 128, num_layers: int = 1, dropout: float = 0.0) -> Stack:
+    """Elman layers: a memory that forgets fast, cheap and plain. State ``{"h"}``."""
+    return build(RNNLayer, input_size, hidden_size, num_layers, dropout)

@@ -1,0 +1,66 @@
+"""Playing without learning, on environments and memories of its own."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+
+@dataclass
+class Evaluation:
+    """Returns and lengths of finished episodes."""
+
+    returns: np.ndarray
+    lengths: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(self.returns.mean())
+
+    @property
+    def stderr(self) -> float:
+        """Standard error of the mean; 0 for a single episode."""
+        count = len(self.returns)
+        return float(self.returns.std(ddof=1) / np.sqrt(count)) if count > 1 else 0.0
+
+
+def evaluate(
+    agent, envs: VectorEnv, episodes: int, seed: int | None = None, greedy: bool = True, memory: bool = True
+) -> Evaluation:
+    """Plays whole episodes; running moments, weights and the agent's own memories stay as they are.
+
+    Every environment plays the same number of episodes, so short ones are not over-represented; the total is
+    ``episodes`` rounded up to a multiple of the number of environments.
+
+    Args:
+        agent: anything with ``network`` and ``new_actor``.
+        envs: in SAME_STEP autoreset mode.
+        episodes: at least so many.
+        seed: of the environments and of sampled actions.
+        greedy: take the likeliest action instead of sampling.
+        memory: False clears the memory before every step.
+    """
+    quota = -(-episodes // envs.num_envs)
+    actor = agent.new_actor(envs.num_envs, seed, memory)
+    played = np.zeros(envs.num_envs, dtype=int)
+    returns, lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs, dtype=int)
+    finished: list[tuple[float, int]] = []
+    was_training = agent.network.training
+    agent.network.eval()
+    try:
+        obs, _ = envs.reset(seed=seed)
+        while played.min() < quota:
+            _, _, actions = actor.act(actor.inputs(obs), greedy)
+            obs, rewards, terminated, truncated, _ = envs.step(agent.network.head.to_environment(actions.cpu().numpy()))
+            ended = terminated | truncated
+            actor.observe(actions, np.asarray(rewards, np.float32), ended)
+            returns += rewards
+            lengths += 1
+            for row in np.flatnonzero(ended & (played < quota)):
+                finished.append((returns[row], lengths[row]))
+            played += ended
+            returns[ended], lengths[ended] = 0.0, 0
+    finally:
+        agent.network.train(was_training)
+    return Evaluation(np.array([r for r, _ in finished]), np.array([n for _, n in finished]))

@@ -1,0 +1,128 @@
+"""What a run reports: scalars in TensorBoard, a progress bar, and the glossary of every tag."""
+
+import logging
+import sys
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+GLOSSARY = {
+    "charts/episodic_return": "mean return of the training episodes that ended in this rollout",
+    "charts/episodic_length": "their mean length in steps",
+    "charts/SPS": "environment steps per second of training since the start, evaluations left out",
+    "charts/learning_rate": "of Adam, after annealing",
+    "losses/policy_loss": "clipped surrogate, mean over the minibatches of an update",
+    "losses/value_loss": "half the squared error of the value",
+    "losses/entropy": "entropy of the policy, summed over the action branches",
+    "losses/entropy_*": "entropy of one action branch (several branches only)",
+    "losses/approx_kl": "estimated KL divergence between the policy before and during the update",
+    "losses/clipfrac": "share of probability ratios outside the clip range",
+    "losses/explained_variance": "1 - Var(returns - values) / Var(returns): 1 is a perfect critic, below 0 a harmful one",
+    "losses/grad_norm": "norm of the gradient before clipping",
+    "eval/episodic_return": "mean return of greedy evaluation episodes",
+    "eval/episodic_return_memory_zeroed": "the same with the memory cleared before every step",
+    "diagnostics/ratio_error": "largest |ratio - 1| in the first minibatch of an update: above 1e-4 the replay is wrong",
+    "diagnostics/memory_gap": "eval/episodic_return minus its memory-zeroed counterpart: what memory is worth",
+}
+
+GROUPS = {"learning_rate": "charts", "ratio_error": "diagnostics"}  # all other results of an update are losses
+log = logging.getLogger(__name__)
+
+
+class Episodes:
+    """Returns and lengths of training episodes, for B environments at once."""
+
+    def __init__(self, num_envs: int, window: int = 100):
+        self.returns, self.lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
+        self.recent: deque[float] = deque(maxlen=window)
+        self.new: list[tuple[float, int]] = []
+
+    def add(self, rewards: np.ndarray, ended: np.ndarray) -> None:
+        """One step: ``rewards [B]``, ``ended [B]``."""
+        self.returns += rewards
+        self.lengths += 1
+        if ended.any():
+            rows = np.flatnonzero(ended)
+            self.new += zip(self.returns[rows].tolist(), self.lengths[rows].tolist(), strict=True)
+            self.recent.extend(self.returns[rows].tolist())
+            self.returns[rows], self.lengths[rows] = 0.0, 0
+
+    def drain(self) -> dict[str, float]:
+        """Means over the episodes that ended since the last call; empty if there were none."""
+        if not self.new:
+            return {}
+        returns, lengths = zip(*self.new, strict=True)
+        self.new = []
+        return {"charts/episodic_return": float(np.mean(returns)), "charts/episodic_length": float(np.mean(lengths))}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain Python values."""
+        return {"returns": self.returns.tolist(), "lengths": self.lengths.tolist(), "recent": list(self.recent)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The counterpart of :meth:`state_dict`."""
+        self.returns, self.lengths = np.array(state["returns"]), np.array(state["lengths"], dtype=np.int64)
+        self.recent.extend(state["recent"])
+
+
+class Metrics:
+    """TensorBoard and progress of one run; the x axis is environment steps.
+
+    Args:
+        run_dir: where the event file goes.
+        total_steps: the end of the progress bar.
+        step: the step that a resumed run goes on from; events after it are dropped.
+    """
+
+    def __init__(self, run_dir: Path, total_steps: int, step: int = 0):
+        self.writer = SummaryWriter(str(run_dir), purge_step=step + 1 if step else None)
+        self.bar = tqdm(total=total_steps, initial=step, unit=" steps", unit_scale=True, disable=None, smoothing=0.05)
+        self.total_steps = total_steps
+        self.logged_tenth = 10 * step // total_steps
+
+    def text(self, tag: str, markdown: str) -> None:
+        """A text beside the curves."""
+        self.writer.add_text(tag, markdown)
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        """Writes ``values`` under their tags; every tag stands in :data:`GLOSSARY`."""
+        for tag, value in values.items():
+            self.writer.add_scalar(tag, value, step)
+
+    def update(self, results: dict[str, float], step: int) -> None:
+        """Writes the results of one update of an agent under the tags of its metrics."""
+        tagged = {f"{GROUPS.get(name, 'losses')}/{name}": value for name, value in results.items() if name != "loss"}
+        self.scalars(tagged, step)
+
+    def progress(self, step: int, returns: deque[float], steps_per_second: float) -> None:
+        """Moves the bar; without a terminal a line for each tenth of the training is logged instead."""
+        mean = f"{np.mean(returns):.2f}" if returns else "-"
+        self.bar.set_postfix_str(f"return {mean}", refresh=False)
+        self.bar.update(step - self.bar.n)
+        tenth = 10 * step // self.total_steps
+        if tenth > self.logged_tenth:
+            self.logged_tenth = tenth
+            if self.bar.disable:
+                log.info("%d steps, return %s, %.0f steps/s", step, mean, steps_per_second)
+
+    def say(self, message: str) -> None:
+        """A line that does not tear the bar."""
+        log.info(message) if self.bar.disable else self.bar.write(message, file=sys.stderr)
+
+    def flush(self) -> None:
+        """Everything written so far is on its way to disk."""
+        self.writer.flush()
+
+    def hparams(self, config: dict[str, Any], results: dict[str, float]) -> None:
+        """The table of TensorBoard's HPARAMS tab, in the run itself."""
+        plain = {name: value for name, value in config.items() if isinstance(value, (int, float, str, bool))}
+        self.writer.add_hparams(plain, {f"hparam/{name}": value for name, value in results.items()}, run_name=".")
+
+    def close(self) -> None:
+        """Ends bar and event file."""
+        self.bar.close()
+        self.writer.close()

@@ -1,0 +1,7 @@
+"""From observations to features, from features to distributions."""
+
+from rl.networks.actor_critic import ActorCritic
+from rl.networks.encoders import Encoder
+from rl.networks.heads import make_head
+
+__all__ = ["ActorCritic", "Encoder", "make_head"]

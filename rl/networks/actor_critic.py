@@ -1,0 +1,99 @@
+"""Encoder, memory, policy head and value head as one module with explicit state."""
+
+from collections.abc import Callable
+
+from gymnasium import spaces
+from torch import Tensor, device, nn
+
+from rl.networks.encoders import Encoder
+from rl.networks.heads import make_head
+from rl.types import Core, Observation, State
+
+MASK = "action_mask"
+"""An observation leaf of this name is no input of the encoder: False there forbids the action (categorical heads)."""
+
+
+class ActorCritic(nn.Module):
+    """``observation, state -> distribution parameters, value, next state``.
+
+    Args:
+        leaves: observation leaves by name.
+        action_space: see :func:`rl.networks.heads.make_head`.
+        core: ``core(input_size) -> Core``.
+        layer_size: width of the encoder.
+        separate_critic: give the value its own encoder and core instead of sharing those of the policy.
+        normalise: running normalisation of the observations.
+        images: treat Box leaves with three axes as images.
+        action_names: names of the action branches.
+    """
+
+    def __init__(
+        self,
+        leaves: dict[str, spaces.Space],
+        action_space: spaces.Space,
+        core: Callable[..., Core],
+        layer_size: int = 64,
+        separate_critic: bool = False,
+        normalise: bool = False,
+        images: bool = True,
+        action_names: tuple[str, ...] | None = None,
+    ):
+        super().__init__()
+        inputs = {name: space for name, space in leaves.items() if name != MASK}
+        self.head = make_head(action_space, action_names)
+        self.masked = MASK in leaves
+        if self.masked and leaves[MASK].shape != (self.head.num_params,):
+            raise ValueError(f"{MASK} has shape {leaves[MASK].shape}, but the policy has {self.head.num_params} logits")
+        self.actor = Trunk(Encoder(inputs, layer_size, normalise, images), core)
+        self.critic = Trunk(Encoder(inputs, layer_size, normalise, images), core) if separate_critic else None
+        self.policy = nn.Linear(self.actor.core.output_size, self.head.num_params)
+        self.value = nn.Linear(self.actor.core.output_size, 1)
+        for layer, gain in ((self.policy, 0.01), (self.value, 1.0)):
+            nn.init.orthogonal_(layer.weight, gain)
+            nn.init.zeros_(layer.bias)
+
+    def initial_state(self, batch_size: int, device: device | str | None = None) -> State:
+        """State of ``batch_size`` fresh memories; the leaves of a separate critic are named ``critic.*``."""
+        state = self.actor.core.initial_state(batch_size, device)
+        if self.critic is not None:
+            extra = self.critic.core.initial_state(batch_size, device)
+            state |= {f"critic.{name}": leaf for name, leaf in extra.items()}
+        return state
+
+    def step(self, obs: Observation, state: State, starts: Tensor) -> tuple[Tensor, Tensor, State]:
+        """Leaves ``[B, ...]``, ``starts [B]`` -> params ``[B, P]``, values ``[B]``, next state."""
+        return self._run("step", obs, state, starts)
+
+    def unroll(self, obs: Observation, state: State, starts: Tensor) -> tuple[Tensor, Tensor, State]:
+        """Leaves ``[T, B, ...]``, ``starts [T, B]`` -> params ``[T, B, P]``, values ``[T, B]``, state after step T."""
+        return self._run("unroll", obs, state, starts)
+
+    def _run(self, how: str, obs: Observation, state: State, starts: Tensor) -> tuple[Tensor, Tensor, State]:
+        features, new = self.actor.run(how, obs, state, starts)
+        params = self.policy(features)
+        if self.masked:
+            params = params.masked_fill(~obs[MASK].bool(), -1e9)
+        if self.critic is not None:
+            own = {name.removeprefix("critic."): leaf for name, leaf in state.items() if name.startswith("critic.")}
+            features, own = self.critic.run(how, obs, own, starts)
+            new |= {f"critic.{name}": leaf for name, leaf in own.items()}
+        return params, self.value(features).squeeze(-1), new
+
+    def update_moments(self, obs: Observation) -> None:
+        """Takes the observations of a rollout into the running normalisation."""
+        self.actor.encoder.update_moments(obs)
+        if self.critic is not None:
+            self.critic.encoder.update_moments(obs)
+
+
+class Trunk(nn.Module):
+    """An encoder in front of a core."""
+
+    def __init__(self, encoder: Encoder, core: Callable[..., Core]):
+        super().__init__()
+        self.encoder = encoder
+        self.core = core(encoder.output_size)
+
+    def run(self, how: str, obs: Observation, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        """``how`` is ``step`` or ``unroll``."""
+        return getattr(self.core, how)(self.encoder(obs), state, starts)

@@ -1,0 +1,150 @@
+"""From an observation to one feature vector: a small network for each leaf, concatenated, then one layer."""
+
+import math
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from rl.checks import positive
+from rl.normalisation import RunningMoments
+from rl.types import Observation
+
+
+class Encoder(nn.Module):
+    """``observation leaves [..., *shape]`` -> ``features [..., layer_size]``.
+
+    Images (Box with three axes) go through a CNN, Box leaves of any other shape are flattened, Discrete and
+    MultiDiscrete become one-hot, MultiBinary stays as it is; everything is concatenated in front of one fully connected
+    tanh layer, so an image with scalars beside it keeps its scalars.
+
+    Args:
+        leaves: elementary spaces by name, as :func:`rl.spaces.leaf_spaces` gives them.
+        layer_size: width of the last layer.
+        normalise: keep running moments of the Box leaves (of each channel for images) and normalise by them.
+        images: False flattens Box leaves with three axes too.
+
+    Raises:
+        ValueError: ``layer_size`` below 1.
+    """
+
+    def __init__(
+        self,
+        leaves: dict[str, spaces.Space],
+        layer_size: int = 64,
+        normalise: bool = False,
+        images: bool = True,
+    ):
+        super().__init__()
+        positive(layer_size=layer_size)
+        self.names = tuple(leaves)
+        self.parts = nn.ModuleList(_leaf_encoder(space, normalise, images) for space in leaves.values())
+        self.layer = nn.Linear(sum(part.output_size for part in self.parts), layer_size)
+        self.output_size = layer_size
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d)):
+                nn.init.orthogonal_(module.weight, math.sqrt(2))
+                nn.init.zeros_(module.bias)
+
+    def forward(self, obs: Observation) -> Tensor:
+        """Leaves ``[..., *shape]`` -> ``[..., layer_size]``."""
+        features = [part(obs[name]) for name, part in zip(self.names, self.parts, strict=True)]
+        return torch.tanh(self.layer(features[0] if len(features) == 1 else torch.cat(features, dim=-1)))
+
+    def update_moments(self, obs: Observation) -> None:
+        """Takes the leaves ``[..., *shape]`` into the running moments, where they are kept."""
+        for name, part in zip(self.names, self.parts, strict=True):
+            if getattr(part, "moments", None) is not None:
+                part.update_moments(obs[name])
+
+
+def _leaf_encoder(space: spaces.Space, normalise: bool, images: bool) -> nn.Module:
+    if isinstance(space, spaces.Box):
+        if images and len(space.shape) == 3:
+            return ImageEncoder(space, normalise)
+        return VectorEncoder(space, normalise)
+    if isinstance(space, spaces.Discrete):
+        return OneHotEncoder(np.array([space.n]), np.array([space.start]), scalar=True)
+    if isinstance(space, spaces.MultiDiscrete):
+        return OneHotEncoder(space.nvec.ravel(), space.start.ravel(), scalar=False)
+    return VectorEncoder(space, normalise=False)  # MultiBinary
+
+
+class VectorEncoder(nn.Module):
+    """Flattens ``[..., *shape]`` to float32 ``[..., D]``, normalised if asked."""
+
+    def __init__(self, space: spaces.Space, normalise: bool):
+        super().__init__()
+        self.axes = len(space.shape)
+        self.output_size = int(np.prod(space.shape))
+        self.moments = RunningMoments((self.output_size,)) if normalise else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self._flat(x)
+        return x if self.moments is None else self.moments(x)
+
+    def update_moments(self, x: Tensor) -> None:
+        self.moments.update(self._flat(x))
+
+    def _flat(self, x: Tensor) -> Tensor:
+        if self.axes != 1:
+            x = x.reshape(*x.shape[: x.dim() - self.axes], self.output_size)
+        return x.float()
+
+
+class OneHotEncoder(nn.Module):
+    """Integers ``[...]`` (Discrete) or ``[..., *shape]`` (MultiDiscrete) -> their one-hot codes side by side, ``[..., sum n]``."""
+
+    def __init__(self, sizes: np.ndarray, offsets: np.ndarray, scalar: bool):
+        super().__init__()
+        self.output_size = int(sizes.sum())
+        self.scalar = scalar
+        codes = np.concatenate([np.arange(n) + start for n, start in zip(sizes, offsets, strict=True)])
+        self.register_buffer("codes", torch.from_numpy(codes), persistent=False)
+        self.register_buffer("column", torch.from_numpy(np.repeat(np.arange(len(sizes)), sizes)), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.unsqueeze(-1) if self.scalar else x[..., self.column]
+        return (x == self.codes).float()  # not nn.functional.one_hot: that reads the largest code back to the host
+
+
+class ImageEncoder(nn.Module):
+    """Images ``[..., C, H, W]`` or ``[..., H, W, C]``, uint8 or float -> ``[..., D]``.
+
+    The smaller of the first and the last axis is the channel axis (the first, if they are equal). Values are scaled from
+    the bounds of the space to 0 ... 1. Sides of 36 and more get the network of Mnih et al. (2015), smaller ones two
+    3 x 3 layers.
+    """
+
+    def __init__(self, space: spaces.Box, normalise: bool):
+        super().__init__()
+        self.channels_last = space.shape[-1] < space.shape[0]
+        channels, *sides = (space.shape[-1], *space.shape[:2]) if self.channels_last else space.shape
+        low, high = float(space.low.min()), float(space.high.max())
+        bounded = math.isfinite(low) and math.isfinite(high) and high > low
+        self.low, self.width = (low, high - low) if bounded else (0.0, 1.0)
+        self.moments = RunningMoments((channels, 1, 1)) if normalise else None
+        if min(sides) >= 36:
+            layers = [nn.Conv2d(channels, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU()]
+            layers += [nn.Conv2d(64, 64, 3, 1), nn.ReLU(), nn.Flatten()]
+        else:
+            layers = [nn.Conv2d(channels, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(), nn.Flatten()]
+        self.layers = nn.Sequential(*layers)
+        self.output_size = self.layers(torch.zeros(1, channels, *sides)).shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        images = self._scaled(x)
+        if self.moments is not None:
+            images = self.moments(images)
+        return self.layers(images).view(*x.shape[:-3], self.output_size)
+
+    def update_moments(self, x: Tensor) -> None:
+        images = self._scaled(x)
+        self.moments.update(images.movedim(-3, -1).reshape(-1, images.shape[-3], 1, 1))
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        """``[..., shape]`` -> ``[batch, C, H, W]`` in 0 ... 1."""
+        x = x.reshape(-1, *x.shape[-3:])
+        x = x.permute(0, 3, 1, 2) if self.channels_last else x
+        return (x.float() - self.low) / self.width

@@ -1,0 +1,182 @@
+"""From distribution parameters ``[..., P]`` to actions, log-probabilities and entropies, for each kind of action space.
+
+A head has one or more named branches (``move`` and ``vote``, say). Log-probabilities and entropies have one column for
+each branch, ``[..., branches]``; the joint log-probability is their sum.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Generator, Tensor, nn
+from torch.distributions.utils import clamp_probs
+
+NOT_EXECUTED = -1
+"""In place of a discrete action: this branch was sampled but had no part in what the environment executed."""
+
+
+def make_head(space: spaces.Space, names: Sequence[str] | None = None) -> "CategoricalHead | GaussianHead | BernoulliHead":
+    """The head for an action space.
+
+    Args:
+        space: Discrete, MultiDiscrete, Box or MultiBinary.
+        names: one name for each branch; default ``action`` for one branch, ``action_0`` ... for several.
+
+    Raises:
+        ValueError: another space, an empty or unsuitable one, or a wrong number of names.
+    """
+    if isinstance(space, spaces.Discrete):
+        head = CategoricalHead([space.n], [space.start], flat=True)
+    elif isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+        head = CategoricalHead(space.nvec.tolist(), space.start.tolist(), flat=False)
+    elif isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        head = GaussianHead(space)
+    elif isinstance(space, spaces.MultiBinary):
+        head = BernoulliHead(space.shape)
+    else:
+        raise ValueError(
+            f"action space {space} is not supported: use Discrete, one-dimensional MultiDiscrete, float Box or MultiBinary"
+        )
+    if names is not None:
+        if len(names) != len(head.branches):
+            raise ValueError(f"action_names={list(names)}: {space} has {len(head.branches)} branch(es)")
+        head.branches = tuple(names)
+    return head
+
+
+class CategoricalHead(nn.Module):
+    """Independent categorical branches; ``params`` are their logits side by side; actions int64 ``[..., branches]``."""
+
+    def __init__(self, sizes: Sequence[int], starts: Sequence[int], flat: bool):
+        super().__init__()
+        self.sizes = [int(n) for n in sizes]
+        self.starts = np.asarray(starts)
+        self.flat = flat
+        self.num_params = sum(self.sizes)
+        self.branches = ("action",) if len(self.sizes) == 1 else tuple(f"action_{i}" for i in range(len(self.sizes)))
+        self.action_shape, self.action_dtype = (len(self.sizes),), torch.int64
+        self.previous_space = spaces.MultiDiscrete([n + 1 for n in self.sizes])
+
+    def sample(self, params: Tensor, generator: Generator) -> Tensor:
+        """``[B, P]`` -> ``[B, branches]``, by the Gumbel-max trick: an arg max costs a tenth of a Categorical."""
+        noise = torch.empty_like(params).exponential_(generator=generator).log_()
+        return self.mode(params - noise)
+
+    def mode(self, params: Tensor) -> Tensor:
+        """``[B, P]`` -> the likeliest action, ``[B, branches]``."""
+        if len(self.sizes) == 1:
+            return params.argmax(dim=-1, keepdim=True)
+        return torch.stack([logits.argmax(dim=-1) for logits in params.split(self.sizes, dim=-1)], dim=-1)
+
+    def log_probs(self, params: Tensor, actions: Tensor) -> Tensor:
+        """``[..., P]``, ``[..., branches]`` -> ``[..., branches]``; 0 where the action is :data:`NOT_EXECUTED`."""
+        columns = [
+            logits.log_softmax(dim=-1).gather(-1, action.clamp_min(0))
+            for logits, action in zip(params.split(self.sizes, -1), actions.split(1, -1), strict=True)
+        ]
+        return torch.cat(columns, dim=-1).masked_fill(actions == NOT_EXECUTED, 0.0)
+
+    def entropies(self, params: Tensor) -> Tensor:
+        """``[..., P]`` -> ``[..., branches]``."""
+        logs = [logits.log_softmax(dim=-1) for logits in params.split(self.sizes, dim=-1)]
+        return torch.stack([-(log.exp() * log).sum(-1) for log in logs], dim=-1)
+
+    def to_environment(self, actions: np.ndarray) -> np.ndarray:
+        """``[B, branches]`` -> what the environment takes: ``[B]`` for a Discrete space, else ``[B, branches]``."""
+        actions = actions + self.starts
+        return actions[:, 0] if self.flat else actions
+
+    def as_previous(self, actions: Tensor) -> Tensor:
+        """Actions as an input of the next step: shifted by one, 0 means that there was none."""
+        return actions + 1
+
+
+class GaussianHead(nn.Module):
+    """Independent normal distributions with a learned, state-independent standard deviation; one branch.
+
+    A finite dimension of the space is spanned by -1 ... 1: actions are clipped to that and scaled to the bounds on their
+    way to the environment, so the network sees the same scale whatever the bounds. Actions are stored unclipped.
+    """
+
+    def __init__(self, space: spaces.Box):
+        super().__init__()
+        self.branches = ("action",)
+        self.shape = space.shape
+        size = int(np.prod(space.shape))
+        low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
+        self.bounded = np.isfinite(low) & np.isfinite(high)
+        self.centre = np.where(self.bounded, (low + high) / 2, 0.0)
+        self.half = np.where(self.bounded, (high - low) / 2, 1.0)
+        self.low, self.high, self.dtype = low, high, space.dtype
+        self.num_params = size
+        self.action_shape, self.action_dtype = (size,), torch.float32
+        self.previous_space = spaces.Box(-np.inf, np.inf, (size,))
+        self.log_std = nn.Parameter(torch.zeros(size))
+
+    def sample(self, params: Tensor, generator: Generator) -> Tensor:
+        """``[B, P]`` -> ``[B, P]``."""
+        noise = torch.empty_like(params).normal_(generator=generator)
+        return torch.addcmul(params, noise, self.log_std.exp())
+
+    def mode(self, params: Tensor) -> Tensor:
+        """``[B, P]`` -> the mean."""
+        return params
+
+    def log_probs(self, params: Tensor, actions: Tensor) -> Tensor:
+        """``[..., P]``, ``[..., P]`` -> ``[..., 1]``."""
+        z = (actions - params) * torch.exp(-self.log_std)
+        constant = self.log_std + 0.5 * np.log(2 * np.pi)
+        return -(0.5 * z * z + constant).sum(-1, keepdim=True)
+
+    def entropies(self, params: Tensor) -> Tensor:
+        """``[..., P]`` -> ``[..., 1]``."""
+        entropy = (self.log_std + 0.5 * np.log(2 * np.pi * np.e)).sum()
+        return entropy.expand(*params.shape[:-1], 1)
+
+    def to_environment(self, actions: np.ndarray) -> np.ndarray:
+        """``[B, P]`` -> ``[B, *shape]``, within the bounds."""
+        scaled = np.where(self.bounded, np.clip(actions, -1.0, 1.0), actions) * self.half + self.centre
+        return np.clip(scaled, self.low, self.high).astype(self.dtype).reshape(-1, *self.shape)
+
+    def as_previous(self, actions: Tensor) -> Tensor:
+        """Actions as an input of the next step; zeros mean that there was none."""
+        return actions
+
+
+class BernoulliHead(nn.Module):
+    """Independent bits; ``params`` are their logits; actions int64 ``[..., bits]``; one branch."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        super().__init__()
+        self.branches = ("action",)
+        self.shape = shape
+        self.num_params = int(np.prod(shape))
+        self.action_shape, self.action_dtype = (self.num_params,), torch.int64
+        self.previous_space = spaces.MultiDiscrete([3] * self.num_params)
+
+    def sample(self, params: Tensor, generator: Generator) -> Tensor:
+        """``[B, P]`` -> ``[B, P]``, by inverting the logistic distribution."""
+        uniform = clamp_probs(torch.empty_like(params).uniform_(generator=generator))
+        return (params + uniform.logit() > 0).long()
+
+    def mode(self, params: Tensor) -> Tensor:
+        """``[B, P]`` -> the likelier value of each bit."""
+        return (params > 0).long()
+
+    def log_probs(self, params: Tensor, actions: Tensor) -> Tensor:
+        """``[..., P]``, ``[..., P]`` -> ``[..., 1]``."""
+        return nn.functional.logsigmoid(params * (2 * actions - 1)).sum(-1, keepdim=True)
+
+    def entropies(self, params: Tensor) -> Tensor:
+        """``[..., P]`` -> ``[..., 1]``."""
+        p = params.sigmoid()
+        return (nn.functional.softplus(params) - p * params).sum(-1, keepdim=True)
+
+    def to_environment(self, actions: np.ndarray) -> np.ndarray:
+        """``[B, P]`` -> int8 ``[B, *shape]``."""
+        return actions.astype(np.int8).reshape(-1, *self.shape)
+
+    def as_previous(self, actions: Tensor) -> Tensor:
+        """Bits as an input of the next step: shifted by one, 0 means that there was none."""
+        return actions + 1

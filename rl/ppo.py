@@ -1,0 +1,178 @@
+"""The update of proximal policy optimisation over replayed sequences: hyperparameters and the loop over minibatches."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
+
+from rl import losses
+from rl.checks import one_of, positive, within
+from rl.networks import ActorCritic
+from rl.rollout_buffer import RolloutBuffer, Targets, WarmUp
+from rl.types import Sequences, State
+
+
+@dataclass(kw_only=True)
+class PPO:
+    """How a rollout is turned into better weights (Schulman et al., 2017; R2D2: Kapturowski et al., 2019).
+
+    Args:
+        epochs: passes over a rollout.
+        num_minibatches: in each pass.
+        bptt: length of the replayed sequences, so of the gradient through time; None for the whole rollout.
+        burn_in: steps replayed without loss in front of a sequence, to warm its stored state with the current weights.
+        refresh_states: recompute the stored states with the current weights before each epoch after the first.
+        gamma: discount.
+        gae_lambda: lambda of the advantages.
+        clip: clip range of the probability ratio.
+        value_clip: clip range of the value; None for the plain squared error.
+        ratio: ``joint`` clips one ratio over all action branches, ``per_head`` one for each.
+        value_coef: weight of the value loss.
+        entropy_coef: weight of the entropy bonus.
+        entropy_coef_final: its weight at the end of training, reached linearly; None keeps it constant.
+        normalise_advantages: to mean 0 and variance 1 over the rollout.
+        target_kl: once the estimated KL of a minibatch exceeds 1.5 times this, the rest of all epochs is skipped.
+        learning_rate: of Adam.
+        anneal_learning_rate: linearly to 0 at the end of training.
+        anneal_clip: linearly to 0 at the end of training.
+        max_grad_norm: a longer gradient is scaled down to this norm.
+
+    Raises:
+        ValueError: a value out of range, or two that exclude each other.
+    """
+
+    epochs: int = 4
+    num_minibatches: int = 8
+    bptt: int | None = 16
+    burn_in: int = 0
+    refresh_states: bool = False
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    clip: float = 0.2
+    value_clip: float | None = None
+    ratio: Literal["joint", "per_head"] = "joint"
+    value_coef: float = 0.5
+    entropy_coef: float = 0.01
+    entropy_coef_final: float | None = None
+    normalise_advantages: bool = True
+    target_kl: float | None = None
+    learning_rate: float = 2e-3
+    anneal_learning_rate: bool = False
+    anneal_clip: bool = False
+    max_grad_norm: float = 0.5
+
+    def __post_init__(self):
+        positive(epochs=self.epochs, num_minibatches=self.num_minibatches)
+        if self.bptt is not None:
+            positive(bptt=self.bptt)
+        within(0, self.bptt or float("inf"), burn_in=self.burn_in)
+        within(0.0, 1.0, gamma=self.gamma, gae_lambda=self.gae_lambda)
+        one_of(("joint", "per_head"), ratio=self.ratio)
+        limits = {"value_clip": self.value_clip, "target_kl": self.target_kl, "entropy_coef_final": self.entropy_coef_final}
+        within(0.0, float("inf"), **{name: value for name, value in limits.items() if value is not None})
+        within(0.0, float("inf"), value_coef=self.value_coef, entropy_coef=self.entropy_coef)
+        within(1e-12, float("inf"), clip=self.clip, learning_rate=self.learning_rate, max_grad_norm=self.max_grad_norm)
+        if self.burn_in and self.refresh_states:
+            raise ValueError("burn_in and refresh_states both renew the stored states: use one of them")
+
+    def update(
+        self,
+        network: ActorCritic,
+        optimizer: Optimizer,
+        buffer: RolloutBuffer,
+        targets: Targets,
+        shuffle: Generator,
+        progress: float,
+    ) -> dict[str, float]:
+        """Learns from one rollout; nothing is read back from the device inside the loop over minibatches.
+
+        Args:
+            network, optimizer: changed in place.
+            buffer: the rollout.
+            targets: from :meth:`rl.agents.RecurrentPPO.train_step`.
+            shuffle: draws the order of the sequences.
+            progress: share of training done, 0 to 1, for the annealed values.
+
+        Returns:
+            Means over the minibatches, by metric name, and ``loss``.
+
+        Raises:
+            FloatingPointError: a gradient was not finite; the steps that it would have spoilt were not taken.
+        """
+        left = max(0.0, 1.0 - progress)
+        for group in optimizer.param_groups:
+            group["lr"] = self.learning_rate * (left if self.anneal_learning_rate else 1.0)
+        clip = self.clip * (left if self.anneal_clip else 1.0)
+        rows, finite = [], None
+        skip = torch.zeros((), device=targets.returns.device)  # 1 once the KL limit or a bad gradient ends the update
+        for epoch in range(self.epochs):
+            if epoch and self.refresh_states:
+                with torch.no_grad():
+                    buffer.refresh(network.unroll, self.bptt)
+            for minibatch, warm_up in buffer.sequences(targets, self.num_minibatches, self.bptt, shuffle, self.burn_in):
+                loss, ratio, row = self._loss(network, minibatch, warm_up, clip, self._entropy_weight(left))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                norm = nn.utils.clip_grad_norm_(network.parameters(), self.max_grad_norm)
+                finite = torch.isfinite(norm) if finite is None else finite & torch.isfinite(norm)
+                skip = torch.maximum(skip, self._stops(ratio, norm))
+                optimizer.found_inf = skip  # the fused kernel then leaves the weights alone, without asking the host
+                optimizer.step()
+                rows.append(torch.stack([*row, norm]).detach())
+                if len(rows) == 1:
+                    ratio_error = (ratio.detach() - 1.0).abs().max()
+            if self.target_kl is not None and bool(skip):
+                break
+        return self._read(network, torch.stack(rows), finite, ratio_error)
+
+    def _entropy_weight(self, left: float) -> float:
+        final = self.entropy_coef if self.entropy_coef_final is None else self.entropy_coef_final
+        return final + (self.entropy_coef - final) * left
+
+    def _loss(
+        self, network: ActorCritic, mb: Sequences, warm_up: WarmUp | None, clip: float, entropy_weight: float
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The loss of one minibatch, its probability ratio ``[L, N, heads]``, and what :meth:`_read` reports."""
+        state = mb.state if warm_up is None else self._warmed(network, mb.state, warm_up)
+        params, values, _ = network.unroll(mb.obs, state, mb.starts)  # [L, N, P], [L, N]
+        log_probs = network.head.log_probs(params, mb.actions)  # [L, N, branches]
+        ratio = losses.probability_ratio(log_probs, mb.old_log_probs, self.ratio == "per_head")
+        entropies = network.head.entropies(params).mean((0, 1))  # [branches]
+        policy_loss = losses.policy_loss(ratio, mb.advantages, clip)
+        value_loss = losses.value_loss(values, mb.old_values, mb.returns, self.value_clip)
+        loss = policy_loss + self.value_coef * value_loss - entropy_weight * entropies.sum()
+        clipped = ((ratio.detach() - 1.0).abs() > clip).float().mean()
+        row = [loss, policy_loss, value_loss, losses.approximate_kl(ratio.detach()), clipped, *entropies]
+        return loss, ratio, row
+
+    def _warmed(self, network: ActorCritic, stored: State, warm_up: WarmUp) -> State:
+        with torch.no_grad():
+            *_, warmed = network.unroll(warm_up.obs, warm_up.state, warm_up.starts)
+        keep = {name: warm_up.available.view(-1, *[1] * (leaf.dim() - 1)) for name, leaf in stored.items()}
+        return {name: torch.where(keep[name], warmed[name], leaf) for name, leaf in stored.items()}
+
+    def _stops(self, ratio: Tensor, norm: Tensor) -> Tensor:
+        """1.0 if this minibatch must not change the weights, nor any after it; else 0.0."""
+        stop = ~torch.isfinite(norm)
+        if self.target_kl is not None:
+            stop = stop | (losses.approximate_kl(ratio.detach()) > 1.5 * self.target_kl)
+        return stop.float()
+
+    def _read(self, network: ActorCritic, rows: Tensor, finite: Tensor, ratio_error: Tensor) -> dict[str, float]:
+        """The one transfer to the host."""
+        branches = network.head.branches
+        names = ["loss", "policy_loss", "value_loss", "approx_kl", "clipfrac"]
+        names += [f"entropy_{branch}" for branch in branches] + ["grad_norm"]
+        numbers = torch.cat([rows.mean(0), ratio_error.view(1), finite.float().view(1)]).tolist()
+        metrics = dict(zip([*names, "ratio_error", "finite"], numbers, strict=True))
+        if not metrics.pop("finite"):
+            raise FloatingPointError(
+                "the gradient was not finite, so the weights were left as they were: "
+                "look for extreme rewards or observations, or lower learning_rate"
+            )
+        metrics["entropy"] = sum(metrics[f"entropy_{branch}"] for branch in branches)
+        if len(branches) == 1:
+            del metrics[f"entropy_{branches[0]}"]
+        return metrics

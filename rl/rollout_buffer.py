@@ -1,0 +1,196 @@
+"""Storage of a rollout on the training device, and its cutting into sequences."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from rl.types import Observation, Sequences, State
+
+
+@dataclass
+class Targets:
+    """What the losses compare with, each ``[T, B]`` but ``old_log_probs [T, B, branches]``."""
+
+    old_log_probs: Tensor
+    old_values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+
+@dataclass
+class WarmUp:
+    """Steps to replay without loss in front of sequences, to warm their state with the current weights (burn-in).
+
+    Attributes:
+        obs, state, starts: as in :class:`rl.types.Sequences`, for the k steps before.
+        available: ``[N]`` bool; False for sequences that open the rollout, which have nothing in front of them.
+    """
+
+    obs: Observation
+    state: State
+    starts: Tensor
+    available: Tensor
+
+
+class RolloutBuffer:
+    """Preallocated ``[T, B, ...]`` storage, one tensor for each observation leaf, state leaf, and so on.
+
+    It knows nothing of cores: a state leaf is one more key. Leaves are stored at every ``state_stride``-th step, where
+    sequences may begin. Flags and rewards, which come from the environment, lie on the CPU until training; all else lies
+    on ``device``. A buffer that is full grows, so that a client may collect as long as it likes.
+
+    Args:
+        num_steps: T to begin with.
+        obs, state, actions, params: one batched example ``[B, ...]`` of each, for shapes and dtypes.
+        state_stride: distance of the stored states in steps.
+        device: where the tensors lie.
+    """
+
+    def __init__(
+        self,
+        num_steps: int,
+        obs: Observation,
+        state: State,
+        actions: Tensor,
+        params: Tensor,
+        state_stride: int = 1,
+        device: torch.device | str = "cpu",
+    ):
+        self.num_envs = actions.shape[0]
+        self.stride = state_stride
+        self.capacity = num_steps
+        self.size = 0  # steps collected
+
+        def rows(example: Tensor, count: int = num_steps, device: torch.device | str = device) -> Tensor:
+            return torch.zeros(count, *example.shape, dtype=example.dtype, device=device)
+
+        self.obs = {name: rows(leaf) for name, leaf in obs.items()}
+        self.state = {name: rows(leaf, -(-num_steps // state_stride)) for name, leaf in state.items()}
+        self.actions, self.params = rows(actions), rows(params)
+        self.values = torch.zeros(num_steps, self.num_envs, device=device)
+        self.rewards = torch.zeros(num_steps, self.num_envs)
+        self.starts, self.terminated, self.truncated = torch.zeros(3, num_steps, self.num_envs, dtype=torch.bool)
+
+    def write_step(
+        self, obs: Observation, state: State, starts: np.ndarray, params: Tensor, values: Tensor, actions: Tensor
+    ) -> None:
+        """The acting half of step ``size``: leaves ``[B, ...]``, the state **before** the step, ``starts [B]``."""
+        t = self.size
+        if t == self.capacity:
+            self._grow()
+        for name, leaf in obs.items():
+            self.obs[name][t] = leaf
+        if t % self.stride == 0:
+            for name, leaf in state.items():
+                self.state[name][t // self.stride] = leaf
+        self.starts[t] = torch.from_numpy(starts)
+        self.params[t], self.values[t], self.actions[t] = params, values, actions
+
+    def finish_step(self, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray) -> None:
+        """The outcome of step ``size``, each ``[B]``; the step now counts."""
+        t = self.size
+        self.rewards[t] = torch.from_numpy(rewards)
+        self.terminated[t] = torch.from_numpy(terminated)
+        self.truncated[t] = torch.from_numpy(truncated)
+        self.size = t + 1
+
+    def clear(self) -> None:
+        """Forgets the rollout; the memory stays allocated."""
+        self.size = 0
+
+    def _grow(self) -> None:
+        """Doubles the number of steps."""
+        self.capacity *= 2
+        for group in (self.obs, self.state):
+            for name, leaf in group.items():
+                group[name] = torch.cat([leaf, torch.zeros_like(leaf)])
+        for name in ("actions", "params", "values", "rewards", "starts", "terminated", "truncated"):
+            leaf = getattr(self, name)
+            setattr(self, name, torch.cat([leaf, torch.zeros_like(leaf)]))
+
+    def chunks(self, bptt: int | None) -> list[tuple[int, int]]:
+        """(first step, length) of the pieces that the rollout is cut into: as few as ``bptt`` allows, all of one length.
+
+        Only a rollout that ``bptt`` does not divide, which a client may end at any step, has two lengths, one apart.
+        """
+        pieces = -(-self.size // (bptt or self.size))
+        bounds = [self.size * i // pieces for i in range(pieces + 1)]
+        return [(begin, end - begin) for begin, end in zip(bounds, bounds[1:], strict=False)]
+
+    def sequences(
+        self, targets: Targets, num_minibatches: int, bptt: int | None, generator: Generator, burn_in: int = 0
+    ) -> Iterator[tuple[Sequences, WarmUp | None]]:
+        """One epoch of minibatches: every transition exactly once, nothing padded.
+
+        The unit of shuffling is a sequence, a (chunk, environment) pair; the order is drawn anew in each call.
+
+        Args:
+            targets: what belongs to each step.
+            num_minibatches: how many, or as many as there are sequences if those are fewer.
+            bptt: length of the sequences; None for the whole rollout.
+            generator: draws the order, on the CPU.
+            burn_in: steps of warm-up in front of each sequence, at most ``bptt``.
+
+        Yields:
+            A minibatch and its warm-up (None without ``burn_in``).
+        """
+        chunks = self.chunks(bptt)
+        size = -(-len(chunks) * self.num_envs // num_minibatches)  # sequences in a minibatch
+        for length in sorted({length for _, length in chunks}):
+            begins = torch.tensor([begin for begin, chunk_length in chunks if chunk_length == length])
+            order = torch.randperm(len(begins) * self.num_envs, generator=generator)
+            for pairs in order.split(size):
+                first, env = begins[pairs // self.num_envs], pairs % self.num_envs  # each [N]
+                rows = (first + torch.arange(length).unsqueeze(1)) * self.num_envs + env  # [L, N]
+                minibatch = self._gather(rows, self._state_at(first, env), targets)
+                yield minibatch, self._warm_up(first, env, burn_in) if burn_in else None
+
+    def _gather(self, rows: Tensor, state: State, targets: Targets) -> Sequences:
+        """The steps ``rows [L, N]``, each ``t * B + b``."""
+        on_device = rows.to(self.values.device, non_blocking=True)
+        return Sequences(
+            obs={name: _pick(leaf, on_device) for name, leaf in self.obs.items()},
+            state=state,
+            starts=_pick(self.starts, rows),
+            actions=_pick(self.actions, on_device),
+            old_log_probs=_pick(targets.old_log_probs, on_device),
+            old_values=_pick(targets.old_values, on_device),
+            advantages=_pick(targets.advantages, on_device),
+            returns=_pick(targets.returns, on_device),
+        )
+
+    def _state_at(self, first: Tensor, env: Tensor) -> State:
+        """State leaves ``[N, ...]`` before the steps ``first [N]`` of ``env [N]``."""
+        rows = (first // self.stride * self.num_envs + env).to(self.values.device, non_blocking=True)
+        return {name: _pick(leaf, rows) for name, leaf in self.state.items()}
+
+    def _warm_up(self, first: Tensor, env: Tensor, burn_in: int) -> WarmUp:
+        begin = (first - burn_in).clamp_min(0)
+        rows = (begin + torch.arange(burn_in).unsqueeze(1)) * self.num_envs + env
+        on_device = rows.to(self.values.device, non_blocking=True)
+        obs = {name: _pick(leaf, on_device) for name, leaf in self.obs.items()}
+        available = (first >= burn_in).to(self.values.device, non_blocking=True)
+        return WarmUp(obs, self._state_at(begin, env), _pick(self.starts, rows), available)
+
+    def refresh(self, unroll, bptt: int | None) -> None:
+        """Recomputes the stored state at the start of every chunk but the first with the current weights.
+
+        Args:
+            unroll: ``unroll(obs, state, starts) -> (..., state)``.
+            bptt: as in :meth:`sequences`.
+        """
+        chunks = self.chunks(bptt)
+        state = {name: leaf[0] for name, leaf in self.state.items()}
+        for (begin, length), (following, _) in zip(chunks, chunks[1:], strict=False):
+            steps = slice(begin, begin + length)
+            *_, state = unroll({name: leaf[steps] for name, leaf in self.obs.items()}, state, self.starts[steps])
+            for name, leaf in state.items():
+                self.state[name][following // self.stride] = leaf
+
+
+def _pick(data: Tensor, rows: Tensor) -> Tensor:
+    """Rows of ``data [T, B, ...]`` by ``t * B + b``, in the shape of ``rows``: one gather."""
+    return data.flatten(0, 1).index_select(0, rows.flatten()).view(*rows.shape, *data.shape[2:])

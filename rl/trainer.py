@@ -1,0 +1,195 @@
+"""The loop: act, step, observe, learn, report, evaluate, save."""
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+
+from rl.checkpoint import load_checkpoint, save_checkpoint
+from rl.metrics import Episodes, Metrics
+
+
+class Trainer:
+    """Trains one batched agent on one vector environment.
+
+    Args:
+        agent: see :class:`rl.agents.RecurrentPPO`.
+        envs: in SAME_STEP autoreset mode, as many as the agent plays.
+        metrics: where results go.
+        run_dir: gets ``checkpoints/last.pt``.
+        total_steps: environment steps to train for.
+        seed: of the environments.
+        evaluate: ``evaluate() -> {tag: value}``, called every ``evaluate_every`` steps.
+        evaluate_every: None for never.
+        checkpoint_every: environment steps.
+    """
+
+    def __init__(
+        self,
+        agent: Any,
+        envs: VectorEnv,
+        metrics: Metrics,
+        run_dir: Path,
+        total_steps: int,
+        seed: int | None = None,
+        evaluate: Callable[[], dict[str, float]] | None = None,
+        evaluate_every: int | None = None,
+        checkpoint_every: int = 25_000,
+    ):
+        self.agent, self.envs, self.metrics = agent, envs, metrics
+        self.run_dir, self.total_steps, self.seed = run_dir, total_steps, seed
+        self.evaluate, self.evaluate_every, self.checkpoint_every = evaluate, evaluate_every, checkpoint_every
+        self.episodes = Episodes(envs.num_envs)
+        self.obs: Any = None
+        self.seconds = 0.0  # of training, evaluations left out
+
+    def train(self) -> bool:
+        """Trains to the end, or until a signal asks to stop; what was learned is saved in either case.
+
+        Returns:
+            Whether the end was reached.
+        """
+        agent = self.agent
+        if self.obs is None:
+            self.obs, _ = self.envs.reset(seed=self.seed)
+        with StopSignals() as stop:
+            while agent.env_steps < self.total_steps and not stop.asked:
+                before, began = agent.env_steps, time.perf_counter()
+                self.collect()
+                agent.train_step(self.obs)
+                self.seconds += time.perf_counter() - began
+                self.report()
+                if crossed(self.evaluate_every, before, agent.env_steps) and self.evaluate is not None:
+                    self.metrics.scalars(self.evaluate(), agent.env_steps)
+                if crossed(self.checkpoint_every, before, agent.env_steps):
+                    self.save()
+            self.save()
+        return agent.env_steps >= self.total_steps
+
+    def collect(self) -> None:
+        """One rollout."""
+        agent, envs, space = self.agent, self.envs, self.envs.single_observation_space
+        for _ in range(agent.num_steps):
+            actions = agent.take_action(self.obs)
+            self.obs, rewards, terminated, truncated, info = envs.step(actions)
+            final = final_observations(info, space, self.obs) if truncated.any() else None
+            agent.add_memory_ppo(rewards, terminated, truncated, final)
+            self.episodes.add(rewards, terminated | truncated)
+
+    def report(self) -> None:
+        """One update's results, to TensorBoard and to the progress bar."""
+        steps = self.agent.env_steps
+        speed = steps / self.seconds
+        self.metrics.update(self.agent.last_metrics, steps)
+        self.metrics.scalars(self.episodes.drain() | {"charts/SPS": speed}, steps)
+        self.metrics.progress(steps, self.episodes.recent, speed)
+
+    def save(self) -> None:
+        """Everything that a resumed run needs, in one file that is whole or not there."""
+        self.metrics.flush()  # first, so that no curve ends before the checkpoint does
+        state = self.envs.unwrapped.state_dict() if hasattr(self.envs.unwrapped, "state_dict") else None
+        content = {
+            "agent": self.agent.state_dict(),
+            "episodes": self.episodes.state_dict(),
+            "seconds": self.seconds,
+            "envs": as_tensors(state),
+            "obs": as_tensors(self.obs),
+        }
+        save_checkpoint(content, checkpoint_path(self.run_dir))
+
+    def resume(self) -> None:
+        """Goes on from the last checkpoint: exactly, if the environments can be put back where they were.
+
+        Raises:
+            FileNotFoundError, ValueError: there is none that fits.
+        """
+        content = load_checkpoint(checkpoint_path(self.run_dir), self.agent.device)
+        self.agent.load_state_dict(content["agent"])
+        self.seconds = content["seconds"]
+        same_size = len(content["episodes"]["returns"]) == self.envs.num_envs
+        if same_size and content["envs"] is not None:
+            self.episodes.load_state_dict(content["episodes"])
+            self.envs.reset(seed=self.seed)
+            self.envs.unwrapped.load_state_dict(as_arrays(content["envs"]))
+            self.obs = as_arrays(content["obs"])
+        else:
+            self.agent.actor.reset()  # the environments begin new episodes
+
+
+def checkpoint_path(run_dir: str | Path) -> Path:
+    """Where a run keeps its latest state."""
+    return Path(run_dir) / "checkpoints" / "last.pt"
+
+
+def crossed(interval: int | None, before: int, after: int) -> bool:
+    """Whether a multiple of ``interval`` lies in (before, after]; False if it is None."""
+    return interval is not None and after // interval > before // interval
+
+
+def final_observations(info: dict[str, Any], space: Any, obs: Any) -> Any:
+    """The observations that ended episodes, as one batch ``[B, ...]`` of the kind of ``obs``; read where truncated.
+
+    Gymnasium's own vector environments hand them over as an object array with None where nothing ended.
+    """
+    final = info["final_obs"]
+    if not (isinstance(final, np.ndarray) and final.dtype == object):
+        return final
+    return _stack(list(final), obs)
+
+
+def _stack(rows: list[Any], obs: Any) -> Any:
+    if isinstance(obs, dict):
+        return {key: _stack([None if row is None else row[key] for row in rows], part) for key, part in obs.items()}
+    if isinstance(obs, tuple):
+        return tuple(_stack([None if row is None else row[i] for row in rows], part) for i, part in enumerate(obs))
+    batch = np.zeros_like(obs)
+    for index, row in enumerate(rows):
+        if row is not None:
+            batch[index] = row
+    return batch
+
+
+def as_tensors(value: Any) -> Any:
+    """Arrays inside dicts, lists and tuples as tensors, which checkpoints may hold; anything else as it is."""
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, dict):
+        return {key: as_tensors(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(as_tensors(part) for part in value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def as_arrays(value: Any) -> Any:
+    """The counterpart of :func:`as_tensors`."""
+    if isinstance(value, torch.Tensor):
+        return value.cpu().numpy()
+    if isinstance(value, dict):
+        return {key: as_arrays(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(as_arrays(part) for part in value)
+    return value
+
+
+class StopSignals:
+    """While open, the first SIGINT or SIGTERM only sets ``asked``; a second one acts as usual."""
+
+    def __enter__(self) -> "StopSignals":
+        self.asked = False
+        self.usual = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        for other, handler in self.usual.items():
+            signal.signal(other, handler)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.usual.items():
+            signal.signal(number, handler)

@@ -1,0 +1,77 @@
+"""The conventions of this code base. They stand here and nowhere else.
+
+Axes
+    Tensors are time-major, ``[T, B, ...]``: ``T`` time steps, ``B`` environments or sequences, ``L`` steps of one
+    sequence, ``N`` sequences of one minibatch, ``D`` input features, ``H`` hidden units, ``A`` actions, ``P``
+    distribution parameters. A trailing comment gives the shape wherever an axis appears, disappears or moves.
+
+Words
+    ``obs actions log_probs logits values rewards advantages returns entropy``; the prefixes ``old_`` (under the
+    behaviour weights), ``next_``, ``last_`` and ``mb_`` (one minibatch).
+
+Flags
+    ``terminated`` (the task ended: the future is worth zero) and ``truncated`` (it was cut: the future is worth
+    ``V(final observation)``) are kept apart everywhere. When both are set, termination wins.
+    ``starts[t]`` says that ``obs[t]`` opens an episode: memory is cleared before that step. No ``done`` is stored.
+
+Alignment
+    ``state[t]`` is the state **before** ``obs[t]`` and before the clearing that ``starts[t]`` asks for. So a chunk that
+    begins at ``t0`` is replayed from ``state[t0]``, ``starts[t0:t0+L]``, ``obs[t0:t0+L]`` and nothing else.
+
+Dtypes
+    Flags are bool, discrete actions int64, observations keep their own dtype until the encoder (uint8 images stay
+    uint8 in the buffer), everything else is float32.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, device
+
+State = dict[str, Tensor]
+"""The memory of a core: named leaves, each batch-leading ``[B, layers, ...]``; empty for a core without memory."""
+
+Observation = dict[str, Tensor]
+"""An observation as named leaves, one for each elementary space inside the observation space: ``[..., *leaf shape]``."""
+
+
+class Core(Protocol):
+    """A memory. The four members below are all that the rest of the code base knows of it.
+
+    ``step`` and ``unroll`` compute the same function: unrolling ``T`` steps equals ``T`` calls of ``step``, in value and
+    gradient, with episode starts anywhere; nothing and no gradient crosses a start.
+    """
+
+    output_size: int
+
+    def initial_state(self, batch_size: int, device: device | str | None = None) -> State:
+        """The state of ``batch_size`` fresh memories: leaves ``[B, layers, ...]``."""
+
+    def step(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        """One step: ``x [B, D]``, ``starts [B]`` bool -> output ``[B, H]`` and the next state."""
+
+    def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        """A sequence: ``x [T, B, D]``, ``starts [T, B]`` bool -> outputs ``[T, B, H]`` and the state after the last step."""
+
+
+@dataclass
+class Sequences:
+    """A minibatch of ``N`` sequences of ``L`` steps, cut from a rollout.
+
+    Attributes:
+        obs: leaves ``[L, N, ...]``.
+        state: the stored state before the first step, leaves ``[N, ...]``.
+        starts: ``[L, N]`` bool.
+        actions: ``[L, N, ...]``.
+        old_log_probs: ``[L, N, branches]`` under the behaviour weights.
+        old_values, advantages, returns: ``[L, N]``.
+    """
+
+    obs: Observation
+    state: State
+    starts: Tensor
+    actions: Tensor
+    old_log_probs: Tensor
+    old_values: Tensor
+    advantages: Tensor
+    returns: Tensor
