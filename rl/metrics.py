@@ -98,9 +98,9 @@ class Metrics:
         tagged = {f"{GROUPS.get(name, 'losses')}/{name}": value for name, value in results.items() if name != "loss"}
         self.scalars(tagged, step)
 
-    def progress(self, step: int, returns: deque[float], steps_per_second: float) -> None:
+    def progress(self, step: int, mean_return: float | None, steps_per_second: float) -> None:
         """Moves the bar; without a terminal a line for each tenth of the training is logged instead."""
-        mean = f"{np.mean(returns):.2f}" if returns else "-"
+        mean = "-" if mean_return is None else f"{mean_return:.2f}"
         self.bar.set_postfix_str(f"return {mean}", refresh=False)
         self.bar.update(step - self.bar.n)
         tenth = 10 * step // self.total_steps
@@ -122,7 +122,9 @@ class Metrics:
         plain = {name: value for name, value in config.items() if isinstance(value, (int, float, str, bool))}
         self.writer.add_hparams(plain, {f"hparam/{name}": value for name, value in results.items()}, run_name=".")
 
-    def close(self) -> None:
-        """Ends bar and event file."""
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.bar.close()
         self.writer.close()

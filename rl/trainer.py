@@ -20,13 +20,13 @@ class Trainer:
 
     Args:
         agent: see :class:`rl.agents.RecurrentPPO`.
-        envs: in SAME_STEP autoreset mode, as many as the agent plays.
-        metrics: where results go.
+        envs: as many as the agent plays.
         run_dir: gets ``checkpoints/last.pt``.
         total_steps: environment steps to train for.
         seed: of the environments.
         evaluate: ``evaluate() -> {tag: value}``, called every ``evaluate_every`` steps.
         evaluate_every: None for never.
+        stop_at: training ends early once ``eval/episodic_return`` has reached this.
         checkpoint_every: environment steps.
     """
 
@@ -34,43 +34,47 @@ class Trainer:
         self,
         agent: Any,
         envs: VectorEnv,
-        metrics: Metrics,
         run_dir: Path,
         total_steps: int,
         seed: int | None = None,
         evaluate: Callable[[], dict[str, float]] | None = None,
         evaluate_every: int | None = None,
+        stop_at: float | None = None,
         checkpoint_every: int = 25_000,
     ):
-        self.agent, self.envs, self.metrics = agent, envs, metrics
+        self.agent, self.envs = agent, envs
         self.run_dir, self.total_steps, self.seed = run_dir, total_steps, seed
-        self.evaluate, self.evaluate_every, self.checkpoint_every = evaluate, evaluate_every, checkpoint_every
+        self.evaluate, self.evaluate_every, self.stop_at = evaluate, evaluate_every, stop_at
+        self.checkpoint_every = checkpoint_every
         self.episodes = Episodes(envs.num_envs)
+        self.evaluations: list[dict[str, float]] = []
         self.obs: Any = None
-        self.seconds = 0.0  # of training, evaluations left out
+        self.seconds = self.wall_seconds = 0.0  # of training, evaluations left out; of everything
 
-    def train(self) -> bool:
+    def train(self, metrics: Metrics) -> bool:
         """Trains to the end, or until a signal asks to stop; what was learned is saved in either case.
 
         Returns:
-            Whether the end was reached.
+            False if a signal stopped it.
         """
         agent = self.agent
         if self.obs is None:
             self.obs, _ = self.envs.reset(seed=self.seed)
+        solved = False
         with StopSignals() as stop:
-            while agent.env_steps < self.total_steps and not stop.asked:
+            while agent.env_steps < self.total_steps and not stop.asked and not solved:
                 before, began = agent.env_steps, time.perf_counter()
                 self.collect()
                 agent.train_step(self.obs)
                 self.seconds += time.perf_counter() - began
-                self.report()
-                if crossed(self.evaluate_every, before, agent.env_steps) and self.evaluate is not None:
-                    self.metrics.scalars(self.evaluate(), agent.env_steps)
+                self.report(metrics)
+                if crossed(self.evaluate_every, before, agent.env_steps):
+                    solved = self.measure(metrics)
+                self.wall_seconds += time.perf_counter() - began
                 if crossed(self.checkpoint_every, before, agent.env_steps):
-                    self.save()
-            self.save()
-        return agent.env_steps >= self.total_steps
+                    self.save(metrics)
+            self.save(metrics)
+        return not stop.asked
 
     def collect(self) -> None:
         """One rollout."""
@@ -82,22 +86,36 @@ class Trainer:
             agent.add_memory_ppo(rewards, terminated, truncated, final)
             self.episodes.add(rewards, terminated | truncated)
 
-    def report(self) -> None:
+    def report(self, metrics: Metrics) -> None:
         """One update's results, to TensorBoard and to the progress bar."""
         steps = self.agent.env_steps
         speed = steps / self.seconds
-        self.metrics.update(self.agent.last_metrics, steps)
-        self.metrics.scalars(self.episodes.drain() | {"charts/SPS": speed}, steps)
-        self.metrics.progress(steps, self.episodes.recent, speed)
+        metrics.update(self.agent.last_metrics, steps)
+        metrics.scalars(self.episodes.drain() | {"charts/SPS": speed}, steps)
+        metrics.progress(steps, self.recent_return, speed)
 
-    def save(self) -> None:
+    def measure(self, metrics: Metrics) -> bool:
+        """Evaluates; whether the return is as high as ``stop_at`` asks."""
+        results = self.evaluate()
+        metrics.scalars(results, self.agent.env_steps)
+        mean = results["eval/episodic_return"]
+        self.evaluations.append({"env_steps": self.agent.env_steps, "seconds": self.seconds, "return": mean})
+        return self.stop_at is not None and mean >= self.stop_at
+
+    @property
+    def recent_return(self) -> float | None:
+        """Mean return of the last 100 training episodes; None before the first has ended."""
+        return float(np.mean(self.episodes.recent)) if self.episodes.recent else None
+
+    def save(self, metrics: Metrics) -> None:
         """Everything that a resumed run needs, in one file that is whole or not there."""
-        self.metrics.flush()  # first, so that no curve ends before the checkpoint does
+        metrics.flush()  # first, so that no curve ends before the checkpoint does
         state = self.envs.unwrapped.state_dict() if hasattr(self.envs.unwrapped, "state_dict") else None
         content = {
             "agent": self.agent.state_dict(),
             "episodes": self.episodes.state_dict(),
-            "seconds": self.seconds,
+            "evaluations": self.evaluations,
+            "seconds": [self.seconds, self.wall_seconds],
             "envs": as_tensors(state),
             "obs": as_tensors(self.obs),
         }
@@ -111,7 +129,8 @@ class Trainer:
         """
         content = load_checkpoint(checkpoint_path(self.run_dir), self.agent.device)
         self.agent.load_state_dict(content["agent"])
-        self.seconds = content["seconds"]
+        self.evaluations = content["evaluations"]
+        self.seconds, self.wall_seconds = content["seconds"]
         same_size = len(content["episodes"]["returns"]) == self.envs.num_envs
         if same_size and content["envs"] is not None:
             self.episodes.load_state_dict(content["episodes"])

@@ -110,6 +110,7 @@ class RecurrentPPO:
         self.return_moments = RunningMoments(()).to(self.device) if normalise_returns else None
         self.running_return = torch.zeros(self.num_envs, device=self.device)
 
+        self.num_parameters = sum(parameter.numel() for parameter in self.network.parameters())
         self.feed_previous = previous_action_reward
         self.actor = self.new_actor(self.num_envs, seed)
         self.memory = StepMemory(self)

@@ -1,0 +1,1 @@
+"""The commands. Only these modules import Hydra; everything below them takes plain arguments."""

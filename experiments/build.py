@@ -1,0 +1,123 @@
+"""From a checked configuration to environments and agent: what training and evaluation share."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import torch
+from gymnasium.vector import AutoresetMode
+from omegaconf import DictConfig, OmegaConf
+
+import envs  # noqa: F401 (registers our environments with Gymnasium)
+from experiments.config import ConfigError, construct, converted
+from rl.checks import positive, within
+from rl.evaluation import Evaluation, evaluate
+
+EVALUATION_SEED = 1_000_000  # evaluation environments are seeded far from those of training
+EVALUATION_ENVS = 50
+SETTINGS = {
+    "seed": int,
+    "total_steps": int,
+    "num_envs": int,
+    "num_steps": int,
+    "device": str,
+    "threads": int,
+    "evaluate_every": int | None,
+    "evaluate_episodes": int,
+    "final_episodes": int,
+    "stop_at": float | None,
+    "checkpoint_every": int,
+}
+
+
+def read_settings(config: DictConfig) -> dict[str, Any]:
+    """The keys at the top of ``train.yaml`` in the types they must have.
+
+    Raises:
+        ConfigError, ValueError: a value of another type or out of range.
+    """
+    settings = {name: converted(config[name], kind, name) for name, kind in SETTINGS.items()}
+    counts = ("total_steps", "num_envs", "num_steps", "threads", "evaluate_episodes", "final_episodes", "checkpoint_every")
+    positive(**{name: settings[name] for name in counts})
+    within(0, 2**31, seed=settings["seed"])
+    if settings["evaluate_every"] is not None:
+        positive(evaluate_every=settings["evaluate_every"])
+    check_device(settings["device"])
+    return settings
+
+
+def check_device(name: str) -> None:
+    """The device exists.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device={name} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+def make_envs(config: DictConfig, num_envs: int) -> Any:
+    """``num_envs`` copies of the configured environment."""
+    made = construct(config.env, "env", num_envs=num_envs)
+    mode = made.metadata.get("autoreset_mode")
+    if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP):
+        raise ConfigError(f"env resets in mode {mode}: only SAME_STEP and NEXT_STEP can be trained on")
+    return made
+
+
+def build(config: DictConfig) -> tuple[Any, Any, Any, dict[str, Any]]:
+    """Agent, training environments, evaluation environments and settings."""
+    settings = read_settings(config)
+    made = make_envs(config, settings["num_envs"])
+    agent = construct(
+        config.agent,
+        "agent",
+        observation_space=made.single_observation_space,
+        action_space=made.single_action_space,
+        action_names=getattr(made.unwrapped, "action_names", None),
+        **{name: settings[name] for name in ("num_envs", "num_steps", "total_steps", "seed", "device")},
+    )
+    return agent, made, make_envs(config, EVALUATION_ENVS), settings
+
+
+def play(agent: Any, envs: Any, episodes: int, seed: int, memory: bool = True, greedy: bool = True) -> Evaluation:
+    """Evaluates on seeds of its own."""
+    return evaluate(agent, envs, episodes, EVALUATION_SEED + seed, greedy, memory)
+
+
+def load_run_config(folder: str) -> DictConfig:
+    """The configuration that a run folder was made with.
+
+    Raises:
+        ConfigError: it is no run folder.
+    """
+    path = Path(folder) / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{folder} is no run folder: it has no config.yaml")
+    config = OmegaConf.load(path)
+    if not isinstance(config, DictConfig) or "agent" not in config or "env" not in config:
+        raise ConfigError(f"{path} is not the configuration of a run")
+    return config
+
+
+def resumed(config: DictConfig, overrides: list[str]) -> DictConfig:
+    """The configuration of the run to go on with, changed by what the command line sets beside ``resume``.
+
+    Raises:
+        ConfigError: no run there, or an override that would make it another run.
+    """
+    stored = load_run_config(config.resume)
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if key == "resume":
+            continue
+        if "/" in key or key in ("agent", "env", "experiment"):
+            raise ConfigError(f"{override}: a resumed run keeps its agent and environment")
+        if "." not in key and key not in stored:
+            close = difflib.get_close_matches(key, list(stored), n=1)
+            raise ConfigError(f"there is no key {key!r}" + (f"; did you mean {close[0]}?" if close else ""))
+        OmegaConf.update(stored, key, OmegaConf.create(f"value: {value}").value, force_add=True)
+    stored.resume = config.resume
+    return stored

@@ -1,0 +1,116 @@
+"""Checks of a configuration against the signatures of what it constructs: every key, every type, before any work."""
+
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any, Literal, Union
+
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+SPECIAL = ("_target_", "_partial_")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run, in one sentence."""
+
+
+def nearest(key: str, allowed: Iterable[str]) -> str:
+    """A hint for a mistyped key: the nearest allowed ones, or all of them if none is near."""
+    allowed = sorted(allowed)
+    close = difflib.get_close_matches(key, allowed, n=3, cutoff=0.6)
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    return f"; there are {', '.join(allowed)}" if allowed else ""
+
+
+def construct(node: DictConfig, where: str, **runtime: Any) -> Any:
+    """Calls ``_target_`` with the keys of ``node`` and what is only known at run time; ``where`` names it in messages.
+
+    Raises:
+        ConfigError: a key that the target does not take, or a value of another type than its annotation.
+    """
+    plain = OmegaConf.to_container(node, resolve=True)
+    checked = check_node(plain, where, given=runtime)
+    return instantiate(checked, **runtime)
+
+
+def check_node(node: dict[str, Any], where: str, given: Iterable[str] = ()) -> dict[str, Any]:
+    """``node`` with every value in the type that the signature of its target asks for; inner nodes likewise."""
+    if "_target_" not in node:
+        raise ConfigError(f"{where} has no _target_")
+    try:
+        target = get_object(node["_target_"])
+    except Exception as error:
+        raise ConfigError(f"{where}._target_={node['_target_']} cannot be imported: {error}") from error
+    parameters = inspect.signature(target, eval_str=not hasattr(target, "__signature__")).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    allowed = {name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD} - set(given)
+    result = {key: node[key] for key in SPECIAL if key in node}
+    for key, value in node.items():
+        if key in SPECIAL:
+            continue
+        if key in given:
+            raise ConfigError(f"{where}.{key} is set by the command itself; leave it out")
+        if key not in parameters and not open_ended:
+            raise ConfigError(f"there is no key '{where}.{key}'{nearest(key, allowed)}")
+        if isinstance(value, dict) and "_target_" in value:
+            result[key] = check_node(value, f"{where}.{key}", given=("input_size",))
+        else:
+            annotation = parameters[key].annotation if key in parameters else inspect.Parameter.empty
+            result[key] = converted(value, annotation, f"{where}.{key}")
+    return result
+
+
+def converted(value: Any, annotation: Any, name: str) -> Any:
+    """``value`` if it is of the annotated type; a whole float such as 1e6 serves as an int, an int as a float.
+
+    Raises:
+        ConfigError: it is of another type.
+    """
+    options = _options(annotation)
+    if options is None or any(value is option or _is(value, option) for option in options):
+        return value
+    if float in options and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if int in options and isinstance(value, float) and value.is_integer():
+        return int(value)
+    names = " or ".join(_name(option) for option in options)
+    raise ConfigError(f"{name}={value!r} is not {names}")
+
+
+def _options(annotation: Any) -> list[Any] | None:
+    """The alternatives of an annotation; None if anything goes."""
+    if annotation in (inspect.Parameter.empty, Any):
+        return None
+    origin = typing.get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        parts = [_options(part) for part in typing.get_args(annotation)]
+        return None if any(part is None for part in parts) else [option for part in parts for option in part]
+    if origin is Literal:
+        return list(typing.get_args(annotation))
+    return [annotation]
+
+
+def _is(value: Any, option: Any) -> bool:
+    if option is None or option is type(None):
+        return value is None
+    if isinstance(option, str):
+        return value == option
+    kind = typing.get_origin(option) or option
+    if not isinstance(kind, type):
+        return True
+    if kind in (int, float):
+        return isinstance(value, kind) and not isinstance(value, bool)
+    if isinstance(value, str) and kind is not str:  # a string is a sequence, but nobody means that
+        return False
+    return isinstance(value, kind)
+
+
+def _name(option: Any) -> str:
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    if isinstance(option, str):
+        return repr(option)
+    return words.get(option, getattr(option, "__name__", str(option)))

@@ -1,0 +1,88 @@
+"""From a command line to a checked configuration, and from any fault to one clear sentence."""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import conf
+from experiments.config import ConfigError, nearest
+
+FAULTS = (HydraException, OmegaConfBaseException, ValueError, TypeError, OSError, ImportError, RuntimeError, ArithmeticError)
+
+
+def launch(task: Callable[[DictConfig], Any], config_name: str) -> None:
+    """Composes ``conf/<config_name>.yaml`` with the command line and runs ``task`` on it.
+
+    A fault ends the process with one sentence and exit code 1; with ``HYDRA_FULL_ERROR=1`` it ends with its traceback.
+    """
+    full_error = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, instead of printing, and the sentence is ours
+    sys.argv[1:] = list(rewritten(sys.argv[1:]))
+    faults = []
+
+    def guarded(config: DictConfig) -> Any:
+        try:
+            return task(config)
+        except FAULTS as error:
+            if full_error or HydraConfig.get().mode == RunMode.MULTIRUN:  # a sweep goes on with its other jobs
+                raise
+            faults.append(error)  # returning keeps Hydra from putting a line of its own in front of ours
+            return None
+
+    try:
+        hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)(guarded)()
+    except FAULTS as error:
+        if full_error:
+            raise
+        faults.append(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    if faults:
+        print(f"{config_name}: {sentence(faults[0], config_name)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def rewritten(arguments: list[str]) -> Iterator[str]:
+    """Arguments with ``a.b=c`` turned into ``++a.b=c``.
+
+    Defaults live in the Python signatures and YAML lists only what differs, so a key need not be in the YAML to be set.
+    Whether it exists at all is checked against the signature, see :mod:`experiments.config`.
+    """
+    resumed = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
+    for argument in arguments:
+        key, equals, _ = argument.partition("=")
+        yield f"++{argument}" if equals and "." in key and re.match(r"(?!hydra\.)[a-z]", key) else argument
+    if resumed and resumed[-1] not in ("", "null"):
+        folder = str(Path(resumed[-1]).expanduser())
+        if not Path(folder, "config.yaml").is_file():
+            print(f"resume={resumed[-1]}: there is no run in that folder (no config.yaml)", file=sys.stderr)
+            sys.exit(1)
+        yield f"hydra.run.dir='{folder}'"
+
+
+def sentence(error: BaseException, config_name: str) -> str:
+    """What a user needs to know of an error, on one line."""
+    while error.__cause__ is not None and not isinstance(error, ConfigError):
+        error = error.__cause__
+    text = re.sub(r"\s*\n\s*", " ", str(error).strip()) or type(error).__name__
+    unknown = re.search(r"Key '([^']+)' is not in struct.*full_key: (\S+)", text)
+    if unknown:
+        return f"there is no key {unknown[2]!r}{nearest(unknown[1], _top_level_keys(config_name))}"
+    if isinstance(error, KeyError):
+        return f"missing entry {text}"
+    return re.sub(r" full_key: .*", "", text)
+
+
+def _top_level_keys(config_name: str) -> list[str]:
+    keys = OmegaConf.load(Path(conf.__file__).parent / f"{config_name}.yaml")
+    return [key for key in keys if key not in ("defaults", "hydra")]

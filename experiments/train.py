@@ -1,0 +1,119 @@
+"""Trains one agent on one environment.
+
+    python -m experiments.train agent=recurrent_ppo_lstm agent/core=gru env=t_maze env.length=30 seed=1
+    python -m experiments.train resume=RUN_DIR total_steps=1_000_000
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.build import build, play, resumed
+from experiments.launch import launch
+from rl.checkpoint import atomic_write
+from rl.metrics import Metrics
+from rl.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig) -> float:
+    """Trains, evaluates, fills the run folder.
+
+    Returns:
+        The mean return of the final greedy evaluation.
+    """
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    resuming = config.resume is not None
+    config = resumed(config, HydraConfig.get().overrides.task) if resuming else config
+    agent, envs, evaluation_envs, settings = build(config)
+    torch.set_num_threads(settings["threads"])
+
+    def evaluation() -> dict[str, float]:
+        played = play(agent, evaluation_envs, settings["evaluate_episodes"], settings["seed"])
+        zeroed = play(agent, evaluation_envs, settings["evaluate_episodes"], settings["seed"], memory=False)
+        return {
+            "eval/episodic_return": played.mean,
+            "eval/episodic_return_memory_zeroed": zeroed.mean,
+            "diagnostics/memory_gap": played.mean - zeroed.mean,
+        }
+
+    trainer = Trainer(
+        agent,
+        envs,
+        run_dir,
+        settings["total_steps"],
+        seed=settings["seed"],
+        evaluate=evaluation,
+        evaluate_every=settings["evaluate_every"],
+        stop_at=settings["stop_at"],
+        checkpoint_every=settings["checkpoint_every"],
+    )
+    if resuming:
+        trainer.resume()
+    OmegaConf.save(config, run_dir / "config.yaml")
+    with Metrics(run_dir, trainer.total_steps, agent.env_steps) as metrics:
+        metrics.text("config", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
+        metrics.say(f"{agent.model_name} with {agent.num_parameters} parameters, run folder {run_dir}")
+        finished = trainer.train(metrics)
+        if not finished:
+            metrics.say(f"stopped at step {agent.env_steps}; go on with resume={run_dir}")
+        result = summary(config, settings, trainer, evaluation_envs)
+        metrics.hparams(flat(config), {"eval_return_mean": result["eval_return_mean"]})
+    with atomic_write(run_dir / "result.json") as file:
+        file.write(json.dumps(result, indent=1).encode())
+    log.info(
+        "return %(eval_return_mean).3f +- %(eval_return_stderr).3f over %(eval_episodes)d episodes after %(env_steps)d "
+        "steps in %(training_seconds).1f s of training (memory zeroed: %(memory_zeroed_return_mean).3f)",
+        result,
+    )
+    return result["eval_return_mean"]
+
+
+def summary(config: DictConfig, settings: dict[str, Any], trainer: Trainer, evaluation_envs: Any) -> dict[str, Any]:
+    """What ``result.json`` holds: the run, its cost, and greedy evaluations on seeds that were not seen before."""
+    agent, episodes = trainer.agent, settings["final_episodes"]
+    final_seed = settings["seed"] + 1000
+    played = play(agent, evaluation_envs, episodes, final_seed)
+    zeroed = play(agent, evaluation_envs, episodes, final_seed, memory=False)
+    return {
+        "agent": agent.model_name,
+        "core": config.agent.core._target_.rpartition(".")[2],
+        "env": config.env._target_.rpartition(".")[2],
+        "seed": settings["seed"],
+        "parameters": agent.num_parameters,
+        "env_steps": agent.env_steps,
+        "wall_seconds": trainer.wall_seconds,
+        "training_seconds": trainer.seconds,
+        "steps_per_second": agent.env_steps / max(trainer.seconds, 1e-9),
+        "train_return_mean": trainer.recent_return,
+        "eval_return_mean": played.mean,
+        "eval_return_stderr": played.stderr,
+        "eval_episodes": len(played.returns),
+        "memory_zeroed_return_mean": zeroed.mean,
+        "evaluations": trainer.evaluations,
+    }
+
+
+def flat(config: DictConfig) -> dict[str, Any]:
+    """The configuration as one level, ``agent.core.hidden_size`` and so on."""
+
+    def walk(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        parts = ({f"{prefix}{k}": v} if not isinstance(v, dict) else walk(v, f"{prefix}{k}.") for k, v in node.items())
+        return {key: value for part in parts for key, value in part.items()}
+
+    return walk(OmegaConf.to_container(config, resolve=True))
+
+
+def main() -> None:
+    """The command."""
+    launch(run, "train")
+
+
+if __name__ == "__main__":
+    main()
