@@ -51,7 +51,8 @@ def run(config: DictConfig) -> float:
         seed=settings["seed"],
         evaluate=evaluation,
         evaluate_every=settings["evaluate_every"],
-        stop_at=settings["stop_at"],
+        threshold=settings["threshold"],
+        stop_at_threshold=settings["stop_at_threshold"],
         checkpoint_every=settings["checkpoint_every"],
     )
     if resuming:
@@ -77,10 +78,11 @@ def run(config: DictConfig) -> float:
 
 def summary(config: DictConfig, settings: dict[str, Any], trainer: Trainer, evaluation_envs: Any) -> dict[str, Any]:
     """What ``result.json`` holds: the run, its cost, and greedy evaluations on seeds that were not seen before."""
-    agent, episodes = trainer.agent, settings["final_episodes"]
+    agent, task, episodes = trainer.agent, evaluation_envs.unwrapped, settings["final_episodes"]
     final_seed = settings["seed"] + 1000
     played = play(agent, evaluation_envs, episodes, final_seed)
     zeroed = play(agent, evaluation_envs, episodes, final_seed, memory=False)
+    hit = next((point for point in trainer.evaluations if point["solved"]), {})
     return {
         "agent": agent.model_name,
         "core": config.agent.core._target_.rpartition(".")[2],
@@ -96,6 +98,12 @@ def summary(config: DictConfig, settings: dict[str, Any], trainer: Trainer, eval
         "eval_return_stderr": played.stderr,
         "eval_episodes": len(played.returns),
         "memory_zeroed_return_mean": zeroed.mean,
+        "optimal_return": getattr(task, "optimal_return", None),
+        "memoryless_return": getattr(task, "memoryless_return", None),
+        "threshold": settings["threshold"],
+        "steps_to_threshold": hit.get("env_steps"),
+        "seconds_to_threshold": hit.get("seconds"),
+        "total_steps": settings["total_steps"],
         "evaluations": trainer.evaluations,
     }
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from rl.stepping import Stepper
+
 
 @dataclass
 class Evaluation:
@@ -35,7 +37,7 @@ def evaluate(
 
     Args:
         agent: anything with ``network`` and ``new_actor``.
-        envs: in SAME_STEP autoreset mode.
+        envs: in SAME_STEP or NEXT_STEP autoreset mode.
         episodes: at least so many.
         seed: of the environments and of sampled actions.
         greedy: take the likeliest action instead of sampling.
@@ -49,14 +51,15 @@ def evaluate(
     was_training = agent.network.training
     agent.network.eval()
     try:
-        obs, _ = envs.reset(seed=seed)
+        stepper = Stepper(envs)
+        obs = stepper.reset(seed)
         while played.min() < quota:
             _, _, actions = actor.act(actor.inputs(obs), greedy)
-            obs, rewards, terminated, truncated, _ = envs.step(agent.network.head.to_environment(actions.cpu().numpy()))
-            ended = terminated | truncated
-            actor.observe(actions, np.asarray(rewards, np.float32), ended)
-            returns += rewards
-            lengths += 1
+            after = stepper.step(agent.network.head.to_environment(actions.cpu().numpy()))
+            actor.observe(actions, after.rewards, after.ended)
+            ended, obs = after.terminated | after.truncated, after.obs
+            returns += after.rewards
+            lengths += ~after.ignored
             for row in np.flatnonzero(ended & (played < quota)):
                 finished.append((returns[row], lengths[row]))
             played += ended

@@ -41,10 +41,10 @@ class Episodes:
         self.recent: deque[float] = deque(maxlen=window)
         self.new: list[tuple[float, int]] = []
 
-    def add(self, rewards: np.ndarray, ended: np.ndarray) -> None:
-        """One step: ``rewards [B]``, ``ended [B]``."""
+    def add(self, rewards: np.ndarray, ended: np.ndarray, ignored: np.ndarray) -> None:
+        """One step, each ``[B]``; where ``ignored`` it was no step."""
         self.returns += rewards
-        self.lengths += 1
+        self.lengths += ~ignored
         if ended.any():
             rows = np.flatnonzero(ended)
             self.new += zip(self.returns[rows].tolist(), self.lengths[rows].tolist(), strict=True)

@@ -9,6 +9,8 @@ from torch import Generator, Tensor
 
 from rl.types import Observation, Sequences, State
 
+PLAIN = ("actions", "params", "values", "rewards", "starts", "terminated", "truncated", "ignored")
+
 
 @dataclass
 class Targets:
@@ -72,7 +74,8 @@ class RolloutBuffer:
         self.actions, self.params = rows(actions), rows(params)
         self.values = torch.zeros(num_steps, self.num_envs, device=device)
         self.rewards = torch.zeros(num_steps, self.num_envs)
-        self.starts, self.terminated, self.truncated = torch.zeros(3, num_steps, self.num_envs, dtype=torch.bool)
+        flags = torch.zeros(4, num_steps, self.num_envs, dtype=torch.bool)
+        self.starts, self.terminated, self.truncated, self.ignored = flags
 
     def write_step(
         self, obs: Observation, state: State, starts: np.ndarray, params: Tensor, values: Tensor, actions: Tensor
@@ -89,12 +92,15 @@ class RolloutBuffer:
         self.starts[t] = torch.from_numpy(starts)
         self.params[t], self.values[t], self.actions[t] = params, values, actions
 
-    def finish_step(self, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray) -> None:
-        """The outcome of step ``size``, each ``[B]``; the step now counts."""
+    def finish_step(
+        self, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, ignored: np.ndarray
+    ) -> None:
+        """The outcome of step ``size``, each ``[B]``; the step now counts, but not where it is to be ``ignored``."""
         t = self.size
         self.rewards[t] = torch.from_numpy(rewards)
         self.terminated[t] = torch.from_numpy(terminated)
         self.truncated[t] = torch.from_numpy(truncated)
+        self.ignored[t] = torch.from_numpy(ignored)
         self.size = t + 1
 
     def clear(self) -> None:
@@ -107,9 +113,42 @@ class RolloutBuffer:
         for group in (self.obs, self.state):
             for name, leaf in group.items():
                 group[name] = torch.cat([leaf, torch.zeros_like(leaf)])
-        for name in ("actions", "params", "values", "rewards", "starts", "terminated", "truncated"):
+        for name in PLAIN:
             leaf = getattr(self, name)
             setattr(self, name, torch.cat([leaf, torch.zeros_like(leaf)]))
+
+    def drop_ignored(self, cut: Tensor, last_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Closes the gaps that ignored steps left, so that every row is a transition.
+
+        Environments with fewer gaps than others then have steps too many at the end; these are dropped.
+
+        Args:
+            cut: ``[size, B]``, values that belong to the steps.
+            last_values: ``[B]``, V of the observation after the last step.
+
+        Returns:
+            Both for the new, smaller size.
+
+        Raises:
+            ValueError: states are not stored at every step.
+        """
+        if self.stride > 1:
+            raise ValueError(f"state_stride={self.stride}: environments in NEXT_STEP autoreset mode need 1")
+        ignored = self.ignored[: self.size]
+        order = torch.argsort(ignored.byte(), dim=0, stable=True)  # [size, B]: the steps that count, then the others
+        counts = (~ignored).sum(0)  # [B]
+        size, env = int(counts.min()), torch.arange(self.num_envs)
+        kept = order[:size]
+        following = self.values[order[min(size, self.size - 1)], env]  # V of the first step dropped
+        last_values = torch.where((counts > size).to(last_values.device), following, last_values)
+        for group in (self.obs, self.state):
+            for leaf in group.values():
+                leaf[:size] = leaf[kept, env]
+        for name in PLAIN:
+            leaf = getattr(self, name)
+            leaf[:size] = leaf[kept, env]
+        self.size = size
+        return cut[kept, env], last_values
 
     def chunks(self, bptt: int | None) -> list[tuple[int, int]]:
         """(first step, length) of the pieces that the rollout is cut into: as few as ``bptt`` allows, all of one length.

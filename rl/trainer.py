@@ -13,6 +13,7 @@ from gymnasium.vector import VectorEnv
 
 from rl.checkpoint import load_checkpoint, save_checkpoint
 from rl.metrics import Episodes, Metrics
+from rl.stepping import Stepper
 
 
 class Trainer:
@@ -26,7 +27,8 @@ class Trainer:
         seed: of the environments.
         evaluate: ``evaluate() -> {tag: value}``, called every ``evaluate_every`` steps.
         evaluate_every: None for never.
-        stop_at: training ends early once ``eval/episodic_return`` has reached this.
+        threshold: the ``eval/episodic_return`` that counts as solved.
+        stop_at_threshold: training ends as soon as an evaluation has reached it.
         checkpoint_every: environment steps.
     """
 
@@ -39,13 +41,14 @@ class Trainer:
         seed: int | None = None,
         evaluate: Callable[[], dict[str, float]] | None = None,
         evaluate_every: int | None = None,
-        stop_at: float | None = None,
+        threshold: float | None = None,
+        stop_at_threshold: bool = False,
         checkpoint_every: int = 25_000,
     ):
-        self.agent, self.envs = agent, envs
+        self.agent, self.envs = agent, Stepper(envs)
         self.run_dir, self.total_steps, self.seed = run_dir, total_steps, seed
-        self.evaluate, self.evaluate_every, self.stop_at = evaluate, evaluate_every, stop_at
-        self.checkpoint_every = checkpoint_every
+        self.evaluate, self.evaluate_every, self.checkpoint_every = evaluate, evaluate_every, checkpoint_every
+        self.threshold, self.stop_at_threshold = threshold, stop_at_threshold
         self.episodes = Episodes(envs.num_envs)
         self.evaluations: list[dict[str, float]] = []
         self.obs: Any = None
@@ -59,7 +62,7 @@ class Trainer:
         """
         agent = self.agent
         if self.obs is None:
-            self.obs, _ = self.envs.reset(seed=self.seed)
+            self.obs = self.envs.reset(self.seed)
         solved = False
         with StopSignals() as stop:
             while agent.env_steps < self.total_steps and not stop.asked and not solved:
@@ -69,7 +72,7 @@ class Trainer:
                 self.seconds += time.perf_counter() - began
                 self.report(metrics)
                 if crossed(self.evaluate_every, before, agent.env_steps):
-                    solved = self.measure(metrics)
+                    solved = self.measure(metrics) and self.stop_at_threshold
                 self.wall_seconds += time.perf_counter() - began
                 if crossed(self.checkpoint_every, before, agent.env_steps):
                     self.save(metrics)
@@ -78,13 +81,12 @@ class Trainer:
 
     def collect(self) -> None:
         """One rollout."""
-        agent, envs, space = self.agent, self.envs, self.envs.single_observation_space
-        for _ in range(agent.num_steps):
-            actions = agent.take_action(self.obs)
-            self.obs, rewards, terminated, truncated, info = envs.step(actions)
-            final = final_observations(info, space, self.obs) if truncated.any() else None
-            agent.add_memory_ppo(rewards, terminated, truncated, final)
-            self.episodes.add(rewards, terminated | truncated)
+        for _ in range(self.agent.num_steps):
+            actions = self.agent.take_action(self.obs)
+            after = self.envs.step(actions)
+            self.agent.add_memory_ppo(after.rewards, after.terminated, after.truncated, after.final_obs, after.ignored)
+            self.episodes.add(after.rewards, after.terminated | after.truncated, after.ignored)
+            self.obs = after.obs
 
     def report(self, metrics: Metrics) -> None:
         """One update's results, to TensorBoard and to the progress bar."""
@@ -95,12 +97,14 @@ class Trainer:
         metrics.progress(steps, self.recent_return, speed)
 
     def measure(self, metrics: Metrics) -> bool:
-        """Evaluates; whether the return is as high as ``stop_at`` asks."""
+        """Evaluates; whether the return has reached the threshold."""
         results = self.evaluate()
         metrics.scalars(results, self.agent.env_steps)
         mean = results["eval/episodic_return"]
-        self.evaluations.append({"env_steps": self.agent.env_steps, "seconds": self.seconds, "return": mean})
-        return self.stop_at is not None and mean >= self.stop_at
+        solved = self.threshold is not None and mean >= self.threshold
+        point = {"env_steps": self.agent.env_steps, "seconds": self.seconds, "return": mean, "solved": solved}
+        self.evaluations.append(point)
+        return solved
 
     @property
     def recent_return(self) -> float | None:
@@ -110,7 +114,8 @@ class Trainer:
     def save(self, metrics: Metrics) -> None:
         """Everything that a resumed run needs, in one file that is whole or not there."""
         metrics.flush()  # first, so that no curve ends before the checkpoint does
-        state = self.envs.unwrapped.state_dict() if hasattr(self.envs.unwrapped, "state_dict") else None
+        task = self.envs.envs.unwrapped
+        state = task.state_dict() if hasattr(task, "state_dict") else None
         content = {
             "agent": self.agent.state_dict(),
             "episodes": self.episodes.state_dict(),
@@ -131,11 +136,11 @@ class Trainer:
         self.agent.load_state_dict(content["agent"])
         self.evaluations = content["evaluations"]
         self.seconds, self.wall_seconds = content["seconds"]
-        same_size = len(content["episodes"]["returns"]) == self.envs.num_envs
-        if same_size and content["envs"] is not None:
+        task = self.envs.envs
+        if content["envs"] is not None and len(content["episodes"]["returns"]) == task.num_envs:
             self.episodes.load_state_dict(content["episodes"])
-            self.envs.reset(seed=self.seed)
-            self.envs.unwrapped.load_state_dict(as_arrays(content["envs"]))
+            self.envs.reset(self.seed)
+            task.unwrapped.load_state_dict(as_arrays(content["envs"]))
             self.obs = as_arrays(content["obs"])
         else:
             self.agent.actor.reset()  # the environments begin new episodes
@@ -149,29 +154,6 @@ def checkpoint_path(run_dir: str | Path) -> Path:
 def crossed(interval: int | None, before: int, after: int) -> bool:
     """Whether a multiple of ``interval`` lies in (before, after]; False if it is None."""
     return interval is not None and after // interval > before // interval
-
-
-def final_observations(info: dict[str, Any], space: Any, obs: Any) -> Any:
-    """The observations that ended episodes, as one batch ``[B, ...]`` of the kind of ``obs``; read where truncated.
-
-    Gymnasium's own vector environments hand them over as an object array with None where nothing ended.
-    """
-    final = info["final_obs"]
-    if not (isinstance(final, np.ndarray) and final.dtype == object):
-        return final
-    return _stack(list(final), obs)
-
-
-def _stack(rows: list[Any], obs: Any) -> Any:
-    if isinstance(obs, dict):
-        return {key: _stack([None if row is None else row[key] for row in rows], part) for key, part in obs.items()}
-    if isinstance(obs, tuple):
-        return tuple(_stack([None if row is None else row[i] for row in rows], part) for i, part in enumerate(obs))
-    batch = np.zeros_like(obs)
-    for index, row in enumerate(rows):
-        if row is not None:
-            batch[index] = row
-    return batch
 
 
 def as_tensors(value: Any) -> Any:

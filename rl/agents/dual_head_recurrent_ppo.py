@@ -74,13 +74,13 @@ class DualHeadRecurrentPPO(RecurrentPPO):
         self._pair_was_read = True
         return super().get_dual_action()
 
-    def add_memory_ppo(self, reward: Any, done: Any, truncated: Any = False, final_observation: Any = None) -> None:
+    def add_memory_ppo(self, reward: Any, done: Any, *args: Any, **kwargs: Any) -> None:
         """See :meth:`RecurrentPPO.add_memory_ppo`."""
         if self._vote_hides_move and not self._pair_was_read and self.training and self._pending is not None:
             executed = self.buffer.actions[self.buffer.size]  # [1, 2]
             executed[:, 0] = executed[:, 0].where(executed[:, 1] == 0, NOT_EXECUTED)
         self._pair_was_read = False
-        super().add_memory_ppo(reward, done, truncated, final_observation)
+        super().add_memory_ppo(reward, done, *args, **kwargs)
 
     add_memory = add_memory_ppo
 

@@ -174,7 +174,9 @@ class RecurrentPPO:
         self._pending = actions
         return self._to_client(self.network.head.to_environment(actions.cpu().numpy()))
 
-    def add_memory_ppo(self, reward: Any, done: Any, truncated: Any = False, final_observation: Any = None) -> None:
+    def add_memory_ppo(
+        self, reward: Any, done: Any, truncated: Any = False, final_observation: Any = None, ignored: Any = False
+    ) -> None:
         """The outcome of the last :meth:`take_action`.
 
         Args:
@@ -183,6 +185,8 @@ class RecurrentPPO:
             truncated: the episode was cut, by a time limit say: its future is worth V(final observation).
             final_observation: what was observed after the last action of a truncated episode. Batched: ``[B, ...]``,
                 read where ``truncated``. Without it V of the last observation acted on has to stand in.
+            ignored: the environment used the step to reset itself (Gymnasium's NEXT_STEP mode): it is no transition and
+                is left out of the rollout.
 
         Raises:
             RuntimeError: no action waits for an outcome.
@@ -193,15 +197,16 @@ class RecurrentPPO:
         rewards = self._rows("reward", reward, np.float32)
         terminated = self._rows("done", done, bool)
         truncated = self._rows("truncated", truncated, bool) & ~terminated
+        ignored = self._rows("ignored", ignored, bool)
         if not np.isfinite(rewards).all():
             raise ValueError(f"reward={reward} is not finite: environment {int(np.argmin(np.isfinite(rewards)))} sent it")
         actions, self._pending = self._pending, None
-        self.actor.observe(actions, rewards, terminated | truncated)
+        self.actor.observe(actions, rewards, terminated | truncated | ignored)
         if not self.training:
             return
         if truncated.any():
             self._note_cut(np.flatnonzero(truncated), final_observation)
-        self.buffer.finish_step(rewards, terminated, truncated)
+        self.buffer.finish_step(rewards, terminated, truncated, ignored)
 
     add_memory = add_memory_ppo
 
@@ -248,6 +253,18 @@ class RecurrentPPO:
     def _targets(self, next_observation: Any) -> tuple[Targets, dict[str, float]]:
         """Advantages and returns of the rollout in the buffer, ``[T, B]``, and what is worth reporting of them."""
         buffer, ppo = self.buffer, self.ppo
+        values = buffer.values[: buffer.size]
+        cut = values.clone()  # where no final observation is known
+        for step, rows, obs, state in self._cuts:
+            if obs is not None:
+                cut[step, torch.from_numpy(rows).to(self.device)] = self._value(obs, state)
+        last_values = values[-1]
+        if next_observation is not None:
+            obs = self.actor.following(next_observation, np.arange(self.num_envs))
+            last_values = self._value(obs, self.actor.state)
+        if buffer.ignored[: buffer.size].any():
+            cut, last_values = buffer.drop_ignored(cut, last_values)
+
         steps = slice(0, buffer.size)
         values = buffer.values[steps]
         rewards, terminated, truncated, starts = (
@@ -259,14 +276,6 @@ class RecurrentPPO:
             self.running_return = returns[-1]
             self.return_moments.update(returns)
             rewards = self.return_moments.scale(rewards)
-        cut = values.clone()  # where no final observation is known
-        for step, rows, obs, state in self._cuts:
-            if obs is not None:
-                cut[step, torch.from_numpy(rows).to(self.device)] = self._value(obs, state)
-        last_values = values[-1]
-        if next_observation is not None:
-            obs = self.actor.following(next_observation, np.arange(self.num_envs))
-            last_values = self._value(obs, self.actor.state)
         next_values = bootstrap_values(values, last_values, terminated, truncated, cut)
         advantages = gae(rewards, values, next_values, terminated | truncated, ppo.gamma, ppo.gae_lambda)
         returns = advantages + values

@@ -1,0 +1,143 @@
+"""Gymnasium's classic control tasks without the velocities, so that they must be inferred from what came before.
+
+Physics, rewards, start distributions and time limits are those of Gymnasium's CartPole-v1, Pendulum-v1 and
+MountainCarContinuous-v0, computed for all rows at once, down to the same float32 roundings.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from gymnasium import spaces
+
+from envs.batched_env import BatchedEnv
+
+
+class CartPoleNoVelocity(BatchedEnv):
+    """Balance a pole on a cart, seeing where they are but not how fast they move.
+
+    Observation: `Box((2,), float32)`: cart position (within 4.8) and pole angle (within 0.418 rad).
+    Action: `Discrete(2)`: push the cart to the left or to the right.
+    Reward: +1 for every step.
+    End: terminated beyond 2.4 or 12 degrees, truncated after 500 steps.
+    Optimal return: 500, the time limit; two successive observations give the velocities.
+    Memoryless return: None, not known exactly; agents trained without a memory reach about 50.
+    Source: Barto, Sutton and Anderson (1983), as in Gymnasium's CartPole-v1; masked as in RL Baselines3 Zoo.
+    """
+
+    state_names = ("state",)
+    gravity, pole_mass, total_mass, half_length = 9.8, 0.1, 1.1, 0.5
+    pole_mass_length, force_magnitude, tau = 0.05, 10.0, 0.02
+    position_limit, angle_limit = 2.4, 12 * 2 * math.pi / 360
+
+    def __init__(self, num_envs: int):
+        high = np.array([2 * self.position_limit, 2 * self.angle_limit], dtype=np.float32)
+        super().__init__(num_envs, spaces.Box(-high, high, dtype=np.float32), spaces.Discrete(2), 500)
+        self.state = np.zeros((4, self.num_envs))  # x, x_dot, theta, theta_dot
+        self.optimal_return = 500.0
+
+    def _start(self, rows: np.ndarray) -> None:
+        self.state[:, rows] = self.np_random.uniform(-0.05, 0.05, size=(4, len(rows)))
+
+    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        x, x_dot, theta, theta_dot = self.state
+        force = (2 * actions - 1) * self.force_magnitude
+        cos, sin = np.cos(theta), np.sin(theta)
+        temp = (force + self.pole_mass_length * np.square(theta_dot) * sin) / self.total_mass
+        theta_acc = (self.gravity * sin - cos * temp) / (
+            self.half_length * (4.0 / 3.0 - self.pole_mass * np.square(cos) / self.total_mass)
+        )
+        x_acc = temp - self.pole_mass_length * theta_acc * cos / self.total_mass
+        x += self.tau * x_dot
+        x_dot += self.tau * x_acc
+        theta += self.tau * theta_dot
+        theta_dot += self.tau * theta_acc
+        terminated = (np.abs(x) > self.position_limit) | (np.abs(theta) > self.angle_limit)
+        return np.ones(self.num_envs), terminated
+
+    def _observe(self) -> np.ndarray:
+        return self.state[::2].T.astype(np.float32, order="C")
+
+
+class PendulumNoVelocity(BatchedEnv):
+    """Swing a pendulum up and hold it there, seeing its angle but not its speed.
+
+    Observation: `Box(-1, 1, (2,), float32)`: cosine and sine of the angle (0 is upright).
+    Action: `Box(-2, 2, (1,), float32)`: the torque.
+    Reward: `-(angle^2 + 0.1 * speed^2 + 0.001 * torque^2)`, with the angle in [-pi, pi].
+    End: truncated after 200 steps.
+    Optimal return: None, not known in closed form; PPO that sees the speed reaches about -170.
+    Memoryless return: None, not known either.
+    Source: Gymnasium's Pendulum-v1; masked as in RL Baselines3 Zoo.
+    """
+
+    state_names = ("angle", "speed")
+    max_speed, max_torque, dt, gravity = 8.0, 2.0, 0.05, 10.0
+
+    def __init__(self, num_envs: int):
+        action_space = spaces.Box(-self.max_torque, self.max_torque, (1,), np.float32)
+        super().__init__(num_envs, spaces.Box(-1.0, 1.0, (2,), np.float32), action_space, 200)
+        self.angle = np.zeros(self.num_envs)
+        self.speed = np.zeros(self.num_envs)
+
+    def _start(self, rows: np.ndarray) -> None:
+        self.angle[rows] = self.np_random.uniform(-np.pi, np.pi, size=len(rows))
+        self.speed[rows] = self.np_random.uniform(-1.0, 1.0, size=len(rows))
+
+    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        torque = actions[:, 0]
+        angle = (self.angle + np.pi) % (2 * np.pi) - np.pi
+        cost = angle**2 + 0.1 * self.speed**2 + 0.001 * torque**2
+        speed = self.speed + (3 * self.gravity / 2 * np.sin(self.angle) + 3.0 * torque) * self.dt
+        self.speed = np.minimum(np.maximum(speed, -self.max_speed), self.max_speed)
+        self.angle = self.angle + self.speed * self.dt
+        return -cost, np.zeros(self.num_envs, dtype=np.bool_)
+
+    def _observe(self) -> np.ndarray:
+        observations = np.empty((self.num_envs, 2), dtype=np.float32)
+        observations[:, 0] = np.cos(self.angle)
+        observations[:, 1] = np.sin(self.angle)
+        return observations
+
+
+class MountainCarContinuousNoVelocity(BatchedEnv):
+    """Rock a weak car out of a valley with little effort, seeing where it is but not how fast it moves.
+
+    Observation: `Box(-1.2, 0.6, (1,), float32)`: the position.
+    Action: `Box(-1, 1, (1,), float32)`: the force.
+    Reward: +100 at the goal, minus `0.1 * force^2` in every step.
+    End: terminated at position 0.45, truncated after 999 steps.
+    Optimal return: None, not known in closed form; a little below 100, and 90 counts as solved.
+    Memoryless return: None, not known either; doing nothing gets 0.
+    Source: Moore (1990), as in Gymnasium's MountainCarContinuous-v0; masked as in RL Baselines3 Zoo.
+    """
+
+    state_names = ("position", "velocity")
+    min_position, max_position, goal_position = -1.2, 0.6, 0.45
+    max_speed, power = 0.07, 0.0015
+
+    def __init__(self, num_envs: int):
+        space = spaces.Box(self.min_position, self.max_position, (1,), np.float32)
+        super().__init__(num_envs, space, spaces.Box(-1.0, 1.0, (1,), np.float32), 999)
+        self.position = np.zeros(self.num_envs, dtype=np.float32)
+        self.velocity = np.zeros(self.num_envs, dtype=np.float32)
+
+    def _start(self, rows: np.ndarray) -> None:
+        self.position[rows] = self.np_random.uniform(-0.6, -0.4, size=len(rows))
+        self.velocity[rows] = 0.0
+
+    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        force = actions[:, 0]
+        # Gymnasium keeps the state in float32 but takes the cosine in float64.
+        slope = (0.0025 * np.cos((3 * self.position).astype(np.float64))).astype(np.float32)
+        velocity = self.velocity + (force * self.power - slope)
+        velocity = np.minimum(np.maximum(velocity, -self.max_speed), self.max_speed)
+        position = self.position + velocity
+        self.position = np.minimum(np.maximum(position, self.min_position), self.max_position)
+        self.velocity = np.where(self.position == np.float32(self.min_position), np.maximum(velocity, 0), velocity)
+        terminated = (self.position >= np.float32(self.goal_position)) & (self.velocity >= 0.0)
+        return 100.0 * terminated - 0.1 * np.square(force, dtype=np.float64), terminated
+
+    def _observe(self) -> np.ndarray:
+        return self.position[:, None].copy()

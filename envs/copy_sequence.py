@@ -1,0 +1,51 @@
+"""Copy: watch a sequence of symbols, then say it back."""
+
+from __future__ import annotations
+
+import numpy as np
+from gymnasium import spaces
+
+from envs.batched_env import BatchedEnv, check_integer
+
+
+class CopySequence(BatchedEnv):
+    """`length` random symbols are shown one by one, then they must be named in order, or in reverse order.
+
+    Observation: `Box(0, 1, (num_symbols + 1,), float32)`: the symbol one-hot and, while answering, only the go flag.
+    Action: `Discrete(num_symbols)`, counted while the go flag is up.
+    Reward: `1 / length` for each right answer, `-1 / (length * (num_symbols - 1))` for each wrong one.
+    End: terminated after `2 * length` steps.
+    Optimal return: 1.
+    Memoryless return: 0, since all observations with the go flag are alike and the symbols equally likely.
+    Source: the copy task of Graves et al., "Neural Turing machines" (2014); `reverse=True` is POPGym's Autoencode
+    (Morad et al., 2023) with independent symbols.
+    """
+
+    state_names = ("shown",)
+
+    def __init__(self, num_envs: int, length: int = 4, num_symbols: int = 4, reverse: bool = False):
+        self.length = check_integer("length", length, 1)
+        self.num_symbols = check_integer("num_symbols", num_symbols, 2)
+        self.reverse = bool(reverse)
+        size = self.num_symbols + 1
+        super().__init__(num_envs, spaces.Box(0.0, 1.0, (size,), np.float32), spaces.Discrete(self.num_symbols))
+        # What each step shows: the symbols, the go flag, and a blank after the last answer.
+        self.shown = np.full((self.num_envs, 2 * self.length + 1), self.num_symbols, dtype=np.int64)
+        self.shown[:, -1] = self.num_symbols + 1
+        self.optimal_return = 1.0
+        self.memoryless_return = 0.0
+        self._views = np.eye(size + 1, size, dtype=np.float32)
+
+    def _start(self, rows: np.ndarray) -> None:
+        self.shown[rows, : self.length] = self.np_random.integers(self.num_symbols, size=(len(rows), self.length))
+
+    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        step = self.elapsed_steps
+        answering = step >= self.length
+        source = 2 * self.length - 1 - step if self.reverse else step - self.length
+        right = actions == self.shown[self.rows, source]
+        rewards = answering * np.where(right, 1.0, -1.0 / (self.num_symbols - 1)) / self.length
+        return rewards, step == 2 * self.length - 1
+
+    def _observe(self) -> np.ndarray:
+        return self._views.take(self.shown[self.rows, self.elapsed_steps], axis=0)

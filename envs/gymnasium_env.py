@@ -1,0 +1,123 @@
+"""Any environment that Gymnasium can make, as a SAME_STEP vector environment."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
+from gymnasium.utils import RecordConstructorArgs
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from envs.same_step_autoreset import SameStepAutoreset
+
+Wrapper = Callable[[gymnasium.Env], gymnasium.Env]
+
+# Packages that register their environments only when imported: id prefix, module, extra of this project.
+SIDE_PACKAGES = (
+    ("MiniGrid-", "minigrid", "envs"),
+    ("BabyAI-", "minigrid", "envs"),
+    ("popgym-", "popgym", "envs"),
+    ("ALE/", "ale_py", "atari"),
+)
+
+
+def make_gymnasium(
+    id: str,
+    num_envs: int,
+    wrappers: Sequence[Wrapper | str | Mapping[str, Any]] = (),
+    vectorization_mode: str = "sync",
+    **kwargs: Any,
+) -> VectorEnv:
+    """Build `num_envs` copies of the environment `id` ("module:Id" imports the module first) with SAME_STEP autoreset.
+
+    `wrappers` are applied to every single environment, in order. Each is a callable, the dotted path of one, or a
+    mapping with the dotted path under `path` (or `_target_`) and the wrapper's keyword arguments beside it.
+    `vectorization_mode` is "sync", "async" (one process per copy: slower, unless a step takes milliseconds), or
+    "vector_entry_point" for the environment's own vectorised form, which takes no wrappers. Such a form usually
+    resets one step late; CartPole's is adapted here. Any other keeps the mode that its `metadata["autoreset_mode"]`
+    tells, since not every one can be adapted (see `SameStepAutoreset`).
+    `kwargs` go to the environment.
+    """
+    _import_side_package(id)
+    _check_known(id)
+    if vectorization_mode == "vector_entry_point":
+        if wrappers:
+            raise ValueError("wrappers need vectorization_mode 'sync' or 'async', got 'vector_entry_point'.")
+        env = gymnasium.make_vec(id, num_envs=num_envs, vectorization_mode=vectorization_mode, **kwargs)
+        return SameStepAutoreset(env) if isinstance(env, CartPoleVectorEnv) else env
+    if vectorization_mode not in ("sync", "async"):
+        raise ValueError(
+            f"vectorization_mode must be 'sync', 'async' or 'vector_entry_point', got {vectorization_mode!r}."
+        )
+    return gymnasium.make_vec(
+        id,
+        num_envs=num_envs,
+        vectorization_mode=vectorization_mode,
+        vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
+        wrappers=[_resolve(wrapper) for wrapper in wrappers],
+        **kwargs,
+    )
+
+
+def _import_side_package(id: str) -> None:
+    for prefix, module, extra in SIDE_PACKAGES:
+        if id.startswith(prefix):
+            if importlib.util.find_spec(module) is None:
+                raise ModuleNotFoundError(
+                    f'{id} needs the package {module}, which is not installed: pip install "recurrent-ppo[{extra}]".'
+                )
+            importlib.import_module(module)
+
+
+def _check_known(id: str) -> None:
+    module, _, name = id.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    if name not in gymnasium.registry:
+        nearest = difflib.get_close_matches(name, gymnasium.registry, n=3, cutoff=0.4)
+        hint = f"the nearest known ids are {', '.join(nearest)}" if nearest else "no known id is similar"
+        raise ValueError(f"Unknown environment id {id!r}; {hint}.")
+
+
+def _resolve(wrapper: Wrapper | str | Mapping[str, Any]) -> Wrapper:
+    if callable(wrapper):
+        return wrapper
+    arguments = dict(wrapper) if isinstance(wrapper, Mapping) else {"path": wrapper}
+    path = arguments.pop("path", None) or arguments.pop("_target_", None)
+    if not isinstance(path, str) or "." not in path:
+        raise ValueError(f"A wrapper must be a callable, a dotted path or a mapping with a 'path', got {wrapper!r}.")
+    module, _, name = path.rpartition(".")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"No wrapper can be imported from {path!r}: {error}.") from error
+    return partial(function, **arguments)
+
+
+class DropObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
+    """Removes the components `indices` from a one-dimensional `Box` observation, for instance the velocities."""
+
+    def __init__(self, env: gymnasium.Env, indices: Sequence[int]):
+        RecordConstructorArgs.__init__(self, indices=list(indices))
+        super().__init__(env)
+        space = env.observation_space
+        if not isinstance(space, spaces.Box) or len(space.shape) != 1:
+            raise ValueError(f"DropObservation needs a one-dimensional Box observation, got {space}.")
+        dropped = set(indices)
+        if not dropped <= set(range(space.shape[0])) or len(dropped) == space.shape[0]:
+            raise ValueError(
+                f"indices must be some, but not all, of 0 to {space.shape[0] - 1}, got {sorted(dropped)}."
+            )
+        self._kept = np.array([index for index in range(space.shape[0]) if index not in dropped])
+        self.observation_space = spaces.Box(space.low[self._kept], space.high[self._kept], dtype=space.dtype)
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        return observation[self._kept]

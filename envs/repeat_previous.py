@@ -1,0 +1,47 @@
+"""Repeat previous: at every step, name the symbol of k steps ago."""
+
+from __future__ import annotations
+
+import numpy as np
+from gymnasium import spaces
+
+from envs.batched_env import BatchedEnv, check_integer
+
+
+class RepeatPrevious(BatchedEnv):
+    """A stream of independent random symbols; the answer is the symbol that was shown `k` steps before.
+
+    Observation: `Box(0, 1, (num_symbols,), float32)`: the current symbol one-hot.
+    Action: `Discrete(num_symbols)`, counted from step `k` on (the first step is 0).
+    Reward: `1 / (episode_length - k)` for the right symbol, minus as much for a wrong one.
+    End: terminated after `episode_length` steps.
+    Optimal return: 1.
+    Memoryless return: `2 / num_symbols - 1`, since the current symbol says nothing about an earlier one.
+    Source: POPGym's RepeatPrevious (Morad et al., 2023), with independent symbols in place of a shuffled deck.
+    """
+
+    state_names = ("symbols",)
+
+    def __init__(self, num_envs: int, k: int = 4, num_symbols: int = 4, episode_length: int = 52):
+        self.k = check_integer("k", k, 1)
+        self.num_symbols = check_integer("num_symbols", num_symbols, 2)
+        self.episode_length = check_integer("episode_length", episode_length, self.k + 1)
+        size = self.num_symbols
+        super().__init__(num_envs, spaces.Box(0.0, 1.0, (size,), np.float32), spaces.Discrete(size))
+        # The symbol after the last step is the blank one, `num_symbols`.
+        self.symbols = np.full((self.num_envs, self.episode_length + 1), size, dtype=np.int64)
+        self.optimal_return = 1.0
+        self.memoryless_return = 2.0 / size - 1.0
+        self._views = np.eye(size + 1, size, dtype=np.float32)
+
+    def _start(self, rows: np.ndarray) -> None:
+        self.symbols[rows, :-1] = self.np_random.integers(self.num_symbols, size=(len(rows), self.episode_length))
+
+    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        counted = self.elapsed_steps >= self.k
+        right = actions == self.symbols[self.rows, self.elapsed_steps - self.k]
+        rewards = counted * np.where(right, 1.0, -1.0) / (self.episode_length - self.k)
+        return rewards, self.elapsed_steps == self.episode_length - 1
+
+    def _observe(self) -> np.ndarray:
+        return self._views.take(self.symbols[self.rows, self.elapsed_steps], axis=0)

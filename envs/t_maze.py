@@ -1,0 +1,68 @@
+"""T-maze: remember a cue for the length of a corridor."""
+
+from __future__ import annotations
+
+import numpy as np
+from gymnasium import spaces
+
+from envs.batched_env import BatchedEnv, check_integer
+
+FORWARD, UP, DOWN, BACK = range(4)
+
+
+class TMaze(BatchedEnv):
+    """A corridor of `length` cells leads to a junction; a cue says whether to turn up or down there.
+
+    Observation: `Box(0, 1, (4,), float32)`: cue "up", cue "down", in the corridor, at the junction. With
+    `passive=True` the cue is shown at the first step only. With `passive=False` it is shown in an oracle cell, one
+    step behind the start.
+    Action: `Discrete(3)`: forward, up, down; with `passive=False` `Discrete(4)`, where 3 is a step back.
+    Reward: +1 for the turn that the cue showed, 0 for the other one. Any action that neither moves forward nor turns
+    at the junction costs `1 / length` (and has no effect, but for the step back).
+    End: terminated by a turn at the junction, truncated after `2 * length + 2` steps.
+    Optimal return: 1, or `1 - 1 / length` with `passive=False`, for the step back to the oracle (0.5 if that is more).
+    Memoryless return: 0.5, since all observations at the junction are alike and the cues equally likely.
+    Source: Bakker, "Reinforcement learning with long short-term memory" (2001); the active form follows Ni et al.,
+    "When do transformers shine in RL?" (2023).
+    """
+
+    state_names = ("position", "cue")
+
+    def __init__(self, num_envs: int, length: int = 10, passive: bool = True):
+        self.length = check_integer("length", length, 1)
+        self.passive = bool(passive)
+        super().__init__(
+            num_envs,
+            spaces.Box(0.0, 1.0, (4,), np.float32),
+            spaces.Discrete(3 if self.passive else 4),
+            max_episode_steps=2 * self.length + 2,
+        )
+        self.start_cell = 0 if self.passive else 1  # cell 0 of the active form is the oracle
+        self.junction = self.start_cell + self.length
+        self.position = np.zeros(self.num_envs, dtype=np.int64)
+        self.cue = np.zeros(self.num_envs, dtype=np.int64)  # 0 is up, 1 is down
+        self.optimal_return = 1.0 if self.passive else max(0.5, 1.0 - 1.0 / self.length)
+        self.memoryless_return = 0.5
+        # The four possible observations: corridor, corridor with either cue, junction.
+        self._views = np.array([[0, 0, 1, 0], [1, 0, 1, 0], [0, 1, 1, 0], [0, 0, 0, 1]], dtype=np.float32)
+
+    def _start(self, rows: np.ndarray) -> None:
+        self.position[rows] = self.start_cell
+        self.cue[rows] = self.np_random.integers(2, size=len(rows))
+
+    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        at_junction = self.position == self.junction
+        moved = (actions == FORWARD) & ~at_junction
+        turned = at_junction & ((actions == UP) | (actions == DOWN))
+        right = turned & (actions == self.cue + UP)
+        rewards = right - ~(moved | turned) / self.length
+        self.position += moved
+        if not self.passive:
+            self.position -= (actions == BACK) & (self.position > 0)
+        return rewards, turned
+
+    def _observe(self) -> np.ndarray:
+        shows_cue = self.elapsed_steps == 0 if self.passive else self.position == 0
+        view = shows_cue * (self.cue + 1)
+        view[self.position == self.junction] = 3
+        return self._views.take(view, axis=0)

@@ -1,0 +1,262 @@
+"""What every environment of the package promises, tested on all of them."""
+
+import pickle
+from copy import deepcopy
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector.utils import create_empty_array
+
+from envs.batched_env import BatchedEnv, check_integer
+from envs.bernoulli_bandit import BernoulliBandit
+from envs.classic_control import CartPoleNoVelocity, MountainCarContinuousNoVelocity, PendulumNoVelocity
+from envs.copy_sequence import CopySequence
+from envs.delayed_recall import DelayedRecall
+from envs.probes import ActionReward, ConstantReward, Counter, DelayedReward, EchoCue, SignReward, SpaceProbe
+from envs.repeat_previous import RepeatPrevious
+from envs.single_env import SingleEnv
+from envs.t_maze import TMaze
+from envs.witness_vote import WitnessVote
+
+# Short episodes, so that rows end often.
+TASKS = {
+    "t_maze": (TMaze, {"length": 2}),
+    "t_maze_active": (TMaze, {"length": 2, "passive": False}),
+    "delayed_recall": (DelayedRecall, {"delay": 3}),
+    "repeat_previous": (RepeatPrevious, {"k": 2, "episode_length": 6}),
+    "copy_sequence": (CopySequence, {"length": 2}),
+    "bernoulli_bandit": (BernoulliBandit, {"episode_length": 4}),
+    "cartpole": (CartPoleNoVelocity, {}),
+    "pendulum": (PendulumNoVelocity, {}),
+    "mountain_car": (MountainCarContinuousNoVelocity, {}),
+    "witness_vote": (WitnessVote, {"corridor": 2}),
+}
+PROBES = {
+    "constant_reward": (ConstantReward, {}),
+    "sign_reward": (SignReward, {}),
+    "action_reward": (ActionReward, {}),
+    "delayed_reward": (DelayedReward, {}),
+    "echo_cue": (EchoCue, {}),
+    "counter": (Counter, {"episode_length": 3, "end": "both"}),
+    "dict_box": (SpaceProbe, {"observation": "dict", "action": "box"}),
+    "tuple_multi_discrete": (SpaceProbe, {"observation": "tuple", "action": "multi_discrete"}),
+    "discrete_multi_binary": (SpaceProbe, {"observation": "discrete", "action": "multi_binary"}),
+    "image_last": (SpaceProbe, {"observation": "image_last"}),
+}
+ALL = [pytest.param(*value, id=name) for name, value in (TASKS | PROBES).items()]
+TASKS_ONLY = [pytest.param(*value, id=name) for name, value in TASKS.items()]
+
+
+def leaves(tree):
+    if isinstance(tree, (dict, tuple)):
+        return [leaf for part in (tree.values() if isinstance(tree, dict) else tree) for leaf in leaves(part)]
+    return [tree]
+
+
+def assert_same(left, right):
+    left, right = leaves(left), leaves(right)
+    assert len(left) == len(right)
+    for a, b in zip(left, right, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def rollout(env, actions):
+    return [env.step(action) for action in actions]
+
+
+def random_actions(env, num_steps, seed=0):
+    env.action_space.seed(seed)
+    return [env.action_space.sample() for _ in range(num_steps)]
+
+
+def num_steps(env):
+    """Enough for some rows to end."""
+    return 1010 if isinstance(env, MountainCarContinuousNoVelocity) else 210
+
+
+@pytest.mark.parametrize(("cls", "parameters"), ALL)
+def test_spaces_contain_what_is_returned(cls, parameters):
+    env = cls(5, **parameters)
+    assert isinstance(env, gymnasium.vector.VectorEnv)
+    assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP and env.render_mode is None and env.spec is None
+    observations, info = env.reset(seed=0)
+    assert observations in env.observation_space and info == {}
+    empty = leaves(create_empty_array(env.single_observation_space, n=5))
+    assert [leaf.dtype for leaf in leaves(observations)] == [leaf.dtype for leaf in empty]
+    ends = 0
+    for action in random_actions(env, num_steps(env)):
+        assert action in env.action_space
+        observations, rewards, terminated, truncated, info = env.step(action)
+        assert observations in env.observation_space
+        assert rewards.dtype == np.float64 and rewards.shape == (5,) and np.isfinite(rewards).all()
+        for flags in (terminated, truncated):
+            assert flags.dtype == np.bool_ and flags.shape == (5,)
+        ended = terminated | truncated
+        assert info.keys() == ({"final_obs", "_final_obs"} if ended.any() else set())
+        if ended.any():
+            assert info["final_obs"] in env.observation_space and info["_final_obs"].dtype == np.bool_
+            np.testing.assert_array_equal(info["_final_obs"], ended)
+        ends += ended.sum()
+    assert ends >= 5
+
+
+@pytest.mark.parametrize(("cls", "parameters"), ALL)
+def test_what_was_returned_never_changes(cls, parameters):
+    env = cls(4, **parameters)
+    env.reset(seed=0)
+    kept, copies = [], []
+    for action in random_actions(env, 30):
+        kept.append(env.step(action))
+        copies.append(deepcopy(kept[-1]))
+    assert_same(tuple(kept), tuple(copies))
+
+
+@pytest.mark.parametrize(("cls", "parameters"), ALL)
+def test_one_row_equals_gymnasiums_same_step_autoreset(cls, parameters):
+    """Row i of SyncVectorEnv(SAME_STEP) over single environments is the batched form with one row and the same seed."""
+    task = f"{cls.__module__}:{cls.__name__}"
+    sync = SyncVectorEnv([lambda: SingleEnv(task, **parameters)] * 3, autoreset_mode=AutoresetMode.SAME_STEP)
+    batched = [cls(1, **parameters) for _ in range(3)]
+    observations, _ = sync.reset(seed=7)
+    for row, env in enumerate(batched):
+        env_observations, _ = env.reset(seed=7 + row)
+        assert_same(tuple(leaf[row] for leaf in leaves(observations)), tuple(x[0] for x in leaves(env_observations)))
+    ends = 0
+    for actions in random_actions(sync, num_steps(batched[0])):
+        observations, rewards, terminated, truncated, info = sync.step(actions)
+        for row, env in enumerate(batched):
+            result = env.step(actions[row : row + 1])
+            expected = (*leaves(observations), rewards, terminated, truncated)
+            assert_same(tuple(x[row] for x in expected), tuple(x[0] for x in leaves(result[:4])))
+            assert ("_final_obs" in result[4]) == (terminated[row] or truncated[row])
+            if "_final_obs" in result[4]:
+                ends += 1
+                assert_same(info["final_obs"][row], tuple(x[0] for x in leaves(result[4]["final_obs"])))
+    assert ends >= 3
+
+
+def test_rows_with_their_own_lengths_equal_gymnasiums_same_step_autoreset():
+    lengths, task = (1, 2, 3, 5), "envs.probes:Counter"
+    sync = SyncVectorEnv(
+        [lambda length=length: SingleEnv(task, episode_length=length) for length in lengths],
+        autoreset_mode=AutoresetMode.SAME_STEP,
+    )
+    env = Counter(4, lengths)
+    sync.reset()
+    env.reset()
+    for _ in range(31):
+        expected, got = sync.step(np.zeros(4, dtype=int)), env.step(np.zeros(4, dtype=int))
+        np.testing.assert_array_equal(expected[0][:, 0], got[0][:, 0])
+        assert_same(expected[1:4], got[1:4])
+        np.testing.assert_array_equal(expected[4]["_final_obs"], got[4]["_final_obs"])
+        for row in np.flatnonzero(got[4]["_final_obs"]):
+            assert expected[4]["final_obs"][row][0] == got[4]["final_obs"][row, 0]
+
+
+@pytest.mark.parametrize(("cls", "parameters"), TASKS_ONLY)
+def test_seeds(cls, parameters):
+    env, twin = cls(32, **parameters), cls(32, **parameters)
+    actions = random_actions(env, 20)
+
+    def play(env, seed):
+        return (env.reset(seed=seed), *rollout(env, actions))
+
+    first = play(env, 1)
+    assert_same(tuple(first), tuple(play(twin, 1)))
+    assert_same(tuple(first), tuple(play(env, 1)))  # the past of an environment leaves nothing behind
+    other = play(env, 2)
+    assert any((a != b).any() for a, b in zip(leaves(first[0][0]), leaves(other[0][0]), strict=True)) or any(
+        (a[1] != b[1]).any() for a, b in zip(first[1:], other[1:], strict=True)
+    )
+
+
+@pytest.mark.parametrize(("cls", "parameters"), ALL)
+@pytest.mark.parametrize("steps_before", [0, 13])
+def test_a_restored_environment_goes_on_bit_identically(cls, parameters, steps_before):
+    env = cls(6, **parameters)
+    actions = random_actions(env, steps_before + num_steps(env))
+    env.reset(seed=3)
+    rollout(env, actions[:steps_before])
+    state = env.state_dict()
+    frozen = deepcopy(state)
+    expected = rollout(env, actions[steps_before:])
+    np.testing.assert_equal(state, frozen)  # a copy, which going on leaves alone
+    restored = cls(6, **parameters)
+    restored.load_state_dict(pickle.loads(pickle.dumps(state)))
+    assert_same(tuple(rollout(restored, actions[steps_before:])), tuple(expected))
+    env.load_state_dict(state)
+    assert_same(tuple(rollout(env, actions[steps_before:])), tuple(expected))
+    np.testing.assert_equal(state, frozen)
+
+
+def test_state_dict_holds_plain_values_and_knows_whether_reset_was_called():
+    env = TMaze(2)
+    for value in env.state_dict().values():
+        assert isinstance(value, (np.ndarray, bool, dict))
+    restored = TMaze(2)
+    restored.load_state_dict(env.state_dict())
+    with pytest.raises(ResetNeeded):
+        restored.step(np.zeros(2, dtype=int))
+
+
+def test_a_foreign_state_is_refused():
+    env = TMaze(4)
+    for state in (TMaze(3).state_dict(), DelayedRecall(4).state_dict()):
+        with pytest.raises(ValueError, match=r"does not belong to this environment: expected arrays .*position"):
+            env.load_state_dict(state)
+
+
+@pytest.mark.parametrize(("cls", "parameters"), ALL)
+def test_bad_actions(cls, parameters):
+    env = cls(3, **parameters)
+    env.reset(seed=0)
+    good = random_actions(env, 1)[0]
+    space = str(env.single_action_space).split("(")[0]
+    bad_values = [np.nan, np.inf, 5.0, -5.0] if isinstance(env.single_action_space, spaces.Box) else [99, -1]
+    for value in bad_values:
+        bad = good.copy()
+        bad[1] = value
+        with pytest.raises(ValueError, match=rf"actions must lie in {space}.*, got {value}\."):
+            env.step(bad)
+    with pytest.raises(ValueError, match=r"actions must have shape \(3.*\), got \(2"):
+        env.step(good[:2])
+    with pytest.raises(ValueError, match=rf"actions must be (integers|numbers) in {space}.*, got dtype complex128"):
+        env.step(good.astype(complex))
+    env.step(good)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.int64])
+def test_any_integer_dtype_is_an_action_but_floats_are_not(dtype):
+    env = WitnessVote(2)
+    env.reset(seed=0)
+    env.step(np.array([[2, 3], [0, 0]], dtype=dtype))
+    with pytest.raises(ValueError, match=r"actions must be integers in MultiDiscrete.*, got dtype float64"):
+        env.step(np.array([[2.0, 3.0], [0.0, 0.0]]))
+    with pytest.raises(ValueError, match=r"actions must lie in MultiDiscrete\(\[3 4\]\), got 3\."):
+        env.step(np.array([[3, 3], [0, 0]], dtype=dtype))  # allowed for the vote, not for the move
+
+
+def test_step_before_reset():
+    with pytest.raises(ResetNeeded, match=r"Call reset\(\) before step\(\)"):
+        TMaze(2).step(np.zeros(2, dtype=int))
+
+
+@pytest.mark.parametrize(("cls", "parameters"), ALL)
+@pytest.mark.parametrize("num_envs", [0, -1, 1.5, None, True])
+def test_bad_num_envs(cls, parameters, num_envs):
+    with pytest.raises(ValueError, match="num_envs must be an integer of at least 1, got"):
+        cls(num_envs, **parameters)
+
+
+def test_check_integer_accepts_numpy_integers():
+    assert type(check_integer("name", np.int64(3), 1)) is int
+
+
+def test_the_methods_a_task_must_write():
+    env = BatchedEnv(1, spaces.Discrete(2), spaces.Discrete(2))
+    with pytest.raises(NotImplementedError):
+        env.reset()

@@ -1,0 +1,110 @@
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import TimeAwareObservation
+
+from envs import gymnasium_env
+from envs.batched_env import BatchedEnv
+from envs.gymnasium_env import DropObservation, make_gymnasium
+from envs.same_step_autoreset import SameStepAutoreset
+
+
+@pytest.mark.parametrize(("mode", "cls"), [("sync", SyncVectorEnv), ("async", AsyncVectorEnv)])
+def test_same_step_autoreset_in_either_mode(mode, cls):
+    env = make_gymnasium("CartPole-v1", 2, vectorization_mode=mode, max_episode_steps=3)
+    assert isinstance(env, cls) and env.num_envs == 2
+    assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    env.reset(seed=0)
+    for _ in range(3):
+        observations, rewards, _, truncated, info = env.step(np.array([0, 1]))
+        assert (rewards == 1).all()
+    assert truncated.all() and info["_final_obs"].all() and (np.abs(observations) <= 0.05).all()
+    env.close()
+
+
+def test_the_vector_entry_point():
+    cartpole = make_gymnasium("CartPole-v1", 4, vectorization_mode="vector_entry_point")
+    assert isinstance(cartpole, SameStepAutoreset)
+    own = make_gymnasium("envs:RecurrentPPO/TMaze-v0", 4, vectorization_mode="vector_entry_point", length=3)
+    assert isinstance(own, BatchedEnv) and own.length == 3
+    with pytest.raises(ValueError, match="wrappers need vectorization_mode 'sync' or 'async'"):
+        make_gymnasium("CartPole-v1", 4, [TimeAwareObservation], vectorization_mode="vector_entry_point")
+
+
+def test_wrappers_as_callable_path_and_mapping():
+    drop = {"path": "envs.gymnasium_env.DropObservation", "indices": [1, 3]}
+    env = make_gymnasium("CartPole-v1", 3, [drop, "gymnasium.wrappers.TimeAwareObservation"])
+    assert env.single_observation_space.shape == (3,)
+    target = {"_target_": "gymnasium.wrappers.TimeAwareObservation", "flatten": False}
+    env = make_gymnasium("CartPole-v1", 3, [target])
+    assert set(env.single_observation_space) == {"obs", "time"}
+    env = make_gymnasium("CartPole-v1", 3, [TimeAwareObservation])
+    assert env.single_observation_space.shape == (5,)
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "sentence"),
+    [
+        ("gymnasium.wrappers.NoSuchWrapper", "No wrapper can be imported from 'gymnasium.wrappers.NoSuchWrapper'"),
+        ("no_such_module.Wrapper", "No wrapper can be imported from 'no_such_module.Wrapper'"),
+        ("Wrapper", "must be a callable, a dotted path or a mapping with a 'path', got 'Wrapper'"),
+        ({"indices": [1]}, "must be a callable, a dotted path or a mapping with a 'path'"),
+        (3, "must be a callable, a dotted path or a mapping with a 'path', got 3"),
+    ],
+)
+def test_bad_wrappers(wrapper, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make_gymnasium("CartPole-v1", 2, [wrapper])
+
+
+@pytest.mark.parametrize(
+    ("id", "sentence"),
+    [
+        ("CartPol-v1", r"Unknown environment id 'CartPol-v1'; the nearest known ids are CartPole-v1, "),
+        ("Pendulum-v9", r"Unknown environment id 'Pendulum-v9'; the nearest known ids are Pendulum-v1"),
+        ("envs:RecurrentPPO/TMaz-v0", r"the nearest known ids are RecurrentPPO/TMaze-v0"),
+        ("%%%%", r"Unknown environment id '%%%%'; no known id is similar"),
+    ],
+)
+def test_unknown_ids(id, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make_gymnasium(id, 2)
+
+
+def test_a_missing_side_package_names_its_extra(monkeypatch):
+    monkeypatch.setattr(gymnasium_env, "SIDE_PACKAGES", (("MiniGrid-", "no_such_package", "envs"),))
+    with pytest.raises(ModuleNotFoundError, match=r'no_such_package.*pip install "recurrent-ppo\[envs\]"'):
+        make_gymnasium("MiniGrid-MemoryS7-v0", 2)
+
+
+def test_minigrid_is_imported_on_demand():
+    pytest.importorskip("minigrid")
+    env = make_gymnasium("MiniGrid-MemoryS7-v0", 2, ["minigrid.wrappers.ImgObsWrapper"], agent_view_size=3)
+    assert env.reset(seed=0)[0].shape == (2, 3, 3, 3)
+
+
+def test_bad_vectorization_mode():
+    with pytest.raises(ValueError, match="vectorization_mode must be 'sync', 'async' or 'vector_entry_point', got 'x'"):
+        make_gymnasium("CartPole-v1", 2, vectorization_mode="x")
+
+
+def test_drop_observation():
+    env = DropObservation(gymnasium.make("CartPole-v1"), [1, 3])
+    full, _ = env.env.reset(seed=0)
+    observation, _ = env.reset(seed=0)
+    np.testing.assert_array_equal(observation, full[[0, 2]])
+    assert observation in env.observation_space
+    np.testing.assert_array_equal(env.observation_space.high, env.env.observation_space.high[[0, 2]])
+    assert env.spec.make().observation_space.shape == (2,)
+
+
+@pytest.mark.parametrize("indices", [[7], [-1], [0, 1, 2, 3]])
+def test_drop_observation_refuses_bad_indices(indices):
+    with pytest.raises(ValueError, match="indices must be some, but not all, of 0 to 3, got"):
+        DropObservation(gymnasium.make("CartPole-v1"), indices)
+
+
+def test_drop_observation_refuses_other_spaces():
+    with pytest.raises(ValueError, match="needs a one-dimensional Box observation, got Discrete"):
+        DropObservation(gymnasium.make("FrozenLake-v1"), [0])

@@ -1,0 +1,68 @@
+import warnings
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.error import ResetNeeded
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+
+import envs  # noqa: F401  (registers the ids)
+from envs.batched_env import BatchedEnv
+from envs.single_env import SingleEnv
+
+IDS = sorted(id for id in gymnasium.registry if id.startswith("RecurrentPPO/"))
+
+
+def test_all_tasks_are_registered():
+    assert [id.removeprefix("RecurrentPPO/") for id in IDS] == [
+        "BernoulliBandit-v0", "CartPoleNoVelocity-v0", "CopySequence-v0", "DelayedRecall-v0",
+        "MountainCarContinuousNoVelocity-v0", "PendulumNoVelocity-v0", "RepeatPrevious-v0", "TMaze-v0",
+        "WitnessVote-v0",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_check_env_without_a_warning(id):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        if "Pendulum" in id:  # the torque limit of 2 is Gymnasium's own
+            warnings.filterwarnings("ignore", message=".*recommend using a symmetric and normalized space.*")
+        check_env(gymnasium.make(id).unwrapped)
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_make_vec_builds_the_batched_form(id):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = gymnasium.make_vec(id, num_envs=6)
+    assert isinstance(env, BatchedEnv) and env.num_envs == 6 and env.spec.id == id
+    assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    again = gymnasium.make_vec(env.spec)
+    assert type(again) is type(env) and again.num_envs == 6
+
+
+def test_parameters_arrive():
+    assert gymnasium.make("RecurrentPPO/TMaze-v0", length=30).unwrapped.batched.length == 30
+    assert gymnasium.make_vec("RecurrentPPO/TMaze-v0", num_envs=64, length=30).length == 30
+    with pytest.raises(ValueError, match="length must be"):
+        gymnasium.make("RecurrentPPO/TMaze-v0", length=0)
+
+
+def test_the_last_step_returns_the_last_observation_and_asks_for_a_reset():
+    env = gymnasium.make("RecurrentPPO/TMaze-v0", length=1).unwrapped
+    env.reset(seed=0)
+    env.step(0)
+    observation, _, terminated, truncated, info = env.step(1)
+    assert observation.tolist() == [0, 0, 0, 1] and terminated is True and truncated is False and info == {}
+    with pytest.raises(ResetNeeded):
+        env.step(0)
+    observation, _ = env.reset()
+    assert observation[2] == 1
+    env.step(np.int64(0))
+
+
+def test_returns_are_passed_on():
+    env = SingleEnv("envs.t_maze:TMaze", length=10, passive=False)
+    assert (env.optimal_return, env.memoryless_return) == (0.9, 0.5)
+    assert SingleEnv("envs.classic_control:PendulumNoVelocity").optimal_return is None
