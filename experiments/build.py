@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gymnasium.vector import VectorEnv
 from omegaconf import DictConfig, OmegaConf
 
-import envs  # noqa: F401 (registers our environments with Gymnasium)
 from experiments.config import ConfigError, construct, converted
 from rl.checks import positive, within
 from rl.evaluation import Evaluation, evaluate
@@ -37,7 +37,15 @@ def read_settings(config: DictConfig) -> dict[str, Any]:
         ConfigError, ValueError: a value of another type or out of range.
     """
     settings = {name: converted(config[name], kind, name) for name, kind in SETTINGS.items()}
-    counts = ("total_steps", "num_envs", "num_steps", "threads", "evaluate_episodes", "final_episodes", "checkpoint_every")
+    counts = (
+        "total_steps",
+        "num_envs",
+        "num_steps",
+        "threads",
+        "evaluate_episodes",
+        "final_episodes",
+        "checkpoint_every",
+    )
     positive(**{name: settings[name] for name in counts})
     within(0, 2**31, seed=settings["seed"])
     if settings["evaluate_every"] is not None:
@@ -78,7 +86,7 @@ def build(config: DictConfig) -> tuple[Any, Any, Any, dict[str, Any]]:
     return agent, made, make_envs(config, EVALUATION_ENVS), settings
 
 
-def play(agent: Any, envs: Any, episodes: int, seed: int, memory: bool = True, greedy: bool = True) -> Evaluation:
+def play(agent: Any, envs: VectorEnv, episodes: int, seed: int, memory: bool = True, greedy: bool = True) -> Evaluation:
     """Evaluates on seeds of its own."""
     return evaluate(agent, envs, episodes, EVALUATION_SEED + seed, greedy, memory)
 

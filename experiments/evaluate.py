@@ -1,6 +1,6 @@
 """Plays a trained agent: greedy and sampled, with memory and with the memory cleared before every step.
 
-    python -m experiments.evaluate run=RUN_DIR episodes=100
+python -m experiments.evaluate run=RUN_DIR episodes=100
 """
 
 import json

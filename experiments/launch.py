@@ -17,7 +17,16 @@ from omegaconf.errors import OmegaConfBaseException
 import conf
 from experiments.config import ConfigError, nearest
 
-FAULTS = (HydraException, OmegaConfBaseException, ValueError, TypeError, OSError, ImportError, RuntimeError, ArithmeticError)
+FAULTS = (
+    HydraException,
+    OmegaConfBaseException,
+    ValueError,
+    TypeError,
+    OSError,
+    ImportError,
+    RuntimeError,
+    ArithmeticError,
+)
 
 
 def launch(task: Callable[[DictConfig], Any], config_name: str) -> None:

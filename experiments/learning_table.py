@@ -1,7 +1,7 @@
 """Trains every row of the learning table on several seeds, then writes table, plot and raw numbers.
 
-    python -m experiments.learning_table                          # everything, two runs at a time
-    python -m experiments.learning_table rows=[t_maze_10] seeds=[1,2]
+python -m experiments.learning_table                          # everything, two runs at a time
+python -m experiments.learning_table rows=[t_maze_10] seeds=[1,2]
 """
 
 import json
@@ -91,7 +91,9 @@ def markdown(rows: dict[str, Any], results: dict[str, list[dict[str, Any]]]) -> 
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, seeds in results.items():
         first = seeds[0]
-        known = [("?" if first[key] is None else f"{first[key]:.4g}") for key in ("optimal_return", "memoryless_return")]
+        known = [
+            ("?" if first[key] is None else f"{first[key]:.4g}") for key in ("optimal_return", "memoryless_return")
+        ]
         hits = [s["steps_to_threshold"] for s in seeds]
         cells = (
             rows[name].get("label", name),
@@ -100,7 +102,9 @@ def markdown(rows: dict[str, Any], results: dict[str, list[dict[str, Any]]]) -> 
             f"{first['threshold']:g}",
             ", ".join(f"{s['eval_return_mean']:.3g}" for s in seeds),
             f"{np.mean([s['memory_zeroed_return_mean'] for s in seeds]):.3g}",
-            f"{np.median(hits) / 1000:.0f} k" if None not in hits else f"{len(seeds) - hits.count(None)} of {len(seeds)} seeds",
+            f"{np.median(hits) / 1000:.0f} k"
+            if None not in hits
+            else f"{len(seeds) - hits.count(None)} of {len(seeds)} seeds",
             f"{np.median([s['seconds_to_threshold'] for s in seeds]):.0f}" if None not in hits else "-",
             f"{first['total_steps'] / 1000:.0f} k",
         )

@@ -1,6 +1,6 @@
 """Learning curves with confidence bands over seeds, as PNG.
 
-    python -m experiments.plot runs=[runs/a,runs/b] output=curves.png
+python -m experiments.plot runs=[runs/a,runs/b] output=curves.png
 """
 
 from collections import defaultdict
@@ -64,7 +64,7 @@ def read_curve(folder: Path, tag: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def band(curves: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Steps, mean and half width of the 95 % confidence interval of the mean (normal), over the range all seeds share."""
+    """Steps, mean and half width of its 95 % confidence interval (normal), over the range that all seeds share."""
     end = min(steps[-1] for steps, _ in curves)
     grid = np.unique(np.concatenate([steps[steps <= end] for steps, _ in curves]))
     values = np.stack([np.interp(grid, *curve) for curve in curves])
@@ -90,7 +90,9 @@ def draw(panels: dict[str, dict[str, list]], tag: str, output: Path, levels: dic
 
     columns = min(4, len(panels))
     rows = -(-len(panels) // columns)
-    figure, axes = pyplot.subplots(rows, columns, figsize=(4.2 * columns, 3.0 * rows), squeeze=False, layout="constrained")
+    figure, axes = pyplot.subplots(
+        rows, columns, figsize=(4.2 * columns, 3.0 * rows), squeeze=False, layout="constrained"
+    )
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     for axis, (panel, lines) in zip(axes.flat, panels.items(), strict=False):

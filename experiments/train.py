@@ -1,7 +1,7 @@
 """Trains one agent on one environment.
 
-    python -m experiments.train agent=recurrent_ppo_lstm agent/core=gru env=t_maze env.length=30 seed=1
-    python -m experiments.train resume=RUN_DIR total_steps=1_000_000
+python -m experiments.train agent=recurrent_ppo_lstm agent/core=gru env=t_maze env.length=30 seed=1
+python -m experiments.train resume=RUN_DIR total_steps=1_000_000
 """
 
 import json

@@ -15,7 +15,7 @@ def probability_ratio(log_probs: Tensor, old_log_probs: Tensor, per_head: bool) 
 
 
 def policy_loss(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    """The clipped surrogate, -E[min(r A, clip(r, 1 - clip, 1 + clip) A)] (equation 7), summed over the heads of the ratio.
+    """The clipped surrogate, -E[min(r A, clip(r, 1 - clip, 1 + clip) A)] (equation 7), summed over heads.
 
     Args:
         ratio: ``[..., 1]`` or ``[..., branches]``.
@@ -42,6 +42,6 @@ def approximate_kl(ratio: Tensor) -> Tensor:
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
-    """1 - Var(R - V) / Var(R): 1 is a perfect critic, 0 one that knows the mean. NaN-free: 0 if the returns are constant."""
+    """1 - Var(R - V) / Var(R): 1 is a perfect critic, 0 one that knows the mean; 0 if the returns are constant."""
     variance = returns.var(unbiased=False)
     return torch.where(variance > 0, 1.0 - (returns - values).var(unbiased=False) / variance.clamp_min(1e-12), 0.0)

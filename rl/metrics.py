@@ -21,11 +21,11 @@ GLOSSARY = {
     "losses/entropy_*": "entropy of one action branch (several branches only)",
     "losses/approx_kl": "estimated KL divergence between the policy before and during the update",
     "losses/clipfrac": "share of probability ratios outside the clip range",
-    "losses/explained_variance": "1 - Var(returns - values) / Var(returns): 1 is a perfect critic, below 0 a harmful one",
+    "losses/explained_variance": "1 - Var(returns - values) / Var(returns): 1 is a perfect critic, below 0 a bad one",
     "losses/grad_norm": "norm of the gradient before clipping",
     "eval/episodic_return": "mean return of greedy evaluation episodes",
     "eval/episodic_return_memory_zeroed": "the same with the memory cleared before every step",
-    "diagnostics/ratio_error": "largest |ratio - 1| in the first minibatch of an update: above 1e-4 the replay is wrong",
+    "diagnostics/ratio_error": "largest |ratio - 1| in the first minibatch of an update: above 1e-4 replay is wrong",
     "diagnostics/memory_gap": "eval/episodic_return minus its memory-zeroed counterpart: what memory is worth",
 }
 

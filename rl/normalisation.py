@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from rl.advantages import discounted_returns
+
 
 class RunningMoments(nn.Module):
     """Mean and variance of everything seen so far, for each feature (Chan, Golub and LeVeque, 1983).
@@ -38,6 +40,31 @@ class RunningMoments(nn.Module):
         """``x [..., *shape]`` with mean 0 and variance 1."""
         return ((x - self.mean) * torch.rsqrt(self.var + 1e-8)).clamp(-self.clip, self.clip)
 
-    def scale(self, x: Tensor) -> Tensor:
-        """``x`` divided by the standard deviation, without moving its mean: for rewards."""
-        return (x * torch.rsqrt(self.var + 1e-8)).clamp(-self.clip, self.clip)
+
+class ReturnScale(nn.Module):
+    """Divides rewards by the running standard deviation of the discounted return (Engstrom et al., 2020, section 3).
+
+    Args:
+        num_envs: B.
+        clip: scaled rewards are clipped to +-clip.
+    """
+
+    def __init__(self, num_envs: int, clip: float = 10.0):
+        super().__init__()
+        self.clip = clip
+        self.moments = RunningMoments(())
+        self.register_buffer("running", torch.zeros(num_envs))  # the discounted sum of each environment so far
+
+    @torch.no_grad()
+    def forward(self, rewards: Tensor, starts: Tensor, gamma: float) -> Tensor:
+        """Takes in a rollout, ``rewards, starts [T, B]``, and returns its rewards scaled, ``[T, B]``."""
+        returns = discounted_returns(rewards, starts, self.running, gamma)
+        self.running.copy_(returns[-1])
+        self.moments.update(returns)
+        return (rewards * torch.rsqrt(self.moments.var + 1e-8)).clamp(-self.clip, self.clip)
+
+    def load(self, state: dict[str, Tensor], same_envs: bool) -> None:
+        """Takes over a stored scale; the running sums only if they belong to the ``same_envs``."""
+        if not same_envs:
+            state = state | {"running": torch.zeros_like(self.running)}
+        self.load_state_dict(state)

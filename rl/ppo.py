@@ -8,8 +8,10 @@ from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
 from rl import losses
+from rl.advantages import bootstrap_values, gae
 from rl.checks import one_of, positive, within
 from rl.networks import ActorCritic
+from rl.normalisation import ReturnScale
 from rl.rollout_buffer import RolloutBuffer, Targets, WarmUp
 from rl.types import Sequences, State
 
@@ -70,12 +72,83 @@ class PPO:
         within(0, self.bptt or float("inf"), burn_in=self.burn_in)
         within(0.0, 1.0, gamma=self.gamma, gae_lambda=self.gae_lambda)
         one_of(("joint", "per_head"), ratio=self.ratio)
-        limits = {"value_clip": self.value_clip, "target_kl": self.target_kl, "entropy_coef_final": self.entropy_coef_final}
+        limits = {
+            "value_clip": self.value_clip,
+            "target_kl": self.target_kl,
+            "entropy_coef_final": self.entropy_coef_final,
+        }
         within(0.0, float("inf"), **{name: value for name, value in limits.items() if value is not None})
         within(0.0, float("inf"), value_coef=self.value_coef, entropy_coef=self.entropy_coef)
         within(1e-12, float("inf"), clip=self.clip, learning_rate=self.learning_rate, max_grad_norm=self.max_grad_norm)
         if self.burn_in and self.refresh_states:
             raise ValueError("burn_in and refresh_states both renew the stored states: use one of them")
+
+    def check_rollout(self, num_envs: int, num_steps: int, state_stride: int, fixed_size: bool) -> None:
+        """Rollouts of these sizes can be cut into sequences and minibatches.
+
+        Args:
+            num_envs, num_steps: size of a rollout.
+            state_stride: distance of the stored states.
+            fixed_size: False if a client may end rollouts at any step; they are then cut as evenly as possible.
+
+        Raises:
+            ValueError: they cannot.
+        """
+        length = self.bptt or num_steps
+        positive(num_envs=num_envs, num_steps=num_steps, state_stride=state_stride)
+        if fixed_size and num_steps % length:
+            raise ValueError(f"bptt={length} does not divide num_steps={num_steps}: all sequences must have one length")
+        if state_stride > 1 and not fixed_size:
+            raise ValueError(f"state_stride={state_stride}: one environment may stop at any step, so it must be 1")
+        if length % state_stride or self.burn_in % state_stride:
+            raise ValueError(f"state_stride={state_stride} must divide bptt={length} and burn_in={self.burn_in}")
+        sequences = num_envs * (num_steps // length)
+        if fixed_size and self.num_minibatches > sequences:
+            raise ValueError(
+                f"num_minibatches={self.num_minibatches} is more than the {sequences} sequences of a rollout "
+                f"({num_envs} environments x {num_steps // length}): lower it, or lower bptt"
+            )
+
+    def targets(
+        self,
+        buffer: RolloutBuffer,
+        head: nn.Module,
+        cut: Tensor,
+        last_values: Tensor,
+        return_scale: ReturnScale | None,
+    ) -> tuple[Targets, dict[str, float]]:
+        """Advantages and returns of a rollout, with its old log-probabilities, and what is worth reporting of them.
+
+        Args:
+            buffer: the rollout.
+            head: of the network that played it.
+            cut: ``[T, B]``, V(final observation) where truncated.
+            last_values: ``[B]``, V of the observation after the last step.
+            return_scale: divides the rewards; None leaves them.
+
+        Raises:
+            FloatingPointError: a return is not finite; nothing has been changed yet.
+        """
+        steps, device = slice(0, buffer.size), buffer.values.device
+        values = buffer.values[steps]
+        rewards, terminated, truncated, starts = (
+            leaf[steps].to(device, non_blocking=True)
+            for leaf in (buffer.rewards, buffer.terminated, buffer.truncated, buffer.starts)
+        )
+        if return_scale is not None:
+            rewards = return_scale(rewards, starts, self.gamma)
+        next_values = bootstrap_values(values, last_values, terminated, truncated, cut)
+        advantages = gae(rewards, values, next_values, terminated | truncated, self.gamma, self.gae_lambda)
+        returns = advantages + values
+        if not bool(torch.isfinite(returns).all()):
+            raise FloatingPointError(
+                "a value or observation of this rollout is not finite: nothing was learned from it"
+            )
+        metrics = {"explained_variance": losses.explained_variance(values, returns).item()}
+        if self.normalise_advantages:
+            advantages = (advantages - advantages.mean()) / (advantages.std(unbiased=False) + 1e-8)
+        old_log_probs = head.log_probs(buffer.params[steps], buffer.actions[steps])
+        return Targets(old_log_probs, values, advantages, returns), metrics
 
     def update(
         self,
@@ -91,7 +164,7 @@ class PPO:
         Args:
             network, optimizer: changed in place.
             buffer: the rollout.
-            targets: from :meth:`rl.agents.RecurrentPPO.train_step`.
+            targets: from :meth:`targets`.
             shuffle: draws the order of the sequences.
             progress: share of training done, 0 to 1, for the annealed values.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -41,8 +42,8 @@ class RolloutBuffer:
     """Preallocated ``[T, B, ...]`` storage, one tensor for each observation leaf, state leaf, and so on.
 
     It knows nothing of cores: a state leaf is one more key. Leaves are stored at every ``state_stride``-th step, where
-    sequences may begin. Flags and rewards, which come from the environment, lie on the CPU until training; all else lies
-    on ``device``. A buffer that is full grows, so that a client may collect as long as it likes.
+    sequences may begin. Flags and rewards, which come from the environment, lie on the CPU until training; all else
+    lies on ``device``. A buffer that is full grows, so that a client may collect as long as it likes.
 
     Args:
         num_steps: T to begin with.
@@ -151,13 +152,13 @@ class RolloutBuffer:
         return cut[kept, env], last_values
 
     def chunks(self, bptt: int | None) -> list[tuple[int, int]]:
-        """(first step, length) of the pieces that the rollout is cut into: as few as ``bptt`` allows, all of one length.
+        """(first step, length) of the pieces of the rollout: as few as ``bptt`` allows, all of one length.
 
         Only a rollout that ``bptt`` does not divide, which a client may end at any step, has two lengths, one apart.
         """
         pieces = -(-self.size // (bptt or self.size))
         bounds = [self.size * i // pieces for i in range(pieces + 1)]
-        return [(begin, end - begin) for begin, end in zip(bounds, bounds[1:], strict=False)]
+        return [(begin, end - begin) for begin, end in pairwise(bounds)]
 
     def sequences(
         self, targets: Targets, num_minibatches: int, bptt: int | None, generator: Generator, burn_in: int = 0
@@ -223,7 +224,7 @@ class RolloutBuffer:
         """
         chunks = self.chunks(bptt)
         state = {name: leaf[0] for name, leaf in self.state.items()}
-        for (begin, length), (following, _) in zip(chunks, chunks[1:], strict=False):
+        for (begin, length), (following, _) in pairwise(chunks):
             steps = slice(begin, begin + length)
             *_, state = unroll({name: leaf[steps] for name, leaf in self.obs.items()}, state, self.starts[steps])
             for name, leaf in state.items():

@@ -46,6 +46,4 @@ def split_flat(leaves: dict[str, spaces.Space], flat: np.ndarray) -> dict[str, n
     if flat.shape[-1] != sum(sizes):
         raise ValueError(f"an observation of {flat.shape[-1]} numbers was given, but {sum(sizes)} are expected")
     parts = np.split(flat, np.cumsum(sizes)[:-1], axis=-1)
-    return {
-        name: part.reshape(-1, *space.shape) for (name, space), part in zip(leaves.items(), parts, strict=True)
-    }
+    return {name: part.reshape(-1, *space.shape) for (name, space), part in zip(leaves.items(), parts, strict=True)}

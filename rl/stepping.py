@@ -35,8 +35,8 @@ class Outcome:
 class Stepper:
     """A vector environment in SAME_STEP or NEXT_STEP autoreset mode.
 
-    In NEXT_STEP mode the step after an end ignores the action, pays nothing and returns the first observation of the next
-    episode. It is marked as ``ignored``; agents leave it out of their rollouts.
+    In NEXT_STEP mode the step after an end ignores the action, pays nothing and returns the first observation of the
+    next episode. It is marked as ``ignored``; agents leave it out of their rollouts.
 
     Raises:
         ValueError: the environment has another autoreset mode.

@@ -32,14 +32,14 @@ State = dict[str, Tensor]
 """The memory of a core: named leaves, each batch-leading ``[B, layers, ...]``; empty for a core without memory."""
 
 Observation = dict[str, Tensor]
-"""An observation as named leaves, one for each elementary space inside the observation space: ``[..., *leaf shape]``."""
+"""An observation as named leaves, one for each elementary space inside its space: ``[..., *leaf shape]``."""
 
 
 class Core(Protocol):
     """A memory. The four members below are all that the rest of the code base knows of it.
 
-    ``step`` and ``unroll`` compute the same function: unrolling ``T`` steps equals ``T`` calls of ``step``, in value and
-    gradient, with episode starts anywhere; nothing and no gradient crosses a start.
+    ``step`` and ``unroll`` compute the same function: unrolling ``T`` steps equals ``T`` calls of ``step``, in value
+    and gradient, with episode starts anywhere; nothing and no gradient crosses a start.
     """
 
     output_size: int
@@ -51,7 +51,10 @@ class Core(Protocol):
         """One step: ``x [B, D]``, ``starts [B]`` bool -> output ``[B, H]`` and the next state."""
 
     def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
-        """A sequence: ``x [T, B, D]``, ``starts [T, B]`` bool -> outputs ``[T, B, H]`` and the state after the last step."""
+        """A sequence: ``x [T, B, D]``, ``starts [T, B]`` bool -> outputs ``[T, B, H]``, the state after step T.
+
+        ``starts`` lies on the CPU whatever the device of ``x``: a core may plan from it without asking the device.
+        """
 
 
 @dataclass

@@ -30,7 +30,7 @@ class Actor:
         device: where the network lies.
         seed: of the generator that samples actions.
         feed_previous: add the previous action and reward to the observation; at a start there is none.
-        memory: False clears the memory, and what is fed of the previous step, before every step: the control experiment.
+        memory: False clears it, and what is fed of the previous step, before every step: the control experiment.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Actor:
 
     @torch.inference_mode()
     def act(self, obs: Observation, greedy: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """``obs`` from :meth:`inputs` -> params ``[B, P]``, values ``[B]``, actions ``[B, ...]``; the memories move on."""
+        """``obs`` from :meth:`inputs` -> params ``[B, P]``, values ``[B]``, actions ``[B, ...]``. Memories move on."""
         starts = self._upload(self.starts)
         params, values, self.state = self.network.step(obs, self.state, starts)
         head = self.network.head

@@ -84,21 +84,21 @@ class DualHeadRecurrentPPO(RecurrentPPO):
 
     add_memory = add_memory_ppo
 
-    def _to_client(self, actions: np.ndarray) -> Any:
+    def _to_client(self, action: np.ndarray) -> Any:
         if not self._vote_hides_move:
-            return super()._to_client(actions)
-        move, vote = actions[0].tolist()
+            return super()._to_client(action)
+        move, vote = action.tolist()
         return move if vote == 0 else int(self.action_space.nvec[0]) + vote - 1
 
 
 def _check_codes(codes: int, moves: int, votes: int, composite: bool) -> None:
-    """The number of action codes must be that of the pairs (composite) or of moves and votes, with or without a no-op."""
+    """There must be as many codes as pairs (composite) or as moves and votes, with or without a no-op."""
     needed = moves * votes if composite else moves + votes - 1
     if codes not in (needed, needed + 1):
         kind = "move * vote" if composite else "a move or a vote"
         raise ValueError(
-            f"action_space={codes}: {moves} moves and {votes} votes with codes of {kind} make {needed}, or {needed + 1} "
-            "with a no-op"
+            f"action_space={codes}: {moves} moves and {votes} votes with codes of {kind} make {needed}, "
+            f"or {needed + 1} with a no-op"
         )
 
 

@@ -1,9 +1,10 @@
 """What an IQN-style client touches beside the agent's own methods."""
 
 import inspect
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from gymnasium import spaces
 
 if TYPE_CHECKING:
     from rl.agents.recurrent_ppo import RecurrentPPO
@@ -39,6 +40,32 @@ class StepMemory:
 
     def clear(self) -> None:
         """Called between epochs by clients; the rollout is kept until it is trained on."""
+
+
+def rows_of(name: str, value: Any, num_envs: int, dtype: type) -> np.ndarray:
+    """``value`` as one number for each environment, ``[B]``; a scalar goes to all of them.
+
+    Raises:
+        ValueError: there are more or fewer numbers than environments.
+    """
+    array = np.asarray(value, dtype=dtype)
+    if array.shape == (num_envs,):
+        return array
+    if array.size not in (1, num_envs):
+        raise ValueError(f"{name} has shape {array.shape}, but ({num_envs},) is expected")
+    return np.broadcast_to(array.reshape(-1), (num_envs,)).copy()
+
+
+def action_code(action: np.ndarray, space: spaces.Space) -> Any:
+    """One action as IQN-style clients take it: an int for discrete spaces, the array itself for others.
+
+    The branches of a MultiDiscrete space are the digits of a mixed-radix number, the first one weighing most.
+    """
+    if isinstance(space, spaces.Discrete):
+        return int(action)
+    if isinstance(space, spaces.MultiDiscrete):
+        return int(np.ravel_multi_index(action - space.start, space.nvec))
+    return action
 
 
 def merged_signature(function: object, forwarded: object) -> inspect.Signature:

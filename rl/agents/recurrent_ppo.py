@@ -9,15 +9,14 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rl.advantages import bootstrap_values, discounted_returns, gae
 from rl.agents.actor import Actor, previous_spaces
-from rl.agents.interface import StepMemory, merged_signature
+from rl.agents.interface import StepMemory, action_code, merged_signature, rows_of
+from rl.agents.persistence import restore, state_of
 from rl.checkpoint import load_checkpoint, save_checkpoint
 from rl.checks import positive, within
 from rl.cores import gru
-from rl.losses import explained_variance
 from rl.networks import ActorCritic, make_head
-from rl.normalisation import RunningMoments
+from rl.normalisation import ReturnScale
 from rl.ppo import PPO
 from rl.rollout_buffer import RolloutBuffer, Targets
 from rl.spaces import leaf_spaces
@@ -30,7 +29,7 @@ class RecurrentPPO:
     With ``num_envs=None`` it plays one environment through the calls of an IQN-style client: an observation in, an int
     out. With ``num_envs=B`` every call takes and gives arrays with a leading axis B. Both are the same code.
 
-    :meth:`take_action` and :meth:`add_memory_ppo` collect a rollout; :meth:`train_step` learns from it as soon as it has
+    :meth:`take_action` and :meth:`add_memory_ppo` collect a rollout; :meth:`train_step` learns from it once it has
     ``num_steps`` steps. Episode ends and cuts in between are handled inside; callers never see a hidden state.
 
     Args:
@@ -82,7 +81,9 @@ class RecurrentPPO:
         self.ppo = PPO(**update)
         self.batched = num_envs is not None
         self.num_envs, self.num_steps, self.state_stride = num_envs or 1, num_steps, state_stride
-        self._check_sizes(total_steps)
+        self.ppo.check_rollout(self.num_envs, num_steps, state_stride, fixed_size=self.batched)
+        if total_steps is not None:
+            positive(total_steps=total_steps)
         self.observation_space, self.action_space = observation_space, action_space
         self.leaves = leaf_spaces(observation_space)
         self.device = torch.device(device)
@@ -107,8 +108,7 @@ class RecurrentPPO:
             ).to(self.device)
             self.shuffle = torch.Generator().manual_seed(torch.initial_seed())
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=self.ppo.learning_rate, eps=1e-5, fused=True)
-        self.return_moments = RunningMoments(()).to(self.device) if normalise_returns else None
-        self.running_return = torch.zeros(self.num_envs, device=self.device)
+        self.return_scale = ReturnScale(self.num_envs).to(self.device) if normalise_returns else None
 
         self.num_parameters = sum(parameter.numel() for parameter in self.network.parameters())
         self.feed_previous = previous_action_reward
@@ -120,26 +120,6 @@ class RecurrentPPO:
         self.buffer: RolloutBuffer | None = None  # allocated at the first step, which shows every shape
         self._pending: Tensor | None = None  # actions [B, ...] that wait for their outcome
         self._cuts: list[tuple[int, np.ndarray, Observation | None, State | None]] = []
-
-    def _check_sizes(self, total_steps: int | None) -> None:
-        steps, bptt = self.num_steps, self.ppo.bptt
-        positive(num_envs=self.num_envs, num_steps=steps, state_stride=self.state_stride)
-        if total_steps is not None:
-            positive(total_steps=total_steps)
-        if self.batched and bptt is not None and steps % bptt:
-            raise ValueError(f"bptt={bptt} does not divide num_steps={steps}: every sequence must have the same length")
-        if self.state_stride > 1 and not self.batched:
-            raise ValueError(f"state_stride={self.state_stride}: one environment may stop at any step, so it must be 1")
-        if (bptt or steps) % self.state_stride or self.ppo.burn_in % self.state_stride:
-            raise ValueError(
-                f"state_stride={self.state_stride} must divide bptt={bptt or steps} and burn_in={self.ppo.burn_in}"
-            )
-        sequences = self.num_envs * (steps // (bptt or steps))
-        if self.batched and self.ppo.num_minibatches > sequences:
-            raise ValueError(
-                f"num_minibatches={self.ppo.num_minibatches} is more than the {sequences} sequences of a rollout "
-                f"({self.num_envs} environments x {steps // (bptt or steps)}): lower it, or lower bptt"
-            )
 
     # ------------------------------------------------------------------------------------------------- act, observe
 
@@ -172,7 +152,8 @@ class RecurrentPPO:
                 )
             self.buffer.write_step(obs, before, starts, params, values, actions)
         self._pending = actions
-        return self._to_client(self.network.head.to_environment(actions.cpu().numpy()))
+        executed = self.network.head.to_environment(actions.cpu().numpy())
+        return executed if self.batched else self._to_client(executed[0])
 
     def add_memory_ppo(
         self, reward: Any, done: Any, truncated: Any = False, final_observation: Any = None, ignored: Any = False
@@ -194,12 +175,14 @@ class RecurrentPPO:
         """
         if self._pending is None:
             raise RuntimeError("add_memory_ppo was called without a take_action before it")
-        rewards = self._rows("reward", reward, np.float32)
-        terminated = self._rows("done", done, bool)
-        truncated = self._rows("truncated", truncated, bool) & ~terminated
-        ignored = self._rows("ignored", ignored, bool)
+        rewards = rows_of("reward", reward, self.num_envs, np.float32)
+        terminated = rows_of("done", done, self.num_envs, bool)
+        truncated = rows_of("truncated", truncated, self.num_envs, bool) & ~terminated
+        ignored = rows_of("ignored", ignored, self.num_envs, bool)
         if not np.isfinite(rewards).all():
-            raise ValueError(f"reward={reward} is not finite: environment {int(np.argmin(np.isfinite(rewards)))} sent it")
+            raise ValueError(
+                f"reward={reward} is not finite: environment {int(np.argmin(np.isfinite(rewards)))} sent it"
+            )
         actions, self._pending = self._pending, None
         self.actor.observe(actions, rewards, terminated | truncated | ignored)
         if not self.training:
@@ -209,6 +192,10 @@ class RecurrentPPO:
         self.buffer.finish_step(rewards, terminated, truncated, ignored)
 
     add_memory = add_memory_ppo
+
+    def _to_client(self, action: np.ndarray) -> Any:
+        """What the single form returns for one action."""
+        return action_code(action, self.action_space)
 
     def _note_cut(self, rows: np.ndarray, final_observation: Any) -> None:
         """Keeps what V(final observation) of the environments ``rows`` needs until the rollout is complete."""
@@ -251,10 +238,10 @@ class RecurrentPPO:
 
     @torch.no_grad()
     def _targets(self, next_observation: Any) -> tuple[Targets, dict[str, float]]:
-        """Advantages and returns of the rollout in the buffer, ``[T, B]``, and what is worth reporting of them."""
-        buffer, ppo = self.buffer, self.ppo
+        """What the rollout in the buffer teaches, see :meth:`PPO.targets`."""
+        buffer = self.buffer
         values = buffer.values[: buffer.size]
-        cut = values.clone()  # where no final observation is known
+        cut = values.clone()  # V(final observation) where truncated; V(o_t) has to stand in where none is known
         for step, rows, obs, state in self._cuts:
             if obs is not None:
                 cut[step, torch.from_numpy(rows).to(self.device)] = self._value(obs, state)
@@ -264,28 +251,7 @@ class RecurrentPPO:
             last_values = self._value(obs, self.actor.state)
         if buffer.ignored[: buffer.size].any():
             cut, last_values = buffer.drop_ignored(cut, last_values)
-
-        steps = slice(0, buffer.size)
-        values = buffer.values[steps]
-        rewards, terminated, truncated, starts = (
-            leaf[steps].to(self.device, non_blocking=True)
-            for leaf in (buffer.rewards, buffer.terminated, buffer.truncated, buffer.starts)
-        )
-        if self.return_moments is not None:
-            returns = discounted_returns(rewards, starts, self.running_return, ppo.gamma)
-            self.running_return = returns[-1]
-            self.return_moments.update(returns)
-            rewards = self.return_moments.scale(rewards)
-        next_values = bootstrap_values(values, last_values, terminated, truncated, cut)
-        advantages = gae(rewards, values, next_values, terminated | truncated, ppo.gamma, ppo.gae_lambda)
-        returns = advantages + values
-        if not bool(torch.isfinite(returns).all()):
-            raise FloatingPointError("a value or observation in this rollout is not finite: nothing was learned from it")
-        metrics = {"explained_variance": explained_variance(values, returns).item()}
-        if ppo.normalise_advantages:
-            advantages = (advantages - advantages.mean()) / (advantages.std(unbiased=False) + 1e-8)
-        old_log_probs = self.network.head.log_probs(buffer.params[steps], buffer.actions[steps])
-        return Targets(old_log_probs, values, advantages, returns), metrics
+        return self.ppo.targets(buffer, self.network.head, cut, last_values, self.return_scale)
 
     def _value(self, obs: Observation, state: State) -> Tensor:
         """V ``[rows]`` of observations that go on an episode."""
@@ -352,46 +318,12 @@ class RecurrentPPO:
     # ---------------------------------------------------------------------------------------------------- save, load
 
     def state_dict(self) -> dict[str, Any]:
-        """All that training needs to go on: weights, optimiser, moments, counters, generators, memories."""
-        return {
-            "model_name": self.model_name,
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "return_moments": self.return_moments.state_dict() if self.return_moments else None,
-            "running_return": self.running_return,
-            "env_steps": self.env_steps,
-            "updates": self.updates,
-            "epsilon": self.epsilon,
-            "generators": [self.shuffle.get_state(), self.actor.generator.get_state()],
-            "memories": self.actor.state_dict(),
-        }
+        """See :func:`rl.agents.persistence.state_of`."""
+        return state_of(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The counterpart of :meth:`state_dict`.
-
-        Raises:
-            ValueError: the state belongs to an agent of another shape; this one is unchanged.
-        """
-        try:
-            differences = _differences(self.network.state_dict(), state["network"])
-            if differences:
-                raise ValueError(f"the checkpoint is of another network: {differences}")
-            if (state["return_moments"] is None) != (self.return_moments is None):
-                raise ValueError("the checkpoint was written with another setting of normalise_returns")
-            self.network.load_state_dict(state["network"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except KeyError as error:
-            raise ValueError(f"the checkpoint has no entry {error}") from error
-        if self.return_moments is not None:
-            self.return_moments.load_state_dict(state["return_moments"])
-        self.env_steps, self.updates, self.epsilon = state["env_steps"], state["updates"], state["epsilon"]
-        if state["running_return"].shape == self.running_return.shape:  # the same number of environments
-            self.running_return = state["running_return"].to(self.device)
-            self.shuffle.set_state(state["generators"][0].cpu())
-            self.actor.generator.set_state(state["generators"][1].cpu())
-            self.actor.load_state_dict(state["memories"])
-        else:
-            self.actor.reset()
+        """See :func:`rl.agents.persistence.restore`."""
+        restore(self, state)
 
     def save(self, path: str | Path) -> None:
         """Writes a checkpoint; the folder is made if it is missing."""
@@ -406,35 +338,5 @@ class RecurrentPPO:
         """
         self.load_state_dict(load_checkpoint(path, map_location=self.device)["agent"])
 
-    # ----------------------------------------------------------------------------------------------- shapes of a client
-
-    def _rows(self, name: str, value: Any, dtype: type) -> np.ndarray:
-        """A number for each environment, ``[B]``."""
-        array = np.asarray(value, dtype=dtype)
-        if array.shape != (self.num_envs,):
-            if array.ndim and array.size != self.num_envs:
-                raise ValueError(f"{name} has shape {array.shape}, but ({self.num_envs},) is expected")
-            array = np.broadcast_to(array.reshape(-1), (self.num_envs,)).copy()
-        return array
-
-    def _to_client(self, actions: np.ndarray) -> Any:
-        """Actions ``[B, ...]`` for the environment, or in the single form an int or one array."""
-        if self.batched:
-            return actions
-        if isinstance(self.action_space, spaces.Discrete):
-            return int(actions[0])
-        if isinstance(self.action_space, spaces.MultiDiscrete):
-            return int(np.ravel_multi_index(actions[0] - self.action_space.start, self.action_space.nvec))
-        return actions[0]
-
 
 RecurrentPPO.__signature__ = merged_signature(RecurrentPPO, PPO)
-
-
-def _differences(own: dict[str, Tensor], other: dict[str, Tensor]) -> str:
-    """What keeps ``other`` from being loaded into ``own``, in a few words; empty if nothing does."""
-    missing, extra = own.keys() - other.keys(), other.keys() - own.keys()
-    shapes = [name for name in own.keys() & other.keys() if own[name].shape != other[name].shape]
-    parts = [f"{label} {', '.join(sorted(names)[:3])}" for label, names in
-             (("it lacks", missing), ("it has besides", extra), ("of another shape is", shapes)) if names]
-    return "; ".join(parts)

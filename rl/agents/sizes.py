@@ -28,9 +28,9 @@ def options_from_sizes(
         input_size: the number of inputs, or a shape; the keyword ``input_size`` among the options goes first.
         action_space: the number of actions.
         core: the memory, which gets ``hidden_size``.
-        options: of these, translated here (all others are passed on): ``obs_type`` (``auto``, ``image``, ``flattened``);
-            ``obs_dim`` (C, H, W) of the image that the first numbers of a flat observation hold, the others being kept as
-            scalars; ``hidden_size`` (256); ``lr``, ``clip_param``, ``K_epochs``; ``rollout_length`` (100) and
+        options: translated here are, and all others are passed on: ``obs_type`` (``auto``, ``image``, ``flattened``);
+            ``obs_dim`` (C, H, W) of the image that the first numbers of a flat observation hold, the others being
+            kept as scalars; ``hidden_size`` (256); ``lr``, ``clip_param``, ``K_epochs``; ``rollout_length`` (100) and
             ``batch_size`` (64), which give the number of minibatches; ``entropy_start``, ``entropy_end`` and
             ``entropy_decay_steps``, counted in updates; ``use_factored_actions`` with ``action_dims`` (``"5,3"`` or a
             sequence).
@@ -81,7 +81,9 @@ def _observation_space(input_size: Any, obs_dim: Any, obs_type: str) -> spaces.S
         return _box(total)
     scalars = total - prod(obs_dim)
     if scalars < 0:
-        raise ValueError(f"obs_dim={tuple(obs_dim)} holds {prod(obs_dim)} numbers, but input_size={input_size} only {total}")
+        raise ValueError(
+            f"obs_dim={tuple(obs_dim)} holds {prod(obs_dim)} numbers, but input_size={input_size} only {total}"
+        )
     if scalars == 0:
         return _box(*obs_dim)
     return spaces.Dict({"image": _box(*obs_dim), "scalars": _box(scalars)})

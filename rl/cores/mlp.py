@@ -1,5 +1,7 @@
 """No memory: the control that every memory must beat."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +16,7 @@ class MLP(nn.Module):
         super().__init__()
         positive(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
         sizes = [input_size] + [hidden_size] * num_layers
-        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(sizes))
         for layer in self.layers:
             nn.init.orthogonal_(layer.weight)
             nn.init.zeros_(layer.bias)

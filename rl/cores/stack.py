@@ -84,7 +84,9 @@ class Stack(nn.Module):
         if len(after) == 1:
             new = {name: leaf.unsqueeze(1) for name, leaf in zip(names, after[0], strict=True)}
         else:
-            new = {name: torch.stack(leaves, dim=1) for name, leaves in zip(names, zip(*after, strict=True), strict=True)}
+            new = {
+                name: torch.stack(leaves, dim=1) for name, leaves in zip(names, zip(*after, strict=True), strict=True)
+            }
         if self.dropout:
             new["dropout_count"] = state["dropout_count"] + steps
         return new

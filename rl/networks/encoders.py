@@ -94,7 +94,7 @@ class VectorEncoder(nn.Module):
 
 
 class OneHotEncoder(nn.Module):
-    """Integers ``[...]`` (Discrete) or ``[..., *shape]`` (MultiDiscrete) -> their one-hot codes side by side, ``[..., sum n]``."""
+    """Integers ``[...]`` (Discrete) or ``[..., k]`` (MultiDiscrete) -> one-hot codes side by side, ``[..., sum n]``."""
 
     def __init__(self, sizes: np.ndarray, offsets: np.ndarray, scalar: bool):
         super().__init__()
@@ -112,8 +112,8 @@ class OneHotEncoder(nn.Module):
 class ImageEncoder(nn.Module):
     """Images ``[..., C, H, W]`` or ``[..., H, W, C]``, uint8 or float -> ``[..., D]``.
 
-    The smaller of the first and the last axis is the channel axis (the first, if they are equal). Values are scaled from
-    the bounds of the space to 0 ... 1. Sides of 36 and more get the network of Mnih et al. (2015), smaller ones two
+    The smaller of the first and the last axis is the channel axis (the first, if they are equal). Values are scaled
+    from the bounds of the space to 0 ... 1. Sides of 36 and more get the network of Mnih et al. (2015), smaller ones two
     3 x 3 layers.
     """
 

@@ -16,7 +16,9 @@ NOT_EXECUTED = -1
 """In place of a discrete action: this branch was sampled but had no part in what the environment executed."""
 
 
-def make_head(space: spaces.Space, names: Sequence[str] | None = None) -> "CategoricalHead | GaussianHead | BernoulliHead":
+def make_head(
+    space: spaces.Space, names: Sequence[str] | None = None
+) -> "CategoricalHead | GaussianHead | BernoulliHead":
     """The head for an action space.
 
     Args:
@@ -36,7 +38,7 @@ def make_head(space: spaces.Space, names: Sequence[str] | None = None) -> "Categ
         head = BernoulliHead(space.shape)
     else:
         raise ValueError(
-            f"action space {space} is not supported: use Discrete, one-dimensional MultiDiscrete, float Box or MultiBinary"
+            f"action space {space} is not supported: use Discrete, MultiDiscrete with one axis, float Box or MultiBinary"
         )
     if names is not None:
         if len(names) != len(head.branches):
@@ -95,8 +97,8 @@ class CategoricalHead(nn.Module):
 class GaussianHead(nn.Module):
     """Independent normal distributions with a learned, state-independent standard deviation; one branch.
 
-    A finite dimension of the space is spanned by -1 ... 1: actions are clipped to that and scaled to the bounds on their
-    way to the environment, so the network sees the same scale whatever the bounds. Actions are stored unclipped.
+    A finite dimension of the space is spanned by -1 ... 1: actions are clipped to that and scaled to the bounds on
+    their way to the environment, so the network sees the same scale whatever the bounds. Actions are stored unclipped.
     """
 
     def __init__(self, space: spaces.Box):
