@@ -94,14 +94,14 @@ class RolloutBuffer:
         self.params[t], self.values[t], self.actions[t] = params, values, actions
 
     def finish_step(
-        self, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, ignored: np.ndarray
+        self, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, ignored: np.ndarray | bool = False
     ) -> None:
         """The outcome of step ``size``, each ``[B]``; the step now counts, but not where it is to be ``ignored``."""
         t = self.size
         self.rewards[t] = torch.from_numpy(rewards)
         self.terminated[t] = torch.from_numpy(terminated)
         self.truncated[t] = torch.from_numpy(truncated)
-        self.ignored[t] = torch.from_numpy(ignored)
+        self.ignored[t] = torch.as_tensor(ignored)
         self.size = t + 1
 
     def clear(self) -> None:

@@ -113,8 +113,8 @@ class ImageEncoder(nn.Module):
     """Images ``[..., C, H, W]`` or ``[..., H, W, C]``, uint8 or float -> ``[..., D]``.
 
     The smaller of the first and the last axis is the channel axis (the first, if they are equal). Values are scaled
-    from the bounds of the space to 0 ... 1. Sides of 36 and more get the network of Mnih et al. (2015), smaller ones two
-    3 x 3 layers.
+    from the bounds of the space to 0 ... 1. Sides of 36 and more get the network of Mnih et al. (2015), smaller ones
+    two 3 x 3 layers.
     """
 
     def __init__(self, space: spaces.Box, normalise: bool):

@@ -38,7 +38,7 @@ def make_head(
         head = BernoulliHead(space.shape)
     else:
         raise ValueError(
-            f"action space {space} is not supported: use Discrete, MultiDiscrete with one axis, float Box or MultiBinary"
+            f"action space {space} is not supported: use Discrete, MultiDiscrete (one axis), float Box or MultiBinary"
         )
     if names is not None:
         if len(names) != len(head.branches):
