@@ -9,7 +9,7 @@ from envs.batched_env import BatchedEnv, check_integer
 
 
 class WitnessVote(BatchedEnv):
-    """A strip of `corridor` cells, walked and voted on by two action heads; the start is the middle cell.
+    """A strip of `corridor` cells, walked and voted on by two action heads; the start is any cell, each as likely.
 
     Observation: `Box(0, 1, (corridor + num_suspects,), float32)`: the position one-hot, then the culprit one-hot,
     which is visible only in cell 0 and only during the first `corridor` steps.
@@ -17,7 +17,7 @@ class WitnessVote(BatchedEnv):
     counts, together with the cell in which it is cast (the move of that step comes too late).
     Reward: at the last step +1 for a vote for the culprit cast in the last cell, else `-1 / (num_suspects - 1)`.
     End: terminated after `2 * corridor` steps.
-    Optimal return: 1, since the culprit can be seen and the last cell reached in time from the middle.
+    Optimal return: 1, since from every start the culprit can be seen and the last cell reached in time.
     Memoryless return: 0. The observation in the last cell at the last step is always the same, so the vote cannot
     depend on the culprit. (Were an absent voter paid 0, staying away after an unfavourable sight would beat guessing.)
     Source: this project; the smallest task in which both heads need the memory and the reward needs both heads.
@@ -42,7 +42,7 @@ class WitnessVote(BatchedEnv):
         self._views[self.corridor :, 0] = 1.0
 
     def _start(self, rows: np.ndarray) -> None:
-        self.position[rows] = self.corridor // 2
+        self.position[rows] = self.np_random.integers(self.corridor, size=len(rows))
         self.culprit[rows] = self.np_random.integers(self.num_suspects, size=len(rows))
 
     def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

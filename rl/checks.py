@@ -24,7 +24,7 @@ def within(low: float, high: float, **values: float) -> None:
     for name, value in values.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
         if not number or not low <= value <= high:
-            allowed = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
+            allowed = f"from {low:.10g} to {high:.10g}" if math.isfinite(high) else f"of at least {low:g}"
             raise ValueError(f"{name}={value!r}: it must be a number {allowed}")
 
 

@@ -6,7 +6,6 @@ i, f, o = s(W x + U h + b), g = tanh(W x + U h + b), c' = f * c + i * g, h' = o 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from rl.cores.stack import Stack, build
 
@@ -50,20 +49,57 @@ class LSTMLayer(nn.Module):
 
     def unroll(self, x: Tensor, state: tuple[Tensor, ...], starts: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """``x [T, B, D]``, ``(h, c)`` each ``[B, H]``, ``starts [T, B]`` on the CPU -> ``[T, B, H]``, ``(h, c)``."""
-        (T, B, D), H = x.shape, self.weight_hh.shape[1]
-        source, position, length = stretch(starts)
+        (T, B, _), H = x.shape, self.weight_hh.shape[1]
+        position, flags, length = stretch(starts)
         weight_ih = self.weight_ih
         if length > T:
-            rows = functional.pad(x.reshape(T * B, D), (0, 2, 0, 2))  # [T*B + 2, D + 2]
-            rows[T * B :, D:] = torch.eye(2, dtype=x.dtype, device=x.device)  # the hold row, the reset row
-            x = rows.index_select(0, source.to(x.device, non_blocking=True)).view(length, B, D + 2)
+            position = position.to(x.device, non_blocking=True)
+            flags = flags.to(x.device, x.dtype, non_blocking=True)
+            x = _Spread.apply(x, position, flags).view(length, B, -1)
             weight_ih = torch.cat([weight_ih, self.flags.to(x.dtype)], dim=1)
         weights = [weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
         h, c = (leaf.unsqueeze(0) for leaf in state)
         y, _, c = torch.lstm(x, (h, c), weights, True, 1, 0.0, self.training, False, False)
         if length > T:
-            y = y.reshape(length * B, H).index_select(0, position.to(x.device, non_blocking=True)).view(T, B, H)
+            y = _Collect.apply(y.reshape(length * B, H), position).view(T, B, H)
         return y, (y[-1], c[0])
+
+
+class _Spread(torch.autograd.Function):
+    """Steps ``[T, B, D]`` to their stretched places, with the flags beside them: ``[M * B, D + 2]``.
+
+    Spelt out, as is its inverse, because the derivative of ``index_select`` adds where a copy will do.
+    """
+
+    @staticmethod
+    def forward(ctx, x, position, flags):
+        ctx.save_for_backward(position)
+        ctx.shape = x.shape
+        D = x.shape[-1]
+        rows = x.new_zeros(flags.shape[0], D + 2)
+        rows[:, :D].index_copy_(0, position, x.reshape(-1, D))
+        rows[:, D:] = flags
+        return rows
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (position,) = ctx.saved_tensors
+        return gradient[:, : ctx.shape[-1]].index_select(0, position).view(ctx.shape), None, None
+
+
+class _Collect(torch.autograd.Function):
+    """Rows ``[M * B, H]`` at the places of the steps: ``[T * B, H]``."""
+
+    @staticmethod
+    def forward(ctx, y, position):
+        ctx.save_for_backward(position)
+        ctx.rows = y.shape[0]
+        return y.index_select(0, position)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (position,) = ctx.saved_tensors
+        return gradient.new_zeros(ctx.rows, gradient.shape[-1]).index_copy_(0, position, gradient), None
 
 
 def stretch(starts: Tensor) -> tuple[Tensor, Tensor, int]:
@@ -73,20 +109,20 @@ def stretch(starts: Tensor) -> tuple[Tensor, Tensor, int]:
         starts: ``[T, B]`` bool on the CPU.
 
     Returns:
-        source: ``[M * B]``, the step of the original (``t * B + b``) that each stretched step reads; ``T * B`` is the
-            hold step and ``T * B + 1`` the reset step.
         position: ``[T * B]``, the stretched step (``m * B + b``) of each original one.
+        flags: ``[M * B, 2]`` bool: is this a hold step, is this a reset step.
         length: ``M`` = T + the largest number of starts in one row.
     """
-    flags = starts.numpy()
-    T, B = flags.shape
-    shift = np.cumsum(flags, axis=0)  # extra steps up to and including t
+    opens = starts.numpy()
+    T, B = opens.shape
+    shift = np.cumsum(opens, axis=0)  # extra steps up to and including t
     length = T + int(shift[-1].max(initial=0))
     position = (np.arange(T)[:, None] + shift) * B + np.arange(B)  # [T, B]
-    source = np.full(length * B, T * B)
-    source[position] = np.arange(T * B).reshape(T, B)
-    source[position[flags] - B] = T * B + 1
-    return torch.from_numpy(source), torch.from_numpy(position.ravel()), length
+    flags = np.zeros((length * B, 2), dtype=bool)
+    flags[:, 0] = True
+    flags[position, 0] = False
+    flags[position[opens] - B] = False, True
+    return torch.from_numpy(position.ravel()), torch.from_numpy(flags), length
 
 
 def lstm(input_size: int, hidden_size: int = 128, num_layers: int = 1, dropout: float = 0.0) -> Stack:

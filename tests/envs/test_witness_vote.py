@@ -37,7 +37,9 @@ def test_scripted_policies_reach_the_exact_returns(assert_mean_return, num_suspe
 def test_visibility_positions_and_the_cell_in_which_the_vote_counts():
     env = WitnessVote(30, num_suspects=3, corridor=4)
     observations, _ = env.reset(seed=0)
-    assert (observations[:, 2] == 1).all() and not observations[:, 4:].any()  # starts in the middle, sees nothing
+    assert (observations[:, :4].sum(axis=0) > 0).all()  # starts in any cell
+    assert (observations[:, 4:].any(axis=1) == (observations[:, 0] == 1)).all()  # sees the culprit from cell 0 alone
+    env.position[:] = 2
     visible = []
     for step in range(1, 7):
         observations, rewards, *_ = env.step(np.tile([LEFT, 0], (30, 1)))
@@ -53,6 +55,7 @@ def test_visibility_positions_and_the_cell_in_which_the_vote_counts():
 def test_the_move_of_the_last_step_comes_after_the_vote():
     env = WitnessVote(30, num_suspects=3, corridor=2)
     env.reset(seed=0)
+    env.position[:] = 1
     for _ in range(3):
         env.step(np.tile([STAY, 0], (30, 1)))
     culprit = env.culprit.copy()
