@@ -101,8 +101,9 @@ def load_run_config(folder: str) -> DictConfig:
     if not path.is_file():
         raise ConfigError(f"{folder} is no run folder: it has no config.yaml")
     config = OmegaConf.load(path)
-    if not isinstance(config, DictConfig) or "agent" not in config or "env" not in config:
-        raise ConfigError(f"{path} is not the configuration of a run")
+    missing = [key for key in ("agent", "env", *SETTINGS) if not isinstance(config, DictConfig) or key not in config]
+    if missing:
+        raise ConfigError(f"{path} is not the configuration of a run: it has no {', '.join(missing)}")
     return config
 
 

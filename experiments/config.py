@@ -1,13 +1,14 @@
 """Checks of a configuration against the signatures of what it constructs: every key, every type, before any work."""
 
 import difflib
+import importlib
 import inspect
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, Union
 
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 SPECIAL = ("_target_", "_partial_")
@@ -41,10 +42,13 @@ def check_node(node: dict[str, Any], where: str, given: Iterable[str] = ()) -> d
     """``node`` with every value in the type that the signature of its target asks for; inner nodes likewise."""
     if "_target_" not in node:
         raise ConfigError(f"{where} has no _target_")
+    module, _, name = str(node["_target_"]).rpartition(".")
     try:
-        target = get_object(node["_target_"])
-    except Exception as error:
+        target = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{where}._target_={node['_target_']} cannot be imported: {error}") from error
+    if not callable(target):
+        raise ConfigError(f"{where}._target_={node['_target_']} cannot be called")
     parameters = inspect.signature(target, eval_str=not hasattr(target, "__signature__")).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     allowed = {name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD} - set(given)
@@ -77,8 +81,10 @@ def converted(value: Any, annotation: Any, name: str) -> Any:
         return float(value)
     if int in options and isinstance(value, float) and value.is_integer():
         return int(value)
+    if Callable in (typing.get_origin(option) or option for option in options):
+        raise ConfigError(f"{name}={_shown(value)} has no _target_: choose by name, {name.replace('.', '/')}=NAME")
     names = " or ".join(_name(option) for option in options)
-    raise ConfigError(f"{name}={value!r} is not {names}")
+    raise ConfigError(f"{name}={_shown(value)} is not {names}")
 
 
 def _options(annotation: Any) -> list[Any] | None:
@@ -107,6 +113,11 @@ def _is(value: Any, option: Any) -> bool:
     if isinstance(value, str) and kind is not str:  # a string is a sequence, but nobody means that
         return False
     return isinstance(value, kind)
+
+
+def _shown(value: Any) -> str:
+    """As it is written on a command line."""
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else repr(value)
 
 
 def _name(option: Any) -> str:
