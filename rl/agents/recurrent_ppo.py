@@ -10,6 +10,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rl.agents.actor import Actor, previous_spaces
+from rl.agents.ends import End, values_beyond
 from rl.agents.interface import StepMemory, action_code, merged_signature, rows_of
 from rl.agents.persistence import restore, state_of
 from rl.checkpoint import load_checkpoint, save_checkpoint
@@ -20,7 +21,7 @@ from rl.normalisation import ReturnScale
 from rl.ppo import PPO
 from rl.rollout_buffer import RolloutBuffer, Targets
 from rl.spaces import leaf_spaces
-from rl.types import Core, Observation, State
+from rl.types import Core
 
 
 class RecurrentPPO:
@@ -114,12 +115,20 @@ class RecurrentPPO:
         self.feed_previous = previous_action_reward
         self.actor = self.new_actor(self.num_envs, seed)
         self.memory = StepMemory(self)
-        self.training = True
         self.env_steps = self.updates = 0
         self.last_metrics: dict[str, float] = {}
         self.buffer: RolloutBuffer | None = None  # allocated at the first step, which shows every shape
         self._pending: Tensor | None = None  # actions [B, ...] that wait for their outcome
-        self._cuts: list[tuple[int, np.ndarray, Observation | None, State | None]] = []
+        self._truncations: list[End] = []  # truncated episodes of this rollout
+
+    @property
+    def training(self) -> bool:
+        """False plays without storing or learning: the likeliest actions, no dropout."""
+        return self.network.training
+
+    @training.setter
+    def training(self, value: bool) -> None:
+        self.network.train(value)
 
     # ------------------------------------------------------------------------------------------------- act, observe
 
@@ -187,8 +196,10 @@ class RecurrentPPO:
         self.actor.observe(actions, rewards, terminated | truncated | ignored)
         if not self.training:
             return
-        if truncated.any():
-            self._note_cut(np.flatnonzero(truncated), final_observation)
+        if final_observation is not None and truncated.any():
+            rows = np.flatnonzero(truncated)
+            state = {name: leaf[torch.from_numpy(rows)] for name, leaf in self.actor.state.items()}
+            self._truncations.append(End(self.buffer.size, rows, self.actor.following(final_observation, rows), state))
         self.buffer.finish_step(rewards, terminated, truncated, ignored)
 
     add_memory = add_memory_ppo
@@ -196,15 +207,6 @@ class RecurrentPPO:
     def _to_client(self, action: np.ndarray) -> Any:
         """What the single form returns for one action."""
         return action_code(action, self.action_space)
-
-    def _note_cut(self, rows: np.ndarray, final_observation: Any) -> None:
-        """Keeps what V(final observation) of the environments ``rows`` needs until the rollout is complete."""
-        if final_observation is None:
-            self._cuts.append((self.buffer.size, rows, None, None))
-            return
-        obs = self.actor.following(final_observation, rows)
-        state = {name: leaf[torch.from_numpy(rows)] for name, leaf in self.actor.state.items()}
-        self._cuts.append((self.buffer.size, rows, obs, state))
 
     # --------------------------------------------------------------------------------------------------------- learn
 
@@ -219,11 +221,14 @@ class RecurrentPPO:
             0-d array: the mean loss, 0.0 if there was nothing to train on. More stands in :attr:`last_metrics`.
 
         Raises:
+            RuntimeError: an action waits for its outcome.
             FloatingPointError: values or gradients are not finite; the weights are as they were.
         """
         buffer = self.buffer
         if buffer is None or buffer.size < self.num_steps:
             return np.array(0.0)
+        if self._pending is not None:
+            raise RuntimeError("train_step was called while an action waits for its outcome: call add_memory_ppo first")
         targets, metrics = self._targets(next_observation)
         progress = min(1.0, self.env_steps / self.total_steps) if self.total_steps else 0.0
         metrics |= self.ppo.update(self.network, self.optimizer, buffer, targets, self.shuffle, progress)
@@ -233,31 +238,21 @@ class RecurrentPPO:
         self.updates += 1
         self.last_metrics = metrics
         buffer.clear()
-        self._cuts.clear()
+        self._truncations.clear()
         return np.array(metrics["loss"])
 
     @torch.no_grad()
     def _targets(self, next_observation: Any) -> tuple[Targets, dict[str, float]]:
         """What the rollout in the buffer teaches, see :meth:`PPO.targets`."""
-        buffer = self.buffer
-        values = buffer.values[: buffer.size]
-        cut = values.clone()  # V(final observation) where truncated; V(o_t) has to stand in where none is known
-        for step, rows, obs, state in self._cuts:
-            if obs is not None:
-                cut[step, torch.from_numpy(rows).to(self.device)] = self._value(obs, state)
-        last_values = values[-1]
+        buffer, last = self.buffer, None
         if next_observation is not None:
-            obs = self.actor.following(next_observation, np.arange(self.num_envs))
-            last_values = self._value(obs, self.actor.state)
+            everyone = np.arange(self.num_envs)
+            obs = self.actor.following(next_observation, everyone)
+            last = End(buffer.size, everyone, obs, self.actor.state)
+        cut, last_values = values_beyond(self.network, buffer.values[: buffer.size], self._truncations, last)
         if buffer.ignored[: buffer.size].any():
             cut, last_values = buffer.drop_ignored(cut, last_values)
         return self.ppo.targets(buffer, self.network.head, cut, last_values, self.return_scale)
-
-    def _value(self, obs: Observation, state: State) -> Tensor:
-        """V ``[rows]`` of observations that go on an episode."""
-        going_on = torch.zeros(next(iter(obs.values())).shape[0], dtype=torch.bool, device=self.device)
-        with torch.inference_mode():
-            return self.network.step(obs, state, going_on)[1].clone()
 
     # ---------------------------------------------------------------------------------------------- epochs of a client
 
@@ -274,12 +269,10 @@ class RecurrentPPO:
         self.actor.reset()
 
     def start_epoch_action(self, **_: Any) -> None:
-        """An epoch begins: see :meth:`reset`."""
+        """An epoch of the client begins or, as :meth:`end_epoch_action`, is over: see :meth:`reset`."""
         self.reset()
 
-    def end_epoch_action(self, **_: Any) -> None:
-        """An epoch is over: see :meth:`reset`."""
-        self.reset()
+    end_epoch_action = start_epoch_action
 
     @property
     def rollout_size(self) -> int:
