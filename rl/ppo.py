@@ -47,7 +47,7 @@ class PPO:
 
     epochs: int = 4
     num_minibatches: int = 8
-    bptt: int | None = 16
+    bptt: int | None = 32
     burn_in: int = 0
     refresh_states: bool = False
     gamma: float = 0.99
@@ -60,7 +60,7 @@ class PPO:
     entropy_coef_final: float | None = None
     normalise_advantages: bool = True
     target_kl: float | None = None
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     anneal_learning_rate: bool = False
     anneal_clip: bool = False
     max_grad_norm: float = 0.5

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rl.cores.rnn import keep_mask
-from rl.cores.stack import Stack, build
+from rl.cores.stack import Stack, build, initialise
 
 
 class _UnrollGRU(torch.autograd.Function):
@@ -87,6 +87,7 @@ class GRULayer(nn.Module):
         self.weight_hh = nn.Parameter(torch.empty(3 * hidden_size, hidden_size))
         self.bias_ih = nn.Parameter(torch.empty(3 * hidden_size))
         self.bias_hh = nn.Parameter(torch.empty(3 * hidden_size))
+        initialise(self)
 
     def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """``x [B, D]``, ``(h [B, H],)`` -> ``(h,)``."""

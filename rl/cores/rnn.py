@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from rl.cores.stack import Stack, build
+from rl.cores.stack import Stack, build, initialise
 
 
 class _UnrollRNN(torch.autograd.Function):
@@ -51,6 +51,7 @@ class RNNLayer(nn.Module):
         self.weight_hh = nn.Parameter(torch.empty(hidden_size, hidden_size))
         self.bias_ih = nn.Parameter(torch.empty(hidden_size))
         self.bias_hh = nn.Parameter(torch.empty(hidden_size))
+        initialise(self)
 
     def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """``x [B, D]``, ``(h [B, H],)`` -> ``(h,)``."""

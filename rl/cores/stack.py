@@ -1,5 +1,6 @@
 """Layers of one recurrent cell on top of each other, with dropout between them: what rnn, gru and lstm share."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -44,9 +45,6 @@ class Stack(nn.Module):
         within(0.0, 0.99, dropout=dropout)
         if dropout and len(layers) == 1:
             raise ValueError(f"dropout={dropout} with num_layers=1: dropout acts between layers, use at least 2 layers")
-        for layer in layers:
-            for parameter in layer.parameters():
-                nn.init.orthogonal_(parameter) if parameter.dim() > 1 else nn.init.zeros_(parameter)
         self.layers = nn.ModuleList(layers)
         self.output_size = hidden_size
         self.dropout = dropout
@@ -112,7 +110,15 @@ def _uniform(keys: Tensor) -> Tensor:
     return (z & 0xFFFFFF).to(torch.float32) / 0x1000000
 
 
-def build(layer: type[nn.Module], input_size: int, hidden_size: int, num_layers: int, dropout: float) -> Stack:
+def initialise(layer: nn.Module) -> None:
+    """Orthogonal weights, over all gates at once, and biases of 0."""
+    for parameter in layer.parameters():
+        nn.init.orthogonal_(parameter) if parameter.dim() > 1 else nn.init.zeros_(parameter)
+
+
+def build(
+    layer: Callable[[int, int], nn.Module], input_size: int, hidden_size: int, num_layers: int, dropout: float
+) -> Stack:
     """``num_layers`` layers of the kind ``layer``, the first on ``input_size`` features.
 
     Raises:
