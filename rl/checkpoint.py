@@ -1,8 +1,8 @@
 """Files that are whole or not there: written beside the target, flushed to disk, then renamed over it."""
 
+import io
 import os
-import pickle
-import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ def save_checkpoint(content: dict[str, Any], path: str | Path) -> None:
     """
     path = Path(path)
     with atomic_write(path) as file:
-        torch.save(content, file)
+        memory = io.BytesIO()  # torch.save hides a full disk behind errors of its own
+        torch.save(content, memory)
+        file.write(memory.getbuffer())
 
 
 class atomic_write:  # noqa: N801 (used as a function)
@@ -28,8 +30,8 @@ class atomic_write:  # noqa: N801 (used as a function)
 
     def __enter__(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, self.temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-        self.file = os.fdopen(handle, "wb")
+        self.temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        self.file = self.temporary.open("wb")
         return self.file
 
     def __exit__(self, kind, error, trace) -> None:
@@ -37,15 +39,13 @@ class atomic_write:  # noqa: N801 (used as a function)
             if kind is None:
                 self.file.flush()
                 os.fsync(self.file.fileno())
-        except OSError:
-            kind = OSError
-            raise
-        finally:
-            self.file.close()
-            if kind is None:
+                self.file.close()
                 os.replace(self.temporary, self.path)
-            else:
-                os.unlink(self.temporary)
+        finally:
+            with suppress(OSError):
+                self.file.close()  # on a full disk it tries once more to write
+            with suppress(FileNotFoundError):
+                self.temporary.unlink()  # it is gone if all went well
 
 
 def load_checkpoint(path: str | Path, map_location: torch.device | str = "cpu") -> dict[str, Any]:
@@ -60,7 +60,9 @@ def load_checkpoint(path: str | Path, map_location: torch.device | str = "cpu") 
         raise FileNotFoundError(f"there is no checkpoint at {path}")
     try:
         content = torch.load(path, map_location=map_location, weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # what a damaged archive makes the unpickler raise has no common base
         raise ValueError(f"{path} is damaged or no checkpoint of recurrent-ppo ({type(error).__name__})") from error
     if not isinstance(content, dict) or "agent" not in content:
         raise ValueError(f"{path} is no checkpoint of recurrent-ppo: it has no entry 'agent'")

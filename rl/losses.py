@@ -44,4 +44,5 @@ def approximate_kl(ratio: Tensor) -> Tensor:
 def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
     """1 - Var(R - V) / Var(R): 1 is a perfect critic, 0 one that knows the mean; 0 if the returns are constant."""
     variance = returns.var(unbiased=False)
-    return torch.where(variance > 0, 1.0 - (returns - values).var(unbiased=False) / variance.clamp_min(1e-12), 0.0)
+    varies = variance > 1e-12 * (returns * returns).mean()  # less is rounding
+    return torch.where(varies, 1.0 - (returns - values).var(unbiased=False) / variance, 0.0)

@@ -135,15 +135,15 @@ class PPO:
             leaf[steps].to(device, non_blocking=True)
             for leaf in (buffer.rewards, buffer.terminated, buffer.truncated, buffer.starts)
         )
-        if return_scale is not None:
-            rewards = return_scale(rewards, starts, self.gamma)
         next_values = bootstrap_values(values, last_values, terminated, truncated, cut)
-        advantages = gae(rewards, values, next_values, terminated | truncated, self.gamma, self.gae_lambda)
-        returns = advantages + values
-        if not bool(torch.isfinite(returns).all()):
+        if not bool(torch.isfinite(rewards + values + next_values).all()):
             raise FloatingPointError(
                 "a value or observation of this rollout is not finite: nothing was learned from it"
             )
+        if return_scale is not None:
+            rewards = return_scale(rewards, starts, self.gamma)
+        advantages = gae(rewards, values, next_values, terminated | truncated, self.gamma, self.gae_lambda)
+        returns = advantages + values
         metrics = {"explained_variance": losses.explained_variance(values, returns).item()}
         if self.normalise_advantages:
             advantages = (advantages - advantages.mean()) / (advantages.std(unbiased=False) + 1e-8)
@@ -242,7 +242,7 @@ class PPO:
         metrics = dict(zip([*names, "ratio_error", "finite"], numbers, strict=True))
         if not metrics.pop("finite"):
             raise FloatingPointError(
-                "the gradient was not finite, so the weights were left as they were: "
+                "a gradient was not finite; from there on the weights were left as they were: "
                 "look for extreme rewards or observations, or lower learning_rate"
             )
         metrics["entropy"] = sum(metrics[f"entropy_{branch}"] for branch in branches)

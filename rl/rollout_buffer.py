@@ -131,7 +131,7 @@ class RolloutBuffer:
             Both for the new, smaller size.
 
         Raises:
-            ValueError: states are not stored at every step.
+            ValueError: states are not stored at every step, or nothing is left.
         """
         if self.stride > 1:
             raise ValueError(f"state_stride={self.stride}: environments in NEXT_STEP autoreset mode need 1")
@@ -139,6 +139,8 @@ class RolloutBuffer:
         order = torch.argsort(ignored.byte(), dim=0, stable=True)  # [size, B]: the steps that count, then the others
         counts = (~ignored).sum(0)  # [B]
         size, env = int(counts.min()), torch.arange(self.num_envs)
+        if size == 0:
+            raise ValueError(f"num_steps={self.size} is too short: an environment spent it all on resetting itself")
         kept = order[:size]
         following = self.values[order[min(size, self.size - 1)], env]  # V of the first step dropped
         last_values = torch.where((counts > size).to(last_values.device), following, last_values)
@@ -158,6 +160,8 @@ class RolloutBuffer:
         """
         pieces = -(-self.size // (bptt or self.size))
         bounds = [self.size * i // pieces for i in range(pieces + 1)]
+        if any(begin % self.stride for begin in bounds[:-1]):
+            raise ValueError(f"state_stride={self.stride} does not fit a rollout of {self.size} steps cut at {bounds}")
         return [(begin, end - begin) for begin, end in pairwise(bounds)]
 
     def sequences(
@@ -178,11 +182,12 @@ class RolloutBuffer:
             A minibatch and its warm-up (None without ``burn_in``).
         """
         chunks = self.chunks(bptt)
-        size = -(-len(chunks) * self.num_envs // num_minibatches)  # sequences in a minibatch
+        total = len(chunks) * self.num_envs
         for length in sorted({length for _, length in chunks}):
             begins = torch.tensor([begin for begin, chunk_length in chunks if chunk_length == length])
             order = torch.randperm(len(begins) * self.num_envs, generator=generator)
-            for pairs in order.split(size):
+            pieces = min(len(order), max(1, round(num_minibatches * len(order) / total)))
+            for pairs in order.tensor_split(pieces):
                 first, env = begins[pairs // self.num_envs], pairs % self.num_envs  # each [N]
                 rows = (first + torch.arange(length).unsqueeze(1)) * self.num_envs + env  # [L, N]
                 minibatch = self._gather(rows, self._state_at(first, env), targets)
@@ -209,7 +214,8 @@ class RolloutBuffer:
 
     def _warm_up(self, first: Tensor, env: Tensor, burn_in: int) -> WarmUp:
         begin = (first - burn_in).clamp_min(0)
-        rows = (begin + torch.arange(burn_in).unsqueeze(1)) * self.num_envs + env
+        steps = (begin + torch.arange(burn_in).unsqueeze(1)).clamp_max(self.size - 1)
+        rows = steps * self.num_envs + env
         on_device = rows.to(self.values.device, non_blocking=True)
         obs = {name: _pick(leaf, on_device) for name, leaf in self.obs.items()}
         available = (first >= burn_in).to(self.values.device, non_blocking=True)

@@ -106,13 +106,21 @@ class Actor:
     @torch.inference_mode()
     def act(self, obs: Observation, greedy: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """``obs`` from :meth:`inputs` -> params ``[B, P]``, values ``[B]``, actions ``[B, ...]``. Memories move on."""
-        starts = self._upload(self.starts)
+        starts, self.before = self._upload(self.starts), self.state
         params, values, self.state = self.network.step(obs, self.state, starts)
         head = self.network.head
         return params, values, head.mode(params) if greedy else head.sample(params, self.generator)
 
-    def observe(self, actions: Tensor, rewards: np.ndarray, ended: np.ndarray) -> None:
-        """What came of ``actions``: ``rewards [B]``, and whether the episode ``ended [B]``."""
+    def observe(
+        self, actions: Tensor, rewards: np.ndarray, ended: np.ndarray, ignored: np.ndarray | None = None
+    ) -> None:
+        """What came of ``actions``: ``rewards [B]``, where episodes ``ended [B]``, and where it was no step at all."""
+        if ignored is not None and ignored.any():
+            rows = self._upload(ignored)
+            self.state = {
+                name: torch.where(rows.view(-1, *[1] * (leaf.dim() - 1)), self.before[name], leaf)
+                for name, leaf in self.state.items()
+            }
         self.starts = ended.copy() if self.memory else np.ones(self.num_envs, dtype=bool)
         if self.feed_previous:
             rewards, cleared = self._upload(rewards).unsqueeze(1), self._upload(self.starts).unsqueeze(1)

@@ -193,7 +193,7 @@ class RecurrentPPO:
                 f"reward={reward} is not finite: environment {int(np.argmin(np.isfinite(rewards)))} sent it"
             )
         actions, self._pending = self._pending, None
-        self.actor.observe(actions, rewards, terminated | truncated | ignored)
+        self.actor.observe(actions, rewards, terminated | truncated | ignored, ignored)
         if not self.training:
             return
         if final_observation is not None and truncated.any():
@@ -229,16 +229,17 @@ class RecurrentPPO:
             return np.array(0.0)
         if self._pending is not None:
             raise RuntimeError("train_step was called while an action waits for its outcome: call add_memory_ppo first")
-        targets, metrics = self._targets(next_observation)
-        progress = min(1.0, self.env_steps / self.total_steps) if self.total_steps else 0.0
-        metrics |= self.ppo.update(self.network, self.optimizer, buffer, targets, self.shuffle, progress)
-        metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
-        self.network.update_moments({name: leaf[: buffer.size] for name, leaf in buffer.obs.items()})
-        self.env_steps += buffer.size * self.num_envs
+        try:
+            targets, metrics = self._targets(next_observation)
+            progress = min(1.0, self.env_steps / self.total_steps) if self.total_steps else 0.0
+            metrics |= self.ppo.update(self.network, self.optimizer, buffer, targets, self.shuffle, progress)
+            self.network.update_moments({name: leaf[: buffer.size] for name, leaf in buffer.obs.items()})
+            self.env_steps += buffer.size * self.num_envs
+        finally:  # a rollout that cannot be learned from must not stay in the way
+            buffer.clear()
+            self._truncations.clear()
         self.updates += 1
-        self.last_metrics = metrics
-        buffer.clear()
-        self._truncations.clear()
+        self.last_metrics = metrics | {"learning_rate": self.optimizer.param_groups[0]["lr"]}
         return np.array(metrics["loss"])
 
     @torch.no_grad()

@@ -34,7 +34,7 @@ class Stack(nn.Module):
     Args:
         layers: the layers, bottom to top; all of one kind.
         hidden_size: width of each layer.
-        dropout: probability of dropping a unit, 0 <= dropout < 1.
+        dropout: probability of dropping a unit, 0 to 0.99.
 
     Raises:
         ValueError: dropout out of range, or above 0 with a single layer, where it would do nothing.

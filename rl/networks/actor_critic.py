@@ -6,7 +6,7 @@ from gymnasium import spaces
 from torch import Tensor, device, nn
 
 from rl.networks.encoders import Encoder
-from rl.networks.heads import make_head
+from rl.networks.heads import CategoricalHead, make_head
 from rl.types import Core, Observation, State
 
 MASK = "action_mask"
@@ -42,6 +42,8 @@ class ActorCritic(nn.Module):
         inputs = {name: space for name, space in leaves.items() if name != MASK}
         self.head = make_head(action_space, action_names)
         self.masked = MASK in leaves
+        if self.masked and not isinstance(self.head, CategoricalHead):
+            raise ValueError(f"{MASK} is for Discrete and MultiDiscrete actions, not for {action_space}")
         if self.masked and leaves[MASK].shape != (self.head.num_params,):
             raise ValueError(f"{MASK} has shape {leaves[MASK].shape}, but the policy has {self.head.num_params} logits")
         self.actor = Trunk(Encoder(inputs, layer_size, normalise, images), core)

@@ -67,7 +67,7 @@ def _leaf_encoder(space: spaces.Space, normalise: bool, images: bool) -> nn.Modu
     if isinstance(space, spaces.Discrete):
         return OneHotEncoder(np.array([space.n]), np.array([space.start]), scalar=True)
     if isinstance(space, spaces.MultiDiscrete):
-        return OneHotEncoder(space.nvec.ravel(), space.start.ravel(), scalar=False)
+        return OneHotEncoder(space.nvec.ravel(), space.start.ravel(), scalar=False, axes=space.nvec.ndim)
     return VectorEncoder(space, normalise=False)  # MultiBinary
 
 
@@ -96,16 +96,16 @@ class VectorEncoder(nn.Module):
 class OneHotEncoder(nn.Module):
     """Integers ``[...]`` (Discrete) or ``[..., k]`` (MultiDiscrete) -> one-hot codes side by side, ``[..., sum n]``."""
 
-    def __init__(self, sizes: np.ndarray, offsets: np.ndarray, scalar: bool):
+    def __init__(self, sizes: np.ndarray, offsets: np.ndarray, scalar: bool, axes: int = 1):
         super().__init__()
         self.output_size = int(sizes.sum())
-        self.scalar = scalar
+        self.scalar, self.axes = scalar, axes
         codes = np.concatenate([np.arange(n) + start for n, start in zip(sizes, offsets, strict=True)])
         self.register_buffer("codes", torch.from_numpy(codes), persistent=False)
         self.register_buffer("column", torch.from_numpy(np.repeat(np.arange(len(sizes)), sizes)), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.unsqueeze(-1) if self.scalar else x[..., self.column]
+        x = x.unsqueeze(-1) if self.scalar else x.flatten(x.dim() - self.axes)[..., self.column]
         return (x == self.codes).float()  # not nn.functional.one_hot: that reads the largest code back to the host
 
 

@@ -32,7 +32,7 @@ def make_head(
         head = CategoricalHead([space.n], [space.start], flat=True)
     elif isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
         head = CategoricalHead(space.nvec.tolist(), space.start.tolist(), flat=False)
-    elif isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+    elif isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating) and np.prod(space.shape) > 0:
         head = GaussianHead(space)
     elif isinstance(space, spaces.MultiBinary):
         head = BernoulliHead(space.shape)
@@ -108,8 +108,8 @@ class GaussianHead(nn.Module):
         size = int(np.prod(space.shape))
         low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
         self.bounded = np.isfinite(low) & np.isfinite(high)
-        self.centre = np.where(self.bounded, (low + high) / 2, 0.0)
-        self.half = np.where(self.bounded, (high - low) / 2, 1.0)
+        bottom, top = np.where(self.bounded, low, -1.0), np.where(self.bounded, high, 1.0)
+        self.centre, self.half = (bottom + top) / 2, (top - bottom) / 2
         self.low, self.high, self.dtype = low, high, space.dtype
         self.num_params = size
         self.action_shape, self.action_dtype = (size,), torch.float32
@@ -138,7 +138,7 @@ class GaussianHead(nn.Module):
 
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
         """``[B, P]`` -> ``[B, *shape]``, within the bounds."""
-        scaled = np.where(self.bounded, np.clip(actions, -1.0, 1.0), actions) * self.half + self.centre
+        scaled = actions * self.half + self.centre
         return np.clip(scaled, self.low, self.high).astype(self.dtype).reshape(-1, *self.shape)
 
     def as_previous(self, actions: Tensor) -> Tensor:

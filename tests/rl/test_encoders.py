@@ -1,0 +1,209 @@
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from rl.networks import Encoder
+from rl.spaces import leaf_arrays, leaf_spaces
+
+SPACES = {
+    "box": spaces.Box(-2.0, 2.0, (5,)),
+    "box of one number": spaces.Box(-2.0, 2.0, ()),
+    "matrix": spaces.Box(-2.0, 2.0, (3, 4)),
+    "four axes": spaces.Box(-2.0, 2.0, (2, 2, 2, 2)),
+    "integers": spaces.Box(-5, 5, (4,), np.int64),
+    "unbounded image": spaces.Box(-np.inf, np.inf, (3, 7, 7)),
+    "image 3x7x7": spaces.Box(0, 255, (3, 7, 7), np.uint8),
+    "image 7x7x3": spaces.Box(0, 255, (7, 7, 3), np.uint8),
+    "image 84x84x1": spaces.Box(0.0, 1.0, (84, 84, 1)),
+    "image 4x84x84": spaces.Box(0, 255, (4, 84, 84), np.uint8),
+    "image 36x48x3": spaces.Box(0, 255, (36, 48, 3), np.uint8),
+    "image 1x1x1": spaces.Box(0.0, 1.0, (1, 1, 1)),
+    "discrete": spaces.Discrete(4),
+    "discrete from -3": spaces.Discrete(4, start=-3),
+    "multi-discrete": spaces.MultiDiscrete([2, 3, 4]),
+    "multi-discrete matrix": spaces.MultiDiscrete([[2, 3], [4, 5]]),
+    "multi-discrete from 5": spaces.MultiDiscrete([2, 3], start=[5, -1]),
+    "multi-binary": spaces.MultiBinary(6),
+    "multi-binary matrix": spaces.MultiBinary([2, 3]),
+    "dict": spaces.Dict({"a": spaces.Box(-1.0, 1.0, (2,)), "b": spaces.Dict({"c": spaces.Discrete(3)})}),
+    "tuple": spaces.Tuple([spaces.MultiBinary(2), spaces.Tuple([spaces.Box(-1.0, 1.0, (2, 2)), spaces.Discrete(2)])]),
+    "image and scalars": spaces.Dict(
+        {"image": spaces.Box(0, 255, (7, 7, 3), np.uint8), "scalars": spaces.Box(-1.0, 1.0, (2,))}
+    ),
+}
+every_space = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys())
+
+
+@pytest.fixture
+def draw():
+    """Leaves ``[count, *shape]`` of samples of a space."""
+
+    def sample(space, count):
+        space.seed(0)
+        rows = [leaf_arrays(space, space.sample()) for _ in range(count)]
+        return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in leaf_spaces(space)}
+
+    return sample
+
+
+@pytest.fixture
+def make_encoder():
+    def make(space, layer_size=16, **options):
+        torch.manual_seed(0)
+        return Encoder(leaf_spaces(space), layer_size, **options)
+
+    return make
+
+
+@every_space
+def test_features_do_not_depend_on_the_leading_axes(space, draw, make_encoder, device, assert_close):
+    encoder = make_encoder(space).to(device)
+    flat = {name: leaf.to(device) for name, leaf in draw(space, 6).items()}  # [B]
+    sequence = {name: leaf.view(2, 3, *leaf.shape[1:]) for name, leaf in flat.items()}  # [T, B]
+    features = encoder(flat)
+    assert features.shape == (6, encoder.output_size) == (6, 16)
+    assert features.dtype == torch.float32
+    assert_close(encoder(sequence), features.view(2, 3, 16), 1e-6)
+    single = {name: leaf[4] for name, leaf in flat.items()}
+    assert_close(encoder(single), features[4], 1e-6)
+
+
+@every_space
+def test_every_leaf_changes_the_features(space, draw, make_encoder):
+    encoder, obs = make_encoder(space), draw(space, 40)
+    for name, leaf in obs.items():
+        place = next(i for i in range(1, 40) if not torch.equal(leaf[i], leaf[0]))  # another value of this leaf
+        first = {other: value[:1] for other, value in obs.items()}
+        changed = first | {name: leaf[place : place + 1]}
+        assert (encoder(changed) - encoder(first)).abs().max() > 1e-4
+
+
+def test_an_image_keeps_the_scalars_beside_it(draw, make_encoder):
+    space = SPACES["image and scalars"]
+    encoder, obs = make_encoder(space), draw(space, 3)
+    for number in range(2):
+        changed = obs["scalars"].clone()
+        changed[:, number] += 0.5
+        assert ((encoder(obs | {"scalars": changed}) - encoder(obs)).abs().amax(-1) > 1e-3).all()
+
+
+@pytest.mark.parametrize("side", [7, 84])
+def test_channels_last_and_channels_first_are_the_same_picture(side, draw, make_encoder, assert_close):
+    last = spaces.Box(0, 255, (side, side, 3), np.uint8)
+    first = spaces.Box(0, 255, (3, side, side), np.uint8)
+    encoder, other = make_encoder(last), make_encoder(first)
+    other.load_state_dict(encoder.state_dict())
+    pictures = draw(last, 2)["obs"]
+    assert_close(other({"obs": pictures.permute(0, 3, 1, 2)}), encoder({"obs": pictures}), 1e-6)
+    assert (encoder({"obs": pictures}) - encoder({"obs": pictures.transpose(1, 2)})).abs().max() > 1e-3
+
+
+def test_bytes_and_floats_are_the_same_picture(draw, make_encoder, assert_close):
+    space = SPACES["image 3x7x7"]
+    encoder, pictures = make_encoder(space), draw(space, 2)["obs"]
+    unit, signed = make_encoder(spaces.Box(0.0, 1.0, (3, 7, 7))), make_encoder(spaces.Box(-1.0, 1.0, (3, 7, 7)))
+    expected = encoder({"obs": pictures})
+    assert_close(unit({"obs": pictures.float() / 255}), expected, 1e-6)  # 0 ... 255 and 0 ... 1 are both 0 ... 1,
+    assert_close(signed({"obs": pictures.float() / 127.5 - 1}), expected, 1e-6)  # and -1 ... 1 is moved there
+
+
+def test_an_unbounded_image_is_not_scaled(draw, make_encoder, assert_close):
+    free, unit = make_encoder(SPACES["unbounded image"]), make_encoder(spaces.Box(0.0, 1.0, (3, 7, 7)))
+    picture = draw(SPACES["unbounded image"], 2)
+    assert_close(free(picture), unit(picture), 1e-6)
+
+
+def test_images_can_be_flattened(draw, make_encoder):
+    space = SPACES["image 7x7x3"]
+    encoder = make_encoder(space, images=False)
+    assert [type(part).__name__ for part in encoder.parts] == ["VectorEncoder"]
+    assert encoder.layer.in_features == 7 * 7 * 3
+    assert encoder(draw(space, 2)).shape == (2, 16)
+
+
+def test_the_network_for_large_images_is_that_of_mnih_et_al(make_encoder):
+    # sides 84 -> (84 - 8) / 4 + 1 = 20 -> (20 - 4) / 2 + 1 = 9 -> 9 - 3 + 1 = 7: 64 * 7 * 7 = 3136 features
+    assert make_encoder(SPACES["image 4x84x84"]).layer.in_features == 3136
+
+
+@pytest.mark.parametrize(
+    ("space", "value", "code"),
+    [
+        (spaces.Discrete(4), 2, [0, 0, 1, 0]),
+        (spaces.Discrete(4, start=-3), -3, [1, 0, 0, 0]),
+        (spaces.Discrete(4, start=-3), 0, [0, 0, 0, 1]),
+        (spaces.MultiDiscrete([2, 3]), [1, 0], [0, 1, 1, 0, 0]),
+        (spaces.MultiDiscrete([2, 3], start=[5, -1]), [5, 1], [1, 0, 0, 0, 1]),
+        (spaces.MultiDiscrete([[2, 3], [2, 2]]), [[0, 2], [1, 0]], [1, 0, 0, 0, 1, 0, 1, 1, 0]),
+        (spaces.MultiBinary(3), [1, 0, 1], [1, 0, 1]),
+    ],
+    ids=str,
+)
+def test_codes_of_discrete_observations(space, value, code, make_encoder):
+    encoder = make_encoder(space)
+    assert encoder.parts[0](torch.tensor([value])).tolist() == [code]
+
+
+@every_space
+def test_weights_are_orthogonal_and_biases_zero(space, make_encoder):
+    for module in make_encoder(space).modules():
+        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):
+            weight = module.weight.flatten(1)  # [rows, columns], orthogonal with gain sqrt(2): the products are 2
+            gram = weight @ weight.t() if weight.shape[0] <= weight.shape[1] else weight.t() @ weight
+            assert torch.allclose(gram, 2.0 * torch.eye(len(gram)), atol=1e-4)
+            assert torch.count_nonzero(module.bias) == 0
+
+
+@pytest.mark.parametrize("layer_size", [0, -4, 1.5])
+def test_a_bad_layer_size_is_named(layer_size, make_encoder):
+    with pytest.raises(ValueError, match=f"layer_size={layer_size}"):
+        make_encoder(SPACES["box"], layer_size)
+
+
+# ------------------------------------------------------------------------------------------------------- normalisation
+
+
+def test_normalised_vectors_have_mean_0_and_variance_1(draw, make_encoder, assert_close):
+    space = SPACES["matrix"]
+    encoder, plain = make_encoder(space, normalise=True), make_encoder(space)
+    plain.load_state_dict({name: value for name, value in encoder.state_dict().items() if "moments" not in name})
+    obs = {"obs": draw(space, 50)["obs"] * 2 + 3}
+    assert_close(encoder(obs), plain(obs), 1e-5)  # nothing is known yet
+    before = copy.deepcopy(encoder)
+    encoder.update_moments({"obs": obs["obs"].view(5, 10, 3, 4)})  # [T, B, ...]
+    flat = obs["obs"]
+    normalised = (flat - flat.mean(0)) / flat.std(0, unbiased=False)
+    assert_close(encoder(obs), plain({"obs": normalised}), 1e-5)
+    assert not torch.allclose(before(obs), encoder(obs))
+
+
+@pytest.mark.parametrize("key", ["image 3x7x7", "image 7x7x3"])
+def test_images_are_normalised_by_channel(key, draw, make_encoder, assert_close):
+    space = SPACES[key]
+    encoder = make_encoder(space, normalise=True)
+    pictures = draw(space, 8)["obs"]
+    encoder.update_moments({"obs": pictures.view(2, 4, *space.shape)})
+    planes = (pictures if key == "image 3x7x7" else pictures.permute(0, 3, 1, 2)).float() / 255
+    moments = encoder.parts[0].moments
+    assert_close(moments.mean, planes.mean((0, 2, 3)).view(3, 1, 1), 1e-5)
+    assert_close(moments.var, planes.var((0, 2, 3), unbiased=False).view(3, 1, 1), 1e-5)
+    assert moments.count == 8 * 7 * 7
+
+
+def test_codes_are_not_normalised(draw, make_encoder):
+    space = spaces.Dict({"a": spaces.Discrete(3), "b": spaces.MultiBinary(2), "c": spaces.MultiDiscrete([2, 2])})
+    encoder, obs = make_encoder(space, normalise=True), draw(space, 5)
+    before = encoder(obs)
+    encoder.update_moments(obs)
+    assert torch.equal(encoder(obs), before)
+
+
+def test_features_are_bounded(draw, make_encoder):
+    huge = {"obs": 1e6 * draw(SPACES["box"], 5)["obs"]}
+    features = make_encoder(SPACES["box"])(huge)
+    assert features.abs().max() <= 1.0
+    assert math.isfinite(features.sum().item())
