@@ -118,6 +118,10 @@ class RolloutBuffer:
             leaf = getattr(self, name)
             setattr(self, name, torch.cat([leaf, torch.zeros_like(leaf)]))
 
+    def has_empty_row(self) -> bool:
+        """Whether some environment has no transition yet, only ignored steps."""
+        return bool(self.ignored[: self.size].all(dim=0).any())
+
     def drop_ignored(self, cut: Tensor, last_values: Tensor) -> tuple[Tensor, Tensor]:
         """Closes the gaps that ignored steps left, so that every row is a transition.
 
@@ -131,7 +135,7 @@ class RolloutBuffer:
             Both for the new, smaller size.
 
         Raises:
-            ValueError: states are not stored at every step, or nothing is left.
+            ValueError: states are not stored at every step.
         """
         if self.stride > 1:
             raise ValueError(f"state_stride={self.stride}: environments in NEXT_STEP autoreset mode need 1")
@@ -139,8 +143,6 @@ class RolloutBuffer:
         order = torch.argsort(ignored.byte(), dim=0, stable=True)  # [size, B]: the steps that count, then the others
         counts = (~ignored).sum(0)  # [B]
         size, env = int(counts.min()), torch.arange(self.num_envs)
-        if size == 0:
-            raise ValueError(f"num_steps={self.size} is too short: an environment spent it all on resetting itself")
         kept = order[:size]
         following = self.values[order[min(size, self.size - 1)], env]  # V of the first step dropped
         last_values = torch.where((counts > size).to(last_values.device), following, last_values)

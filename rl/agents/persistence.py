@@ -30,6 +30,8 @@ def restore(agent: "RecurrentPPO", state: dict[str, Any]) -> None:
     Raises:
         ValueError: the state belongs to an agent of another shape; this one is unchanged.
     """
+    if not isinstance(state, dict):
+        raise ValueError(f"the checkpoint holds {type(state).__name__} where an agent should be")
     missing = state_of(agent).keys() - state.keys()
     if missing:
         raise ValueError(f"the checkpoint has no entry {', '.join(sorted(missing))}")

@@ -81,7 +81,7 @@ class RecurrentPPO:
     ):
         self.ppo = PPO(**update)
         self.batched = num_envs is not None
-        self.num_envs, self.num_steps, self.state_stride = num_envs or 1, num_steps, state_stride
+        self.num_envs, self.num_steps, self.state_stride = 1 if num_envs is None else num_envs, num_steps, state_stride
         self.ppo.check_rollout(self.num_envs, num_steps, state_stride, fixed_size=self.batched)
         if total_steps is not None:
             positive(total_steps=total_steps)
@@ -123,11 +123,14 @@ class RecurrentPPO:
 
     @property
     def training(self) -> bool:
-        """False plays without storing or learning: the likeliest actions, no dropout."""
+        """False plays without storing or learning: the likeliest actions, no dropout. A switch begins a new epoch."""
         return self.network.training
 
     @training.setter
     def training(self, value: bool) -> None:
+        if value != self.training:
+            self.network.train()
+            self.reset()
         self.network.train(value)
 
     # ------------------------------------------------------------------------------------------------- act, observe
@@ -192,15 +195,16 @@ class RecurrentPPO:
             raise ValueError(
                 f"reward={reward} is not finite: environment {int(np.argmin(np.isfinite(rewards)))} sent it"
             )
-        actions, self._pending = self._pending, None
-        self.actor.observe(actions, rewards, terminated | truncated | ignored, ignored)
+        self.actor.observe(self._pending, rewards, terminated | truncated | ignored, ignored)
         if not self.training:
+            self._pending = None
             return
         if final_observation is not None and truncated.any():
             rows = np.flatnonzero(truncated)
             state = {name: leaf[torch.from_numpy(rows)] for name, leaf in self.actor.state.items()}
             self._truncations.append(End(self.buffer.size, rows, self.actor.following(final_observation, rows), state))
         self.buffer.finish_step(rewards, terminated, truncated, ignored)
+        self._pending = None  # last, so that an outcome that was refused may be given again
 
     add_memory = add_memory_ppo
 
@@ -225,7 +229,7 @@ class RecurrentPPO:
             FloatingPointError: values or gradients are not finite; the weights are as they were.
         """
         buffer = self.buffer
-        if buffer is None or buffer.size < self.num_steps:
+        if buffer is None or buffer.size < self.num_steps or buffer.has_empty_row():
             return np.array(0.0)
         if self._pending is not None:
             raise RuntimeError("train_step was called while an action waits for its outcome: call add_memory_ppo first")

@@ -1,0 +1,45 @@
+"""``python -m experiments.evaluate``."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def run_dir(command, tiny, cwd):
+    arguments = "env=t_maze", *tiny, "total_steps=160", "final_episodes=20", "seed=3", "run_dir=run"
+    assert command("train", *arguments).code == 0
+    return cwd / "run"
+
+
+def test_four_rows(run_dir, command):
+    checkpoint = (run_dir / "checkpoints/last.pt").read_bytes()
+    ended = command("evaluate", "run=run", "episodes=20", "seed=1003")
+    assert (ended.code, ended.err) == (0, "")
+    rows = json.loads((run_dir / "evaluation.json").read_text())
+    kinds = [("greedy", "kept"), ("greedy", "zeroed"), ("sampled", "kept"), ("sampled", "zeroed")]
+    assert [(row["policy"], row["memory"]) for row in rows] == kinds
+    assert all(row["episodes"] == 20 and 1 <= row["mean_length"] <= 22 for row in rows)
+    assert len({row["mean"] for row in rows[1:]}) == 3  # sampling is no greedy play, and memory counts
+
+    head, columns, *printed = [line for line in ended.out.splitlines() if line]
+    assert "RecurrentPPOLSTM after 160 steps, run" in head
+    assert columns.split()[:2] == ["policy", "memory"]
+    assert [line.split() for line in printed] == [
+        [row["policy"], row["memory"], f"{row['mean']:.3f}", f"{row['stderr']:.3f}", "20", f"{row['mean_length']:.1f}"]
+        for row in rows
+    ]
+
+    result = json.loads((run_dir / "result.json").read_text())  # the same seed and number of episodes
+    assert (rows[0]["mean"], rows[0]["stderr"]) == (result["eval_return_mean"], result["eval_return_stderr"])
+    assert rows[1]["mean"] == result["memory_zeroed_return_mean"]
+    assert (run_dir / "checkpoints/last.pt").read_bytes() == checkpoint
+
+
+def test_a_seed_repeats_and_leaves_no_files_about(run_dir, command, cwd):
+    def means(seed):
+        assert command("evaluate", f"run={run_dir}/", "episodes=6", f"seed={seed}").code == 0
+        return [row["mean"] for row in json.loads((run_dir / "evaluation.json").read_text())]
+
+    assert means(1) == means(1) != means(2)
+    assert [path.name for path in cwd.iterdir()] == ["run"]

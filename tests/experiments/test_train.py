@@ -1,0 +1,297 @@
+"""A training run: what it leaves behind, stopping, dying, going on, sweeps."""
+
+import json
+import re
+import shutil
+import signal
+import time
+from fnmatch import fnmatch
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.summary.writer import event_file_writer
+
+from envs.t_maze import TMaze
+from rl.metrics import GLOSSARY
+from rl.trainer import as_arrays
+
+ROLLOUT = 8  # steps in an update of a tiny run
+DOCUMENTED = {
+    *("agent", "core", "env", "seed", "parameters", "env_steps", "wall_seconds", "steps_per_second"),
+    *("train_return_mean", "eval_return_mean", "eval_return_stderr", "eval_episodes", "memory_zeroed_return_mean"),
+}
+
+
+@pytest.fixture(autouse=True)
+def ordered_events(monkeypatch):
+    """Event files of one second are told apart by a counter, and read in the order of names."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(10))
+
+
+def events(folder):
+    reader = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    reader.Reload()
+    return reader
+
+
+def steps(folder, tag):
+    return [point.step for point in events(folder).Scalars(tag)]
+
+
+def values(folder, tag):
+    return [point.value for point in events(folder).Scalars(tag)]
+
+
+def result(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+def checkpoint(folder):
+    return torch.load(folder / "checkpoints/last.pt", weights_only=True)
+
+
+def train(command, tiny, *arguments):
+    ended = command("train", "env=t_maze", "env.length=2", *tiny, *arguments)
+    assert (ended.code, ended.err) == (0, ""), ended.err
+    return ended
+
+
+# ------------------------------------------------------------------------------------------------------ the run folder
+
+
+@pytest.fixture
+def finished(command, tiny, cwd):
+    """Forty updates, so that episodes end, with two evaluations."""
+    train(command, tiny, "total_steps=320", "evaluate_every=160", "evaluate_episodes=4", "threshold=-9", "run_dir=run")
+    return cwd / "run"
+
+
+def test_run_folder(finished):
+    names = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
+    events_files = {name for name in names if name.startswith("events.out.tfevents.")}
+    assert events_files
+    assert names - events_files == {"config.yaml", "train.log", "result.json", "checkpoints/last.pt"}
+
+    config = OmegaConf.load(finished / "config.yaml")
+    assert config.env == {"_target_": "envs.t_maze.TMaze", "length": 2}
+    assert (config.seed, config.total_steps, config.agent.bptt) == (1, 320, 4)
+
+    lines = (finished / "train.log").read_text().splitlines()
+    assert "RecurrentPPOLSTM" in lines[0] and "run" in lines[0]
+    assert [line.split()[0] for line in lines[1:-1]] == [str(step) for step in range(32, 321, 32)]
+    assert lines[-1].startswith("return ") and "after 320 steps" in lines[-1]
+
+    content = checkpoint(finished)
+    assert content["agent"]["env_steps"] == 320 and content["agent"]["updates"] == 40
+
+
+def test_result(finished):
+    found = result(finished)
+    assert found.keys() >= DOCUMENTED
+    assert (found["agent"], found["core"], found["env"]) == ("RecurrentPPOLSTM", "lstm", "TMaze")
+    assert (found["seed"], found["env_steps"], found["total_steps"], found["eval_episodes"]) == (1, 320, 320, 2)
+    weights = checkpoint(finished)["agent"]["network"]
+    assert found["parameters"] == sum(leaf.numel() for leaf in weights.values())
+    assert 0 < found["training_seconds"] < found["wall_seconds"]
+    assert found["steps_per_second"] == pytest.approx(320 / found["training_seconds"])
+    returns = "train_return_mean", "eval_return_mean", "memory_zeroed_return_mean"
+    assert all(-3 <= found[name] <= 1 for name in returns) and found["eval_return_stderr"] >= 0
+    assert (found["optimal_return"], found["memoryless_return"]) == (1.0, 0.5)
+    assert [point["env_steps"] for point in found["evaluations"]] == [160, 320]
+    assert found["threshold"] == -9 and found["steps_to_threshold"] == 160
+    assert 0 < found["seconds_to_threshold"] < found["training_seconds"]
+
+
+def test_curves(finished):
+    reader = events(finished)
+    tags = [tag for tag in reader.Tags()["scalars"] if not tag.startswith("hparam/")]
+    assert all(any(fnmatch(tag, known) for known in GLOSSARY) for tag in tags), tags
+    assert set(GLOSSARY) - set(tags) == {"losses/entropy_*"}  # one action branch only
+    for tag in ("losses/policy_loss", "charts/SPS", "diagnostics/ratio_error"):
+        assert [point.step for point in reader.Scalars(tag)] == list(range(ROLLOUT, 321, ROLLOUT))
+    assert [point.step for point in reader.Scalars("eval/episodic_return")] == [160, 320]
+    recorded = [point["return"] for point in result(finished)["evaluations"]]
+    assert [point.value for point in reader.Scalars("eval/episodic_return")] == pytest.approx(recorded)
+
+
+def test_configuration_in_tensorboard(finished):
+    reader = events(finished)
+    text = reader.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
+    config = OmegaConf.load(finished / "config.yaml")
+    stored = OmegaConf.create(re.search(r"```yaml\n(.*)```", text, re.DOTALL)[1])
+    assert stored == OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    content = HParamsPluginData.FromString(reader.PluginTagToContent("hparams")["_hparams_/session_start_info"])
+    table = content.session_start_info.hparams
+    assert table["agent.core.hidden_size"].number_value == 4
+    assert table["env._target_"].string_value == "envs.t_maze.TMaze"
+    assert values(finished, "hparam/eval_return_mean") == pytest.approx([result(finished)["eval_return_mean"]])
+
+
+def test_stop_at_threshold(command, tiny, cwd):
+    sizes = "total_steps=320", "evaluate_every=160", "evaluate_episodes=4", "run_dir=run"
+    train(command, tiny, *sizes, "threshold=-9", "stop_at_threshold=true")
+    assert result(cwd / "run")["env_steps"] == 160
+    train(command, tiny, *sizes[:-1], "threshold=9", "stop_at_threshold=true", "run_dir=other")
+    found = result(cwd / "other")
+    assert (found["env_steps"], found["steps_to_threshold"], found["seconds_to_threshold"]) == (320, None, None)
+
+
+def test_seeds(command, tiny, cwd):
+    """The seed alone decides a run."""
+    for name, seed in {"a": 1, "b": 1, "c": 2}.items():
+        train(command, tiny, "total_steps=24", f"seed={seed}", f"run_dir={name}")
+    a, b, c = (values(cwd / name, "losses/value_loss") for name in "abc")
+    assert a == b != c
+
+
+def test_cfg_job(command):
+    """``--cfg job`` prints what would run and runs nothing."""
+    ended = command("train", "agent/core=gru", "env=t_maze", "env.length=7", "agent.clip=0.1", "--cfg", "job")
+    assert ended.code == 0 and ended.err == ""
+    config = OmegaConf.create(ended.out)
+    assert config.agent.core._target_ == "rl.cores.gru"
+    assert (config.env.length, config.agent.clip) == (7, 0.1)
+
+
+# ------------------------------------------------------------------------------------------------------------- going on
+
+
+def same_weights(one, other):
+    one, other = checkpoint(one)["agent"], checkpoint(other)["agent"]
+    assert one["network"].keys() == other["network"].keys()
+    return all(torch.equal(leaf, other["network"][name]) for name, leaf in one["network"].items())
+
+
+def test_resume_goes_on_as_if_it_had_never_stopped(command, tiny, cwd):
+    options = "agent.normalise_observations=true", "agent.normalise_returns=true"
+    train(command, tiny, *options, "total_steps=160", "run_dir=whole")
+    train(command, tiny, *options, "total_steps=80", "run_dir=parts")
+    assert not same_weights(cwd / "whole", cwd / "parts")
+    assert command("train", f"resume={cwd / 'parts'}", "total_steps=160").code == 0
+    assert same_weights(cwd / "whole", cwd / "parts")
+    whole, parts = result(cwd / "whole"), result(cwd / "parts")
+    same = "env_steps", "train_return_mean", "eval_return_mean", "memory_zeroed_return_mean", "total_steps"
+    assert {name: whole[name] for name in same} == {name: parts[name] for name in same}
+    for tag in ("losses/policy_loss", "losses/grad_norm", "charts/episodic_return", "charts/episodic_length"):
+        assert steps(cwd / "whole", tag) == steps(cwd / "parts", tag)
+        assert values(cwd / "whole", tag) == values(cwd / "parts", tag)
+    assert OmegaConf.load(cwd / "parts/config.yaml").total_steps == 160
+
+
+def test_curves_of_a_run_that_died_after_its_checkpoint(command, tiny, cwd):
+    """What was logged after the checkpoint is not shown twice."""
+    run = cwd / "run"
+    train(command, tiny, "total_steps=40", "run_dir=run")
+    shutil.copy(run / "checkpoints/last.pt", cwd / "early.pt")
+    assert command("train", "resume=run", "total_steps=80").code == 0
+    shutil.copy(cwd / "early.pt", run / "checkpoints/last.pt")
+    (run / "result.json").unlink()
+    assert command("train", "resume=run", "total_steps=64").code == 0
+    assert steps(run, "losses/policy_loss") == list(range(ROLLOUT, 65, ROLLOUT))
+    assert result(run)["env_steps"] == 64
+
+
+def test_resume_of_a_finished_run(command, tiny, cwd):
+    """Nothing is left to do: the same result again."""
+    train(command, tiny, "total_steps=40", "run_dir=run")
+    before, weights = result(cwd / "run"), checkpoint(cwd / "run")["agent"]["network"]
+    assert command("train", "resume=run").code == 0
+    after = result(cwd / "run")
+    assert {key: after[key] for key in DOCUMENTED} == {key: before[key] for key in DOCUMENTED}
+    assert all(torch.equal(leaf, weights[name]) for name, leaf in checkpoint(cwd / "run")["agent"]["network"].items())
+
+
+def test_resume_with_other_settings(command, tiny, cwd):
+    """Hyperparameters may change, and so may the number of environments."""
+    train(command, tiny, "total_steps=40", "run_dir=run")
+    changes = "agent.learning_rate=1e-4", "num_envs=4", "total_steps=72"
+    assert command("train", "resume=run", *changes).code == 0
+    config = OmegaConf.load(cwd / "run/config.yaml")
+    assert (config.agent.learning_rate, config.num_envs, config.agent.bptt) == (1e-4, 4, 4)
+    assert steps(cwd / "run", "losses/policy_loss") == [8, 16, 24, 32, 40, 56, 72]
+    assert values(cwd / "run", "charts/learning_rate")[-1] == pytest.approx(1e-4)
+
+
+def wait_for_checkpoint(child, folder, seconds=120):
+    """Until the run in ``child`` has saved itself once."""
+    end = time.monotonic() + seconds
+    while not (folder / "checkpoints/last.pt").exists():
+        assert child.poll() is None, child.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_kill_and_resume(process, command, tiny, cwd):
+    run = cwd / "run"
+    endless = "env=t_maze", "env.length=2", *tiny, "total_steps=10_000_000", "checkpoint_every=32", f"run_dir={run}"
+    child = process("train", *endless)
+    wait_for_checkpoint(child, run)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait(60) == -signal.SIGKILL
+    time.sleep(1)  # event files are read in the order of the seconds they were begun in
+    saved = checkpoint(run)["agent"]["env_steps"]
+    assert saved >= 32 and saved % 32 == 0 and not (run / "result.json").exists()
+
+    end = saved + 5 * ROLLOUT
+    ended = command("train", f"resume={run}", f"total_steps={end}")
+    assert ended.code == 0, ended.err
+    assert result(run)["env_steps"] == checkpoint(run)["agent"]["env_steps"] == end
+    for tag in ("losses/policy_loss", "charts/SPS"):
+        assert steps(run, tag) == list(range(ROLLOUT, end + 1, ROLLOUT))
+    train(command, tiny, f"total_steps={end}", "run_dir=whole")
+    assert same_weights(run, cwd / "whole")
+
+
+def test_interrupt(process, command, tiny, cwd):
+    run = cwd / "run"
+    endless = "env=t_maze", "env.length=2", *tiny, "total_steps=10_000_000", "checkpoint_every=32", f"run_dir={run}"
+    child = process("train", *endless)
+    wait_for_checkpoint(child, run)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert (child.returncode, err) == (0, "")
+    stopped = result(run)["env_steps"]
+    assert f"stopped at step {stopped}; go on with resume={run}" in out
+    assert stopped == checkpoint(run)["agent"]["env_steps"] and 0 < stopped < 10_000_000
+    assert steps(run, "losses/policy_loss") == list(range(ROLLOUT, stopped + 1, ROLLOUT))
+    assert command("train", f"resume={run}", f"total_steps={stopped + ROLLOUT}").code == 0
+    assert steps(run, "losses/policy_loss")[-2:] == [stopped, stopped + ROLLOUT]
+
+
+# --------------------------------------------------------------------------------------------------------------- sweeps
+
+
+def test_sweep(command, tiny, cwd):
+    choices = "agent=recurrent_ppo_lstm,dual_head_recurrent_ppo", "seed=1,2"
+    ended = command("train", "--multirun", *choices, "env=t_maze", *tiny, "hydra.sweep.dir=sweep")
+    assert ended.code == 0, ended.err
+    results = [path.parent for path in (cwd / "sweep").glob("*/result.json")]
+    assert len(results) == 4
+    found = {(run["agent"], run["seed"]) for run in map(result, results)}
+    assert found == {(agent, seed) for agent in ("RecurrentPPOLSTM", "DualHeadRecurrentPPO") for seed in (1, 2)}
+    configs = [OmegaConf.load(path) for path in (cwd / "sweep").glob("*/config.yaml")]
+    assert sorted(config.seed for config in configs) == [1, 1, 2, 2]
+
+
+def test_a_failing_job_does_not_stop_a_sweep(command, tiny, cwd):
+    ended = command("train", "-m", "env=t_maze", *tiny, "seed=1,-1,2", "hydra.sweep.dir=sweep")
+    assert ended.code == 1
+    assert "'seed=-1'" in ended.err  # which job
+    assert ended.err.endswith("train: seed=-1: it must be a number from 0 to 2147483648\n")
+    assert "Traceback" not in ended.err
+    seeds = [result(path.parent)["seed"] for path in (cwd / "sweep").glob("*/result.json")]
+    assert sorted(seeds) == [1, 2]
+
+
+def test_the_last_observation_belongs_to_the_state(command, tiny, cwd):
+    """A checkpoint holds what a seeded environment needs to go on: its state, and what it shows."""
+    train(command, tiny, "total_steps=40", "run_dir=run")
+    content = checkpoint(cwd / "run")
+    env = TMaze(2, length=2)
+    env.reset(seed=5)
+    env.load_state_dict(as_arrays(content["envs"]))
+    np.testing.assert_array_equal(env._observe(), content["obs"])

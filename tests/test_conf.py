@@ -1,0 +1,159 @@
+"""Every file under ``conf/`` composes and runs; agents, cores and environments swap freely."""
+
+import importlib
+import tomllib
+from pathlib import Path
+
+import gymnasium
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+import experiments.build
+from experiments import train
+from experiments.build import build
+from experiments.config import check_node
+from experiments.launch import check_keys
+from rl.trainer import Trainer
+
+ROOT = Path(__file__).parents[1]
+
+
+def names(folder):
+    return sorted(path.stem for path in (ROOT / "conf" / folder).glob("*.yaml"))
+
+
+AGENTS, CORES, ENVS, EXPERIMENTS = names("agent"), names("agent/core"), names("env"), names("experiment")
+SMALL = (
+    "num_envs=2",
+    "num_steps=4",
+    "total_steps=8",
+    "evaluate_every=null",
+    "final_episodes=1",
+    "++agent.bptt=4",
+    "++agent.num_minibatches=1",
+    "++agent.epochs=1",
+    "++agent.layer_size=4",
+    "++agent.core.hidden_size=4",
+)
+
+
+@pytest.fixture(autouse=True)
+def two_evaluation_copies(monkeypatch):
+    monkeypatch.setattr(experiments.build, "EVALUATION_ENVS", 2)
+
+
+@pytest.fixture
+def composed(tmp_path):
+    """``composed(override, ...)``: the configuration that ``experiments.train`` gets."""
+    with initialize_config_module("conf", version_base="1.3"):
+
+        def make(*overrides):
+            output = f"hydra.runtime.output_dir={tmp_path}"
+            config = compose("train", [*overrides, output], return_hydra_config=True)
+            HydraConfig.instance().set_config(config)
+            del config.hydra
+            check_keys(config, "train")
+            return config
+
+        yield make
+
+
+def one_update(config, run_dir):
+    """The agent after one rollout and one update."""
+    agent, envs, evaluation_envs, settings = build(config)
+    trainer = Trainer(agent, envs, run_dir, settings["total_steps"], settings["seed"])
+    trainer.obs = trainer.envs.reset(settings["seed"])
+    before = [parameter.detach().clone() for parameter in agent.network.parameters()]
+    trainer.collect()
+    agent.train_step(trainer.obs)
+    changed = [not now.equal(then) for now, then in zip(agent.network.parameters(), before, strict=True)]
+    assert any(changed)
+    envs.close()
+    evaluation_envs.close()
+    return agent
+
+
+def test_nothing_is_missing():
+    """The groups have the members that the README names; the rest of this module goes through what it finds."""
+    assert {"recurrent_ppo_lstm", "dual_head_recurrent_ppo"} <= set(AGENTS)
+    assert {"mlp", "rnn", "gru", "lstm"} <= set(CORES)
+    tasks = {name for name in gymnasium.registry if name.startswith("RecurrentPPO/")}
+    targets = {OmegaConf.load(ROOT / f"conf/env/{name}.yaml")._target_.rpartition(".")[2] for name in ENVS}
+    assert {f"RecurrentPPO/{target}-v0" for target in targets} >= tasks
+    assert {"t_maze_10", "cartpole_no_velocity"} <= set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("env", ENVS)
+def test_every_environment(env, composed, tmp_path):
+    """A whole run of the command, from its configuration to its result."""
+    agent, core = AGENTS[ENVS.index(env) % len(AGENTS)], CORES[ENVS.index(env) % len(CORES)]
+    mean = train.run(composed(f"env={env}", f"agent={agent}", f"agent/core={core}", *SMALL))
+    assert mean == mean  # not NaN
+    assert (tmp_path / "result.json").is_file() and (tmp_path / "checkpoints/last.pt").is_file()
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("env", ["pendulum_no_velocity", "repeat_previous", "witness_vote"])
+def test_swapping(agent, core, env, composed, tmp_path):
+    """Continuous, discrete and two-branched actions, each with every agent and every core."""
+    config = composed(f"agent={agent}", f"agent/core={core}", f"env={env}", *SMALL)
+    made = one_update(config, tmp_path)
+    assert type(made).__name__ == config.agent._target_.rpartition(".")[2]
+    leaves = {"mlp": set(), "lstm": {"h", "c"}}.get(core, {"h"})
+    assert set(made.actor.state) == leaves
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment(experiment, composed, tmp_path):
+    """It starts at its own sizes, shrunk to one update of one epoch."""
+    config = composed(f"experiment={experiment}", "++agent.epochs=1", "evaluate_every=null", "final_episodes=1")
+    config.total_steps = config.num_envs * config.num_steps
+    made = one_update(config, tmp_path)
+    assert made.env_steps == config.total_steps
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_experiment_header(experiment):
+    lines = (ROOT / f"conf/experiment/{experiment}.yaml").read_text().splitlines()
+    header = "\n".join(line for line in lines if line.startswith("#"))
+    assert lines[0] == "# @package _global_"
+    assert f"# python -m experiments.train experiment={experiment}" in header
+    assert "Expected" in header
+
+
+def nodes():
+    """Every node with a ``_target_`` in ``conf/``: the file, the path inside it, the node, what comes at run time."""
+    given = {"agent": ("num_envs", "num_steps", "total_steps", "seed", "device"), "core": ("input_size",)}
+    for path in sorted((ROOT / "conf").rglob("*.yaml")):
+        content = OmegaConf.to_container(OmegaConf.load(path))
+        if "_target_" in content:
+            yield pytest.param(content, given.get(path.parent.name, ("num_envs",)), id=str(path.relative_to(ROOT)))
+
+
+@pytest.mark.parametrize("node, given", list(nodes()))
+def test_keys_stand_in_signatures(node, given):
+    plain = {key: value for key, value in node.items() if key != "defaults"}
+    assert check_node(plain, "node", given) == plain
+
+
+def test_scripts_can_be_called():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    commands = {path.stem for path in (ROOT / "experiments").glob("*.py") if "def main()" in path.read_text()}
+    assert {target.split(":")[0].removeprefix("experiments.") for target in scripts.values()} == commands
+    for name, target in scripts.items():
+        module, _, function = target.partition(":")
+        assert callable(getattr(importlib.import_module(module), function)), name
+
+
+def test_rows_of_the_learning_table(composed):
+    """Every row names an experiment, and its overrides compose and build; those without any are tested above."""
+    table = OmegaConf.load(ROOT / "conf/learning_table.yaml").table
+    assert len(table) >= 10
+    for row in table.values():
+        assert row.experiment in EXPERIMENTS
+    for experiment, *overrides in {(row.experiment, *row.overrides) for row in table.values() if "overrides" in row}:
+        added = [f"++{override}" if "." in override.partition("=")[0] else override for override in overrides]
+        build(composed(f"experiment={experiment}", *added))

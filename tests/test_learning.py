@@ -1,0 +1,56 @@
+"""Agents learn what the presets promise: minutes, so ``pytest -m slow``."""
+
+import json
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
+
+from experiments import train
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """``trained(override, ...)``: ``result.json`` of a run that stops once it has reached its threshold."""
+
+    def run(*overrides):
+        with initialize_config_module("conf", version_base="1.3"):
+            fixed = "seed=1", "stop_at_threshold=true", f"hydra.runtime.output_dir={tmp_path}"
+            config = compose("train", [*overrides, *fixed], return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        del config.hydra
+        train.run(config)
+        return json.loads((tmp_path / "result.json").read_text())
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "overrides, low, high",  # what the agent may get once its memory is taken from it
+    [
+        (["experiment=t_maze_10", "agent/core=lstm"], 0.35, 0.65),  # a guess: 0.5
+        (["experiment=t_maze_10", "agent/core=gru"], 0.35, 0.65),
+        (["experiment=delayed_recall_10"], -0.15, 0.15),  # a guess: 0
+        (["experiment=cartpole_no_velocity"], 0.0, 100.0),
+        (["experiment=witness_vote"], -0.4, 0.15),  # a guess: 0; always wrong: -1/3
+    ],
+    ids=["t_maze_10-lstm", "t_maze_10-gru", "delayed_recall_10", "cartpole_no_velocity", "witness_vote"],
+)
+def test_threshold_within_budget(overrides, low, high, trained):
+    """The threshold is reached, and without its memory the trained agent is no better than one that never had any."""
+    result = trained(*overrides)
+    assert result["steps_to_threshold"] is not None, result["evaluations"][-3:]
+    assert result["steps_to_threshold"] <= result["total_steps"]
+    # On episodes that it was not selected on; a little slack, since it stopped at the first success.
+    assert result["eval_return_mean"] >= 0.95 * result["threshold"]
+    assert low <= result["memory_zeroed_return_mean"] <= high
+
+
+@pytest.mark.parametrize("control", ["agent/core=mlp", "++agent.bptt=1"])
+def test_controls_fail(control, trained):
+    """Without a memory, or with a gradient of one step, the maze cannot be learned: the others did not win by luck."""
+    result = trained("experiment=t_maze_10", control, "total_steps=100_000")
+    assert result["env_steps"] >= 100_000 and result["steps_to_threshold"] is None
+    assert result["eval_return_mean"] < 0.7
