@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection
+from numbers import Integral
 
 
 def positive(**sizes: int) -> None:
@@ -11,7 +12,7 @@ def positive(**sizes: int) -> None:
         ValueError: the first one that is not.
     """
     for name, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise ValueError(f"{name}={value!r}: it must be a whole number of at least 1")
 
 

@@ -25,6 +25,7 @@ GLOSSARY = {
     "losses/grad_norm": "norm of the gradient before clipping",
     "eval/episodic_return": "mean return of greedy evaluation episodes",
     "eval/episodic_return_memory_zeroed": "the same with the memory cleared before every step",
+    "hparam/*": "results of the whole run, for the table in the HPARAMS tab",
     "diagnostics/ratio_error": "largest |ratio - 1| in the first minibatch of an update: above 1e-4 replay is wrong",
     "diagnostics/memory_gap": "eval/episodic_return minus its memory-zeroed counterpart: what memory is worth",
 }

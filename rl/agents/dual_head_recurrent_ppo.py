@@ -48,10 +48,15 @@ class DualHeadRecurrentPPO(RecurrentPPO):
             composite = options.pop("use_composite_actions", False)
             sizes = options.pop("n_move_actions", 4), options.pop("n_vote_actions", 3)
             codes = action_space
+            if dual and (options.get("use_factored_actions") or options.get("action_dims")):
+                raise ValueError(
+                    "action_dims are for one head: give use_dual_head=False, or the numbers of moves and votes"
+                )
             if dual:
                 _check_codes(codes, *sizes, composite)
                 self._vote_hides_move = not composite
                 options |= {"use_factored_actions": True, "action_dims": sizes}
+                codes = sizes[0] * sizes[1]
             observation_space, action_space, core, options = options_from_sizes(observation_space, codes, core, options)
         if action_names is None and isinstance(action_space, spaces.MultiDiscrete) and len(action_space.nvec) == 2:
             action_names = ("move", "vote")
@@ -67,19 +72,19 @@ class DualHeadRecurrentPPO(RecurrentPPO):
             action_names=action_names,
             **options,
         )
-        self._pair_was_read = False
+        self._pair_read = None  # the pending actions whose pair the client has fetched
 
     def get_dual_action(self) -> tuple[int, ...] | None:
         """(move, vote) of the action that waits for its outcome, None if none does; the client is to execute both."""
-        self._pair_was_read = True
+        self._pair_read = self._pending
         return super().get_dual_action()
 
     def add_memory_ppo(self, reward: Any, done: Any, *args: Any, **kwargs: Any) -> None:
         """See :meth:`RecurrentPPO.add_memory_ppo`."""
-        if self._vote_hides_move and not self._pair_was_read and self.training and self._pending is not None:
+        waiting = self.training and self._pending is not None
+        if self._vote_hides_move and waiting and self._pair_read is not self._pending:
             executed = self.buffer.actions[self.buffer.size]  # [1, 2]
             executed[:, 0] = executed[:, 0].where(executed[:, 1] == 0, NOT_EXECUTED)
-        self._pair_was_read = False
         super().add_memory_ppo(reward, done, *args, **kwargs)
 
     add_memory = add_memory_ppo

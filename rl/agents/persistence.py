@@ -1,8 +1,12 @@
-"""What of an agent goes into a checkpoint, and back."""
+"""What of an agent goes into a checkpoint, and back: methods of :class:`rl.agents.RecurrentPPO`."""
 
+from copy import deepcopy
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+
+from rl.checkpoint import load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
     from rl.agents.recurrent_ppo import RecurrentPPO
@@ -42,7 +46,8 @@ def restore(agent: "RecurrentPPO", state: dict[str, Any]) -> None:
         raise ValueError("the checkpoint was written with another setting of normalise_returns")
     same_size = state["num_envs"] == agent.num_envs
     agent.network.load_state_dict(state["network"])
-    agent.optimizer.load_state_dict(state["optimizer"])
+    agent.optimizer.load_state_dict(deepcopy(state["optimizer"]))  # it would share tensors with the state
+    agent.forget_rollout()  # other weights played it
     agent.env_steps, agent.updates, agent.epsilon = state["env_steps"], state["updates"], state["epsilon"]
     if agent.return_scale is not None:
         agent.return_scale.load(state["return_scale"], same_size)
@@ -52,6 +57,21 @@ def restore(agent: "RecurrentPPO", state: dict[str, Any]) -> None:
         agent.actor.load_state_dict(state["memories"])
     else:
         agent.actor.reset()
+
+
+def save(agent: "RecurrentPPO", path: str | Path) -> None:
+    """Writes a checkpoint; the folder is made if it is missing."""
+    save_checkpoint({"agent": state_of(agent)}, path)
+
+
+def load(agent: "RecurrentPPO", path: str | Path) -> None:
+    """Reads what :func:`save` or the trainer wrote, onto the agent's device.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, foreign, or of an agent of another shape.
+    """
+    restore(agent, load_checkpoint(path, map_location=agent.device)["agent"])
 
 
 def _differences(own: dict[str, Tensor], other: dict[str, Tensor]) -> str:

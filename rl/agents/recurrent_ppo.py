@@ -1,7 +1,6 @@
 """Recurrent PPO: act, observe, train, for any core, observation space and action space."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,11 @@ from torch import Tensor
 from rl.agents.actor import Actor, previous_spaces
 from rl.agents.ends import End, values_beyond
 from rl.agents.interface import StepMemory, action_code, merged_signature, rows_of
-from rl.agents.persistence import restore, state_of
-from rl.checkpoint import load_checkpoint, save_checkpoint
+from rl.agents.persistence import load, restore, save, state_of
 from rl.checks import positive, within
 from rl.cores import gru
 from rl.networks import ActorCritic, make_head
+from rl.networks.encoders import ImageLayout
 from rl.normalisation import ReturnScale
 from rl.ppo import PPO
 from rl.rollout_buffer import RolloutBuffer, Targets
@@ -48,7 +47,7 @@ class RecurrentPPO:
         normalise_observations: by running moments, frozen at evaluation.
         normalise_returns: divide rewards by the running standard deviation of the discounted return.
         previous_action_reward: feed them as inputs.
-        images: treat observations with three axes as images.
+        image_layout: of observations with three axes, see :class:`rl.networks.encoders.Encoder`.
         action_names: names of the action branches.
         update: hyperparameters of :class:`rl.ppo.PPO`.
 
@@ -75,7 +74,7 @@ class RecurrentPPO:
         normalise_observations: bool = False,
         normalise_returns: bool = False,
         previous_action_reward: bool = False,
-        images: bool = True,
+        image_layout: ImageLayout = "auto",
         action_names: Sequence[str] | None = None,
         **update: Any,
     ):
@@ -104,7 +103,7 @@ class RecurrentPPO:
                 layer_size,
                 separate_critic,
                 normalise_observations,
-                images,
+                image_layout,
                 action_names,
             ).to(self.device)
             self.shuffle = torch.Generator().manual_seed(torch.initial_seed())
@@ -132,8 +131,6 @@ class RecurrentPPO:
             self.network.train()
             self.reset()
         self.network.train(value)
-
-    # ------------------------------------------------------------------------------------------------- act, observe
 
     def take_action(self, state: Any) -> Any:
         """The actions for an observation; in training the step is stored and waits for :meth:`add_memory_ppo`.
@@ -212,8 +209,6 @@ class RecurrentPPO:
         """What the single form returns for one action."""
         return action_code(action, self.action_space)
 
-    # --------------------------------------------------------------------------------------------------------- learn
-
     def train_step(self, next_observation: Any = None) -> np.ndarray:
         """Learns from the rollout if it has ``num_steps`` steps, else leaves it to grow.
 
@@ -237,11 +232,12 @@ class RecurrentPPO:
             targets, metrics = self._targets(next_observation)
             progress = min(1.0, self.env_steps / self.total_steps) if self.total_steps else 0.0
             metrics |= self.ppo.update(self.network, self.optimizer, buffer, targets, self.shuffle, progress)
-            self.network.update_moments({name: leaf[: buffer.size] for name, leaf in buffer.obs.items()})
-            self.env_steps += buffer.size * self.num_envs
-        finally:  # a rollout that cannot be learned from must not stay in the way
-            buffer.clear()
-            self._truncations.clear()
+        except FloatingPointError:
+            self.forget_rollout()  # nothing can be learned from it, so it must not stay in the way
+            raise
+        self.network.update_moments({name: leaf[: buffer.size] for name, leaf in buffer.obs.items()})
+        self.env_steps += buffer.size * self.num_envs
+        self.forget_rollout()
         self.updates += 1
         self.last_metrics = metrics | {"learning_rate": self.optimizer.param_groups[0]["lr"]}
         return np.array(metrics["loss"])
@@ -259,7 +255,11 @@ class RecurrentPPO:
             cut, last_values = buffer.drop_ignored(cut, last_values)
         return self.ppo.targets(buffer, self.network.head, cut, last_values, self.return_scale)
 
-    # ---------------------------------------------------------------------------------------------- epochs of a client
+    def forget_rollout(self) -> None:
+        """Drops what was collected since the last training."""
+        self._truncations.clear()
+        if self.buffer is not None:
+            self.buffer.clear()
 
     def reset(self) -> None:
         """Closes an unfinished episode as a truncation and clears the memory.
@@ -307,34 +307,11 @@ class RecurrentPPO:
         """All branches of the action that waits for its outcome, None if none does (single form)."""
         return None if self._pending is None else tuple(self._pending[0].tolist())
 
-    # ---------------------------------------------------------------------------------------------------- new actors
-
     def new_actor(self, num_envs: int, seed: int | None = None, memory: bool = True) -> Actor:
         """Someone who plays ``num_envs`` other environments with these weights and memories of their own."""
         return Actor(self.network, self.observation_space, num_envs, self.device, seed, self.feed_previous, memory)
 
-    # ---------------------------------------------------------------------------------------------------- save, load
-
-    def state_dict(self) -> dict[str, Any]:
-        """See :func:`rl.agents.persistence.state_of`."""
-        return state_of(self)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See :func:`rl.agents.persistence.restore`."""
-        restore(self, state)
-
-    def save(self, path: str | Path) -> None:
-        """Writes a checkpoint; the folder is made if it is missing."""
-        save_checkpoint({"agent": self.state_dict()}, path)
-
-    def load(self, path: str | Path) -> None:
-        """Reads what :meth:`save` or the trainer wrote, onto this agent's device.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is damaged, foreign, or of an agent of another shape.
-        """
-        self.load_state_dict(load_checkpoint(path, map_location=self.device)["agent"])
+    state_dict, load_state_dict, save, load = state_of, restore, save, load
 
 
 RecurrentPPO.__signature__ = merged_signature(RecurrentPPO, PPO)

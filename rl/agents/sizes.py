@@ -38,7 +38,7 @@ def options_from_sizes(
     Raises:
         ValueError: sizes that are no positive ints or do not fit each other.
     """
-    options = dict(options)
+    options = {"image_layout": "channels_first"} | options
     observation_space = _observation_space(
         options.pop("input_size", input_size), options.pop("obs_dim", None), options.pop("obs_type", "auto")
     )
@@ -47,6 +47,8 @@ def options_from_sizes(
         dims = [int(n) for n in (dims.split(",") if isinstance(dims, str) else dims or ())]
         if not dims or min(dims) < 1:
             raise ValueError(f"action_dims={dims}: factored actions need the size of each factor, such as '5,3'")
+        if action_space != prod(dims):
+            raise ValueError(f"action_dims={dims} make {prod(dims)} codes, but action_space={action_space}")
         action_space = spaces.MultiDiscrete(dims)
     else:
         positive(action_space=action_space)
@@ -66,9 +68,9 @@ def options_from_sizes(
 
 def _observation_space(input_size: Any, obs_dim: Any, obs_type: str) -> spaces.Space:
     one_of(("auto", "image", "flattened"), obs_type=obs_type)
-    shape = (input_size,) if isinstance(input_size, int) else tuple(input_size or ())
-    if not shape:
+    if input_size in (None, ()):
         raise ValueError("input_size is missing: give the number of inputs, or Gymnasium spaces instead")
+    shape = tuple(input_size) if isinstance(input_size, (tuple, list)) else (input_size,)
     positive(**{f"input_size[{axis}]": size for axis, size in enumerate(shape)})
     total = prod(shape)
     if obs_type == "flattened":

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from gymnasium import spaces
 from torch import Tensor, device, nn
 
-from rl.networks.encoders import Encoder
+from rl.networks.encoders import Encoder, ImageLayout
 from rl.networks.heads import CategoricalHead, make_head
 from rl.types import Core, Observation, State
 
@@ -23,7 +23,7 @@ class ActorCritic(nn.Module):
         layer_size: width of the encoder.
         separate_critic: give the value its own encoder and core instead of sharing those of the policy.
         normalise: running normalisation of the observations.
-        images: treat Box leaves with three axes as images.
+        image_layout: of Box leaves with three axes.
         action_names: names of the action branches.
     """
 
@@ -35,7 +35,7 @@ class ActorCritic(nn.Module):
         layer_size: int = 64,
         separate_critic: bool = False,
         normalise: bool = False,
-        images: bool = True,
+        image_layout: ImageLayout = "auto",
         action_names: tuple[str, ...] | None = None,
     ):
         super().__init__()
@@ -46,8 +46,8 @@ class ActorCritic(nn.Module):
             raise ValueError(f"{MASK} is for Discrete and MultiDiscrete actions, not for {action_space}")
         if self.masked and leaves[MASK].shape != (self.head.num_params,):
             raise ValueError(f"{MASK} has shape {leaves[MASK].shape}, but the policy has {self.head.num_params} logits")
-        self.actor = Trunk(Encoder(inputs, layer_size, normalise, images), core)
-        self.critic = Trunk(Encoder(inputs, layer_size, normalise, images), core) if separate_critic else None
+        self.actor = Trunk(Encoder(inputs, layer_size, normalise, image_layout), core)
+        self.critic = Trunk(Encoder(inputs, layer_size, normalise, image_layout), core) if separate_critic else None
         self.policy = nn.Linear(self.actor.core.output_size, self.head.num_params)
         self.value = nn.Linear(self.actor.core.output_size, 1)
         for layer, gain in ((self.policy, 0.01), (self.value, 1.0)):

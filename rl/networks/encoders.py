@@ -1,15 +1,18 @@
 """From an observation to one feature vector: a small network for each leaf, concatenated, then one layer."""
 
 import math
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from rl.checks import positive
+from rl.checks import one_of, positive
 from rl.normalisation import RunningMoments
 from rl.types import Observation
+
+ImageLayout = Literal["auto", "channels_first", "channels_last", "flat"]
 
 
 class Encoder(nn.Module):
@@ -23,10 +26,11 @@ class Encoder(nn.Module):
         leaves: elementary spaces by name, as :func:`rl.spaces.leaf_spaces` gives them.
         layer_size: width of the last layer.
         normalise: keep running moments of the Box leaves (of each channel for images) and normalise by them.
-        images: False flattens Box leaves with three axes too.
+        image_layout: of Box leaves with three axes. ``auto`` takes the smaller of the first and the last axis for the
+            channels (the first, if they are equal); ``flat`` means that they are no images.
 
     Raises:
-        ValueError: ``layer_size`` below 1.
+        ValueError: ``layer_size`` below 1, or another layout.
     """
 
     def __init__(
@@ -34,12 +38,13 @@ class Encoder(nn.Module):
         leaves: dict[str, spaces.Space],
         layer_size: int = 64,
         normalise: bool = False,
-        images: bool = True,
+        image_layout: ImageLayout = "auto",
     ):
         super().__init__()
         positive(layer_size=layer_size)
+        one_of(get_args(ImageLayout), image_layout=image_layout)
         self.names = tuple(leaves)
-        self.parts = nn.ModuleList(_leaf_encoder(space, normalise, images) for space in leaves.values())
+        self.parts = nn.ModuleList(_leaf_encoder(space, normalise, image_layout) for space in leaves.values())
         self.layer = nn.Linear(sum(part.output_size for part in self.parts), layer_size)
         self.output_size = layer_size
         for module in self.modules():
@@ -59,10 +64,10 @@ class Encoder(nn.Module):
                 part.update_moments(obs[name])
 
 
-def _leaf_encoder(space: spaces.Space, normalise: bool, images: bool) -> nn.Module:
+def _leaf_encoder(space: spaces.Space, normalise: bool, layout: ImageLayout) -> nn.Module:
     if isinstance(space, spaces.Box):
-        if images and len(space.shape) == 3:
-            return ImageEncoder(space, normalise)
+        if layout != "flat" and len(space.shape) == 3:
+            return ImageEncoder(space, normalise, layout)
         return VectorEncoder(space, normalise)
     if isinstance(space, spaces.Discrete):
         return OneHotEncoder(np.array([space.n]), np.array([space.start]), scalar=True)
@@ -112,14 +117,13 @@ class OneHotEncoder(nn.Module):
 class ImageEncoder(nn.Module):
     """Images ``[..., C, H, W]`` or ``[..., H, W, C]``, uint8 or float -> ``[..., D]``.
 
-    The smaller of the first and the last axis is the channel axis (the first, if they are equal). Values are scaled
-    from the bounds of the space to 0 ... 1. Sides of 36 and more get the network of Mnih et al. (2015), smaller ones
-    two 3 x 3 layers.
+    Values are scaled from the bounds of the space to 0 ... 1. Sides of 36 and more get the network of Mnih et al.
+    (2015), smaller ones two 3 x 3 layers.
     """
 
-    def __init__(self, space: spaces.Box, normalise: bool):
+    def __init__(self, space: spaces.Box, normalise: bool, layout: ImageLayout = "auto"):
         super().__init__()
-        self.channels_last = space.shape[-1] < space.shape[0]
+        self.channels_last = layout == "channels_last" or (layout == "auto" and space.shape[-1] < space.shape[0])
         channels, *sides = (space.shape[-1], *space.shape[:2]) if self.channels_last else space.shape
         low, high = float(space.low.min()), float(space.high.max())
         bounded = math.isfinite(low) and math.isfinite(high) and high > low

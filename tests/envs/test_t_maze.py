@@ -36,8 +36,12 @@ def test_one_episode_step_by_step():
     observations, _ = env.reset(seed=0)
     cue = int(observations[0, 1])
     np.testing.assert_array_equal(observations, [[1 - cue, cue, 1, 0]])
-    expected = [(UP, [0, 0, 1, 0], -0.5), (FORWARD, [0, 0, 1, 0], 0), (FORWARD, [0, 0, 0, 1], 0),
-                (FORWARD, [0, 0, 0, 1], -0.5)]
+    expected = [
+        (UP, [0, 0, 1, 0], -0.5),
+        (FORWARD, [0, 0, 1, 0], 0),
+        (FORWARD, [0, 0, 0, 1], 0),
+        (FORWARD, [0, 0, 0, 1], -0.5),
+    ]
     for action, observation, reward in expected:
         observations, rewards, terminated, truncated, _ = env.step(np.array([action]))
         np.testing.assert_array_equal(observations, [observation])

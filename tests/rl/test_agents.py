@@ -249,12 +249,12 @@ def test_global_random_streams_are_left_alone(make_agent, train, seed):
     torch.manual_seed(11)
     np.random.seed(12)
     random.seed(13)
-    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    before = torch.get_rng_state(), np.random.get_state(legacy=False), random.getstate()
     envs = SpaceProbe(3, "dict", "multi_discrete")
     agent = make_agent(envs, num_envs=3, seed=seed, separate_critic=True)
     train(agent, envs, 2)
     assert torch.equal(before[0], torch.get_rng_state())
-    assert np.array_equal(before[1], np.random.get_state()[1])
+    np.testing.assert_equal(np.random.get_state(legacy=False), before[1])
     assert before[2] == random.getstate()
 
 
@@ -637,6 +637,24 @@ def test_previous_actions_of_every_kind_are_replayed_exactly(make_agent, train, 
 
 
 # ------------------------------------------------------------------------------------------------------ other options
+
+
+def test_an_agent_loaded_into_another_width_begins_new_episodes(make_agent, train, tmp_path):
+    """Weights and counters are taken over; memories and running sums belong to environments that are gone."""
+    wide = make_agent(Counter(3, 7), num_envs=3, normalise_returns=True)
+    train(wide, Counter(3, 7), 2)  # 16 steps end at count 1, where the running sum is 0 + 1
+    assert wide.return_scale.running.abs().max() > 0
+    wide.save(tmp_path / "agent.pt")
+    narrow = make_agent(Counter(2, 7), num_envs=2, normalise_returns=True, seed=1)
+    obs = np.zeros((2, 2))
+    narrow.take_action(obs)
+    narrow.add_memory_ppo(np.zeros(2), np.zeros(2, dtype=bool))
+    narrow.load(tmp_path / "agent.pt")
+    assert narrow.env_steps == 48
+    assert narrow.actor.starts.tolist() == [True, True]
+    assert not narrow.actor.state["h"].any()
+    assert narrow.return_scale.running.tolist() == [0.0, 0.0]
+    assert torch.equal(narrow.return_scale.moments.var, wide.return_scale.moments.var)
 
 
 def test_a_separate_critic_shares_nothing_with_the_policy(make_agent, train):

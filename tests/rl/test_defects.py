@@ -273,13 +273,13 @@ def test_a_second_action_before_the_outcome_is_refused(make_agent):  # 16
 
 
 def test_models_do_not_touch_global_random_streams(make_agent, play):  # 17
-    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    before = torch.get_rng_state(), np.random.get_state(legacy=False), random.getstate()
     agent = make_agent()
     play(agent, 8)
     agent.train_step()
-    after = torch.get_rng_state(), np.random.get_state()[1], random.getstate()
+    after = torch.get_rng_state(), np.random.get_state(legacy=False), random.getstate()
     assert torch.equal(before[0], after[0])
-    assert np.array_equal(before[1], after[1])
+    np.testing.assert_equal(after[1], before[1])
     assert before[2] == after[2]
 
 

@@ -119,7 +119,7 @@ def test_an_unbounded_image_is_not_scaled(draw, make_encoder, assert_close):
 
 def test_images_can_be_flattened(draw, make_encoder):
     space = SPACES["image 7x7x3"]
-    encoder = make_encoder(space, images=False)
+    encoder = make_encoder(space, image_layout="flat")
     assert [type(part).__name__ for part in encoder.parts] == ["VectorEncoder"]
     assert encoder.layer.in_features == 7 * 7 * 3
     assert encoder(draw(space, 2)).shape == (2, 16)

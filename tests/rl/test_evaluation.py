@@ -161,10 +161,10 @@ def test_evaluation_leaves_no_trace(make_agent):
         rollout = [buffer.size, buffer.obs, buffer.state, buffer.actions, buffer.rewards, buffer.starts]
         return flatten([agent.state_dict(), rollout, torch.get_rng_state(), agent.network.training])
 
-    before, numpy_before = snapshot(), np.random.get_state()[1].copy()
+    before, numpy_before = snapshot(), np.random.get_state(legacy=False)
     for options in ({"greedy": True}, {"greedy": False}, {"memory": False}):
         evaluate(agent, SpaceProbe(5), 10, seed=3, **options)
-    assert np.array_equal(numpy_before, np.random.get_state()[1])
+    np.testing.assert_equal(np.random.get_state(legacy=False), numpy_before)
     after = snapshot()
     assert len(before) == len(after) > 30
     for one, other in zip(before, after, strict=True):
@@ -179,6 +179,21 @@ def test_a_seed_decides_an_evaluation(make_agent, greedy):
     )
     assert first == again
     assert first != other
+
+
+def test_a_seed_decides_the_sampled_actions(make_agent, played_actions):
+    """Counters know no chance: what differs is the agent's."""
+    agent = make_agent(Counter(1))
+    with torch.no_grad():
+        agent.network.policy.weight.zero_()
+    played = []
+    for seed in (3, 3, 4):
+        agent.network.head.__dict__.pop("to_environment", None)
+        seen = played_actions(agent)
+        evaluate(agent, Counter(4), 8, seed=seed, greedy=False)
+        played.append(seen)
+    assert played[0] == played[1]
+    assert played[0] != played[2]
 
 
 def test_greedy_takes_the_likeliest_action_and_sampling_does_not(make_agent, played_actions):

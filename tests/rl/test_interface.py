@@ -739,7 +739,6 @@ def test_a_file_of_another_network_is_refused_and_changes_nothing(make_model, tm
     assert all(torch.equal(value, weights[name]) for name, value in model.network.state_dict().items())
 
 
-@pytest.mark.xfail(strict=True, reason="load keeps a rollout that was collected with other weights")
 def test_a_rollout_of_the_weights_before_is_not_trained_with_those_loaded(make_model, tmp_path):
     """What was played before cannot be replayed with other weights: the probability ratio would not be 1."""
     stranger = make_model(seed=3, num_steps=4)
@@ -756,7 +755,6 @@ def test_a_rollout_of_the_weights_before_is_not_trained_with_those_loaded(make_m
     assert model.last_metrics["ratio_error"] <= 1e-5
 
 
-@pytest.mark.xfail(strict=True, reason="the two optimisers share their moments from then on")
 def test_a_copy_of_a_model_goes_its_own_way(make_model):
     """A client that replaces one agent by a copy of another: the other must not change when the copy learns."""
     model = make_model()
@@ -769,7 +767,6 @@ def test_a_copy_of_a_model_goes_its_own_way(make_model):
     assert all(torch.equal(one, other) for one, other in zip(moments, after, strict=True))
 
 
-@pytest.mark.xfail(strict=True, reason="a refused next observation takes the rollout with it")
 def test_a_refused_next_observation_may_be_given_again(make_model):
     model = make_model()
     rollout_loop(model, World(), 1, turns=TURNS - 1)

@@ -168,7 +168,6 @@ def test_the_first_axis_of_obs_dim_is_the_channels(kind, shape):
     assert not agent.network.actor.encoder.parts[0].channels_last
 
 
-@pytest.mark.xfail(strict=True, reason="with more channels than pixels in a side the channel axis is guessed wrong")
 @pytest.mark.parametrize("kind", NAMED)
 def test_the_first_axis_of_obs_dim_is_the_channels_also_where_there_are_many(kind):
     """(channels, height, width) is what obs_dim means, so the first layer has to have 27 input channels."""
@@ -335,7 +334,6 @@ def test_composite_codes_hide_nothing():
         assert stored(agent)[-1] == list(divmod(code, 3))
 
 
-@pytest.mark.xfail(strict=True, reason="asking when nothing waits counts for the next action")
 def test_asking_for_a_pair_when_there_is_none_does_not_count(voter):
     agent = voter()
     assert agent.get_dual_action() is None
@@ -344,7 +342,6 @@ def test_asking_for_a_pair_when_there_is_none_does_not_count(voter):
     assert stored(agent) == [[-1, 1]]
 
 
-@pytest.mark.xfail(strict=True, reason="reset() drops the action, but not that its pair was fetched")
 def test_a_pair_fetched_and_dropped_does_not_count_for_the_next_action(voter):
     agent = voter()
     agent.take_action(np.zeros(3))
@@ -388,26 +385,22 @@ def test_sizes_that_cannot_be_are_refused_in_a_sentence(kind, arguments, options
         kind(*arguments, **options)
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="a size that is neither int nor iterable is iterated over")
 def test_an_input_size_that_is_no_whole_number_is_refused_in_a_sentence():
     with pytest.raises(ValueError, match="input_size"):
         RecurrentPPOLSTM(2.5, 7, hidden_size=8)
 
 
-@pytest.mark.xfail(strict=True, raises=(TypeError, ValueError), reason="numpy's whole numbers are refused")
 @pytest.mark.parametrize("arguments", [(np.prod((3, 5)), 7), (15, np.int64(7)), ((np.int64(3), 5), 7)])
 def test_sizes_may_be_numpy_integers(arguments):
     """What np.prod and array shapes give."""
     RecurrentPPOLSTM(*arguments, hidden_size=8)
 
 
-@pytest.mark.xfail(strict=True, reason="action_dims are replaced by the numbers of moves and votes")
 def test_factors_beside_two_heads_are_not_ignored():
     with pytest.raises(ValueError, match="action_dims"):
         DualHeadRecurrentPPO(10, 7, use_factored_actions=True, action_dims="5,3", hidden_size=8)
 
 
-@pytest.mark.xfail(strict=True, reason="the number of codes is not compared with the factors")
 def test_factors_must_make_the_number_of_codes():
     """15 pairs have codes up to 14, of which a client that knows 7 actions can execute half."""
     with pytest.raises(ValueError, match="action_dims"):
