@@ -113,9 +113,7 @@ class DropObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
             raise ValueError(f"DropObservation needs a one-dimensional Box observation, got {space}.")
         dropped = set(indices)
         if not dropped <= set(range(space.shape[0])) or len(dropped) == space.shape[0]:
-            raise ValueError(
-                f"indices must be some, but not all, of 0 to {space.shape[0] - 1}, got {sorted(dropped)}."
-            )
+            raise ValueError(f"indices must be some, but not all, of 0 to {space.shape[0] - 1}, got {sorted(dropped)}.")
         self._kept = np.array([index for index in range(space.shape[0]) if index not in dropped])
         self.observation_space = spaces.Box(space.low[self._kept], space.high[self._kept], dtype=space.dtype)
 

@@ -7,7 +7,6 @@ import json
 import platform
 import time
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -24,8 +23,10 @@ from envs.delayed_recall import DelayedRecall
 from envs.repeat_previous import RepeatPrevious
 from envs.t_maze import TMaze
 from envs.witness_vote import WitnessVote
+from experiments.config import converted, writable
 from experiments.launch import launch
 from rl.agents import RecurrentPPOLSTM
+from rl.checks import positive, within
 from rl.cores import gru, lstm
 from rl.stepping import Stepper
 
@@ -44,8 +45,11 @@ ENVIRONMENTS = (
 
 def run(config: DictConfig) -> None:
     """Measures, prints, writes."""
-    torch.set_num_threads(config.threads)
-    rounds = config.rounds
+    rounds, threads = converted(config.rounds, int, "rounds"), converted(config.threads, int, "threads")
+    seconds, output = converted(config.seconds, float, "seconds"), writable(config.output, "output")
+    positive(rounds=rounds, threads=threads)
+    within(0.01, float("inf"), seconds=seconds)
+    torch.set_num_threads(threads)
     bar = tqdm(total=rounds * (len(ENVIRONMENTS) + 2), unit=" measurements", disable=None)
     stepping: dict[str, list[float]] = {task.__name__: [] for task in ENVIRONMENTS}
     training: dict[str, list[dict[str, float]]] = {"lstm": [], "gru": []}
@@ -55,13 +59,13 @@ def run(config: DictConfig) -> None:
             stepping[task.__name__].append(environment_speed(task(64)))
             bar.update()
         for name, training_run in runs.items():
-            training[name].append(training_run.measure(config.seconds))
+            training[name].append(training_run.measure(seconds))
             bar.update()
     bar.close()
     report = {
         "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
         "versions": {"torch": torch.__version__, "numpy": np.__version__},
-        "threads": config.threads,
+        "threads": threads,
         "rounds": rounds,
         "environment_steps_per_second_64_copies": {name: median(values) for name, values in stepping.items()},
         "training": {
@@ -69,7 +73,7 @@ def run(config: DictConfig) -> None:
         },
     }
     print(table(report))
-    Path(config.output).write_text(json.dumps(report, indent=1))
+    output.write_text(json.dumps(report, indent=1))
 
 
 def environment_speed(env: VectorEnv, seconds: float = 0.3) -> float:

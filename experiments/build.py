@@ -91,13 +91,13 @@ def play(agent: Any, envs: VectorEnv, episodes: int, seed: int, memory: bool = T
     return evaluate(agent, envs, episodes, EVALUATION_SEED + seed, greedy, memory)
 
 
-def load_run_config(folder: str) -> DictConfig:
+def load_run_config(folder: str | int) -> DictConfig:
     """The configuration that a run folder was made with.
 
     Raises:
         ConfigError: it is no run folder.
     """
-    path = Path(folder) / "config.yaml"
+    path = Path(str(folder)) / "config.yaml"
     if not path.is_file():
         raise ConfigError(f"{folder} is no run folder: it has no config.yaml")
     config = OmegaConf.load(path)

@@ -3,9 +3,11 @@
 import difflib
 import importlib
 import inspect
+import os
 import types
 import typing
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Literal, Union
 
 from hydra.utils import instantiate
@@ -85,6 +87,34 @@ def converted(value: Any, annotation: Any, name: str) -> Any:
         raise ConfigError(f"{name}={_shown(value)} has no _target_: choose by name, {name.replace('.', '/')}=NAME")
     names = " or ".join(_name(option) for option in options)
     raise ConfigError(f"{name}={_shown(value)} is not {names}")
+
+
+def listed(value: Any, name: str) -> list[Any]:
+    """A list of the configuration, or a single value as a list of one.
+
+    Raises:
+        ConfigError: it is empty.
+    """
+    values = [value] if isinstance(value, (str, int)) else list(value or ())
+    if not values:
+        raise ConfigError(f"{name} is empty")
+    return values
+
+
+def writable(path: str, name: str) -> Path:
+    """``path`` with its folder made.
+
+    Raises:
+        ConfigError: nothing can be written there.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{name}={path} cannot be written: {error.strerror}") from error
+    if not os.access(target.parent, os.W_OK) or target.is_dir():
+        raise ConfigError(f"{name}={path} cannot be written")
+    return target
 
 
 def _options(annotation: Any) -> list[Any] | None:

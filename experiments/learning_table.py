@@ -16,9 +16,10 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from experiments.config import ConfigError, nearest
+from experiments.config import ConfigError, converted, listed, nearest, writable
 from experiments.launch import launch
 from experiments.plot import draw, labels, read_curve
+from rl.checks import positive
 
 MARKERS = "<!-- learning table: written by python -m experiments.learning_table -->", "<!-- end of learning table -->"
 
@@ -30,19 +31,25 @@ def run(config: DictConfig) -> float:
         The share of runs that reached the threshold of their row.
     """
     rows = OmegaConf.to_container(config.table, resolve=True)
-    for name in config.rows or ():
+    names = listed(config.rows or list(rows), "rows")
+    for name in names:
         if name not in rows:
             raise ConfigError(f"rows: there is no row {name!r}{nearest(name, rows)}")
-    chosen = {name: row for name, row in rows.items() if name in (config.rows or rows)}
-    folder = Path(config.output)
-    jobs = [(name, row, seed) for name, row in chosen.items() for seed in config.seeds]
-    with ThreadPoolExecutor(config.jobs) as pool:
+    chosen = {name: row for name, row in rows.items() if name in names}
+    seeds = [converted(seed, int, "seeds") for seed in listed(config.seeds, "seeds")]
+    workers = converted(config.jobs, int, "jobs")
+    positive(jobs=workers)
+    folder, picture = writable(f"{config.output}/table.md", "output").parent, writable(config.plot, "plot")
+    if config.readme:
+        places(Path(config.readme))
+    jobs = [(name, row, seed) for name, row in chosen.items() for seed in seeds]
+    with ThreadPoolExecutor(workers) as pool:
         list(tqdm(pool.map(lambda job: train(folder, *job), jobs), total=len(jobs), unit=" runs", disable=None))
-    results = {name: [read(folder, name, seed) for seed in config.seeds] for name in chosen}
+    results = {name: [read(folder, name, seed) for seed in seeds] for name in chosen}
     table = markdown(chosen, results)
     (folder / "table.md").write_text(table)
     (folder / "table.json").write_text(json.dumps(results, indent=1))
-    plot(folder, chosen, config.seeds, Path(config.plot))
+    plot(folder, chosen, seeds, picture)
     print(table)
     if config.readme:
         insert(Path(config.readme), table)
@@ -127,8 +134,8 @@ def plot(folder: Path, rows: dict[str, Any], seeds: list[int], output: Path) -> 
     draw(panels, "eval/episodic_return", output, levels)
 
 
-def insert(readme: Path, table: str) -> None:
-    """Puts the table between its markers in the README.
+def places(readme: Path) -> tuple[str, str]:
+    """What stands before and after the table in the README.
 
     Raises:
         ConfigError: the markers are not there.
@@ -137,8 +144,13 @@ def insert(readme: Path, table: str) -> None:
     begin, end = MARKERS
     if begin not in text or end not in text:
         raise ConfigError(f"{readme} has no place for the table: the lines {begin!r} and {end!r}")
-    before, after = text.split(begin)[0], text.split(end)[1]
-    readme.write_text(f"{before}{begin}\n{table}{end}{after}")
+    return text.split(begin)[0], text.split(end)[1]
+
+
+def insert(readme: Path, table: str) -> None:
+    """Puts the table between its markers in the README."""
+    before, after = places(readme)
+    readme.write_text(f"{before}{MARKERS[0]}\n{table}{MARKERS[1]}{after}")
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 python -m experiments.plot runs=[runs/a,runs/b] output=curves.png
 """
 
+import logging
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,19 @@ from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments.build import load_run_config
-from experiments.config import ConfigError
+from experiments.config import ConfigError, listed, writable
 from experiments.launch import launch
 
 
 def run(config: DictConfig) -> None:
     """Draws one panel for each environment and one line for each agent and core: the mean over seeds, 95 % band."""
-    if not config.runs:
-        raise ConfigError("runs is empty: give the folders of training runs, runs=[RUN_DIR,RUN_DIR]")
-    folders = [folder for pattern in config.runs for folder in run_folders(pattern)]
+    output = writable(config.output, "output")
+    folders = [folder for path in listed(config.runs, "runs") for folder in run_folders(str(path))]
     panels: dict[str, dict[str, list]] = defaultdict(lambda: defaultdict(list))
     for folder in folders:
         panel, line = labels(folder)
         panels[panel][line].append(read_curve(folder, config.tag))
-    draw(panels, config.tag, Path(config.output))
+    draw(panels, config.tag, output)
     print(f"{len(folders)} runs -> {config.output}")
 
 
@@ -55,6 +55,7 @@ def read_curve(folder: Path, tag: str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ConfigError: the run has no such tag.
     """
+    logging.getLogger("tensorboard").setLevel(logging.WARNING)  # it tells of every file that it opens
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
     if tag not in events.Tags()["scalars"]:

@@ -68,9 +68,9 @@ def options_from_sizes(
 
 def _observation_space(input_size: Any, obs_dim: Any, obs_type: str) -> spaces.Space:
     one_of(("auto", "image", "flattened"), obs_type=obs_type)
-    if input_size in (None, ()):
-        raise ValueError("input_size is missing: give the number of inputs, or Gymnasium spaces instead")
     shape = tuple(input_size) if isinstance(input_size, (tuple, list)) else (input_size,)
+    if shape in ((), (None,)):
+        raise ValueError("input_size is missing: give the number of inputs, or Gymnasium spaces instead")
     positive(**{f"input_size[{axis}]": size for axis, size in enumerate(shape)})
     total = prod(shape)
     if obs_type == "flattened":

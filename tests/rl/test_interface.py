@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 
 from rl import cores
-from rl.agents import DualHeadRecurrentPPO, RecurrentPPO, RecurrentPPOLSTM, recurrent_ppo
+from rl.agents import DualHeadRecurrentPPO, RecurrentPPO, RecurrentPPOLSTM, persistence
 
 FEATURES, TURNS = 6, 5
 NAMED = (DualHeadRecurrentPPO, RecurrentPPOLSTM)
@@ -674,13 +674,13 @@ def test_a_loaded_model_goes_on_exactly(make_model, tmp_path):
 
 
 def test_a_file_is_read_onto_the_device_of_the_model(make_model, tmp_path, monkeypatch):
-    asked, original = [], recurrent_ppo.load_checkpoint
+    asked, original = [], persistence.load_checkpoint
 
     def load(path, map_location="cpu"):
         asked.append(torch.device(map_location))
         return original(path, map_location)
 
-    monkeypatch.setattr(recurrent_ppo, "load_checkpoint", load)
+    monkeypatch.setattr(persistence, "load_checkpoint", load)
     model = make_model()
     model.save(tmp_path / "model.pt")
     model.load(tmp_path / "model.pt")
