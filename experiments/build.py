@@ -1,6 +1,7 @@
 """From a checked configuration to environments and agent: what training and evaluation share."""
 
 import difflib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,24 +67,35 @@ def check_device(name: str) -> None:
         raise ConfigError(f"device={name} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
-def make_envs(config: DictConfig, num_envs: int) -> Any:
-    """``num_envs`` copies of the configured environment."""
-    return construct(config.env, "env", num_envs=num_envs)
+@dataclass
+class Parts:
+    """What a configuration stands for.
+
+    Attributes:
+        agent, envs, evaluation_envs: as their names say.
+        settings: the keys at the top, in the types they must have.
+        config: the configuration with every default filled in.
+    """
+
+    agent: Any
+    envs: VectorEnv
+    evaluation_envs: VectorEnv
+    settings: dict[str, Any]
+    config: DictConfig
 
 
-def build(config: DictConfig) -> tuple[Any, Any, Any, dict[str, Any]]:
-    """Agent, training environments, evaluation environments and settings."""
+def build(config: DictConfig) -> Parts:
+    """Constructs everything, after every key has been checked."""
     settings = read_settings(config)
-    made = make_envs(config, settings["num_envs"])
-    agent = construct(
-        config.agent,
-        "agent",
-        observation_space=made.single_observation_space,
-        action_space=made.single_action_space,
-        action_names=getattr(made.unwrapped, "action_names", None),
-        **{name: settings[name] for name in ("num_envs", "num_steps", "total_steps", "seed", "device")},
-    )
-    return agent, made, make_envs(config, EVALUATION_ENVS), settings
+    envs, env_node = construct(config.env, "env", num_envs=settings["num_envs"])
+    evaluation_envs, _ = construct(config.env, "env", num_envs=EVALUATION_ENVS)
+    runtime = {name: settings[name] for name in ("num_envs", "num_steps", "total_steps", "seed", "device")}
+    runtime |= {"observation_space": envs.single_observation_space, "action_space": envs.single_action_space}
+    if "action_names" not in config.agent:
+        runtime["action_names"] = getattr(envs.unwrapped, "action_names", None)
+    agent, agent_node = construct(config.agent, "agent", **runtime)
+    completed = OmegaConf.to_container(config, resolve=True) | {"agent": agent_node, "env": env_node}
+    return Parts(agent, envs, evaluation_envs, settings, OmegaConf.create(completed))
 
 
 def play(agent: Any, envs: VectorEnv, episodes: int, seed: int, memory: bool = True, greedy: bool = True) -> Evaluation:

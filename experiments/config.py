@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 SPECIAL = ("_target_", "_partial_")
+PLAIN = (int, float, str, bool, type(None))
 
 
 class ConfigError(ValueError):
@@ -29,19 +30,24 @@ def nearest(key: str, allowed: Iterable[str]) -> str:
     return f"; there are {', '.join(allowed)}" if allowed else ""
 
 
-def construct(node: DictConfig, where: str, **runtime: Any) -> Any:
+def construct(node: DictConfig, where: str, **runtime: Any) -> tuple[Any, dict[str, Any]]:
     """Calls ``_target_`` with the keys of ``node`` and what is only known at run time; ``where`` names it in messages.
+
+    Returns:
+        What it made, and ``node`` with all defaults filled in.
 
     Raises:
         ConfigError: a key that the target does not take, or a value of another type than its annotation.
     """
     plain = OmegaConf.to_container(node, resolve=True)
     checked = check_node(plain, where, given=runtime)
-    return instantiate(checked, **runtime)
+    return instantiate(checked, **runtime), checked
 
 
 def check_node(node: dict[str, Any], where: str, given: Iterable[str] = ()) -> dict[str, Any]:
-    """``node`` with every value in the type that the signature of its target asks for; inner nodes likewise."""
+    """``node`` with every value in the type that the signature of its target asks for, and with the defaults of what it
+    leaves out; inner nodes likewise.
+    """
     if "_target_" not in node:
         raise ConfigError(f"{where} has no _target_")
     module, _, name = str(node["_target_"]).rpartition(".")
@@ -67,7 +73,8 @@ def check_node(node: dict[str, Any], where: str, given: Iterable[str] = ()) -> d
         else:
             annotation = parameters[key].annotation if key in parameters else inspect.Parameter.empty
             result[key] = converted(value, annotation, f"{where}.{key}")
-    return result
+    defaults = {name: p.default for name, p in parameters.items() if name not in node and name not in given}
+    return result | {name: value for name, value in defaults.items() if isinstance(value, PLAIN)}
 
 
 def converted(value: Any, annotation: Any, name: str) -> Any:

@@ -28,8 +28,9 @@ def run(config: DictConfig) -> float:
     positive(episodes=episodes)
     stored = load_run_config(config.run)
     OmegaConf.update(stored, "device", config.device)
-    agent, training_envs, envs, _ = build(stored)
-    training_envs.close()
+    parts = build(stored)
+    agent, envs = parts.agent, parts.evaluation_envs
+    parts.envs.close()
     agent.load(checkpoint_path(config.run))
     torch.set_num_threads(stored.threads)
     print(f"{agent.model_name} after {agent.env_steps} steps, {config.run}\n")

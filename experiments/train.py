@@ -31,7 +31,8 @@ def run(config: DictConfig) -> float:
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     resuming = config.resume is not None
     config = resumed(config, HydraConfig.get().overrides.task) if resuming else config
-    agent, envs, evaluation_envs, settings = build(config)
+    parts = build(config)
+    agent, evaluation_envs, settings, config = parts.agent, parts.evaluation_envs, parts.settings, parts.config
     torch.set_num_threads(settings["threads"])
 
     def evaluation() -> dict[str, float]:
@@ -45,7 +46,7 @@ def run(config: DictConfig) -> float:
 
     trainer = Trainer(
         agent,
-        envs,
+        parts.envs,
         run_dir,
         settings["total_steps"],
         seed=settings["seed"],

@@ -101,10 +101,10 @@ def importable(monkeypatch):
     monkeypatch.setitem(sys.modules, __name__, module)
 
 
-def test_check_node_converts_all_the_way_down():
+def test_check_node_converts_all_the_way_down_and_fills_in_defaults():
     given = core(_partial_=True, width=1e2, scale=2)
     checked = check_node(node(rate=1, core=given), "agent", given=("size",))
-    assert checked == node(rate=1.0, core={**given, "width": 100, "scale": 2.0})
+    assert checked == node(rate=1.0, core={**given, "width": 100, "scale": 2.0}, kind="a", where=None)
     assert type(checked["core"]["width"]) is int and type(checked["rate"]) is type(checked["core"]["scale"]) is float
     assert type(given["width"]) is float  # what came in is left alone
 
