@@ -90,7 +90,7 @@ class RolloutBuffer:
         if t % self.stride == 0:
             for name, leaf in state.items():
                 self.state[name][t // self.stride] = leaf
-        self.starts[t] = torch.from_numpy(starts)
+        self.starts.numpy()[t] = starts  # these lie on the CPU, where numpy writes a row faster than torch
         self.params[t], self.values[t], self.actions[t] = params, values, actions
 
     def finish_step(
@@ -98,10 +98,10 @@ class RolloutBuffer:
     ) -> None:
         """The outcome of step ``size``, each ``[B]``; the step now counts, but not where it is to be ``ignored``."""
         t = self.size
-        self.rewards[t] = torch.from_numpy(rewards)
-        self.terminated[t] = torch.from_numpy(terminated)
-        self.truncated[t] = torch.from_numpy(truncated)
-        self.ignored[t] = torch.as_tensor(ignored)
+        self.rewards.numpy()[t] = rewards
+        self.terminated.numpy()[t] = terminated
+        self.truncated.numpy()[t] = truncated
+        self.ignored.numpy()[t] = ignored
         self.size = t + 1
 
     def clear(self) -> None:

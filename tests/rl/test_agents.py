@@ -156,11 +156,12 @@ def test_actions_lie_in_the_space_of_the_environment_in_both_forms(make_agent, a
     envs = SpaceProbe(3, "box", action)
     space = envs.single_action_space
     batched, single = make_agent(envs, num_envs=3), make_agent(envs)
-    batched.training = single.training = False
     for trial in range(20):
         obs = np.random.default_rng(trial).uniform(-1, 1, (3, 2)).astype(np.float32)
         assert envs.action_space.contains(batched.take_action(obs))
+        batched.add_memory_ppo(np.zeros(3), np.zeros(3, dtype=bool))
         alone = single.take_action(obs[0])
+        single.add_memory_ppo(0.0, False)
         if action == "multi_discrete":
             assert type(alone) is int
             assert alone in range(6)

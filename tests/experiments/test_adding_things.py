@@ -1,0 +1,118 @@
+"""One worked example for each row of the table in CONTRIBUTING.md: a Python file and a YAML, and nothing else."""
+
+import json
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+PYTHON = '''
+import torch
+from gymnasium import spaces
+import numpy as np
+from envs.batched_env import BatchedEnv
+from rl.agents import RecurrentPPO
+
+
+class Decay(torch.nn.Module):
+    """A core: a leaky sum of its inputs."""
+
+    def __init__(self, input_size, hidden_size=8, leak=0.5):
+        super().__init__()
+        self.layer = torch.nn.Linear(input_size, hidden_size)
+        self.output_size, self.leak = hidden_size, leak
+
+    def initial_state(self, batch_size, device=None):
+        return {"sum": torch.zeros(batch_size, self.output_size, device=device)}
+
+    def step(self, x, state, starts):
+        kept = state["sum"].masked_fill(starts.unsqueeze(-1), 0.0)
+        new = self.leak * kept + torch.tanh(self.layer(x))
+        return new, {"sum": new}
+
+    def unroll(self, x, state, starts):
+        outputs = []
+        for row, opens in zip(x.unbind(0), starts.unbind(0), strict=True):
+            y, state = self.step(row, state, opens)
+            outputs.append(y)
+        return torch.stack(outputs), state
+
+
+class Patient(RecurrentPPO):
+    """An agent: one with a longer view, and one more metric."""
+
+    def train_step(self, next_observation=None):
+        loss = super().train_step(next_observation)
+        self.last_metrics["patience"] = self.ppo.gamma
+        return loss
+
+
+class Coin(BatchedEnv):
+    """An environment: name the side of the coin that is shown."""
+
+    optimal_return, memoryless_return = 1.0, 1.0
+    state_names = ("side",)
+
+    def __init__(self, num_envs, sides=2):
+        super().__init__(num_envs, spaces.Box(0.0, 1.0, (sides,), np.float32), spaces.Discrete(sides))
+        self.side, self.sides = np.zeros(num_envs, dtype=np.int64), sides
+
+    def _start(self, rows):
+        self.side[rows] = self.np_random.integers(self.sides, size=len(rows))
+
+    def _advance(self, actions):
+        return (actions == self.side).astype(np.float64), np.ones(self.num_envs, dtype=bool)
+
+    def _observe(self):
+        return np.eye(self.sides, dtype=np.float32)[self.side]
+'''
+YAML = {
+    "agent/core/decay.yaml": "_target_: mine.Decay\n_partial_: true\n",
+    "agent/patient.yaml": "defaults:\n  - core: gru\n\n_target_: mine.Patient\ngamma: 0.999\n",
+    "env/coin.yaml": "_target_: mine.Coin\nsides: 3\n",
+    "experiment/patient_coin.yaml": (
+        "# @package _global_\ndefaults:\n  - override /agent: patient\n  - override /agent/core: decay\n"
+        "  - override /env: coin\n\nagent:\n  core:\n    leak: 0.25\n"
+    ),
+}
+
+
+@pytest.fixture
+def mine(command, cwd, monkeypatch):
+    """A user's folder with one module and a ``conf``, and the command that trains with it."""
+    (cwd / "mine.py").write_text(PYTHON)
+    for name, text in YAML.items():
+        path = cwd / "my_conf" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.syspath_prepend(str(cwd))
+    return lambda *arguments: command("train", f"--config-dir={cwd / 'my_conf'}", "run_dir=run", *arguments)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        ("agent/core=decay", "agent.core.leak=0.9"),
+        ("agent=patient", "agent.gae_lambda=0.5"),
+        ("env=coin", "env.sides=4"),
+        ("experiment=patient_coin",),
+    ],
+    ids=["core", "agent", "environment", "experiment"],
+)
+def test_a_file_and_a_yaml_are_enough(mine, cwd, tiny, choice):
+    ended = mine(*tiny, *choice)
+    assert (ended.code, ended.err) == (0, "")
+    result = json.loads((cwd / "run" / "result.json").read_text())
+    assert result["env_steps"] == 8
+
+
+def test_a_metric_of_an_agent_is_logged_at_once(mine, cwd, tiny):
+    assert mine(*tiny, "agent=patient").code == 0
+    events = EventAccumulator(str(cwd / "run"), size_guidance={"scalars": 0})
+    events.Reload()
+    assert events.Scalars("losses/patience")[0].value == pytest.approx(0.999)
+
+
+def test_keys_of_additions_are_checked_too(mine, tiny):
+    ended = mine(*tiny, "agent/core=decay", "agent.core.leek=0.9")
+    assert ended.code == 1
+    assert ended.err == "train: there is no key 'agent.core.leek'; did you mean leak?\n"
