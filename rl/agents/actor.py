@@ -95,7 +95,10 @@ class Actor:
             arrays = leaf_arrays(self.observation_space, observation)
         for name, space in self.leaves.items():
             shape = (self.num_envs, *space.shape)
-            array = np.ascontiguousarray(arrays[name], dtype=np.float32 if space.dtype == np.float64 else space.dtype)
+            given = np.asarray(arrays[name])
+            if given.dtype.kind == "f" and space.dtype.kind in "iu" and np.mod(given, 1).any():
+                raise ValueError(f"observation {name!r} holds fractions, but its space is {space.dtype}")
+            array = np.ascontiguousarray(given, dtype=np.float32 if space.dtype == np.float64 else space.dtype)
             if array.shape != shape:
                 if array.size != math.prod(shape):
                     raise ValueError(f"observation {name!r} has shape {array.shape}, but {shape} is expected")

@@ -51,7 +51,7 @@ def rows_of(name: str, value: Any, num_envs: int, dtype: type) -> np.ndarray:
     array = np.asarray(value, dtype=dtype)
     if array.shape == (num_envs,):
         return array
-    if array.size not in (1, num_envs):
+    if array.ndim and array.size != num_envs:
         raise ValueError(f"{name} has shape {array.shape}, but ({num_envs},) is expected")
     return np.broadcast_to(array.reshape(-1), (num_envs,)).copy()
 

@@ -224,7 +224,8 @@ class RecurrentPPO:
             FloatingPointError: values or gradients are not finite; the weights are as they were.
         """
         buffer = self.buffer
-        if buffer is None or buffer.size < self.num_steps or buffer.has_empty_row():
+        ready = self.training and buffer is not None and buffer.size >= self.num_steps
+        if not ready or buffer.has_empty_row():
             return np.array(0.0)
         if self._pending is not None:
             raise RuntimeError("train_step was called while an action waits for its outcome: call add_memory_ppo first")

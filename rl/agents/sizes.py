@@ -28,8 +28,8 @@ def options_from_sizes(
         input_size: the number of inputs, or a shape; the keyword ``input_size`` among the options goes first.
         action_space: the number of actions.
         core: the memory, which gets ``hidden_size``.
-        options: translated here are, and all others are passed on: ``obs_type`` (``auto``, ``image``, ``flattened``);
-            ``obs_dim`` (C, H, W) of the image that the first numbers of a flat observation hold, the others being
+        options: translated here are, and all others are passed on: ``obs_type`` (``auto``, ``image``, ``flattened``;
+            ``use_cnn=False`` means the last); ``obs_dim`` (C, H, W) of the image that the first numbers of a flat observation hold, the others being
             kept as scalars; ``hidden_size`` (256); ``lr``, ``clip_param``, ``K_epochs``; ``rollout_length`` (100) and
             ``batch_size`` (64), which give the number of minibatches; ``entropy_start``, ``entropy_end`` and
             ``entropy_decay_steps``, counted in updates; ``use_factored_actions`` with ``action_dims`` (``"5,3"`` or a
@@ -39,14 +39,20 @@ def options_from_sizes(
         ValueError: sizes that are no positive ints or do not fit each other.
     """
     options = {"image_layout": "channels_first"} | options
+    obs_type = options.pop("obs_type", "auto")
+    if options.pop("use_cnn", None) is False:
+        obs_type = "flattened"
     observation_space = _observation_space(
-        options.pop("input_size", input_size), options.pop("obs_dim", None), options.pop("obs_type", "auto")
+        options.pop("input_size", input_size), options.pop("obs_dim", None), obs_type
     )
     dims = options.pop("action_dims", None)
     if options.pop("use_factored_actions", False):
-        dims = [int(n) for n in (dims.split(",") if isinstance(dims, str) else dims or ())]
-        if not dims or min(dims) < 1:
-            raise ValueError(f"action_dims={dims}: factored actions need the size of each factor, such as '5,3'")
+        sizes = [str(n).strip() for n in (dims.split(",") if isinstance(dims, str) else dims or ())]
+        if not sizes or not all(size.isdecimal() and int(size) for size in sizes):
+            raise ValueError(
+                f"action_dims=[{', '.join(sizes)}]: factored actions need the size of each factor, such as '5,3'"
+            )
+        dims = [int(size) for size in sizes]
         if action_space != prod(dims):
             raise ValueError(f"action_dims={dims} make {prod(dims)} codes, but action_space={action_space}")
         action_space = spaces.MultiDiscrete(dims)

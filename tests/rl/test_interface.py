@@ -775,3 +775,30 @@ def test_a_refused_next_observation_may_be_given_again(make_model):
     with pytest.raises(ValueError, match="is expected"):
         model.train_step(np.zeros(FEATURES + 1))
     assert model.rollout_size == TURNS
+
+
+def test_nothing_is_trained_while_playing_without_learning(make_model):
+    model, world = make_model(num_steps=4), World()
+    for _ in range(4):
+        model.add_memory_ppo(world.act(model.take_action(world.look())), False)
+    weights = {name: leaf.clone() for name, leaf in model.network.state_dict().items()}
+    model.training = False
+    assert model.train_step() == 0.0
+    assert all(torch.equal(leaf, weights[name]) for name, leaf in model.network.state_dict().items())
+    model.training = True
+    assert model.train_step() != 0.0
+
+
+def test_fractions_for_a_space_of_whole_numbers_are_refused():
+    """A picture of 0 ... 1 given to a uint8 space would be stored as black."""
+    agent = RecurrentPPO(spaces.Box(0, 255, (3, 8, 8), np.uint8), spaces.Discrete(2), core=cores.gru)
+    with pytest.raises(ValueError, match="holds fractions, but its space is uint8"):
+        agent.take_action(np.full((3, 8, 8), 0.7))
+    agent.take_action(np.full((3, 8, 8), 7.0))
+
+
+def test_one_reward_in_an_array_is_not_spread_over_all_environments():
+    agent = RecurrentPPO(spaces.Box(-1, 1, (2,)), spaces.Discrete(2), num_envs=32, num_steps=32)
+    agent.take_action(np.zeros((32, 2)))
+    with pytest.raises(ValueError, match=r"reward has shape \(1,\), but \(32,\) is expected"):
+        agent.add_memory_ppo(np.ones(1), False)

@@ -405,3 +405,14 @@ def test_factors_must_make_the_number_of_codes():
     """15 pairs have codes up to 14, of which a client that knows 7 actions can execute half."""
     with pytest.raises(ValueError, match="action_dims"):
         RecurrentPPOLSTM(10, 7, use_factored_actions=True, action_dims="5,3", hidden_size=8)
+
+
+def test_an_agent_without_a_cnn_flattens():
+    agent = RecurrentPPOLSTM((3, 5, 5), 7, use_cnn=False, hidden_size=8)
+    assert agent.observation_space.shape == (75,)
+
+
+@pytest.mark.parametrize("dims", ["5,x", "5,0", "", [5, -3]])
+def test_factors_that_are_no_sizes_are_refused_in_a_sentence(dims):
+    with pytest.raises(ValueError, match=r"action_dims=.*the size of each factor"):
+        RecurrentPPOLSTM(10, 15, use_factored_actions=True, action_dims=dims, hidden_size=8)
