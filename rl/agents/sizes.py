@@ -29,11 +29,11 @@ def options_from_sizes(
         action_space: the number of actions.
         core: the memory, which gets ``hidden_size``.
         options: translated here are, and all others are passed on: ``obs_type`` (``auto``, ``image``, ``flattened``;
-            ``use_cnn=False`` means the last); ``obs_dim`` (C, H, W) of the image that the first numbers of a flat observation hold, the others being
-            kept as scalars; ``hidden_size`` (256); ``lr``, ``clip_param``, ``K_epochs``; ``rollout_length`` (100) and
-            ``batch_size`` (64), which give the number of minibatches; ``entropy_start``, ``entropy_end`` and
-            ``entropy_decay_steps``, counted in updates; ``use_factored_actions`` with ``action_dims`` (``"5,3"`` or a
-            sequence).
+            ``use_cnn=False`` means the last); ``obs_dim`` (C, H, W) of the image that the first numbers of a flat
+            observation hold, the others being kept as scalars; ``hidden_size`` (256); ``lr``, ``clip_param``,
+            ``K_epochs``; ``rollout_length`` (100) and ``batch_size`` (64), which give the number of minibatches;
+            ``entropy_start``, ``entropy_end`` and ``entropy_decay_steps``, counted in updates;
+            ``use_factored_actions`` with ``action_dims`` (``"5,3"`` or a sequence).
 
     Raises:
         ValueError: sizes that are no positive ints or do not fit each other.
