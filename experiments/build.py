@@ -1,6 +1,5 @@
 """From a checked configuration to environments and agent: what training and evaluation share."""
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,9 +131,6 @@ def resumed(config: DictConfig, overrides: list[str]) -> DictConfig:
             continue
         if "/" in key or key in ("agent", "env", "experiment"):
             raise ConfigError(f"{override}: a resumed run keeps its agent and environment")
-        if "." not in key and key not in stored:
-            close = difflib.get_close_matches(key, list(stored), n=1)
-            raise ConfigError(f"there is no key {key!r}" + (f"; did you mean {close[0]}?" if close else ""))
         OmegaConf.update(stored, key, OmegaConf.create(f"value: {value}").value, force_add=True)
     stored.resume = config.resume
     return stored
