@@ -83,7 +83,10 @@ def summary(config: DictConfig, settings: dict[str, Any], trainer: Trainer, eval
     final_seed = settings["seed"] + 1000
     played = play(agent, evaluation_envs, episodes, final_seed)
     zeroed = play(agent, evaluation_envs, episodes, final_seed, memory=False)
-    hit = next((point for point in trainer.evaluations if point["solved"]), {})
+    threshold = settings["threshold"]
+    end = {"env_steps": agent.env_steps, "seconds": trainer.seconds}
+    end["solved"] = threshold is not None and played.mean >= threshold
+    hit = next((point for point in [*trainer.evaluations, end] if point["solved"]), {})
     return {
         "agent": agent.model_name,
         "core": config.agent.core._target_.rpartition(".")[2],
@@ -101,7 +104,7 @@ def summary(config: DictConfig, settings: dict[str, Any], trainer: Trainer, eval
         "memory_zeroed_return_mean": zeroed.mean,
         "optimal_return": getattr(task, "optimal_return", None),
         "memoryless_return": getattr(task, "memoryless_return", None),
-        "threshold": settings["threshold"],
+        "threshold": threshold,
         "steps_to_threshold": hit.get("env_steps"),
         "seconds_to_threshold": hit.get("seconds"),
         "total_steps": settings["total_steps"],
