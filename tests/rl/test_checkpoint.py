@@ -3,6 +3,7 @@ import os
 import pickle
 import random
 import resource
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -27,16 +28,15 @@ def content():
     return {"agent": {"weights": torch.arange(300.0), "bits": torch.tensor([True, False]), "name": "x", "n": 3}}
 
 
-@pytest.fixture
-def file_size_limit():
-    """Files may grow to 4096 bytes; more fails with an OSError, as on a full disk."""
+@contextmanager
+def full_disk():
+    """Files may grow to 4096 bytes; more fails with an OSError. Only inside: the log of the tests may be a file too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_what_was_saved_is_loaded(tmp_path, content):
@@ -115,23 +115,21 @@ def test_a_failed_rename_leaves_the_older_file(tmp_path, content, monkeypatch):
 
 
 @pytest.mark.parametrize("size", [5_000, 100_000])  # the file object keeps the first one back until it is flushed
-def test_a_full_disk_leaves_the_older_file_and_nothing_else(tmp_path, content, size, file_size_limit):
+def test_a_full_disk_leaves_the_older_file_and_nothing_else(tmp_path, content, size):
     path = tmp_path / "a.pt"
     save_checkpoint(content, path)
     before = path.read_bytes()
-    file_size_limit()
-    with pytest.raises(OSError), atomic_write(path) as file:
+    with full_disk(), pytest.raises(OSError), atomic_write(path) as file:
         file.write(b"x" * size)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["a.pt"]
 
 
-def test_saving_on_a_full_disk_is_an_os_error(tmp_path, content, file_size_limit):
+def test_saving_on_a_full_disk_is_an_os_error(tmp_path, content):
     path = tmp_path / "a.pt"
     save_checkpoint(content, path)
     before = path.read_bytes()
-    file_size_limit()
-    with pytest.raises(OSError):
+    with full_disk(), pytest.raises(OSError):
         save_checkpoint({"agent": torch.zeros(100_000)}, path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["a.pt"]
