@@ -1,1 +1,1 @@
-"""Recurrent PPO in plain Python and torch: agents, cores, networks, buffer, update, trainer. Begin with ``rl.types``."""
+"""Recurrent PPO in plain Python and torch: agents, cores, networks, buffer, update, trainer. See ``rl.types`` first."""
