@@ -13,12 +13,14 @@ from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments.build import load_run_config
-from experiments.config import ConfigError, listed, writable
+from experiments.config import ConfigError, check_node, listed, writable
 from experiments.launch import launch
 
 
 def run(config: DictConfig) -> None:
     """Draws one panel for each environment and one line for each agent and core: the mean over seeds, 95 % band."""
+    if not config.runs:
+        raise ConfigError("runs is empty: give the folders of training runs, runs=[RUN_DIR,RUN_DIR]")
     output = writable(config.output, "output")
     folders = [folder for path in listed(config.runs, "runs") for folder in run_folders(str(path))]
     panels: dict[str, dict[str, list]] = defaultdict(lambda: defaultdict(list))
@@ -44,7 +46,8 @@ def run_folders(path: str) -> list[Path]:
 def labels(folder: Path) -> tuple[str, str]:
     """Names of the environment (with its parameters) and of the agent (with its core) of a run."""
     config = load_run_config(str(folder))
-    parameters = ", ".join(f"{key}={value}" for key, value in config.env.items() if key != "_target_")
+    usual = check_node({"_target_": config.env._target_}, "env", given=("num_envs",))  # defaults say nothing in a title
+    parameters = ", ".join(f"{key}={value}" for key, value in config.env.items() if usual.get(key, ...) != value)
     environment = config.env._target_.rpartition(".")[2] + (f" ({parameters})" if parameters else "")
     return environment, f"{config.agent._target_.rpartition('.')[2]}, {config.agent.core._target_.rpartition('.')[2]}"
 

@@ -77,7 +77,7 @@ def test_run_folder(finished):
     assert names - events_files == {"config.yaml", "train.log", "result.json", "checkpoints/last.pt"}
 
     config = OmegaConf.load(finished / "config.yaml")
-    assert config.env == {"_target_": "envs.t_maze.TMaze", "length": 2}
+    assert config.env == {"_target_": "envs.t_maze.TMaze", "length": 2, "passive": True}  # defaults too
     assert (config.seed, config.total_steps, config.agent.bptt) == (1, 320, 4)
 
     lines = (finished / "train.log").read_text().splitlines()
@@ -110,7 +110,7 @@ def test_curves(finished):
     reader = events(finished)
     tags = [tag for tag in reader.Tags()["scalars"] if not tag.startswith("hparam/")]
     assert all(any(fnmatch(tag, known) for known in GLOSSARY) for tag in tags), tags
-    assert set(GLOSSARY) - set(tags) == {"losses/entropy_*"}  # one action branch only
+    assert set(GLOSSARY) - set(tags) == {"losses/entropy_*", "hparam/*"}  # one action branch only
     for tag in ("losses/policy_loss", "charts/SPS", "diagnostics/ratio_error"):
         assert [point.step for point in reader.Scalars(tag)] == list(range(ROLLOUT, 321, ROLLOUT))
     assert [point.step for point in reader.Scalars("eval/episodic_return")] == [160, 320]
