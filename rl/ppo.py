@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from rl import losses
 from rl.advantages import bootstrap_values, gae
 from rl.checks import one_of, positive, within
+from rl.flat_adam import set_clipped_gradient
 from rl.networks import ActorCritic
 from rl.normalisation import ReturnScale
 from rl.rollout_buffer import RolloutBuffer, Targets, WarmUp
@@ -147,7 +148,7 @@ class PPO:
         metrics = {"explained_variance": losses.explained_variance(values, returns).item()}
         if self.normalise_advantages:
             advantages = (advantages - advantages.mean()) / (advantages.std(unbiased=False) + 1e-8)
-        old_log_probs = head.log_probs(buffer.params[steps], buffer.actions[steps])
+        old_log_probs, _ = head.evaluate(buffer.params[steps], buffer.actions[steps])
         return Targets(old_log_probs, values, advantages, returns), metrics
 
     def update(
@@ -177,48 +178,52 @@ class PPO:
         left = max(0.0, 1.0 - progress)
         for group in optimizer.param_groups:
             group["lr"] = self.learning_rate * (left if self.anneal_learning_rate else 1.0)
-        clip = self.clip * (left if self.anneal_clip else 1.0)
-        rows, finite = [], None
-        skip = torch.zeros((), device=targets.returns.device)  # 1 once the KL limit or a bad gradient ends the update
+        clip, entropy_weight = self.clip * (left if self.anneal_clip else 1.0), self._entropy_weight(left)
+        parameters = list(network.parameters())
+        rows, ratios = [], []
+        finite = torch.ones((), dtype=torch.bool, device=targets.returns.device)
+        going_on = finite  # False once the KL limit or a bad gradient ends the update
         for epoch in range(self.epochs):
             if epoch and self.refresh_states:
                 with torch.no_grad():
                     buffer.refresh(network.unroll, self.bptt)
             for minibatch, warm_up in buffer.sequences(targets, self.num_minibatches, self.bptt, shuffle, self.burn_in):
-                loss, ratio, row = self._loss(network, minibatch, warm_up, clip, self._entropy_weight(left))
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                norm = nn.utils.clip_grad_norm_(network.parameters(), self.max_grad_norm)
-                finite = torch.isfinite(norm) if finite is None else finite & torch.isfinite(norm)
-                skip = torch.maximum(skip, self._stops(ratio, norm))
-                optimizer.found_inf = skip  # the fused kernel then leaves the weights alone, without asking the host
+                outputs, slopes, ratio, row = self._losses(network, minibatch, warm_up, clip, entropy_weight)
+                gradients = torch.autograd.grad(outputs, parameters, slopes, materialize_grads=True)
+                norm = set_clipped_gradient(optimizer, gradients, self.max_grad_norm)
+                finite = finite & torch.isfinite(norm)
+                going_on = going_on & finite
+                if self.target_kl is not None:
+                    going_on = going_on & (losses.approximate_kl(ratio) <= 1.5 * self.target_kl)
+                optimizer.found_inf = (~going_on).float()  # the kernel then leaves the weights, without asking the host
                 optimizer.step()
-                rows.append(torch.stack([*row, norm]).detach())
-                if len(rows) == 1:
-                    ratio_error = (ratio.detach() - 1.0).abs().max()
-            if self.target_kl is not None and bool(skip):
+                rows.append([*row, norm])
+                ratios.append(ratio)
+            if self.target_kl is not None and not bool(going_on):
                 break
-        return self._read(network, torch.stack(rows), finite, ratio_error)
+        return self._read(network, rows, ratios, finite, clip, entropy_weight)
 
     def _entropy_weight(self, left: float) -> float:
         final = self.entropy_coef if self.entropy_coef_final is None else self.entropy_coef_final
         return final + (self.entropy_coef - final) * left
 
-    def _loss(
+    def _losses(
         self, network: ActorCritic, mb: Sequences, warm_up: WarmUp | None, clip: float, entropy_weight: float
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The loss of one minibatch, its probability ratio ``[L, N, heads]``, and what :meth:`_read` reports."""
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor, list[Tensor]]:
+        """One minibatch: what the loss is made from, the derivatives of the loss by that, ratio and terms to report.
+
+        The loss is policy_loss + value_coef * value_loss - entropy_weight * entropy.
+        """
         state = mb.state if warm_up is None else self._warmed(network, mb.state, warm_up)
         params, values, _ = network.unroll(mb.obs, state, mb.starts)  # [L, N, P], [L, N]
-        log_probs = network.head.log_probs(params, mb.actions)  # [L, N, branches]
-        ratio = losses.probability_ratio(log_probs, mb.old_log_probs, self.ratio == "per_head")
-        entropies = network.head.entropies(params).mean((0, 1))  # [branches]
-        policy_loss = losses.policy_loss(ratio, mb.advantages, clip)
-        value_loss = losses.value_loss(values, mb.old_values, mb.returns, self.value_clip)
-        loss = policy_loss + self.value_coef * value_loss - entropy_weight * entropies.sum()
-        clipped = ((ratio.detach() - 1.0).abs() > clip).float().mean()
-        row = [loss, policy_loss, value_loss, losses.approximate_kl(ratio.detach()), clipped, *entropies]
-        return loss, ratio, row
+        log_probs, entropies = network.head.evaluate(params, mb.actions)  # each [L, N, branches]
+        with torch.no_grad():
+            ratio = losses.probability_ratio(log_probs, mb.old_log_probs, self.ratio == "per_head")  # [L, N, heads]
+            policy_loss, by_log_probs = losses.policy_loss(ratio, mb.advantages, clip)
+            value_loss, by_values = losses.value_loss(values, mb.old_values, mb.returns, self.value_clip)
+            by_entropies = torch.full_like(entropies, -entropy_weight / values.numel())
+            slopes = by_log_probs.expand_as(log_probs), self.value_coef * by_values, by_entropies
+        return (log_probs, values, entropies), slopes, ratio, [policy_loss, value_loss, entropies.detach()]
 
     def _warmed(self, network: ActorCritic, stored: State, warm_up: WarmUp) -> State:
         with torch.no_grad():
@@ -226,26 +231,39 @@ class PPO:
         keep = {name: warm_up.available.view(-1, *[1] * (leaf.dim() - 1)) for name, leaf in stored.items()}
         return {name: torch.where(keep[name], warmed[name], leaf) for name, leaf in stored.items()}
 
-    def _stops(self, ratio: Tensor, norm: Tensor) -> Tensor:
-        """1.0 if this minibatch must not change the weights, nor any after it; else 0.0."""
-        stop = ~torch.isfinite(norm)
-        if self.target_kl is not None:
-            stop = stop | (losses.approximate_kl(ratio.detach()) > 1.5 * self.target_kl)
-        return stop.float()
-
-    def _read(self, network: ActorCritic, rows: Tensor, finite: Tensor, ratio_error: Tensor) -> dict[str, float]:
-        """The one transfer to the host."""
+    def _read(
+        self,
+        network: ActorCritic,
+        rows: list[list[Tensor]],
+        ratios: list[Tensor],
+        finite: Tensor,
+        clip: float,
+        entropy_weight: float,
+    ) -> dict[str, float]:
+        """The one transfer to the host: means over the minibatches."""
         branches = network.head.branches
-        names = ["loss", "policy_loss", "value_loss", "approx_kl", "clipfrac"]
-        names += [f"entropy_{branch}" for branch in branches] + ["grad_norm"]
-        numbers = torch.cat([rows.mean(0), ratio_error.view(1), finite.float().view(1)]).tolist()
-        metrics = dict(zip([*names, "ratio_error", "finite"], numbers, strict=True))
+        policy_losses, value_losses, entropies, norms = zip(*rows, strict=True)
+        entropy = torch.cat([part.flatten(0, 1) for part in entropies]).mean(0)  # [branches]
+        ratio = torch.cat([part.flatten(0, 1) for part in ratios])  # [transitions, heads]
+        numbers = {
+            "policy_loss": torch.stack(policy_losses).mean(),
+            "value_loss": torch.stack(value_losses).mean(),
+            **{f"entropy_{branch}": value for branch, value in zip(branches, entropy, strict=True)},
+            "entropy": entropy.sum(),
+            "approx_kl": losses.approximate_kl(ratio),
+            "clipfrac": ((ratio - 1.0).abs() > clip).float().mean(),
+            "grad_norm": torch.stack(norms).mean(),
+            "ratio_error": (ratios[0] - 1.0).abs().max(),
+            "finite": finite.float(),
+        }
+        metrics = dict(zip(numbers, torch.stack(list(numbers.values())).tolist(), strict=True))
         if not metrics.pop("finite"):
             raise FloatingPointError(
                 "a gradient was not finite; from there on the weights were left as they were: "
                 "look for extreme rewards or observations, or lower learning_rate"
             )
-        metrics["entropy"] = sum(metrics[f"entropy_{branch}"] for branch in branches)
+        loss = metrics["policy_loss"] + self.value_coef * metrics["value_loss"] - entropy_weight * metrics["entropy"]
+        metrics["loss"] = loss
         if len(branches) == 1:
             del metrics[f"entropy_{branches[0]}"]
         return metrics

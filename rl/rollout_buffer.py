@@ -189,25 +189,47 @@ class RolloutBuffer:
             begins = torch.tensor([begin for begin, chunk_length in chunks if chunk_length == length])
             order = torch.randperm(len(begins) * self.num_envs, generator=generator)
             pieces = min(len(order), max(1, round(num_minibatches * len(order) / total)))
-            for pairs in order.tensor_split(pieces):
-                first, env = begins[pairs // self.num_envs], pairs % self.num_envs  # each [N]
-                rows = (first + torch.arange(length).unsqueeze(1)) * self.num_envs + env  # [L, N]
-                minibatch = self._gather(rows, self._state_at(first, env), targets)
-                yield minibatch, self._warm_up(first, env, burn_in) if burn_in else None
+            yield from self._cut(
+                begins[order // self.num_envs], order % self.num_envs, length, pieces, targets, burn_in
+            )
 
-    def _gather(self, rows: Tensor, state: State, targets: Targets) -> Sequences:
-        """The steps ``rows [L, N]``, each ``t * B + b``."""
-        on_device = rows.to(self.values.device, non_blocking=True)
-        return Sequences(
-            obs={name: _pick(leaf, on_device) for name, leaf in self.obs.items()},
-            state=state,
-            starts=_pick(self.starts, rows),
-            actions=_pick(self.actions, on_device),
-            old_log_probs=_pick(targets.old_log_probs, on_device),
-            old_values=_pick(targets.old_values, on_device),
-            advantages=_pick(targets.advantages, on_device),
-            returns=_pick(targets.returns, on_device),
+    def _cut(
+        self, first: Tensor, env: Tensor, length: int, pieces: int, targets: Targets, burn_in: int
+    ) -> Iterator[tuple[Sequences, WarmUp | None]]:
+        """The sequences of ``length`` steps that begin at ``first [n]`` in ``env [n]``, in ``pieces`` minibatches.
+
+        Observations, which may be large, are gathered for each minibatch; everything else once, for all of them.
+        """
+        rows = (first + torch.arange(length).unsqueeze(1)) * self.num_envs + env  # [L, n], each t * B + b
+        rows = [part.flatten() for part in rows.tensor_split(pieces, dim=1)]
+        sizes, every = [len(part) for part in rows], torch.cat(rows)
+        on_device = every.to(self.values.device, non_blocking=True)
+        numbers = torch.stack([targets.old_values, targets.advantages, targets.returns], dim=-1)
+        numbers = torch.cat([targets.old_log_probs, numbers], dim=-1)  # [T, B, branches + 3]
+        columns = zip(
+            on_device.split(sizes),
+            _pick(self.starts, every).split(sizes),
+            _pick(self.actions, on_device).split(sizes),
+            _pick(numbers, on_device).split(sizes),
+            first.tensor_split(pieces),
+            env.tensor_split(pieces),
+            _split(self._state_at(first, env), pieces),
+            strict=True,
         )
+        for steps, starts, actions, rest, begins, envs, state in columns:
+            shape = length, len(envs)
+            *old_log_probs, old_values, advantages, returns = rest.view(*shape, -1).unbind(-1)
+            minibatch = Sequences(
+                obs={name: _pick(leaf, steps).unflatten(0, shape) for name, leaf in self.obs.items()},
+                state=state,
+                starts=starts.view(shape),
+                actions=actions.unflatten(0, shape),
+                old_log_probs=torch.stack(old_log_probs, dim=-1),
+                old_values=old_values,
+                advantages=advantages,
+                returns=returns,
+            )
+            yield minibatch, self._warm_up(begins, envs, burn_in) if burn_in else None
 
     def _state_at(self, first: Tensor, env: Tensor) -> State:
         """State leaves ``[N, ...]`` before the steps ``first [N]`` of ``env [N]``."""
@@ -219,9 +241,9 @@ class RolloutBuffer:
         steps = (begin + torch.arange(burn_in).unsqueeze(1)).clamp_max(self.size - 1)
         rows = steps * self.num_envs + env
         on_device = rows.to(self.values.device, non_blocking=True)
-        obs = {name: _pick(leaf, on_device) for name, leaf in self.obs.items()}
+        obs = {name: _pick(leaf, on_device.flatten()).unflatten(0, rows.shape) for name, leaf in self.obs.items()}
         available = (first >= burn_in).to(self.values.device, non_blocking=True)
-        return WarmUp(obs, self._state_at(begin, env), _pick(self.starts, rows), available)
+        return WarmUp(obs, self._state_at(begin, env), _pick(self.starts, rows.flatten()).view(rows.shape), available)
 
     def refresh(self, unroll, bptt: int | None) -> None:
         """Recomputes the stored state at the start of every chunk but the first with the current weights.
@@ -240,5 +262,11 @@ class RolloutBuffer:
 
 
 def _pick(data: Tensor, rows: Tensor) -> Tensor:
-    """Rows of ``data [T, B, ...]`` by ``t * B + b``, in the shape of ``rows``: one gather."""
-    return data.flatten(0, 1).index_select(0, rows.flatten()).view(*rows.shape, *data.shape[2:])
+    """Rows ``[n]`` of ``data [T, B, ...]`` by ``t * B + b``: one gather, ``[n, ...]``."""
+    return data.flatten(0, 1).index_select(0, rows)
+
+
+def _split(state: State, pieces: int) -> list[State]:
+    """State leaves ``[n, ...]`` cut into ``pieces``."""
+    parts = {name: leaf.tensor_split(pieces) for name, leaf in state.items()}
+    return [{name: leaves[i] for name, leaves in parts.items()} for i in range(pieces)]

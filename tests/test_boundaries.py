@@ -15,7 +15,8 @@ LEAVES = {"h", "c", "keys", "conv", "ssm", "age"}
 
 # Each module of rl and the modules of rl that it may import, lowest first.
 LAYERS = (
-    {"rl.types", "rl.checks", "rl.checkpoint", "rl.metrics", "rl.spaces", "rl.stepping", "rl.advantages", "rl.losses"},
+    {"rl.types", "rl.checks", "rl.checkpoint", "rl.metrics", "rl.spaces", "rl.stepping", "rl.advantages", "rl.losses"}
+    | {"rl.flat_adam"},
     {"rl.cores", "rl.normalisation"},
     {"rl.networks"},
     {"rl.rollout_buffer"},

@@ -14,6 +14,7 @@ from rl.agents.interface import StepMemory, action_code, merged_signature, rows_
 from rl.agents.persistence import load, restore, save, state_of
 from rl.checks import positive, within
 from rl.cores import gru
+from rl.flat_adam import flat_adam
 from rl.networks import ActorCritic, make_head
 from rl.networks.encoders import ImageLayout
 from rl.normalisation import ReturnScale
@@ -107,7 +108,7 @@ class RecurrentPPO:
                 action_names,
             ).to(self.device)
             self.shuffle = torch.Generator().manual_seed(torch.initial_seed())
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=self.ppo.learning_rate, eps=1e-5, fused=True)
+        self.optimizer = flat_adam(self.network, self.ppo.learning_rate)
         self.return_scale = ReturnScale(self.num_envs).to(self.device) if normalise_returns else None
 
         self.num_parameters = sum(parameter.numel() for parameter in self.network.parameters())

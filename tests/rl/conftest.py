@@ -113,7 +113,7 @@ def collect():
             never = np.zeros(num_envs, dtype=bool)
             buffer.finish_step(np.zeros(num_envs, np.float32), never, never, never)
             state = following
-        old_log_probs = network.head.log_probs(buffer.params, buffer.actions).detach()
+        old_log_probs = network.head.evaluate(buffer.params, buffer.actions)[0].detach()
         advantages, returns = torch.randn(2, num_steps, num_envs, generator=generator).to(device)
         return buffer, Targets(old_log_probs, buffer.values.clone(), advantages, returns)
 

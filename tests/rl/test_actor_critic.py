@@ -134,10 +134,10 @@ def test_probabilities_of_the_allowed_actions_add_up_to_one(masked, assert_close
     masked_params, _, _ = network.step(obs, state, starts)
     free, _, _ = network.step(obs | {"action_mask": torch.ones_like(obs["action_mask"])}, state, starts)
     every = torch.arange(5).expand(50, 5).unsqueeze(-1)
-    log_probs = network.head.log_probs(masked_params.unsqueeze(1).expand(-1, 5, -1), every).squeeze(-1)
+    log_probs, entropies = network.head.evaluate(masked_params.unsqueeze(1).expand(-1, 5, -1), every)  # each [50, 5, 1]
     expected = free.softmax(-1) * obs["action_mask"]
-    assert_close(log_probs.exp(), expected / expected.sum(-1, keepdim=True), 1e-6)
-    entropies = network.head.entropies(masked_params)
+    assert_close(log_probs.squeeze(-1).exp(), expected / expected.sum(-1, keepdim=True), 1e-6)
+    entropies = entropies[:, 0]
     assert torch.isfinite(entropies).all()
     allowed = obs["action_mask"].sum(-1, keepdim=True)
     assert (entropies <= allowed.log() + 1e-6).all()
@@ -148,7 +148,8 @@ def test_gradients_through_a_mask_are_finite_and_zero_for_the_forbidden(masked):
     network, obs, state, starts = masked
     params, _, _ = network.step(obs, state, starts)
     params.retain_grad()
-    (network.head.log_probs(params, network.head.mode(params)).sum() + network.head.entropies(params).sum()).backward()
+    log_probs, entropies = network.head.evaluate(params, network.head.mode(params))
+    (log_probs.sum() + entropies.sum()).backward()
     assert torch.isfinite(params.grad).all()
     assert torch.count_nonzero(params.grad[~obs["action_mask"]]) == 0
     assert all(math.isfinite(p.grad.sum().item()) for p in network.parameters() if p.grad is not None)

@@ -340,8 +340,10 @@ def test_every_parameter_learns(make_agent, play, action_space, separate_critic)
     agent.train_step()
     idle = [name for name, value in agent.network.named_parameters() if torch.equal(value, before[name])]
     assert idle == []
-    optimised = {id(parameter) for group in agent.optimizer.param_groups for parameter in group["params"]}
-    assert optimised == {id(parameter) for parameter in agent.network.parameters()}
+    (optimised,) = agent.optimizer.param_groups[0]["params"]  # one vector that holds all of them
+    storages = {parameter.untyped_storage().data_ptr() for parameter in agent.network.parameters()}
+    assert storages == {optimised.untyped_storage().data_ptr()}
+    assert optimised.numel() == agent.num_parameters
 
 
 def test_a_single_sequence_is_enough_to_learn_from(make_agent, play):  # 22

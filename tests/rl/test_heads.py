@@ -54,8 +54,24 @@ def test_categorical_log_probs_and_entropies(sizes, dtype, tolerance, device, dr
     actions = torch.stack([torch.arange(42, device=device).view(6, 7) % n for n in sizes], dim=-1)
     expected = [distributions.Categorical(logits=logits) for logits in params.split(sizes, dim=-1)]
     log_probs = torch.stack([e.log_prob(a) for e, a in zip(expected, actions.unbind(-1), strict=True)], dim=-1)
-    assert_close(head.log_probs(params, actions), log_probs, tolerance)
-    assert_close(head.entropies(params), torch.stack([e.entropy() for e in expected], dim=-1), tolerance)
+    log_p, entropies = head.evaluate(params, actions)
+    assert_close(log_p, log_probs, tolerance)
+    assert_close(entropies, torch.stack([e.entropy() for e in expected], dim=-1), tolerance)
+
+
+@precisions
+@pytest.mark.parametrize("sizes", [[5], [2, 3, 4]])
+def test_categorical_gradients_are_those_of_torch(sizes, dtype, tolerance, device, draw_params, assert_close):
+    head = make_head(spaces.MultiDiscrete(sizes))
+    params = draw_params(head, 6, 7, dtype=dtype, device=device).requires_grad_()
+    actions = torch.stack([torch.arange(42, device=device).view(6, 7) % n for n in sizes], dim=-1)
+    weights = torch.randn(2, 6, 7, len(sizes), dtype=dtype, generator=torch.Generator().manual_seed(3)).to(device)
+    expected = [distributions.Categorical(logits=logits) for logits in params.split(sizes, dim=-1)]
+    log_probs = torch.stack([e.log_prob(a) for e, a in zip(expected, actions.unbind(-1), strict=True)], dim=-1)
+    entropies = torch.stack([e.entropy() for e in expected], dim=-1)
+    (wanted,) = torch.autograd.grad((weights * torch.stack([log_probs, entropies])).sum(), params)
+    (gradient,) = torch.autograd.grad((weights * torch.stack(head.evaluate(params, actions))).sum(), params)
+    assert_close(gradient, wanted, tolerance)
 
 
 @precisions
@@ -64,8 +80,9 @@ def test_normal_log_probs_and_entropies(dtype, tolerance, device, draw_params, m
     params = draw_params(head, 6, 7, dtype=dtype, device=device)
     actions = params.flip(0) * 1.5
     expected = distributions.Independent(distributions.Normal(params, head.log_std.exp()), 1)
-    assert_close(head.log_probs(params, actions), expected.log_prob(actions).unsqueeze(-1), tolerance)
-    assert_close(head.entropies(params), expected.entropy().unsqueeze(-1), tolerance)
+    log_probs, entropies = head.evaluate(params, actions)
+    assert_close(log_probs, expected.log_prob(actions).unsqueeze(-1), tolerance)
+    assert_close(entropies, expected.entropy().unsqueeze(-1), tolerance)
 
 
 @precisions
@@ -74,8 +91,9 @@ def test_bernoulli_log_probs_and_entropies(dtype, tolerance, device, draw_params
     params = draw_params(head, 6, 7, dtype=dtype, device=device)
     actions = (params.flip(0) > 0).long()
     expected = distributions.Independent(distributions.Bernoulli(logits=params), 1)
-    assert_close(head.log_probs(params, actions), expected.log_prob(actions.to(dtype)).unsqueeze(-1), tolerance)
-    assert_close(head.entropies(params), expected.entropy().unsqueeze(-1), tolerance)
+    log_probs, entropies = head.evaluate(params, actions)
+    assert_close(log_probs, expected.log_prob(actions.to(dtype)).unsqueeze(-1), tolerance)
+    assert_close(entropies, expected.entropy().unsqueeze(-1), tolerance)
 
 
 def test_extreme_logits_stay_finite():
@@ -83,11 +101,11 @@ def test_extreme_logits_stay_finite():
         head = make_head(space)
         params = torch.tensor([[1000.0, -1000.0]], requires_grad=True)
         actions = torch.tensor([[1, 0]])[:, : head.action_shape[0]]  # the unlikely ones
-        values = torch.cat([head.log_probs(params, actions), head.entropies(params)], dim=-1)
-        (gradient,) = torch.autograd.grad(values.sum(), params)
-        assert torch.isfinite(values).all()
+        log_probs, entropies = head.evaluate(params, actions)
+        (gradient,) = torch.autograd.grad((log_probs + entropies).sum(), params)
+        assert torch.isfinite(log_probs).all()
         assert torch.isfinite(gradient).all()
-        assert head.entropies(params).abs().max() < 1e-6
+        assert entropies.abs().max() < 1e-6
 
 
 # ---------------------------------------------------------------------------------------------------------- sampling
@@ -155,7 +173,7 @@ def test_samples_and_modes_fit_the_space(space, draw_params):
         assert all(
             space.contains(action) for action in _in_dtype_of(space, head.to_environment(actions.detach().numpy()))
         )
-        log_probs, entropies = head.log_probs(params, actions), head.entropies(params)
+        log_probs, entropies = head.evaluate(params, actions)
         assert log_probs.shape == entropies.shape == (50, len(head.branches))
 
 
@@ -167,10 +185,10 @@ def _in_dtype_of(space, actions):
 def test_the_mode_is_the_likeliest_action(space, draw_params):
     head = make_head(space)
     params = draw_params(head, 20)
-    best = head.log_probs(params, head.mode(params)).sum(-1)
+    best = head.evaluate(params, head.mode(params))[0].sum(-1)
     for seed in range(20):
         sample = head.sample(params, torch.Generator().manual_seed(seed))
-        assert (head.log_probs(params, sample).sum(-1) <= best + 1e-6).all()
+        assert (head.evaluate(params, sample)[0].sum(-1) <= best + 1e-6).all()
 
 
 # ---------------------------------------------------------------------------------------------- actions not executed
@@ -180,10 +198,10 @@ def test_an_action_that_was_not_executed_counts_for_nothing(draw_params, assert_
     head = make_head(spaces.MultiDiscrete([2, 3]))
     params = draw_params(head, 4).requires_grad_()
     actions = torch.tensor([[1, NOT_EXECUTED], [0, 2], [NOT_EXECUTED, 1], [NOT_EXECUTED, NOT_EXECUTED]])
-    log_probs = head.log_probs(params, actions)
+    log_probs, _ = head.evaluate(params, actions)
     executed = actions != NOT_EXECUTED
     assert torch.equal(log_probs != 0.0, executed)
-    whole = head.log_probs(params, actions.clamp_min(0))
+    whole, _ = head.evaluate(params, actions.clamp_min(0))
     assert_close(log_probs[executed], whole[executed], 1e-7)
     (gradient,) = torch.autograd.grad(log_probs.sum(), params)
     move, vote = gradient.split([2, 3], dim=-1)

@@ -142,13 +142,13 @@ def test_every_transition_of_a_client_is_trained_exactly_once(make_model, loop, 
 def test_each_pass_over_a_rollout_sees_each_transition_once(make_model, loop):
     """Observations are random reals, so they name their step."""
     model, world = make_model(epochs=3), World()
-    seen, original = [], model.ppo._loss
+    seen, original = [], model.ppo._losses
 
     def loss(network, minibatch, *rest):
         seen.extend(minibatch.obs["obs"].reshape(-1, FEATURES).tolist())
         return original(network, minibatch, *rest)
 
-    model.ppo._loss = loss
+    model.ppo._losses = loss
     loop(model, world, 1)
     twin = World()
     observed = []
