@@ -47,8 +47,8 @@ class Core(Protocol):
     def initial_state(self, batch_size: int, device: device | str | None = None) -> State:
         """The state of ``batch_size`` fresh memories: leaves ``[B, layers, ...]``."""
 
-    def step(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
-        """One step: ``x [B, D]``, ``starts [B]`` bool -> output ``[B, H]`` and the next state."""
+    def step(self, x: Tensor, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
+        """One step: ``x [B, D]``, ``starts [B]`` bool (None: no start) -> output ``[B, H]`` and the next state."""
 
     def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
         """A sequence: ``x [T, B, D]``, ``starts [T, B]`` bool -> outputs ``[T, B, H]``, the state after step T.

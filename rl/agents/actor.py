@@ -109,7 +109,8 @@ class Actor:
     @torch.inference_mode()
     def act(self, obs: Observation, greedy: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """``obs`` from :meth:`inputs` -> params ``[B, P]``, values ``[B]``, actions ``[B, ...]``. Memories move on."""
-        starts, self.before = self._upload(self.starts), self.state
+        self.before = self.state
+        starts = self._upload(self.starts) if self.starts.any() else None
         params, values, self.state = self.network.step(obs, self.state, starts)
         head = self.network.head
         return params, values, head.mode(params) if greedy else head.sample(params, self.generator)

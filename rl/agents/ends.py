@@ -49,8 +49,7 @@ def values_beyond(
     obs = {name: torch.cat([end.obs[name] for end in ends]) for name in ends[0].obs}
     state = {name: torch.cat([end.state[name] for end in ends]) for name in ends[0].state}
     counts = [len(end.rows) for end in ends]
-    going_on = torch.zeros(sum(counts), dtype=torch.bool, device=values.device)
-    beyond = network.step(obs, state, going_on)[1].split(counts)
+    beyond = network.step(obs, state, None)[1].split(counts)
     for end, value in zip(truncations, beyond, strict=False):
         cut[end.step, torch.from_numpy(end.rows).to(values.device)] = value
     return cut, beyond[-1].clone() if last else last_values

@@ -91,13 +91,7 @@ class GRULayer(nn.Module):
 
     def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """``x [B, D]``, ``(h [B, H],)`` -> ``(h,)``."""
-        h = state[0]
-        cut, _, _, new = _cuts(h.shape[-1])
-        gates = torch.addmm(self.bias_ih, x, self.weight_ih.t())
-        hidden = torch.addmm(self.bias_hh, h, self.weight_hh.t())
-        r, z = torch.sigmoid(gates[:, cut] + hidden[:, cut]).chunk(2, dim=1)
-        n = torch.addcmul(gates[:, new], r, hidden[:, new]).tanh_()
-        return (torch.lerp(n, h, z),)
+        return (torch.gru_cell(x, state[0], self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh),)
 
     def unroll(self, x: Tensor, state: tuple[Tensor, ...], starts: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """``x [T, B, D]``, ``(h [B, H],)``, ``starts [T, B]`` -> ``[T, B, H]``, ``(h,)``."""

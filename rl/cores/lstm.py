@@ -44,12 +44,7 @@ class LSTMLayer(nn.Module):
 
     def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """``x [B, D]``, ``(h, c)`` each ``[B, H]`` -> ``(h, c)``."""
-        h, c = state
-        H = h.shape[-1]
-        gates = torch.addmm(self.bias_ih + self.bias_hh, x, self.weight_ih.t()).addmm_(h, self.weight_hh.t())
-        i, f = torch.sigmoid(gates[:, : 2 * H]).chunk(2, dim=1)
-        c = (f * c).addcmul(i, torch.tanh(gates[:, 2 * H : 3 * H]))
-        return torch.sigmoid(gates[:, 3 * H :]) * torch.tanh(c), c
+        return torch.lstm_cell(x, state, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
 
     def unroll(self, x: Tensor, state: tuple[Tensor, ...], starts: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """``x [T, B, D]``, ``(h, c)`` each ``[B, H]``, ``starts [T, B]`` on the CPU -> ``[T, B, H]``, ``(h, c)``."""

@@ -26,7 +26,7 @@ class MLP(nn.Module):
         """Empty: there is nothing to carry."""
         return {}
 
-    def step(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+    def step(self, x: Tensor, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
         """``x [B, D]`` -> ``[B, H]``."""
         for layer in self.layers:
             x = torch.tanh(layer(x))

@@ -55,8 +55,7 @@ class RNNLayer(nn.Module):
 
     def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """``x [B, D]``, ``(h [B, H],)`` -> ``(h,)``."""
-        gates = torch.addmm(self.bias_ih + self.bias_hh, x, self.weight_ih.t())
-        return (gates.addmm_(state[0], self.weight_hh.t()).tanh_(),)
+        return (torch.rnn_tanh_cell(x, state[0], self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh),)
 
     def unroll(self, x: Tensor, state: tuple[Tensor, ...], starts: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """``x [T, B, D]``, ``(h [B, H],)``, ``starts [T, B]`` -> ``[T, B, H]``, ``(h,)``."""

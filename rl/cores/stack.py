@@ -57,13 +57,14 @@ class Stack(nn.Module):
             state["dropout_count"] = torch.arange(batch_size, device=device).unsqueeze(1) << 40
         return state
 
-    def step(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
-        """``x [B, D]``, ``starts [B]`` -> ``[B, H]`` and the next state."""
-        leaves = self.layers[0].leaves
-        cleared = [state[name].masked_fill(starts[:, None, None], 0.0) for name in leaves]  # each [B, layers, H]
+    def step(self, x: Tensor, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
+        """``x [B, D]``, ``starts [B]`` or None -> ``[B, H]`` and the next state."""
+        cleared = [state[name] for name in self.layers[0].leaves]  # each [B, layers, H]
+        if starts is not None:
+            cleared = [leaf.masked_fill(starts[:, None, None], 0.0) for leaf in cleared]
         after = []
         for index, layer in enumerate(self.layers):
-            new = layer.step(x, tuple(leaf[:, index] for leaf in cleared))
+            new = layer.step(x, tuple(leaf.select(1, index) for leaf in cleared))
             after.append(new)
             x = self._drop(new[0], state, index)
         return x, self._next_state(after, state, steps=1)

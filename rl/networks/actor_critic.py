@@ -62,15 +62,15 @@ class ActorCritic(nn.Module):
             state |= {f"critic.{name}": leaf for name, leaf in extra.items()}
         return state
 
-    def step(self, obs: Observation, state: State, starts: Tensor) -> tuple[Tensor, Tensor, State]:
-        """Leaves ``[B, ...]``, ``starts [B]`` -> params ``[B, P]``, values ``[B]``, next state."""
+    def step(self, obs: Observation, state: State, starts: Tensor | None) -> tuple[Tensor, Tensor, State]:
+        """Leaves ``[B, ...]``, ``starts [B]`` or None -> params ``[B, P]``, values ``[B]``, next state."""
         return self._run("step", obs, state, starts)
 
     def unroll(self, obs: Observation, state: State, starts: Tensor) -> tuple[Tensor, Tensor, State]:
         """Leaves ``[T, B, ...]``, ``starts [T, B]`` -> params ``[T, B, P]``, values ``[T, B]``, state after step T."""
         return self._run("unroll", obs, state, starts)
 
-    def _run(self, how: str, obs: Observation, state: State, starts: Tensor) -> tuple[Tensor, Tensor, State]:
+    def _run(self, how: str, obs: Observation, state: State, starts: Tensor | None) -> tuple[Tensor, Tensor, State]:
         features, new = self.actor.run(how, obs, state, starts)
         params = self.policy(features)
         if self.masked:
@@ -96,6 +96,6 @@ class Trunk(nn.Module):
         self.encoder = encoder
         self.core = core(encoder.output_size)
 
-    def run(self, how: str, obs: Observation, state: State, starts: Tensor) -> tuple[Tensor, State]:
+    def run(self, how: str, obs: Observation, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
         """``how`` is ``step`` or ``unroll``."""
         return getattr(self.core, how)(self.encoder(obs), state, starts)
