@@ -16,6 +16,7 @@ for _task in (
     "envs.classic_control:PendulumNoVelocity",
     "envs.classic_control:MountainCarContinuousNoVelocity",
     "envs.witness_vote:WitnessVote",
+    "envs.memory_grid:MemoryGrid",
 ):
     gymnasium.register(
         f"RecurrentPPO/{_task.split(':')[1]}-v0",

@@ -16,6 +16,7 @@ from envs.bernoulli_bandit import BernoulliBandit
 from envs.classic_control import CartPoleNoVelocity, MountainCarContinuousNoVelocity, PendulumNoVelocity
 from envs.copy_sequence import CopySequence
 from envs.delayed_recall import DelayedRecall
+from envs.memory_grid import MemoryGrid
 from envs.probes import ActionReward, ConstantReward, Counter, DelayedReward, EchoCue, SignReward, SpaceProbe
 from envs.repeat_previous import RepeatPrevious
 from envs.single_env import SingleEnv
@@ -34,6 +35,7 @@ TASKS = {
     "pendulum": (PendulumNoVelocity, {}),
     "mountain_car": (MountainCarContinuousNoVelocity, {}),
     "witness_vote": (WitnessVote, {"corridor": 2}),
+    "memory_grid": (MemoryGrid, {"size": 7}),
 }
 PROBES = {
     "constant_reward": (ConstantReward, {}),

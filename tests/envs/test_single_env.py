@@ -17,8 +17,8 @@ IDS = sorted(id for id in gymnasium.registry if id.startswith("RecurrentPPO/"))
 def test_all_tasks_are_registered():
     assert [id.removeprefix("RecurrentPPO/") for id in IDS] == [
         "BernoulliBandit-v0", "CartPoleNoVelocity-v0", "CopySequence-v0", "DelayedRecall-v0",
-        "MountainCarContinuousNoVelocity-v0", "PendulumNoVelocity-v0", "RepeatPrevious-v0", "TMaze-v0",
-        "WitnessVote-v0",
+        "MemoryGrid-v0", "MountainCarContinuousNoVelocity-v0", "PendulumNoVelocity-v0", "RepeatPrevious-v0",
+        "TMaze-v0", "WitnessVote-v0",
     ]  # fmt: skip
 
 
