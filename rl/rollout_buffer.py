@@ -110,6 +110,10 @@ class RolloutBuffer:
         self.ignored.numpy()[t] = ignored
         self.size = t + 1
 
+    def leaves(self) -> list[Tensor]:
+        """Every stored tensor."""
+        return [*self.obs.values(), *self.state.values(), *(getattr(self, name) for name in PLAIN)]
+
     def clear(self) -> None:
         """Forgets the rollout; the memory stays allocated."""
         self.size = 0

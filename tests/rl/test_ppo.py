@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from rl import cores, losses
 from rl.agents import RecurrentPPO
+from rl.diagnostics import HostReads
 from rl.flat_adam import flat_adam
 from rl.networks import make_head
 from rl.normalisation import ReturnScale
@@ -418,53 +417,8 @@ def test_after_broken_numbers_the_next_update_goes_on(make_network, collect, upd
 # ------------------------------------------------------------------------------------- nothing is read back to the host
 
 
-class HostReads(TorchDispatchMode):
-    """Counts reads to the host of tensors that would lie on the accelerator.
-
-    On a CPU every tensor looks alike, so the mode follows where the numbers come from: the given ``sources`` (weights,
-    stored tensors, targets) and everything computed from them belong to the device. What comes from the starts alone,
-    or from the order of the sequences, which is drawn on the CPU, does not; reading that is free.
-    """
-
-    OPERATIONS = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_select", "_unique2", "unique_dim")
-    METHODS = ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__", "__array__")
-
-    def __init__(self, sources, monkeypatch):
-        super().__init__()
-        self.kept = list(sources)  # alive, so that no storage is used twice
-        self.storages = {self._storage(tensor) for tensor in self.kept}
-        self.reads, self.others = [], []
-        for name in self.METHODS:
-            monkeypatch.setattr(torch.Tensor, name, self._spy(name, getattr(torch.Tensor, name)))
-
-    def _spy(self, name, method):
-        def read(tensor, *arguments, **options):
-            (self.reads if self._storage(tensor) in self.storages else self.others).append(name)
-            return method(tensor, *arguments, **options)
-
-        return read
-
-    @staticmethod
-    def _storage(tensor):
-        return tensor.untyped_storage().data_ptr()
-
-    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
-        inputs = [leaf for leaf in tree_leaves((arguments, options)) if isinstance(leaf, torch.Tensor)]
-        on_device = any(self._storage(tensor) in self.storages for tensor in inputs)
-        name = operation.overloadpacket.__name__
-        by_mask = name.startswith("index") and any(i.dtype == torch.bool and i.dim() for i in inputs[1:])
-        if name in self.OPERATIONS or by_mask:
-            (self.reads if on_device else self.others).append(name)
-        result = operation(*arguments, **(options or {}))
-        if on_device:
-            outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor) and leaf.numel()]
-            self.kept += outputs
-            self.storages |= {self._storage(tensor) for tensor in outputs}
-        return result
-
-
 @pytest.fixture
-def host_reads(make_network, collect, update, monkeypatch):
+def host_reads(make_network, collect, update):
     """What one update reads from the device, and what from the CPU."""
 
     def count(core, network_options=None, **options):
@@ -473,7 +427,7 @@ def host_reads(make_network, collect, update, monkeypatch):
         stored = [buffer.actions, buffer.params, buffer.values, *buffer.obs.values(), *buffer.state.values()]
         sources = [*network.parameters(), *network.buffers(), *stored, *vars(targets).values()]
         optimizer = make_optimizer(network)
-        with monkeypatch.context() as patch, HostReads(sources, patch) as mode:
+        with HostReads(sources) as mode:
             update(network, (buffer, targets), optimizer=optimizer, **options)
         return mode.reads, mode.others
 
@@ -526,10 +480,10 @@ def test_a_target_kl_is_read_once_an_epoch(host_reads):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_reads_are_noticed(read, name, monkeypatch):
+def test_reads_are_noticed(read, name):
     """The measure itself: every way to read is seen, for a tensor of the device and what is computed from it only."""
     source, other = torch.arange(3.0), torch.arange(3.0)
-    with monkeypatch.context() as patch, HostReads([source], patch) as mode:
+    with HostReads([source]) as mode:
         read(other * 2.0)
         assert (mode.reads, name in mode.others) == ([], True)
         read(other * source)

@@ -1,0 +1,116 @@
+"""Light speed: the network and the minibatches of a training run through bare kernels, with nothing around them.
+
+No buffer, no gather, no targets, no metrics, no checks. Per step: encoder, cell, heads, a Gumbel draw, the environment.
+Per minibatch: the same forward pass over the sequence with its episode starts, the gradient of the loss written out,
+the backward pass, the clipped norm and one fused Adam step. What training takes beyond this is what this project adds.
+"""
+
+import time
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from experiments.peers.recurrent_ppo import Iterations
+from rl.flat_adam import set_clipped_gradient
+from rl.networks.encoders import VectorEncoder
+from rl.types import Observation, Sequences, State
+
+
+class LightSpeed:
+    """The bare loop of one training run with one discrete action and a shared trunk.
+
+    Args:
+        run: a training run of the same sizes; its agent, environments and one of its rollouts are used.
+    """
+
+    def __init__(self, run: Iterations):
+        self.run, self.agent = run, run.agent
+        self.network, self.optimizer = run.agent.network, run.agent.optimizer
+        self.parameters = list(self.network.parameters())
+        self.minibatches = self._minibatches()
+        self.obs = run.obs
+
+    def _minibatches(self) -> list[Sequences]:
+        """One epoch of a real rollout."""
+        self.run.collect()
+        agent, ppo = self.agent, self.agent.ppo
+        targets, _ = agent._targets(self.run.obs)
+        drawn = list(agent.buffer.sequences(targets, ppo.num_minibatches, ppo.bptt, torch.Generator().manual_seed(0)))
+        agent.forget_rollout()
+        return [minibatch for minibatch, _ in drawn]
+
+    def measure(self, seconds: float) -> float:
+        """Environment steps per second."""
+        began, steps = time.perf_counter(), 0
+        while (elapsed := time.perf_counter() - began) < seconds:
+            self.play()
+            for _ in range(self.agent.ppo.epochs):
+                for minibatch in self.minibatches:
+                    self.learn(minibatch)
+            steps += self.agent.num_steps * self.agent.num_envs
+        return steps / elapsed
+
+    def features(self, obs: Observation) -> Tensor:
+        """The encoder, its layer called without its module where the observation is a vector."""
+        encoder = self.network.actor.encoder
+        if isinstance(encoder.parts[0], VectorEncoder):
+            return torch.tanh(linear(obs["obs"], encoder.layer.weight, encoder.layer.bias))
+        return encoder(obs)
+
+    def heads(self) -> tuple[Tensor, Tensor]:
+        """Both heads as one layer."""
+        policy, value = self.network.policy, self.network.value
+        return torch.cat([policy.weight, value.weight]), torch.cat([policy.bias, value.bias])
+
+    @torch.inference_mode()
+    def play(self) -> None:
+        """One rollout."""
+        (layer,) = self.network.actor.core.layers
+        state = tuple(torch.zeros(self.agent.num_envs, layer.weight_hh.shape[1]) for _ in layer.leaves)
+        weight, bias = self.heads()
+        for _ in range(self.agent.num_steps):
+            state = layer.step(self.features({"obs": torch.from_numpy(self.obs)}), state)
+            logits = linear(state[0], weight, bias)[:, :-1]
+            actions = (logits - torch.empty_like(logits).exponential_().log_()).argmax(dim=-1)
+            after = self.run.envs.step(actions.numpy())
+            self.obs, ended = after.obs, after.ended
+            if ended.any():
+                rows = torch.from_numpy(np.flatnonzero(ended))
+                for leaf in state:
+                    leaf[rows] = 0.0
+
+    def learn(self, mb: Sequences) -> None:
+        """One minibatch."""
+        (layer,) = self.network.actor.core.layers
+        y, _ = layer.unroll(self.features(mb.obs), leaves(mb.state, layer.leaves), mb.starts)
+        weight, bias = self.heads()
+        out = linear(y, weight, bias)  # [L, N, A + 1]
+        with torch.no_grad():
+            gradient = self.slope(out, mb)
+        gradients = torch.autograd.grad(out, self.parameters, gradient)
+        set_clipped_gradient(self.optimizer, gradients, self.agent.ppo.max_grad_norm)
+        self.optimizer.step()
+
+    def slope(self, out: Tensor, mb: Sequences) -> Tensor:
+        """The derivative of clipped surrogate + value error - entropy by logits and value, ``[L, N, A + 1]``."""
+        ppo, count = self.agent.ppo, mb.returns.numel()
+        logs = out[..., :-1].log_softmax(-1)
+        p = logs.exp()
+        ratio = (logs.gather(-1, mb.actions) - mb.old_log_probs).exp()
+        advantages = mb.advantages.unsqueeze(-1)
+        gain = ratio * advantages
+        by_log_prob = gain * (gain <= ratio.clamp(1 - ppo.clip, 1 + ppo.clip) * advantages) / -count
+        by_entropy = ppo.entropy_coef / count
+        gradient = torch.empty_like(out)
+        logits = gradient[..., :-1]
+        torch.mul(p, (logs - (p * logs).sum(-1, keepdim=True)) * by_entropy - by_log_prob, out=logits)
+        logits.scatter_add_(-1, mb.actions, by_log_prob)
+        torch.mul(out[..., -1] - mb.returns, ppo.value_coef / count, out=gradient[..., -1])
+        return gradient
+
+
+def leaves(state: State, names: tuple[str, ...]) -> tuple[Tensor, ...]:
+    """The state of the one layer."""
+    return tuple(state[name][:, 0] for name in names)

@@ -1,0 +1,127 @@
+"""Rows beside other programs: whole training on the same workloads, and the time until a task is solved."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+from experiments.benchmark.rows import Numbers, Process, Row
+from experiments.config import ConfigError
+
+OURS = "recurrent_ppo"
+TASKS = {"CartPole without velocities": "cartpole_no_velocity", "T-maze L=30": "t_maze_30"}
+
+
+def rows(seconds: float, workloads: list[str], cores: list[str], purejaxrl: str | None, jax_python: str) -> list[Row]:
+    """This project and every peer on each workload: with one thread and, where that can be set, with two.
+
+    Args:
+        seconds: of each measurement.
+        workloads, cores: see :mod:`experiments.peers.workloads`.
+        purejaxrl: a checkout of PureJaxRL, None to leave it out.
+        jax_python: the interpreter of an environment that can run it.
+
+    Raises:
+        ConfigError: a peer is not installed.
+    """
+    require("sb3_contrib", "skrl")
+    found = []
+    for workload in workloads:
+        for core in cores:
+            place = f"{workload} {core}"
+            at = ["--workload", workload, "--core", core]
+            for threads in ("1", "2"):
+                both = "" if threads == "1" else ", 2 threads"
+                found.append(row(f"{place} {OURS}{both}", OURS, [*at, "--threads", threads], seconds))
+                found.append(row(f"{place} skrl{both}", "skrl", [*at, "--threads", threads], seconds))
+                if core == "lstm":  # it has no other
+                    found.append(row(f"{place} sb3_contrib{both}", "sb3_contrib", [*at, "--threads", threads], seconds))
+            if core == "lstm":
+                shared = [*at, "--variant", "shared"]
+                found.append(row(f"{place} sb3_contrib, one LSTM", "sb3_contrib", shared, seconds))
+            if purejaxrl and workload == "w1":
+                whole = [*at, "--bptt", "128"]
+                found.append(row(f"{place} {OURS}, whole rollout", OURS, whole, seconds))
+                checkout = [*at, "--checkout", purejaxrl]
+                found.append(row(f"{place} purejaxrl", "purejaxrl", checkout, seconds, jax_python))
+    return found
+
+
+def require(*packages: str) -> None:
+    """The packages are installed.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError(f"peers: {package} is not installed: pip install 'recurrent-ppo[bench]'")
+
+
+def row(label: str, module: str, arguments: list[str], seconds: float, python: str = sys.executable) -> Row:
+    """A row whose process starts with it."""
+    process = Process(module, arguments, python)
+    return Row(label, lambda _round: process.measure(seconds), process.close)
+
+
+def ratios(medians: dict[str, Numbers]) -> dict[str, Numbers]:
+    """This project over each peer: per CPU second with one thread each, by the clock with each side's best setting."""
+    found = {}
+    for label in medians:
+        workload, core, name = label.split(" ", 2)
+        if name.startswith(OURS) or name.endswith("2 threads"):
+            continue
+        own = f"{workload} {core} {OURS}"
+        for setting in ("", ", whole rollout"):
+            if f"{own}{setting}" in medians and not (setting and name != "purejaxrl"):
+                found[f"{workload} {core} / {name}{setting}"] = ratio(medians, f"{own}{setting}", label)
+    for workload in {
+        label.split(" ")[0] for label in medians
+    }:  # sb3-contrib has no GRU: its LSTM is what a GRU replaces
+        own, peer = f"{workload} gru {OURS}", f"{workload} lstm sb3_contrib"
+        if own in medians and peer in medians:
+            found[f"{workload} gru / sb3_contrib (LSTM)"] = ratio(medians, own, peer)
+    return found
+
+
+def ratio(medians: dict[str, Numbers], own: str, peer: str) -> Numbers:
+    """Of one pair."""
+
+    def best(label: str) -> float:
+        return max(medians[name]["steps_per_second"] for name in (label, f"{label}, 2 threads") if name in medians)
+
+    own_speed, peer_speed = (medians[label]["steps_per_cpu_second"] for label in (own, peer))
+    return {"per_cpu_second": own_speed / peer_speed, "by_the_clock": best(own) / best(peer)}
+
+
+def threshold() -> list[Row]:
+    """Seconds from the start of a process to the greedy evaluation that reaches the threshold; one seed a round."""
+    found = [Row(label, partial(solve, experiment)) for label, experiment in TASKS.items()]
+    if importlib.util.find_spec("sb3_contrib") is not None:
+        found.append(Row("CartPole without velocities, sb3_contrib tuned", solve_with_sb3))
+    return found
+
+
+def solve(experiment: str, round: int) -> Numbers:
+    """One run of a preset that ends at its threshold."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        arguments = [f"experiment={experiment}", "stop_at_threshold=true", f"seed={round + 1}", f"run_dir={folder}/run"]
+        subprocess.run([sys.executable, "-m", "experiments.train", *arguments], check=True, capture_output=True)
+        seconds = time.perf_counter() - began
+        result = json.loads(Path(folder, "run", "result.json").read_text())
+    return {"seconds": seconds, "env_steps": result["env_steps"], "eval_return": result["eval_return_mean"]}
+
+
+def solve_with_sb3(round: int) -> Numbers:
+    """The same with sb3-contrib and its zoo's settings."""
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "experiments.peers.sb3_threshold", "--seed", str(round + 1)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    seconds = time.perf_counter() - began
+    result = json.loads(printed.strip().splitlines()[-1])
+    return {"seconds": seconds, "env_steps": result["env_steps"], "eval_return": result["eval_return"]}

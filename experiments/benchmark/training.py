@@ -1,0 +1,254 @@
+"""Rows about this project's own training: its environments, its parts beside light speed, acting, and growth."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from statistics import median
+from typing import Any
+from unittest.mock import patch
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+
+import envs  # noqa: F401 (registers)
+from envs.batched_env import BatchedEnv
+from envs.classic_control import CartPoleNoVelocity
+from experiments.benchmark.light_speed import LightSpeed
+from experiments.benchmark.rows import Numbers, Row
+from experiments.peers.recurrent_ppo import Iterations, training_run
+from experiments.peers.serve import repeat
+from experiments.peers.workloads import WORKLOADS, Workload
+from rl import cores, ppo
+from rl.agents import RecurrentPPOLSTM
+from rl.agents.actor import Actor
+from rl.diagnostics import HostReads
+from rl.rollout_buffer import RolloutBuffer
+
+GROWTH: dict[str, tuple[Any, ...]] = {
+    "num_envs": (1, 4, 16, 64, 256, 1024),
+    "num_steps": (32, 128, 512),
+    "hidden_size": (64, 128, 256, 512),
+    "bptt": (8, 16, 32, 64, 128),
+    "episode_length": (20, 100, 500),
+    "threads": (1, 2),
+    "core": tuple(cores.__all__),
+}
+
+
+def environments(seconds: float) -> list[Row]:
+    """Steps of every environment of this project, 64 copies."""
+    names = [name for name in gymnasium.registry if name.startswith("RecurrentPPO/")]
+    return [Row(name.split("/")[1], partial(environment_speed, name, seconds)) for name in names]
+
+
+def environment_speed(name: str, seconds: float, _round: int = 0) -> Numbers:
+    """Environment steps per second with actions drawn beforehand."""
+    env = gymnasium.make_vec(name, num_envs=64)
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    actions = [env.action_space.sample() for _ in range(64)]
+    began, steps = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - began) < seconds:
+        for action in actions:
+            env.step(action)
+        steps += len(actions) * env.num_envs
+    return {"steps_per_second": steps / elapsed}
+
+
+def training(seconds: float, workloads: list[str], core_names: list[str]) -> list[Row]:
+    """Whole training beside light speed, and where its time goes."""
+    rows = []
+    for name in workloads:
+        for core in core_names:
+            run = training_run(WORKLOADS[name], core, bptt=16)
+            run()
+            light = LightSpeed(training_run(WORKLOADS[name], core, bptt=16))
+            rows.append(Row(f"{name} {core}", partial(shares, run, light, seconds, host_reads(run))))
+    return rows
+
+
+def host_reads(run: Iterations) -> int:
+    """How often one update reads the device: once, for its metrics."""
+    run.collect()
+    agent, buffer = run.agent, run.agent.buffer
+    targets, _ = agent._targets(run.obs)
+    stored = [leaf for leaf in buffer.leaves() if leaf.is_floating_point()]
+    with HostReads([*agent.network.parameters(), *stored, *vars(targets).values()]) as mode:
+        agent.ppo.update(agent.network, agent.optimizer, buffer, targets, agent.shuffle, 0.0)
+    agent.forget_rollout()
+    return len(mode.reads)
+
+
+def shares(run: Iterations, light: LightSpeed, seconds: float, reads: int, _round: int = 0) -> Numbers:
+    """Steps per second, its share of light speed, and microseconds per environment step of each part."""
+    began = time.perf_counter()
+    steps, _ = repeat(run, seconds)
+    speed = steps / (time.perf_counter() - began)
+    with stopwatch(run) as parts:
+        steps, _ = repeat(run, seconds / 2)
+    buffer, bare = run.agent.buffer, light.measure(seconds)
+    return {
+        "steps_per_second": speed,
+        "light_speed": bare,
+        "share": speed / bare,
+        **{name: 1e6 * spent / steps for name, spent in parts.items()},
+        "buffer_MB": sum(leaf.nbytes for leaf in buffer.leaves()) / 1e6,
+        "host_reads": reads,
+    }
+
+
+@contextmanager
+def stopwatch(run: Iterations) -> Iterator[dict[str, float]]:
+    """While open, the seconds spent in each part of training; what is inside another part is taken out of that."""
+    agent = run.agent
+    trunk = agent.network.actor
+    watched = (
+        ("environment", run.envs, "step"),
+        ("acting", agent, "take_action"),
+        ("policy_step", Actor, "act"),
+        ("write", RolloutBuffer, "write_step"),
+        ("outcome", agent, "add_memory_ppo"),
+        ("targets", agent, "_targets"),
+        ("gather", RolloutBuffer, "sequences"),
+        ("encoder", trunk.encoder, "forward"),
+        ("core", trunk.core, "unroll"),
+        ("heads_loss", ppo.PPO, "_losses"),
+        ("backward", torch.autograd, "grad"),
+        ("clip", ppo, "set_clipped_gradient"),
+        ("optimiser", agent.optimizer, "step"),
+        ("rest_of_update", agent, "train_step"),
+    )
+    spent = {name: 0.0 for name, _, _ in watched}
+    inside = [0.0]  # seconds of the parts within the open one
+    with ExitStack() as stack:
+        for name, owner, attribute in watched:
+            stack.enter_context(patch.object(owner, attribute, timed(getattr(owner, attribute), name, spent, inside)))
+        yield spent
+
+
+def timed(call: Any, name: str, spent: dict[str, float], inside: list[float]) -> Any:
+    """``call`` (a function or a generator function) that adds its own seconds to ``spent``."""
+
+    @contextmanager
+    def clock() -> Iterator[None]:
+        inside.append(0.0)
+        began = time.perf_counter()
+        yield
+        took = time.perf_counter() - began
+        spent[name] += took - inside.pop()
+        inside[-1] += took
+
+    def function(*arguments: Any, **options: Any) -> Any:
+        with clock():
+            return call(*arguments, **options)
+
+    def generator(*arguments: Any, **options: Any) -> Iterator[Any]:
+        items = call(*arguments, **options)
+        while True:
+            with clock():
+                item = next(items, None)
+            if item is None:
+                return
+            yield item
+
+    return generator if name == "gather" else function
+
+
+def acting(core_names: list[str]) -> list[Row]:
+    """The single-environment form: one action, and an epoch of 100 steps with its update; flat observation."""
+    return [
+        Row(f"one environment, {core}", partial(single_environment, SingleEnvironment(core))) for core in core_names
+    ]
+
+
+class SingleEnvironment:
+    """CartPole without velocities through the calls of an IQN-style client, epochs of 100 steps."""
+
+    def __init__(self, core: str):
+        env = CartPoleNoVelocity(1)
+        self.agent = RecurrentPPOLSTM(
+            env.single_observation_space,
+            env.single_action_space,
+            seed=0,
+            core=partial(getattr(cores, core), hidden_size=128),
+            num_steps=100,
+        )
+        self.env, self.obs = env, env.reset(seed=0)[0]
+
+    def epoch(self) -> list[float]:
+        """100 steps and an update; CPU microseconds of each action."""
+        actions = []
+        for _ in range(100):
+            began = time.process_time()
+            action = self.agent.take_action(self.obs[0])
+            actions.append(1e6 * (time.process_time() - began))
+            self.obs, rewards, terminated, truncated, _ = self.env.step(np.array([action]))
+            self.agent.add_memory_ppo(rewards[0], terminated[0], truncated[0])
+        self.agent.train_step(self.obs[0])
+        return actions
+
+
+def single_environment(single: SingleEnvironment, _round: int = 0) -> Numbers:
+    """Medians over ten epochs."""
+    actions, epochs = [], []
+    for _ in range(10):
+        began = time.process_time()
+        actions += single.epoch()
+        epochs.append(1e3 * (time.process_time() - began))
+    return {"action_us": median(actions), "epoch_of_100_ms": median(epochs)}
+
+
+def growth(seconds: float, threads: int) -> list[Row]:
+    """Training on W1 with one of its sizes changed."""
+    rows = []
+    for what, values in GROWTH.items():
+        for value in values:
+            rows.append(Row(f"{what} {value}", partial(growing, varied(what, value), what, value, seconds, threads)))
+    return rows
+
+
+def varied(what: str, value: Any) -> Iterations:
+    """W1 with an LSTM, but for one thing."""
+    work, core, bptt, env = WORKLOADS["w1"], "lstm", 16, None
+    if what in Workload.__dataclass_fields__:
+        work = replace(work, **{what: value})
+    elif what == "core":
+        core = value
+    elif what == "bptt":
+        bptt = value
+    elif what == "episode_length":
+        env = RandomEnds(work.num_envs, value)
+    return training_run(work, core, bptt, env)
+
+
+def growing(run: Iterations, what: str, value: Any, seconds: float, threads: int, round: int = 0) -> Numbers:
+    """Steps per second; the first round begins with a warm-up."""
+    torch.set_num_threads(value if what == "threads" else threads)
+    if round == 0:
+        run()
+    began = time.perf_counter()
+    steps, _ = repeat(run, seconds)
+    elapsed = time.perf_counter() - began
+    torch.set_num_threads(threads)
+    return {"steps_per_second": steps / elapsed, "us_per_step": 1e6 * elapsed / steps}
+
+
+class RandomEnds(BatchedEnv):
+    """Noise of the shape of W1's observations; episodes end at random, after ``mean`` steps on average."""
+
+    def __init__(self, num_envs: int, mean: int):
+        super().__init__(num_envs, spaces.Box(-1.0, 1.0, (2,), np.float32), spaces.Discrete(2))
+        self.mean = mean
+
+    def _start(self, rows: np.ndarray) -> None:
+        pass
+
+    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.ones(self.num_envs), self.np_random.random(self.num_envs) < 1.0 / self.mean
+
+    def _observe(self) -> np.ndarray:
+        return np.zeros((self.num_envs, 2), dtype=np.float32)

@@ -1,0 +1,16 @@
+"""Whole-training speed of this project and of other programs, each in a process of its own behind one small protocol.
+
+``python -m experiments.peers.NAME --workload w1 --core lstm --threads 1`` builds a training run, warms it up and prints
+one JSON line ``{"name", "versions", "parameters"}``. Then each line on its input, a number of seconds, makes it train
+for at least that long, in whole iterations of rollout and update, and answer with one JSON line ``{"env_steps",
+"episodes", "wall_seconds", "cpu_seconds"}``. It ends with its input. Nothing else comes out on standard output.
+
+A measuring program starts several of them and asks them in turn, so that a slow moment of the machine hits all alike;
+while one trains the others wait for input and take no time.
+
+- ``serve``: the protocol. ``workloads``: what is trained, and the arguments that all have.
+- ``recurrent_ppo``: this project. ``sb3_contrib``, ``skrl``, ``purejaxrl``: peers; each docstring says how to install
+  the peer, what was matched and what could not be.
+
+This module imports nothing, so that a peer's own environment without torch or Hydra can run its worker.
+"""

@@ -1,0 +1,86 @@
+"""This project: RecurrentPPOLSTM with an LSTM or a GRU, as ``python -m experiments.train`` drives it.
+
+python -m experiments.peers.recurrent_ppo --workload w1 --core gru --bptt 16
+"""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from functools import partial
+
+import gymnasium
+import numpy
+import torch
+from gymnasium.vector import VectorEnv
+
+from experiments.peers import workloads
+from experiments.peers.serve import Worker, repeat, serve
+from experiments.peers.workloads import Workload
+from rl import cores
+from rl.agents import RecurrentPPOLSTM
+from rl.stepping import Stepper
+
+
+def build(arguments: Namespace) -> Worker:
+    """The worker after one iteration."""
+    torch.set_num_threads(arguments.threads)
+    run = training_run(workloads.WORKLOADS[arguments.workload], arguments.core, arguments.bptt)
+    run()
+    versions = {module.__name__: module.__version__ for module in (torch, numpy, gymnasium)}
+    return Worker("recurrent_ppo", versions, run.agent.num_parameters, partial(repeat, run))
+
+
+def training_run(work: Workload, core: str, bptt: int, env: VectorEnv | None = None) -> "Iterations":
+    """Training on a workload, from a fresh agent; ``env`` instead of the workload's own environments."""
+    env = env or workloads.vector_env(work)
+    agent = RecurrentPPOLSTM(
+        env.single_observation_space,
+        env.single_action_space,
+        layer_size=work.layer_size,
+        seed=0,
+        core=partial(getattr(cores, core), hidden_size=work.hidden_size),
+        num_envs=work.num_envs,
+        num_steps=work.num_steps,
+        epochs=work.epochs,
+        num_minibatches=work.num_minibatches,
+        bptt=bptt,
+        learning_rate=workloads.LEARNING_RATE,
+        gamma=workloads.GAMMA,
+        gae_lambda=workloads.GAE_LAMBDA,
+        clip=workloads.CLIP,
+        value_coef=workloads.VALUE_COEF,
+        entropy_coef=workloads.ENTROPY_COEF,
+        max_grad_norm=workloads.MAX_GRAD_NORM,
+    )
+    return Iterations(agent, Stepper(env))
+
+
+class Iterations:
+    """Calls collect one rollout and learn from it, and return its environment steps and finished episodes."""
+
+    def __init__(self, agent: RecurrentPPOLSTM, envs: Stepper):
+        self.agent, self.envs = agent, envs
+        self.obs = envs.reset(0)
+
+    def __call__(self) -> tuple[int, int]:
+        steps, episodes = self.agent.env_steps, self.collect()
+        self.agent.train_step(self.obs)
+        return self.agent.env_steps - steps, episodes
+
+    def collect(self) -> int:
+        """Plays one rollout; the episodes that ended in it."""
+        agent, episodes = self.agent, 0
+        for _ in range(agent.num_steps):
+            after = self.envs.step(agent.take_action(self.obs))
+            agent.add_memory_ppo(after.rewards, after.terminated, after.truncated, after.final_obs, after.ignored)
+            self.obs = after.obs
+            episodes += int((after.terminated | after.truncated).sum())
+        return episodes
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
+    serve(partial(build, workloads.parser(__doc__).parse_args(argv)))
+
+
+if __name__ == "__main__":
+    main()

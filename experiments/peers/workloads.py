@@ -1,0 +1,112 @@
+"""What is trained: three workloads with their sizes, their environments, and the arguments that all workers have.
+
+Importing this needs the standard library only; environments are imported when they are made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import gymnasium
+    from gymnasium.vector import VectorEnv
+
+MINIGRID = "MiniGrid-MemoryS11-v0"
+IMAGE_ONLY = "minigrid.wrappers.ImgObsWrapper"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One task with the sizes of rollout, network and update.
+
+    Attributes:
+        name: short name.
+        env: what the task is.
+        hidden_size: of the one recurrent layer.
+        num_envs, num_steps: a rollout has ``num_envs`` environments x ``num_steps`` steps.
+        layer_size: width of the tanh encoder in front of the recurrent layer; the heads behind it are linear.
+        epochs, num_minibatches: of an update.
+    """
+
+    name: str
+    env: str
+    hidden_size: int
+    num_envs: int = 16
+    num_steps: int = 128
+    layer_size: int = 64
+    epochs: int = 4
+    num_minibatches: int = 8
+
+    @property
+    def batch_size(self) -> int:
+        """Steps in a minibatch."""
+        return self.num_envs * self.num_steps // self.num_minibatches
+
+
+WORKLOADS = {
+    "w1": Workload("w1", "CartPole without velocities", hidden_size=128),
+    "w2": Workload("w2", f"{MINIGRID}, 7 x 7 x 3 uint8 image", hidden_size=256),
+    "w3": Workload("w3", "repeat-previous, one-hot", hidden_size=256),
+}
+
+# What the programs have in common, under this project's names.
+LEARNING_RATE, GAMMA, GAE_LAMBDA, CLIP = 1e-3, 0.99, 0.95, 0.2
+VALUE_COEF, ENTROPY_COEF, MAX_GRAD_NORM = 0.5, 0.01, 0.5
+
+
+def has_minigrid() -> bool:
+    """MiniGrid is installed; without it w2 is this project's own grid with the same shapes."""
+    return importlib.util.find_spec("minigrid") is not None
+
+
+def vector_env(workload: Workload) -> VectorEnv:
+    """``num_envs`` copies of the task, stepped together, with SAME_STEP autoreset."""
+    if workload.name == "w1":
+        from envs.classic_control import CartPoleNoVelocity
+
+        return CartPoleNoVelocity(workload.num_envs)
+    if workload.name == "w3":
+        from envs.repeat_previous import RepeatPrevious
+
+        return RepeatPrevious(workload.num_envs)
+    if has_minigrid():
+        from envs.gymnasium_env import make_gymnasium
+
+        return make_gymnasium(MINIGRID, workload.num_envs, wrappers=[IMAGE_ONLY])
+    from envs.memory_grid import MemoryGrid
+
+    return MemoryGrid(workload.num_envs, size=11)
+
+
+def single_minigrid() -> gymnasium.Env:
+    """One environment of w2, for libraries that put the copies together themselves."""
+    import gymnasium
+    import minigrid  # noqa: F401 (registers its environments)
+    from minigrid.wrappers import ImgObsWrapper
+
+    return ImgObsWrapper(gymnasium.make(MINIGRID))
+
+
+def parser(description: str | None, whole_rollouts: bool = False) -> argparse.ArgumentParser:
+    """The arguments that all workers have; a worker may add its own.
+
+    Args:
+        description: the docstring of the worker's module, of which the first line is shown.
+        whole_rollouts: the program has no sequence length; it trains what fits of an episode into the rollout.
+    """
+    lengths = (128,) if whole_rollouts else (1, 2, 4, 8, 16, 32, 64, 128)
+    made = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
+    made.add_argument("--workload", choices=sorted(WORKLOADS), default="w1")
+    made.add_argument("--core", choices=("lstm", "gru"), default="lstm")
+    made.add_argument("--threads", type=int, default=1, metavar="N", help="threads of the numerical library")
+    made.add_argument(
+        "--bptt",
+        type=int,
+        choices=lengths,
+        default=128 if whole_rollouts else 16,
+        help="steps of the trained sequences; 128 is the whole rollout",
+    )
+    return made

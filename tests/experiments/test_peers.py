@@ -1,0 +1,219 @@
+"""``experiments.peers``: the protocol, the workloads and the workers, peers where they are installed."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from envs.classic_control import CartPoleNoVelocity
+from experiments.peers import purejaxrl, recurrent_ppo, serve, workloads
+
+TOY = """
+import os
+print("noise of an import")
+from experiments.peers.serve import Worker, repeat, serve
+
+def iteration():
+    print("noise of a library")
+    os.system("echo noise of a child")
+    return 8, 3
+
+def build():
+    print("noise of the warm-up")
+    return Worker("toy", {"toy": "1.0"}, 5, lambda seconds: repeat(iteration, seconds))
+
+serve(build)
+"""
+
+
+@pytest.fixture
+def python(cwd, child_environment):
+    """``python([arguments], input)`` runs Python with them from another folder; what came of it."""
+
+    def run(arguments, text):
+        pipes = {"input": text, "capture_output": True, "text": True, "timeout": 60, "check": False}
+        return subprocess.run([sys.executable, *arguments], cwd=cwd, env=child_environment, **pipes)
+
+    return run
+
+
+@pytest.fixture(params=sorted(workloads.WORKLOADS))
+def tiny_workload(request, monkeypatch):
+    """The name of a workload whose sizes are tiny for the time of a test."""
+    sizes = {"hidden_size": 4, "num_envs": 2, "num_steps": 8, "layer_size": 4, "epochs": 1, "num_minibatches": 2}
+    tiny = replace(workloads.WORKLOADS[request.param], **sizes)
+    monkeypatch.setitem(workloads.WORKLOADS, tiny.name, tiny)
+    return tiny.name
+
+
+def check(worker):
+    """A worker of tiny sizes does whole iterations of 16 steps."""
+    assert worker.parameters > 0 and all(worker.versions.values())
+    steps, episodes = worker.measure(1e-6)
+    assert steps == 16 and 0 <= episodes <= 16
+
+
+def test_protocol(python):
+    """Ready, then one answer for each line; whatever else is printed goes elsewhere."""
+    ended = python(["-c", TOY], "1e-6\n0.02\n")
+    noise, hello, *answers = ended.stdout.splitlines()
+    assert (ended.returncode, noise) == (0, "noise of an import")  # before the protocol took hold
+    assert json.loads(hello) == {"name": "toy", "versions": {"toy": "1.0"}, "parameters": 5}
+    once, often = map(json.loads, answers)
+    assert once.keys() == {"env_steps", "episodes", "wall_seconds", "cpu_seconds"}
+    assert (once["env_steps"], once["episodes"]) == (8, 3)
+    assert often["env_steps"] > 8 and often["env_steps"] * 3 == often["episodes"] * 8
+    assert often["wall_seconds"] >= 0.02 > once["cpu_seconds"] >= 0.0
+    assert {"noise of the warm-up", "noise of a library", "noise of a child"} <= set(ended.stderr.splitlines())
+
+
+@pytest.mark.parametrize("line", ["soon", "-1", "0", "nan", "inf", ""])
+def test_a_line_that_is_no_time_is_refused(line):
+    with pytest.raises(ValueError, match="must be a positive number of seconds"):
+        serve.seconds(line)
+
+
+def test_protocol_needs_the_standard_library_only(python):
+    program = (
+        "import sys; before = set(sys.modules); import experiments.peers.purejaxrl;"
+        "print(sorted({name.partition('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)))"
+    )
+    assert python(["-c", program], "").stdout == "['experiments']\n"
+
+
+def test_workloads():
+    assert {name: work.hidden_size for name, work in workloads.WORKLOADS.items()} == {"w1": 128, "w2": 256, "w3": 256}
+    for name, work in workloads.WORKLOADS.items():
+        assert (work.name, work.batch_size, work.num_envs * work.num_steps) == (name, 256, 2048)
+
+
+@pytest.mark.parametrize("minigrid", [True, False])
+def test_environments_of_the_workloads(minigrid, monkeypatch):
+    if minigrid:
+        pytest.importorskip("minigrid")
+    monkeypatch.setattr(workloads, "has_minigrid", lambda: minigrid)
+    shapes = {}
+    for name, work in workloads.WORKLOADS.items():
+        env = workloads.vector_env(work)
+        obs, _ = env.reset(seed=0)
+        shapes[name] = (obs.shape, obs.dtype)
+        assert isinstance(env.single_action_space, spaces.Discrete)
+        env.close()
+    assert shapes == {
+        "w1": ((16, 2), np.float32),
+        "w2": ((16, 7, 7, 3), np.uint8),
+        "w3": ((16, 4), np.float32),
+    }
+
+
+def test_this_project_end_to_end(python):
+    ended = python(["-m", "experiments.peers.recurrent_ppo", "--core", "gru"], "0.01\n")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    hello, answer = map(json.loads, ended.stdout.splitlines())
+    assert hello["name"] == "recurrent_ppo" and hello["parameters"] == 75075
+    assert answer["env_steps"] == 2048 and 0 < answer["episodes"] < 400
+
+
+@pytest.mark.parametrize("core", ["lstm", "gru"])
+def test_this_project(tiny_workload, core):
+    arguments = workloads.parser(None).parse_args(["--workload", tiny_workload, "--core", core, "--bptt", "8"])
+    check(recurrent_ppo.build(arguments))
+
+
+@pytest.mark.parametrize("variant", ["separate", "shared"])
+def test_sb3_contrib(tiny_workload, variant):
+    pytest.importorskip("sb3_contrib")
+    from experiments.peers import sb3_contrib
+
+    arguments = workloads.parser(None, whole_rollouts=True).parse_args(["--workload", tiny_workload])
+    arguments.variant = variant
+    check(sb3_contrib.build(arguments))
+
+
+def test_sb3_contrib_sees_ends_as_the_library_tells_them():
+    pytest.importorskip("sb3_contrib")
+    from experiments.peers.sb3_contrib import BatchedVecEnv
+
+    own = CartPoleNoVelocity(3)
+    env = BatchedVecEnv(own)
+    env.seed(1)
+    first = env.reset()
+    own.elapsed_steps[0] = 499  # cut in the next step
+    own.state[0, 1] = 3.0  # outside, so terminated in the next step
+    obs, rewards, ended, infos = env.step(np.array([0, 1, 0]))
+    assert ended.tolist() == [True, True, False] and rewards.dtype == np.float32 and infos[2] == {}
+    assert [info["TimeLimit.truncated"] for info in infos[:2]] == [True, False]
+    assert infos[1]["terminal_observation"][0] == pytest.approx(3.0, abs=0.1) and abs(obs[1, 0]) < 0.1
+    assert np.abs(infos[0]["terminal_observation"] - first[0]).max() < 0.1
+
+
+def test_sb3_contrib_has_no_gru(capsys):
+    pytest.importorskip("sb3_contrib")
+    from experiments.peers import sb3_contrib
+
+    with pytest.raises(SystemExit):
+        sb3_contrib.main(["--core", "gru"])
+    assert "--core gru cannot be measured" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("core", ["lstm", "gru"])
+def test_skrl(tiny_workload, core):
+    pytest.importorskip("skrl")
+    from experiments.peers import skrl
+
+    arguments = workloads.parser(None).parse_args(["--workload", tiny_workload, "--core", core, "--bptt", "4"])
+    check(skrl.build(arguments))
+
+
+@pytest.mark.parametrize("core", ["lstm", "gru"])
+def test_skrl_replays_what_it_played(core):
+    """Before any update the replayed probabilities are those of the rollout, across the ends of episodes too.
+
+    From the states before each step, that is: the agent stores those after it.
+    """
+    pytest.importorskip("skrl")
+    from experiments.peers import skrl
+
+    work = replace(workloads.WORKLOADS["w1"], hidden_size=8, num_envs=4, num_steps=64)
+    envs = workloads.vector_env(work)
+    agent = skrl.make_agent(envs, work, core, bptt=16)
+    played = {}
+    agent.update = lambda **_: played.update({name: tensor.clone() for name, tensor in agent.memory.tensors.items()})
+    _, episodes = skrl.Iterations(agent, envs, work.num_steps)()
+    rows = agent.memory.all_sequence_indexes
+    batch = {name: tensor.flatten(0, 1)[rows] for name, tensor in played.items()}
+    fresh = torch.ones(work.num_envs, work.num_steps, dtype=torch.bool)
+    fresh[:, 1:] = (batch["terminated"] | batch["truncated"]).view(fresh.shape)[:, :-1]
+    after = [batch[f"rnn_policy_{leaf}"].transpose(0, 1) for leaf in range(agent.policy.leaves)]
+    state = [leaf.roll(1, 1).masked_fill(fresh.view(1, -1, 1), 0.0) for leaf in after]
+    inputs = {name: batch[name] for name in ("observations", "terminated", "truncated")}
+    with torch.no_grad():
+        _, outputs = agent.policy.act({**inputs, "taken_actions": batch["actions"], "rnn": state}, role="policy")
+    assert episodes > 4
+    torch.testing.assert_close(outputs["log_prob"], batch["log_prob"], atol=1e-6, rtol=0)
+
+
+def test_purejaxrl_refuses_another_version():
+    with pytest.raises(ValueError, match=r"ppo_rnn.py is another version .* matches 0 times, not 1"):
+        purejaxrl.edited("import jax\n", purejaxrl.EDITS, "ppo_rnn.py")
+
+
+def test_purejaxrl_edits():
+    wanted = [edit for edit in purejaxrl.EDITS if "GRUCell" in edit[0] or "NUM_ENVS" in edit[0]]
+    line = 'ScannedRNN.initialize_carry(config["NUM_ENVS"], 128)\n'
+    for cell in ("nn.GRUCell()", "nn.GRUCell(features=ins.shape[1])"):
+        text = purejaxrl.edited(f"new, y = {cell}(rnn_state, ins)\n{line}{line}", wanted, "ppo_rnn.py")
+        assert text.splitlines() == ["new, y = CELL(features=HIDDEN_SIZE)(rnn_state, ins)"] + 2 * [
+            'ScannedRNN.initialize_carry(config["NUM_ENVS"], HIDDEN_SIZE)'
+        ]
+
+
+def test_purejaxrl_has_no_w2(capsys):
+    with pytest.raises(SystemExit):
+        purejaxrl.main(["--checkout", ".", "--workload", "w2"])
+    assert "w2 does not run in PureJaxRL" in capsys.readouterr().err
