@@ -46,6 +46,7 @@ class Actor:
         self.network = network
         self.observation_space = observation_space
         self.leaves = leaf_spaces(observation_space)
+        self.composite = isinstance(observation_space, (spaces.Dict, spaces.Tuple))
         self.num_envs = num_envs
         self.device = torch.device(device)
         self.feed_previous = feed_previous
@@ -88,23 +89,25 @@ class Actor:
 
     def _arrays(self, observation: Any) -> dict[str, np.ndarray]:
         """An observation as leaves ``[B, *shape]`` in the dtypes of the space (float32 for float64)."""
-        composite = isinstance(self.observation_space, (spaces.Dict, spaces.Tuple))
-        if composite and isinstance(observation, np.ndarray):
+        if self.composite and isinstance(observation, np.ndarray):
             arrays = split_flat(self.leaves, observation.reshape(self.num_envs, -1))
         else:
             arrays = leaf_arrays(self.observation_space, observation)
-        for name, space in self.leaves.items():
-            shape = (self.num_envs, *space.shape)
-            given = np.asarray(arrays[name])
-            if given.dtype.kind == "f" and space.dtype.kind in "iu" and np.mod(given, 1).any():
-                raise ValueError(f"observation {name!r} holds fractions, but its space is {space.dtype}")
-            array = np.ascontiguousarray(given, dtype=np.float32 if space.dtype == np.float64 else space.dtype)
-            if array.shape != shape:
-                if array.size != math.prod(shape):
-                    raise ValueError(f"observation {name!r} has shape {array.shape}, but {shape} is expected")
-                array = array.reshape(shape)
-            arrays[name] = array
-        return arrays
+        return {name: self._fitted(name, arrays[name], space) for name, space in self.leaves.items()}
+
+    def _fitted(self, name: str, given: np.ndarray, space: spaces.Space) -> np.ndarray:
+        """One leaf in the shape and dtype of its space; most environments hand it over like that."""
+        shape, dtype = (self.num_envs, *space.shape), np.float32 if space.dtype == np.float64 else space.dtype
+        if given.dtype == dtype and given.shape == shape and given.flags.c_contiguous:
+            return given
+        if given.dtype.kind == "f" and space.dtype.kind in "iu" and np.mod(given, 1).any():
+            raise ValueError(f"observation {name!r} holds fractions, but its space is {space.dtype}")
+        array = np.ascontiguousarray(given, dtype=dtype)
+        if array.shape != shape:
+            if array.size != math.prod(shape):
+                raise ValueError(f"observation {name!r} has shape {array.shape}, but {shape} is expected")
+            array = array.reshape(shape)
+        return array
 
     @torch.inference_mode()
     def act(self, obs: Observation, greedy: bool = False) -> tuple[Tensor, Tensor, Tensor]:

@@ -46,20 +46,21 @@ class Stack(nn.Module):
         if dropout and len(layers) == 1:
             raise ValueError(f"dropout={dropout} with num_layers=1: dropout acts between layers, use at least 2 layers")
         self.layers = nn.ModuleList(layers)
+        self.leaves = layers[0].leaves
         self.output_size = hidden_size
         self.dropout = dropout
 
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> State:
         """Zeros, and a dropout count that starts far apart for each memory."""
-        leaves = self.layers[0].leaves
-        state = {name: torch.zeros(batch_size, len(self.layers), self.output_size, device=device) for name in leaves}
+        shape = batch_size, len(self.layers), self.output_size
+        state = {name: torch.zeros(shape, device=device) for name in self.leaves}
         if self.dropout:
             state["dropout_count"] = torch.arange(batch_size, device=device).unsqueeze(1) << 40
         return state
 
     def step(self, x: Tensor, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
         """``x [B, D]``, ``starts [B]`` or None -> ``[B, H]`` and the next state."""
-        cleared = [state[name] for name in self.layers[0].leaves]  # each [B, layers, H]
+        cleared = [state[name] for name in self.leaves]  # each [B, layers, H]
         if starts is not None:
             cleared = [leaf.masked_fill(starts[:, None, None], 0.0) for leaf in cleared]
         after = []
@@ -79,7 +80,7 @@ class Stack(nn.Module):
         return x, self._next_state(after, state, steps=x.shape[0])
 
     def _next_state(self, after: list[tuple[Tensor, ...]], state: State, steps: int) -> State:
-        names = self.layers[0].leaves
+        names = self.leaves
         if len(after) == 1:
             new = {name: leaf.unsqueeze(1) for name, leaf in zip(names, after[0], strict=True)}
         else:
