@@ -14,6 +14,7 @@ from rl.flat_adam import set_clipped_gradient
 from rl.networks import ActorCritic
 from rl.normalisation import ReturnScale
 from rl.rollout_buffer import RolloutBuffer, Targets, WarmUp
+from rl.transfer import upload
 from rl.types import Sequences, State
 
 
@@ -133,8 +134,7 @@ class PPO:
         steps, device = slice(0, buffer.size), buffer.values.device
         values = buffer.values[steps]
         rewards, terminated, truncated, starts = (
-            leaf[steps].to(device, non_blocking=True)
-            for leaf in (buffer.rewards, buffer.terminated, buffer.truncated, buffer.starts)
+            upload(leaf[steps], device) for leaf in (buffer.rewards, buffer.terminated, buffer.truncated, buffer.starts)
         )
         next_values = bootstrap_values(values, last_values, terminated, truncated, cut)
         if not bool(torch.isfinite(rewards + values + next_values).all()):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from rl.transfer import upload
 from rl.types import Observation, Sequences, State
 
 PLAIN = ("actions", "params", "values", "rewards", "starts", "terminated", "truncated", "ignored")
@@ -214,7 +215,7 @@ class RolloutBuffer:
         rows = (first + torch.arange(length).unsqueeze(1)) * self.num_envs + env  # [L, n], each t * B + b
         rows = [part.flatten() for part in rows.tensor_split(pieces, dim=1)]
         sizes, every = [len(part) for part in rows], torch.cat(rows)
-        on_device = every.to(self.values.device, non_blocking=True)
+        on_device = upload(every, self.values.device)
         numbers = torch.stack([targets.old_values, targets.advantages, targets.returns], dim=-1)
         numbers = torch.cat([targets.old_log_probs, numbers], dim=-1)  # [T, B, branches + 3]
         columns = zip(
@@ -244,16 +245,16 @@ class RolloutBuffer:
 
     def _state_at(self, first: Tensor, env: Tensor) -> State:
         """State leaves ``[N, ...]`` before the steps ``first [N]`` of ``env [N]``."""
-        rows = (first // self.stride * self.num_envs + env).to(self.values.device, non_blocking=True)
+        rows = upload(first // self.stride * self.num_envs + env, self.values.device)
         return {name: _pick(leaf, rows) for name, leaf in self.state.items()}
 
     def _warm_up(self, first: Tensor, env: Tensor, burn_in: int) -> WarmUp:
         begin = (first - burn_in).clamp_min(0)
         steps = (begin + torch.arange(burn_in).unsqueeze(1)).clamp_max(self.size - 1)
         rows = steps * self.num_envs + env
-        on_device = rows.to(self.values.device, non_blocking=True)
+        on_device = upload(rows, self.values.device)
         obs = {name: _pick(leaf, on_device.flatten()).unflatten(0, rows.shape) for name, leaf in self.obs.items()}
-        available = (first >= burn_in).to(self.values.device, non_blocking=True)
+        available = upload(first >= burn_in, self.values.device)
         return WarmUp(obs, self._state_at(begin, env), _pick(self.starts, rows.flatten()).view(rows.shape), available)
 
     def refresh(self, unroll, bptt: int | None) -> None:

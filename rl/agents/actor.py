@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rl.networks import ActorCritic
 from rl.spaces import leaf_arrays, leaf_spaces, split_flat
+from rl.transfer import upload
 from rl.types import Observation
 
 PREVIOUS_ACTION, PREVIOUS_REWARD = "previous_action", "previous_reward"
@@ -85,7 +86,7 @@ class Actor:
         return obs | ({name: leaf[index] for name, leaf in self.last.items()} if self.feed_previous else {})
 
     def _upload(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self.device, non_blocking=True)
+        return upload(torch.from_numpy(array), self.device)
 
     def _arrays(self, observation: Any) -> dict[str, np.ndarray]:
         """An observation as leaves ``[B, *shape]`` in the dtypes of the space (float32 for float64)."""

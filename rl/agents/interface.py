@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium import spaces
 
+from rl.checks import within
+
 if TYPE_CHECKING:
     from rl.agents.recurrent_ppo import RecurrentPPO
 
@@ -40,6 +42,17 @@ class StepMemory:
 
     def clear(self) -> None:
         """Called between epochs by clients; the rollout is kept until it is trained on."""
+
+
+def epsilon_decay(agent: "RecurrentPPO", rate: float) -> None:
+    """``epsilon`` shrinks by the share ``rate``, not below ``epsilon_min``."""
+    agent.epsilon = max(agent.epsilon * (1.0 - rate), agent.epsilon_min)
+
+
+def set_epsilon(agent: "RecurrentPPO", epsilon: float) -> None:
+    """Sets ``epsilon``."""
+    within(0.0, 1.0, epsilon=epsilon)
+    agent.epsilon = epsilon
 
 
 def rows_of(name: str, value: Any, num_envs: int, dtype: type) -> np.ndarray:

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.vector.utils import create_empty_array
 from torch import Tensor
 
 from rl.agents.actor import Actor, previous_spaces
 from rl.agents.ends import End, values_beyond
-from rl.agents.interface import StepMemory, action_code, merged_signature, rows_of
+from rl.agents.interface import StepMemory, action_code, epsilon_decay, merged_signature, rows_of, set_epsilon
 from rl.agents.persistence import load, restore, save, state_of
 from rl.checks import positive, within
 from rl.cores import gru
@@ -50,6 +51,9 @@ class RecurrentPPO:
         previous_action_reward: feed them as inputs.
         image_layout: of observations with three axes, see :class:`rl.networks.encoders.Encoder`.
         action_names: names of the action branches.
+        compile_encoder: run encoders through ``torch.compile``; where that cannot be, the log says so.
+        autocast: encoders compute in bfloat16, for GPUs; ``diagnostics/ratio_error`` then shows its rounding. Where
+            that cannot be, the log says so.
         update: hyperparameters of :class:`rl.ppo.PPO`.
 
     Raises:
@@ -77,6 +81,8 @@ class RecurrentPPO:
         previous_action_reward: bool = False,
         image_layout: ImageLayout = "auto",
         action_names: Sequence[str] | None = None,
+        compile_encoder: bool = False,
+        autocast: bool = False,
         **update: Any,
     ):
         self.ppo = PPO(**update)
@@ -114,6 +120,9 @@ class RecurrentPPO:
         self.num_parameters = sum(parameter.numel() for parameter in self.network.parameters())
         self.feed_previous = previous_action_reward
         self.actor = self.new_actor(self.num_envs, seed)
+        if compile_encoder or autocast:
+            example = self.actor.inputs(create_empty_array(observation_space, self.num_envs))
+            self.network.accelerate(example, compile_encoder, autocast)
         self.memory = StepMemory(self)
         self.env_steps = self.updates = 0
         self.last_metrics: dict[str, float] = {}
@@ -296,15 +305,6 @@ class RecurrentPPO:
         """Transitions in a minibatch."""
         return max(1, self.num_steps * self.num_envs // self.ppo.num_minibatches)
 
-    def epsilon_decay(self, rate: float) -> None:
-        """``epsilon`` shrinks by the share ``rate``, not below ``epsilon_min``."""
-        self.epsilon = max(self.epsilon * (1.0 - rate), self.epsilon_min)
-
-    def set_epsilon(self, epsilon: float) -> None:
-        """Sets ``epsilon``."""
-        within(0.0, 1.0, epsilon=epsilon)
-        self.epsilon = epsilon
-
     def get_dual_action(self) -> tuple[int, ...] | None:
         """All branches of the action that waits for its outcome, None if none does (single form)."""
         return None if self._pending is None else tuple(self._pending[0].tolist())
@@ -313,6 +313,7 @@ class RecurrentPPO:
         """Someone who plays ``num_envs`` other environments with these weights and memories of their own."""
         return Actor(self.network, self.observation_space, num_envs, self.device, seed, self.feed_previous, memory)
 
+    epsilon_decay, set_epsilon = epsilon_decay, set_epsilon
     state_dict, load_state_dict, save, load = state_of, restore, save, load
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from rl.cores.stack import Stack, build, initialise
+from rl.transfer import upload
 
 
 class _UnrollRNN(torch.autograd.Function):
@@ -70,7 +71,7 @@ def keep_mask(x: Tensor, starts: Tensor) -> tuple[Tensor, list[bool]]:
 
     The second lets a step without starts skip the product. It is a fact of the rollout that lies on the CPU.
     """
-    keep = (~starts).to(x.dtype).to(x.device, non_blocking=True)
+    keep = upload((~starts).to(x.dtype), x.device)
     return keep.unsqueeze(-1), starts.any(dim=1).tolist()
 
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 
+import torch
 from gymnasium import spaces
 from torch import Tensor, device, nn
 
+from rl.networks import acceleration
 from rl.networks.encoders import Encoder, ImageLayout
 from rl.networks.heads import CategoricalHead, make_head
 from rl.types import Core, Observation, State
@@ -81,6 +83,13 @@ class ActorCritic(nn.Module):
             new |= {f"critic.{name}": leaf for name, leaf in own.items()}
         return params, self.value(features).squeeze(-1), new
 
+    def accelerate(self, example: Observation, compile_encoder: bool, autocast: bool) -> None:
+        """Compiled encoders, and encoders in bfloat16, where that works; ``example`` is a batch of observations."""
+        for trunk in (self.actor, *([self.critic] if self.critic else [])):
+            trunk.autocast = autocast and acceleration.supports_autocast(trunk.encoder, example)
+            if compile_encoder:
+                acceleration.compile_encoder(trunk.encoder, example)
+
     def update_moments(self, obs: Observation) -> None:
         """Takes the observations of a rollout into the running normalisation."""
         self.actor.encoder.update_moments(obs)
@@ -89,13 +98,19 @@ class ActorCritic(nn.Module):
 
 
 class Trunk(nn.Module):
-    """An encoder in front of a core."""
+    """An encoder in front of a core. With ``autocast`` the encoder, but never the memory, computes in bfloat16."""
 
     def __init__(self, encoder: Encoder, core: Callable[..., Core]):
         super().__init__()
         self.encoder = encoder
         self.core = core(encoder.output_size)
+        self.autocast = False
 
     def run(self, how: str, obs: Observation, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
         """``how`` is ``step`` or ``unroll``."""
-        return getattr(self.core, how)(self.encoder(obs), state, starts)
+        features = self._rounded(obs) if self.autocast else self.encoder(obs)
+        return getattr(self.core, how)(features, state, starts)
+
+    def _rounded(self, obs: Observation) -> Tensor:
+        with torch.autocast(next(iter(obs.values())).device.type, torch.bfloat16):
+            return self.encoder(obs).float()

@@ -1,0 +1,95 @@
+import logging
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from rl.agents import RecurrentPPO
+from rl.networks import acceleration
+
+SPACE = spaces.Dict({"image": spaces.Box(0, 255, (7, 7, 3), np.uint8), "scalars": spaces.Box(-1.0, 1.0, (2,))})
+
+
+@pytest.fixture
+def make_agent(device):
+    def make(**options):
+        sizes = {"num_envs": 2, "num_steps": 8, "bptt": 4, "num_minibatches": 2, "layer_size": 16}
+        return RecurrentPPO(SPACE, spaces.Discrete(3), device=device, seed=0, **sizes, **options)
+
+    return make
+
+
+@pytest.fixture
+def train():
+    """One rollout and its update; what the update reports."""
+
+    def run(agent):
+        space = spaces.Dict({name: part for name, part in SPACE.spaces.items()})
+        space.seed(0)
+        for _ in range(agent.num_steps):
+            rows = [space.sample() for _ in range(2)]
+            agent.take_action({name: np.stack([row[name] for row in rows]) for name in rows[0]})
+            agent.add_memory_ppo(np.ones(2, np.float32), np.zeros(2, bool))
+        agent.train_step()
+        return agent.last_metrics
+
+    return run
+
+
+def test_bfloat16_encoders_round_and_learn(make_agent, train):
+    plain, rounded = train(make_agent()), train(make_agent(autocast=True))
+    assert plain["ratio_error"] <= 1e-5
+    assert rounded["value_loss"] == pytest.approx(plain["value_loss"], rel=0.1)
+    assert rounded["value_loss"] != plain["value_loss"]
+
+
+def test_only_encoders_are_rounded(make_agent):
+    agent = make_agent(autocast=True)
+    features = []
+    agent.network.actor.encoder.register_forward_hook(lambda *call: features.append(call[2].dtype))
+    obs = {"image": torch.zeros(2, 7, 7, 3, dtype=torch.uint8), "scalars": torch.zeros(2, 2)}
+    obs = {name: leaf.to(agent.device) for name, leaf in obs.items()}
+    params, values, state = agent.network.step(obs, agent.network.initial_state(2, agent.device), None)
+    assert features == [torch.bfloat16]
+    assert {leaf.dtype for leaf in (params, values, *state.values())} == {torch.float32}
+
+
+def test_a_device_without_bfloat16_falls_back(make_agent, train, monkeypatch, caplog):
+    class Refused:
+        def __init__(self, *arguments):
+            raise RuntimeError("no such type\nand a long story")
+
+    monkeypatch.setattr(acceleration.torch, "autocast", Refused)
+    with caplog.at_level(logging.WARNING):
+        agent = make_agent(autocast=True)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"autocast: bfloat16 does not work on {agent.device}, so float32 is used (no such type)"
+    ]
+    assert train(agent)["ratio_error"] <= 1e-5
+
+
+def test_a_machine_without_a_compiler_falls_back(make_agent, train, monkeypatch, caplog):
+    def compile_later(module, **options):
+        def fail(*arguments):
+            raise OSError("no C++ compiler\nsee the manual")
+
+        module._compiled_call_impl = fail
+
+    monkeypatch.setattr(nn.Module, "compile", compile_later)
+    with caplog.at_level(logging.WARNING):
+        agent = make_agent(compile_encoder=True)
+    (record,) = caplog.records
+    assert record.getMessage().endswith("nothing is compiled (no C++ compiler)")
+    assert train(agent)["ratio_error"] <= 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # what torch.compile imports warns of its own
+def test_compiled_encoders_compute_the_same(make_agent, train):
+    plain, compiled = make_agent(), make_agent(compile_encoder=True, separate_critic=True)
+    assert compiled.network.actor.encoder._compiled_call_impl is not None
+    assert plain.network.state_dict().keys() <= compiled.network.state_dict().keys()
+    assert train(compiled)["ratio_error"] <= 1e-4
+    assert train(plain)["value_loss"] > 0
