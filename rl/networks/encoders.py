@@ -151,4 +151,5 @@ class ImageEncoder(nn.Module):
         """``[..., shape]`` -> ``[batch, C, H, W]`` in 0 ... 1."""
         x = x.reshape(-1, *x.shape[-3:])
         x = x.permute(0, 3, 1, 2) if self.channels_last else x
-        return (x.float() - self.low) / self.width
+        x = x.to(torch.float32, memory_format=torch.contiguous_format)  # what convolutions of few channels are fastest on
+        return (x - self.low) / self.width
