@@ -142,7 +142,9 @@ def test_keys_stand_in_signatures(node, given):
 
 def test_scripts_can_be_called():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    commands = {path.stem for path in (ROOT / "experiments").glob("*.py") if "def main()" in path.read_text()}
+    folder = ROOT / "experiments"
+    sources = [path.relative_to(folder) for path in folder.rglob("*.py") if "def main()" in path.read_text()]
+    commands = {".".join(path.with_suffix("").parts) for path in sources}
     assert {target.split(":")[0].removeprefix("experiments.") for target in scripts.values()} == commands
     for name, target in scripts.items():
         module, _, function = target.partition(":")

@@ -40,6 +40,8 @@ def rows(seconds: float, workloads: list[str], cores: list[str], purejaxrl: str 
                 found.append(row(f"{place} skrl{both}", "skrl", [*at, "--threads", threads], seconds))
                 if core == "lstm":  # it has no other
                     found.append(row(f"{place} sb3_contrib{both}", "sb3_contrib", [*at, "--threads", threads], seconds))
+            padded = [*at, "--variant", "padded"]
+            found.append(row(f"{place} skrl, padded", "skrl", padded, seconds))
             if core == "lstm":
                 shared = [*at, "--variant", "shared"]
                 found.append(row(f"{place} sb3_contrib, one LSTM", "sb3_contrib", shared, seconds))
@@ -69,7 +71,10 @@ def row(label: str, module: str, arguments: list[str], seconds: float, python: s
 
 
 def ratios(medians: dict[str, Numbers]) -> dict[str, Numbers]:
-    """This project over each peer: per CPU second with one thread each, by the clock with each side's best setting."""
+    """This project over each peer: per CPU second with one thread each, by the clock with each side's best setting.
+
+    Variants of a peer (``, padded``, ``, one LSTM``) count as peers; a row with two threads is only a setting of one.
+    """
     found = {}
     for label in medians:
         workload, core, name = label.split(" ", 2)
@@ -79,9 +84,8 @@ def ratios(medians: dict[str, Numbers]) -> dict[str, Numbers]:
         for setting in ("", ", whole rollout"):
             if f"{own}{setting}" in medians and not (setting and name != "purejaxrl"):
                 found[f"{workload} {core} / {name}{setting}"] = ratio(medians, f"{own}{setting}", label)
-    for workload in {
-        label.split(" ")[0] for label in medians
-    }:  # sb3-contrib has no GRU: its LSTM is what a GRU replaces
+    for workload in dict.fromkeys(label.split(" ")[0] for label in medians):
+        # sb3-contrib has no GRU: its LSTM is what a GRU replaces
         own, peer = f"{workload} gru {OURS}", f"{workload} lstm sb3_contrib"
         if own in medians and peer in medians:
             found[f"{workload} gru / sb3_contrib (LSTM)"] = ratio(medians, own, peer)

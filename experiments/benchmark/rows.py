@@ -3,8 +3,9 @@
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -37,14 +38,16 @@ class Process:
 
     def __init__(self, module: str, arguments: list[str], python: str = sys.executable):
         command = [python, "-m", f"experiments.peers.{module}", *arguments]
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open as long as the process; a pipe could fill up)
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True
         )
         self.hello = self._read()
 
     def measure(self, seconds: float) -> Numbers:
         """Trains for so long: steps per second of CPU time and by the clock, and the mean episode length."""
-        print(seconds, file=self.process.stdin, flush=True)
+        with suppress(BrokenPipeError):  # it has died: reading says why
+            print(seconds, file=self.process.stdin, flush=True)
         seen = self._read()
         return {
             "steps_per_cpu_second": seen["env_steps"] / seen["cpu_seconds"],
@@ -55,14 +58,20 @@ class Process:
     def _read(self) -> dict:
         line = self.process.stdout.readline()
         if not line:
-            last = self.process.communicate()[1].strip().splitlines()
+            self.process.wait()
+            self.errors.seek(0)
+            last = self.errors.read().strip().splitlines()
+            self.close()
             raise RuntimeError(f"{' '.join(self.process.args[1:])} ended: {last[-1] if last else 'it said nothing'}")
         return json.loads(line)
 
     def close(self) -> None:
         """Ends the process."""
-        if self.process.poll() is None:
-            self.process.communicate()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()  # which it takes for the end
+        self.process.wait()
+        self.process.stdout.close()
+        self.errors.close()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ while one trains the others wait for input and take no time.
 
 - ``serve``: the protocol. ``workloads``: what is trained, and the arguments that all have.
 - ``recurrent_ppo``: this project. ``sb3_contrib``, ``skrl``, ``purejaxrl``: peers; each docstring says how to install
-  the peer, what was matched and what could not be.
+  the peer, what was matched and what could not be. ``sb3_threshold``: no worker, it trains until a task is solved.
 
 This module imports nothing, so that a peer's own environment without torch or Hydra can run its worker.
 """

@@ -64,7 +64,10 @@ def command(cwd, monkeypatch, capsys):
         GlobalHydra.instance().clear()
         capsys.readouterr()
         try:
-            importlib.import_module(f"experiments.{name}").main()
+            module = importlib.import_module(f"experiments.{name}")
+            if hasattr(module, "__path__"):  # a package: python -m runs its __main__
+                module = importlib.import_module(f"experiments.{name}.__main__")
+            module.main()
             code = 0
         except SystemExit as end:
             code = end.code

@@ -25,7 +25,7 @@ class Decay(torch.nn.Module):
         return {"sum": torch.zeros(batch_size, self.output_size, device=device)}
 
     def step(self, x, state, starts):
-        kept = state["sum"].masked_fill(starts.unsqueeze(-1), 0.0)
+        kept = state["sum"] if starts is None else state["sum"].masked_fill(starts.unsqueeze(-1), 0.0)
         new = self.leak * kept + torch.tanh(self.layer(x))
         return new, {"sum": new}
 

@@ -161,17 +161,130 @@ def test_sb3_contrib_has_no_gru(capsys):
     assert "--core gru cannot be measured" in capsys.readouterr().err
 
 
+SETTINGS = ("seed", "n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "ent_coef", "n_envs")
+
+
+def test_sb3_threshold_has_the_settings_of_the_zoo():
+    pytest.importorskip("sb3_contrib")
+    from experiments.peers import sb3_threshold
+
+    agent = sb3_threshold.model(seed=3)
+    assert [getattr(agent, name) for name in SETTINGS] == [3, 32, 256, 20, 0.98, 0.8, 0.0, 8]
+    rates = (
+        [agent.lr_schedule(left) for left in (1.0, 0.25, -0.1)],
+        [agent.clip_range(left) for left in (1.0, 0.25, -1)],
+    )
+    assert rates == (pytest.approx([1e-3, 2.5e-4, 0.0]), pytest.approx([0.2, 0.05, 0.0]))
+    assert (agent.env.gamma, agent.env.norm_obs, agent.env.norm_reward, agent.env.training) == (0.98, True, True, True)
+    policy = agent.policy
+    assert (policy.lstm_actor.hidden_size, policy.lstm_critic.hidden_size) == (64, 64)
+    for head in (policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net):
+        assert [type(layer).__name__ for layer in head] == ["Linear", "ReLU"] and head[0].out_features == 64
+    assert not policy.ortho_init
+
+
+def test_sb3_threshold_evaluates_without_moving_the_moments(monkeypatch):
+    pytest.importorskip("sb3_contrib")
+    from experiments.peers import sb3_threshold
+
+    monkeypatch.setattr(sb3_threshold, "COPIES", 3)
+    agent = sb3_threshold.model(seed=1)
+    env = sb3_threshold.evaluation_env(agent.env, seed=2)
+    agent.env.reset()
+    agent.env.obs_rms.mean, agent.env.obs_rms.var = np.array([1.0, 2.0]), np.array([4.0, 4.0])
+    first = env.reset()
+    assert np.abs(first - [-0.5, -1.0]).max() < 0.03  # normalised as training is
+    obs, rewards, _, _ = env.step(np.zeros(3, dtype=np.int64))
+    assert rewards.tolist() == [1.0, 1.0, 1.0]
+    assert agent.env.obs_rms.mean.tolist() == [1.0, 2.0] and not np.array_equal(obs, first)
+    assert np.array_equal(env.reset(), first)
+
+
+def test_sb3_threshold_ends_when_solved_or_out_of_steps(monkeypatch):
+    pytest.importorskip("sb3_contrib")
+    from experiments.peers import sb3_threshold
+
+    class Agent:
+        """256 steps in each rollout."""
+
+        env, rollout_buffer, n_steps = "env", "buffer", 32
+
+        def __init__(self):
+            self.num_timesteps, self.progress = 0, []
+
+        def _setup_learn(self, total_timesteps):
+            return total_timesteps, "callback"
+
+        def collect_rollouts(self, env, callback, buffer, n_rollout_steps):
+            assert (env, callback, buffer, n_rollout_steps) == ("env", "callback", "buffer", 32)
+            self.num_timesteps += 256
+
+        def _update_current_progress_remaining(self, steps, total):
+            self.progress.append(steps / total)
+
+        def train(self):
+            assert self.progress[-1] == self.num_timesteps / 100_000
+
+    def solved(max_steps, *means):
+        asked, answers = [], iter(means)
+
+        def evaluate(agent, env, n_eval_episodes, deterministic, warn):
+            assert (env, n_eval_episodes, deterministic) == ("copies", 100, True)
+            asked.append(agent.num_timesteps)
+            return next(answers), 0.0
+
+        monkeypatch.setattr(sb3_threshold, "evaluate_policy", evaluate)
+        found = sb3_threshold.solve(Agent(), "copies", max_steps, 5000)
+        assert found.pop("training_seconds") > 0.0
+        return asked, found
+
+    asked, found = solved(100_000, 20.0, 474.9, 475.0)
+    assert asked == [5120, 10240, 15104]  # the first whole rollouts beyond 5, 10 and 15 thousand
+    assert found == {"env_steps": 15104, "eval_return": 475.0, "solved": True}
+    asked, found = solved(6000, 20.0, 30.0)
+    assert asked == [5120, 6144] and found == {"env_steps": 6144, "eval_return": 30.0, "solved": False}
+
+
+def test_sb3_threshold_end_to_end(monkeypatch, capsys):
+    pytest.importorskip("sb3_contrib")
+    from experiments.peers import sb3_threshold
+
+    monkeypatch.setattr(sb3_threshold, "COPIES", 2)
+    monkeypatch.setattr(sb3_threshold, "EPISODES", 4)
+    sb3_threshold.main(["--seed", "1", "--max-steps", "300", "--evaluate-every", "200"])
+    found = json.loads(capsys.readouterr().out)
+    assert found.keys() == {"env_steps", "eval_return", "solved", "training_seconds"}
+    assert (found["env_steps"], found["solved"]) == (512, False) and 5 < found["eval_return"] < 475
+    with pytest.raises(SystemExit):
+        sb3_threshold.main(["--seed", "1", "--evaluate-every", "0"])
+    assert "must be at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variant, name", [("documented", "skrl"), ("padded", "skrl padded")])
 @pytest.mark.parametrize("core", ["lstm", "gru"])
-def test_skrl(tiny_workload, core):
+def test_skrl(tiny_workload, core, variant, name):
     pytest.importorskip("skrl")
     from experiments.peers import skrl
 
     arguments = workloads.parser(None).parse_args(["--workload", tiny_workload, "--core", core, "--bptt", "4"])
-    check(skrl.build(arguments))
+    arguments.variant = variant
+    worker = skrl.build(arguments)
+    assert worker.name == name
+    check(worker)
 
 
+def skrl_agent(core, variant, bptt=16, num_envs=4):
+    """The agent on small w1, its environments and the workload."""
+    from experiments.peers import skrl
+
+    work = replace(workloads.WORKLOADS["w1"], hidden_size=8, num_envs=num_envs, num_steps=64)
+    envs = workloads.vector_env(work)
+    return skrl.make_agent(envs, work, core, bptt, variant), envs, work
+
+
+@pytest.mark.parametrize("variant", ["documented", "padded"])
 @pytest.mark.parametrize("core", ["lstm", "gru"])
-def test_skrl_replays_what_it_played(core):
+def test_skrl_replays_what_it_played(core, variant):
     """Before any update the replayed probabilities are those of the rollout, across the ends of episodes too.
 
     From the states before each step, that is: the agent stores those after it.
@@ -179,9 +292,7 @@ def test_skrl_replays_what_it_played(core):
     pytest.importorskip("skrl")
     from experiments.peers import skrl
 
-    work = replace(workloads.WORKLOADS["w1"], hidden_size=8, num_envs=4, num_steps=64)
-    envs = workloads.vector_env(work)
-    agent = skrl.make_agent(envs, work, core, bptt=16)
+    agent, envs, work = skrl_agent(core, variant)
     played = {}
     agent.update = lambda **_: played.update({name: tensor.clone() for name, tensor in agent.memory.tensors.items()})
     _, episodes = skrl.Iterations(agent, envs, work.num_steps)()
@@ -196,6 +307,29 @@ def test_skrl_replays_what_it_played(core):
         _, outputs = agent.policy.act({**inputs, "taken_actions": batch["actions"], "rnn": state}, role="policy")
     assert episodes > 4
     torch.testing.assert_close(outputs["log_prob"], batch["log_prob"], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("variant, calls", [("documented", [(2, 2), (2, 1), (2, 1)]), ("padded", [(4, 4)])])
+def test_skrl_calls_of_the_layer(variant, calls):
+    """Two sequences of four steps; episodes end at step 1 of the one and at steps 2 and 3 of the other.
+
+    Calls as (sequences, steps).
+    """
+    pytest.importorskip("skrl")
+    agent, _, _ = skrl_agent("lstm", variant, bptt=4)
+    model, seen = agent.policy, []
+    run = model.run
+
+    def spy(x, state):
+        seen.append(tuple(x.shape[:2]) if variant == "documented" else tuple(x.shape[1::-1]))
+        return run(x, state)
+
+    model.run = spy
+    terminated = torch.zeros(8, 1, dtype=torch.bool)
+    terminated[[1, 6, 7]] = True
+    inputs = {"observations": torch.randn(8, 2), "terminated": terminated, "truncated": torch.zeros_like(terminated)}
+    model.trunk({**inputs, "rnn": [torch.randn(1, 8, 8) for _ in range(2)]})
+    assert seen == calls
 
 
 def test_purejaxrl_refuses_another_version():
