@@ -59,17 +59,12 @@ class LightSpeed:
             return torch.tanh(linear(obs["obs"], encoder.layer.weight, encoder.layer.bias))
         return encoder(obs)
 
-    def heads(self) -> tuple[Tensor, Tensor]:
-        """Both heads as one layer."""
-        policy, value = self.network.policy, self.network.value
-        return torch.cat([policy.weight, value.weight]), torch.cat([policy.bias, value.bias])
-
     @torch.inference_mode()
     def play(self) -> None:
         """One rollout."""
         (layer,) = self.network.actor.core.layers
         state = tuple(torch.zeros(self.agent.num_envs, layer.weight_hh.shape[1]) for _ in layer.leaves)
-        weight, bias = self.heads()
+        weight, bias = self.network.heads.weight, self.network.heads.bias
         for _ in range(self.agent.num_steps):
             state = layer.step(self.features({"obs": torch.from_numpy(self.obs)}), state)
             logits = linear(state[0], weight, bias)[:, :-1]
@@ -85,7 +80,7 @@ class LightSpeed:
         """One minibatch."""
         (layer,) = self.network.actor.core.layers
         y, _ = layer.unroll(self.features(mb.obs), leaves(mb.state, layer.leaves), mb.starts)
-        weight, bias = self.heads()
+        weight, bias = self.network.heads.weight, self.network.heads.bias
         out = linear(y, weight, bias)  # [L, N, A + 1]
         with torch.no_grad():
             gradient = self.slope(out, mb)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from gymnasium import spaces
 from torch import Tensor, device, nn
+from torch.nn.functional import linear
 
 from rl.networks import acceleration
 from rl.networks.encoders import Encoder, ImageLayout
@@ -50,11 +51,10 @@ class ActorCritic(nn.Module):
             raise ValueError(f"{MASK} has shape {leaves[MASK].shape}, but the policy has {self.head.num_params} logits")
         self.actor = Trunk(Encoder(inputs, layer_size, normalise, image_layout), core)
         self.critic = Trunk(Encoder(inputs, layer_size, normalise, image_layout), core) if separate_critic else None
-        self.policy = nn.Linear(self.actor.core.output_size, self.head.num_params)
-        self.value = nn.Linear(self.actor.core.output_size, 1)
-        for layer, gain in ((self.policy, 0.01), (self.value, 1.0)):
-            nn.init.orthogonal_(layer.weight, gain)
-            nn.init.zeros_(layer.bias)
+        self.heads = nn.Linear(self.actor.core.output_size, self.head.num_params + 1)  # rows: policy, then the value
+        for rows, gain in ((self.heads.weight[:-1], 0.01), (self.heads.weight[-1:], 1.0)):
+            nn.init.orthogonal_(rows, gain)
+        nn.init.zeros_(self.heads.bias)
 
     def initial_state(self, batch_size: int, device: device | str | None = None) -> State:
         """State of ``batch_size`` fresh memories; the leaves of a separate critic are named ``critic.*``."""
@@ -74,14 +74,17 @@ class ActorCritic(nn.Module):
 
     def _run(self, how: str, obs: Observation, state: State, starts: Tensor | None) -> tuple[Tensor, Tensor, State]:
         features, new = self.actor.run(how, obs, state, starts)
-        params = self.policy(features)
+        if self.critic is None:
+            params, values = self.heads(features).split((self.head.num_params, 1), dim=-1)
+        else:
+            own = {name.removeprefix("critic."): leaf for name, leaf in state.items() if name.startswith("critic.")}
+            of_critic, own = self.critic.run(how, obs, own, starts)
+            new |= {f"critic.{name}": leaf for name, leaf in own.items()}
+            params = linear(features, self.heads.weight[:-1], self.heads.bias[:-1])
+            values = linear(of_critic, self.heads.weight[-1:], self.heads.bias[-1:])
         if self.masked:
             params = params.masked_fill(~obs[MASK].bool(), -1e9)
-        if self.critic is not None:
-            own = {name.removeprefix("critic."): leaf for name, leaf in state.items() if name.startswith("critic.")}
-            features, own = self.critic.run(how, obs, own, starts)
-            new |= {f"critic.{name}": leaf for name, leaf in own.items()}
-        return params, self.value(features).squeeze(-1), new
+        return params, values.squeeze(-1), new
 
     def accelerate(self, example: Observation, compile_encoder: bool, autocast: bool) -> None:
         """Compiled encoders, and encoders in bfloat16, where that works; ``example`` is a batch of observations."""

@@ -151,5 +151,6 @@ class ImageEncoder(nn.Module):
         """``[..., shape]`` -> ``[batch, C, H, W]`` in 0 ... 1."""
         x = x.reshape(-1, *x.shape[-3:])
         x = x.permute(0, 3, 1, 2) if self.channels_last else x
-        x = x.to(torch.float32, memory_format=torch.contiguous_format)  # what convolutions of few channels are fastest on
+        # convolutions of few channels are fastest in this layout
+        x = x.to(torch.float32, memory_format=torch.contiguous_format)
         return (x - self.low) / self.width

@@ -510,7 +510,7 @@ def test_light_speed_learns_what_training_learns(light):
     run, agent = light.run, light.agent
     ppo, optimizer = agent.ppo, agent.optimizer
     ppo.entropy_coef, ppo.max_grad_norm = 0.1, 0.01  # both matter
-    agent.network.policy.weight.data.mul_(100.0)  # away from a uniform policy, whose entropy has no slope
+    agent.network.heads.weight.data[:-1].mul_(100.0)  # away from a uniform policy, whose entropy has no slope
     run.collect()
     targets, _ = agent._targets(run.obs)
     targets.old_log_probs = away(targets.old_log_probs)

@@ -63,13 +63,17 @@ def test_a_separate_critic_and_the_policy_share_no_gradient(core, make_network, 
     network = make_network(core, separate_critic=True)
     obs, starts = make_inputs()
     params, values, _ = network.unroll(obs, network.initial_state(B), starts)
-    for loss, own in (((params**2).sum(), ("actor.", "policy.")), ((values**2).sum(), ("critic.", "value."))):
+    of_params, of_values = (
+        ((params**2).sum(), "actor.", [1, 1, 1, 1, 0]),
+        ((values**2).sum(), "critic.", [0, 0, 0, 0, 1]),
+    )
+    for loss, own, used in (of_params, of_values):
         grads = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True, retain_graph=True)
         for (name, _), grad in zip(network.named_parameters(), grads, strict=True):
-            if name.startswith(own):
-                assert grad is not None and grad.abs().max() > 0, name
+            if name.startswith("heads."):
+                assert (grad.view(5, -1).abs().amax(1) > 0).int().tolist() == used
             else:
-                assert grad is None, name
+                assert (grad is not None and grad.abs().max() > 0) == name.startswith(own), name
 
 
 @pytest.mark.parametrize(("prefix", "moves"), [("", (True, False)), ("critic.", (False, True))])
@@ -96,11 +100,11 @@ def test_a_shared_trunk_serves_both(make_network, make_inputs):
 
 def test_initial_weights_of_the_two_output_layers():
     network = ActorCritic(leaf_spaces(spaces.Box(-1.0, 1.0, (3,))), spaces.Discrete(4), cores.gru)
-    policy, value = network.policy.weight, network.value.weight
+    policy, value = network.heads.weight[:-1], network.heads.weight[-1]
     # orthogonal rows of length 0.01: the first policy is close to uniform; and of length 1
     assert torch.allclose(policy @ policy.t(), 1e-4 * torch.eye(4), atol=1e-8)
     assert value.norm().item() == pytest.approx(1.0, abs=1e-5)
-    assert torch.count_nonzero(network.policy.bias) == torch.count_nonzero(network.value.bias) == 0
+    assert torch.count_nonzero(network.heads.bias) == 0
 
 
 # -------------------------------------------------------------------------------------------------------- action mask
@@ -193,4 +197,4 @@ def test_all_weights_are_parameters_of_the_module(make_network):
     network = make_network(cores.gru, action_space=spaces.Box(-1.0, 1.0, (2,)))
     names = {name for name, _ in network.named_parameters()}
     assert "head.log_std" in names
-    assert isinstance(network.policy, nn.Linear)
+    assert isinstance(network.heads, nn.Linear)

@@ -106,8 +106,8 @@ def fix_value():
 
     def fix(agent, value):
         with torch.no_grad():
-            agent.network.value.weight.zero_()
-            agent.network.value.bias.fill_(value)
+            agent.network.heads.weight[-1].zero_()
+            agent.network.heads.bias[-1].fill_(value)
 
     return fix
 
@@ -121,7 +121,7 @@ def sharpen():
         with torch.no_grad():
             for parameter in agent.network.parameters():
                 parameter.copy_(torch.randn(parameter.shape, generator=generator))
-            agent.network.policy.weight.mul_(1e6)
+            agent.network.heads.weight[:-1].mul_(1e6)
 
     return draw
 
@@ -190,7 +190,7 @@ def test_multi_discrete_codes_of_the_single_form_respect_starts():
     """MultiDiscrete([2, 3], start=[1, 4]): the pair (2, 5) is 1, 1 without starts, code 1 * 3 + 1 = 4."""
     agent = RecurrentPPO(spaces.Box(-1, 1, (2,)), spaces.MultiDiscrete([2, 3], start=[1, 4]), seed=0)
     with torch.no_grad():
-        agent.network.policy.bias.copy_(torch.tensor([0.0, 99.0, 0.0, 99.0, 0.0]))
+        agent.network.heads.bias[:-1].copy_(torch.tensor([0.0, 99.0, 0.0, 99.0, 0.0]))
     assert agent.take_action(np.zeros(2)) == 4
     assert agent.get_dual_action() == (1, 1)
 

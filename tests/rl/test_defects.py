@@ -56,8 +56,8 @@ def test_the_end_of_a_rollout_is_worth_its_value(make_agent):  # 1
     for ends in (True, False):
         agent = make_agent(num_steps=1, gamma=0.5)
         with torch.no_grad():
-            agent.network.value.weight.zero_()
-            agent.network.value.bias.fill_(5.0)
+            agent.network.heads.weight[-1].zero_()
+            agent.network.heads.bias[-1].fill_(5.0)
         agent.take_action(np.zeros(3))
         agent.add_memory_ppo(1.0, False)
         if ends:
@@ -141,10 +141,10 @@ def test_codes_of_several_branches_are_all_different_and_in_range(kind, dims):  
     agent.training = False
     codes = []
     with torch.no_grad():
-        agent.network.policy.weight.zero_()
+        agent.network.heads.weight[:-1].zero_()
         for branches in product(*(range(n) for n in dims)):
             chosen = [torch.eye(n)[branch] for n, branch in zip(dims, branches, strict=True)]
-            agent.network.policy.bias.copy_(50 * torch.cat(chosen))
+            agent.network.heads.bias[:-1].copy_(50 * torch.cat(chosen))
             codes.append(agent.take_action(np.zeros(3)))
             assert np.unravel_index(codes[-1], dims) == branches
             assert agent.get_dual_action() == branches
@@ -243,8 +243,8 @@ def test_terminations_and_truncations_are_told_apart(make_agent):  # 14
     for flags, expected in (((False, True), 4.0), ((True, False), 1.0), ((True, True), 1.0)):
         agent = make_agent(num_steps=1, gamma=0.5)
         with torch.no_grad():
-            agent.network.value.weight.zero_()
-            agent.network.value.bias.fill_(6.0)
+            agent.network.heads.weight[-1].zero_()
+            agent.network.heads.bias[-1].fill_(6.0)
         agent.take_action(np.zeros(3))
         agent.add_memory_ppo(1.0, *flags, np.zeros(3))
         targets, _ = agent._targets(None)

@@ -32,11 +32,11 @@ def make_agent():
             num_minibatches=1,
             **options,
         )
-        generator = torch.Generator().manual_seed(6)
+        generator = torch.Generator().manual_seed(9)
         with torch.no_grad():  # the fresh policy is almost uniform, which would hide everything
             for parameter in agent.network.parameters():
                 parameter.copy_(torch.randn(parameter.shape, generator=generator))
-            agent.network.policy.bias.zero_()
+            agent.network.heads.bias[:-1].zero_()
         return agent
 
     return make
@@ -185,7 +185,7 @@ def test_a_seed_decides_the_sampled_actions(make_agent, played_actions):
     """Counters know no chance: what differs is the agent's."""
     agent = make_agent(Counter(1))
     with torch.no_grad():
-        agent.network.policy.weight.zero_()
+        agent.network.heads.weight[:-1].zero_()
     played = []
     for seed in (3, 3, 4):
         agent.network.head.__dict__.pop("to_environment", None)
@@ -201,8 +201,8 @@ def test_greedy_takes_the_likeliest_action_and_sampling_does_not(make_agent, pla
     envs = EchoCue(64)
     agent = make_agent(envs)
     with torch.no_grad():
-        agent.network.policy.weight.zero_()
-        agent.network.policy.bias.copy_(torch.tensor([0.0, 1.0]))
+        agent.network.heads.weight[:-1].zero_()
+        agent.network.heads.bias[:-1].copy_(torch.tensor([0.0, 1.0]))
     seen = played_actions(agent)
     evaluate(agent, envs, 64, seed=0)
     assert np.unique(seen).tolist() == [1]

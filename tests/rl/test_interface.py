@@ -163,8 +163,8 @@ def test_the_end_of_an_epoch_is_a_cut_and_not_an_end(make_model, loop, watch):
     """Nobody ever says that the game is done. With v = 10, gamma = 1/2 and lambda = 0 each return is r + 10/2."""
     model, world = make_model(num_steps=2 * TURNS, gamma=0.5, gae_lambda=0.0), World()
     with torch.no_grad():
-        model.network.value.weight.zero_()
-        model.network.value.bias.fill_(10.0)
+        model.network.heads.weight[-1].zero_()
+        model.network.heads.bias[-1].fill_(10.0)
     trained = watch(model)
     loop(model, world, 2)
     (update,) = trained
@@ -179,8 +179,8 @@ def test_no_advantage_crosses_the_end_of_an_epoch(make_model, loop, watch):
     """lambda = gamma = 1, v = 10: within an epoch of rewards 1 to 5 the returns are 25, 24, 22, 19, 15."""
     model, world = make_model(num_steps=2 * TURNS, gamma=1.0, gae_lambda=1.0), World()
     with torch.no_grad():
-        model.network.value.weight.zero_()
-        model.network.value.bias.fill_(10.0)
+        model.network.heads.weight[-1].zero_()
+        model.network.heads.bias[-1].fill_(10.0)
     trained = watch(model)
     loop(model, world, 2)
     # 10 + 5, 10 + 5 + 4, ...; in the second epoch of rewards 6 to 10 likewise: 20, 29, 37, 44, 50 backwards
@@ -516,8 +516,8 @@ def test_playing_without_learning_is_greedy_and_needs_no_outcomes(make_model):
     model = make_model(seed=1)
     model.training = False
     with torch.no_grad():
-        model.network.policy.weight.zero_()
-        model.network.policy.bias.copy_(torch.tensor([0.0, 0.0, 0.1, 0.0, 0.0, 0.2, 0.0]))
+        model.network.heads.weight[:-1].zero_()
+        model.network.heads.bias[:-1].copy_(torch.tensor([0.0, 0.0, 0.1, 0.0, 0.0, 0.2, 0.0]))
     assert [model.take_action(np.zeros(FEATURES)) for _ in range(20)] == [2 * 3 + 1] * 20
 
 

@@ -24,10 +24,10 @@ def codes_of():
         sizes = agent.network.head.sizes
         codes = {}
         with torch.no_grad():
-            agent.network.policy.weight.zero_()
+            agent.network.heads.weight[:-1].zero_()
             for branches in product(*(range(n) for n in sizes)):
                 chosen = torch.cat([torch.eye(n)[branch] for n, branch in zip(sizes, branches, strict=True)])
-                agent.network.policy.bias.copy_(50 * chosen)
+                agent.network.heads.bias[:-1].copy_(50 * chosen)
                 codes[branches] = agent.take_action(np.zeros(agent.observation_space.shape))
         return codes
 
@@ -269,7 +269,7 @@ def voter():
             3, 7, seed=0, hidden_size=8, rollout_length=16, batch_size=16, bptt=16, entropy_start=0.0, **options
         )
         with torch.no_grad():
-            agent.network.policy.bias[5] = 50.0
+            agent.network.heads.bias[5] = 50.0
         return agent
 
     return make
@@ -282,21 +282,21 @@ def stored(agent):
 def test_a_move_that_a_vote_hides_is_not_trained(voter):
     """Only votes were executed: the move head must not change, the vote head and the rest may."""
     agent = voter()
-    before = agent.network.policy.weight[:4].clone(), agent.network.policy.bias[:4].clone()
+    before = agent.network.heads.weight[:4].clone(), agent.network.heads.bias[:4].clone()
     for turn in range(16):
         assert agent.take_action(np.full(3, 0.1 * turn)) == 4
         agent.add_memory_ppo(float(turn % 3), turn % 5 == 4)
     assert stored(agent) == [[-1, 1]] * 16
     agent.train_step()
     assert agent.last_metrics["ratio_error"] <= 1e-5
-    assert torch.equal(agent.network.policy.weight[:4], before[0])
-    assert torch.equal(agent.network.policy.bias[:4], before[1])
+    assert torch.equal(agent.network.heads.weight[:4], before[0])
+    assert torch.equal(agent.network.heads.bias[:4], before[1])
     assert agent.updates == 1
 
 
 def test_a_pair_that_was_fetched_is_trained_as_a_pair(voter):
     agent = voter()
-    before = agent.network.policy.bias[:4].clone()
+    before = agent.network.heads.bias[:4].clone()
     pairs = []
     for turn in range(16):
         assert agent.take_action(np.full(3, 0.1 * turn)) == 4
@@ -304,7 +304,7 @@ def test_a_pair_that_was_fetched_is_trained_as_a_pair(voter):
         agent.add_memory_ppo(float(turn % 3), turn % 5 == 4)
     assert stored(agent) == pairs
     agent.train_step()
-    assert not torch.equal(agent.network.policy.bias[:4], before)
+    assert not torch.equal(agent.network.heads.bias[:4], before)
 
 
 def test_fetching_counts_for_one_step_only(voter):
@@ -320,7 +320,7 @@ def test_fetching_counts_for_one_step_only(voter):
 def test_a_move_without_a_vote_is_trained_with_both_heads(voter):
     agent = voter()
     with torch.no_grad():
-        agent.network.policy.bias[4] = 100.0  # vote 0: none
+        agent.network.heads.bias[4] = 100.0  # vote 0: none
     code = agent.take_action(np.zeros(3))
     agent.add_memory_ppo(0.0, False)
     assert stored(agent) == [[code, 0]]
