@@ -147,7 +147,7 @@ def test_replay_is_exact_over_ignored_steps(core, core_options):
         num_minibatches=1,
     )
     with torch.no_grad():
-        agent.network.policy.weight.mul_(100.0)
+        agent.network.heads.weight[:-1].mul_(100.0)
     draw, ignored = np.random.default_rng(0), np.zeros(B, dtype=bool)
     for _ in range(T):
         agent.take_action(draw.normal(size=(B, 3)).astype(np.float32))
