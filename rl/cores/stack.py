@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from rl.checks import positive, within
 from rl.types import State
 
+BLOCK = 128
+"""On a CPU so many sequences at most are unrolled together: the activations of more would not stay in its caches."""
+
 
 class Layer(Protocol):
     """One layer of one cell. ``leaves`` names its state; the first leaf is the output of the layer."""
@@ -72,6 +75,22 @@ class Stack(nn.Module):
 
     def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
         """``x [T, B, D]``, ``starts [T, B]`` -> ``[T, B, H]`` and the state after the last step."""
+        if x.device.type != "cpu" or x.shape[1] <= BLOCK:
+            return self._unroll(x, state, starts)
+        parts = zip(*(leaf.split(BLOCK) for leaf in state.values()), strict=True)
+        blocks = [
+            self._unroll(*block, opens)
+            for *block, opens in zip(
+                x.split(BLOCK, dim=1),
+                (dict(zip(state, part, strict=True)) for part in parts),
+                starts.split(BLOCK, dim=1),
+                strict=True,
+            )
+        ]
+        outputs, states = zip(*blocks, strict=True)
+        return torch.cat(outputs, dim=1), {name: torch.cat([part[name] for part in states]) for name in state}
+
+    def _unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
         after = []
         for index, layer in enumerate(self.layers):
             x, new = layer.unroll(x, tuple(state[name][:, index] for name in layer.leaves), starts)

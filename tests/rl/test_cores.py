@@ -94,6 +94,25 @@ def test_unroll_equals_step_in_value_state_and_gradient(
         assert_close(one, other, tolerance)
 
 
+@every_core
+def test_many_sequences_are_unrolled_in_blocks_without_a_difference(
+    name, options, make_core, make_inputs, random_state, step_by_step, assert_close, monkeypatch
+):
+    monkeypatch.setattr("rl.cores.stack.BLOCK", 2)  # 2 of 3, and 1
+    core = make_core(name, options, torch.float64)
+    x, starts = make_inputs(0.2, torch.float64)
+    state = random_state(core, B, torch.float64)
+    y, new = core.unroll(x, state, starts)
+    y_steps, new_steps = step_by_step(core, x, state, starts)
+    assert_close(y, y_steps, 1e-12)
+    assert new.keys() == new_steps.keys()
+    for leaf in new:
+        assert_close(new[leaf], new_steps[leaf], 1e-12)
+    found, expected = gradients(core, x, state, y, new), gradients(core, x, state, y_steps, new_steps)
+    for one, other in zip(found, expected, strict=True):
+        assert_close(one, other, 1e-12)
+
+
 @pytest.mark.parametrize("probability", [0.0, 0.1, 0.5])
 @pytest.mark.parametrize("num_layers", [1, 2])
 @pytest.mark.parametrize("name", sorted(CELLS))

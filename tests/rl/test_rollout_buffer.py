@@ -116,6 +116,12 @@ def test_order_is_drawn_anew_and_comes_from_the_generator(numbered, epoch):
     assert order != sorted(order)  # shuffled at all
 
 
+def test_sequences_with_as_many_starts_lie_together(numbered, epoch):
+    minibatches = [mb.starts.sum(0).tolist() for mb, _ in epoch(numbered(60), 3, 10)]  # 1 or 2 starts in each sequence
+    assert all(starts == sorted(starts) for starts in minibatches)
+    assert any(len(set(starts)) > 1 for starts in minibatches)
+
+
 # --------------------------------------------------------------------------------------------- everything in its place
 
 
