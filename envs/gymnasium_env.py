@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from envs.same_step_autoreset import SameStepAutoreset
+from envs.workers import faster_mode, ignoring_interrupts
 
 Wrapper = Callable[[gymnasium.Env], gymnasium.Env]
 
@@ -40,31 +42,33 @@ def make_gymnasium(
 
     `wrappers` are applied to every single environment, in order. Each is a callable, the dotted path of one, or a
     mapping with the dotted path under `path` (or `_target_`) and the wrapper's keyword arguments beside it.
-    `vectorization_mode` is "sync", "async" (one process per copy: slower, unless a step takes milliseconds), or
-    "vector_entry_point" for the environment's own vectorised form, which takes no wrappers. Such a form usually
-    resets one step late; CartPole's is adapted here. Any other keeps the mode that its `metadata["autoreset_mode"]`
-    tells, since not every one can be adapted (see `SameStepAutoreset`).
-    `kwargs` go to the environment.
+    `vectorization_mode` is "sync", "async" (one process per copy: slower, unless a step takes milliseconds), "auto" for
+    the faster of the two, measured here (see `faster_mode`), or "vector_entry_point" for the environment's own
+    vectorised form, which takes no wrappers. Such a form usually resets one step late; CartPole's is adapted here. Any
+    other keeps the mode that its `metadata["autoreset_mode"]` tells, since not every one can be adapted (see
+    `SameStepAutoreset`). `kwargs` go to the environment.
     """
     _import_side_package(id)
     _check_known(id)
     if vectorization_mode == "vector_entry_point":
         if wrappers:
-            raise ValueError("wrappers need vectorization_mode 'sync' or 'async', got 'vector_entry_point'.")
+            raise ValueError("wrappers need vectorization_mode 'sync', 'async' or 'auto', got 'vector_entry_point'.")
         env = gymnasium.make_vec(id, num_envs=num_envs, vectorization_mode=vectorization_mode, **kwargs)
         return SameStepAutoreset(env) if isinstance(env, CartPoleVectorEnv) else env
-    if vectorization_mode not in ("sync", "async"):
+    if vectorization_mode not in ("sync", "async", "auto"):
         raise ValueError(
-            f"vectorization_mode must be 'sync', 'async' or 'vector_entry_point', got {vectorization_mode!r}."
+            f"vectorization_mode must be 'sync', 'async', 'auto' or 'vector_entry_point', got {vectorization_mode!r}."
         )
-    return gymnasium.make_vec(
-        id,
-        num_envs=num_envs,
-        vectorization_mode=vectorization_mode,
-        vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
-        wrappers=[_resolve(wrapper) for wrapper in wrappers],
-        **kwargs,
-    )
+    resolved = [_resolve(wrapper) for wrapper in wrappers]
+
+    def make(mode: str) -> VectorEnv:
+        options = {"autoreset_mode": AutoresetMode.SAME_STEP}
+        with ignoring_interrupts() if mode == "async" else nullcontext():
+            return gymnasium.make_vec(
+                id, num_envs, vectorization_mode=mode, vector_kwargs=options, wrappers=resolved, **kwargs
+            )
+
+    return make(faster_mode(make) if vectorization_mode == "auto" else vectorization_mode)
 
 
 def _import_side_package(id: str) -> None:

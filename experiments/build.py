@@ -1,5 +1,6 @@
 """From a checked configuration to environments and agent: what training and evaluation share."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ import torch
 from gymnasium.vector import VectorEnv
 from omegaconf import DictConfig, OmegaConf
 
+from envs.workers import close
 from experiments.config import ConfigError, construct, converted
 from rl.checks import positive, within
 from rl.evaluation import Evaluation, evaluate
+from rl.threads import check_threads
 
 EVALUATION_SEED = 1_000_000  # evaluation environments are seeded far from those of training
 EVALUATION_ENVS = 50
@@ -20,7 +23,7 @@ SETTINGS = {
     "num_envs": int,
     "num_steps": int,
     "device": str,
-    "threads": int,
+    "threads": Any,  # a whole number or auto: checked below, in one sentence for both
     "evaluate_every": int | None,
     "evaluate_episodes": int,
     "final_episodes": int,
@@ -41,7 +44,6 @@ def read_settings(config: DictConfig) -> dict[str, Any]:
         "total_steps",
         "num_envs",
         "num_steps",
-        "threads",
         "evaluate_episodes",
         "final_episodes",
         "checkpoint_every",
@@ -50,6 +52,7 @@ def read_settings(config: DictConfig) -> dict[str, Any]:
     within(0, 2**31, seed=settings["seed"])
     if settings["evaluate_every"] is not None:
         positive(evaluate_every=settings["evaluate_every"])
+    check_threads(settings["threads"])
     check_device(settings["device"])
     return settings
 
@@ -82,19 +85,29 @@ class Parts:
     settings: dict[str, Any]
     config: DictConfig
 
+    def close(self) -> None:
+        """Ends the environments with their worker processes."""
+        close(self.envs)
+        close(self.evaluation_envs)
+
 
 def build(config: DictConfig) -> Parts:
-    """Constructs everything, after every key has been checked."""
+    """Constructs everything, after every key has been checked. What it returns is to be closed."""
     settings = read_settings(config)
-    envs, env_node = construct(config.env, "env", num_envs=settings["num_envs"])
-    evaluation_envs, _ = construct(config.env, "env", num_envs=EVALUATION_ENVS)
-    runtime = {name: settings[name] for name in ("num_envs", "num_steps", "total_steps", "seed", "device")}
-    runtime |= {"observation_space": envs.single_observation_space, "action_space": envs.single_action_space}
-    if "action_names" not in config.agent:
-        runtime["action_names"] = getattr(envs.unwrapped, "action_names", None)
-    agent, agent_node = construct(config.agent, "agent", **runtime)
-    completed = OmegaConf.to_container(config, resolve=True) | {"agent": agent_node, "env": env_node}
-    return Parts(agent, envs, evaluation_envs, settings, OmegaConf.create(completed))
+    with ExitStack() as opened:  # if a later part cannot be made, no worker process of an earlier one is left behind
+        envs, env_node = construct(config.env, "env", num_envs=settings["num_envs"])
+        opened.callback(close, envs)
+        evaluation_envs, _ = construct(config.env, "env", num_envs=EVALUATION_ENVS)
+        opened.callback(close, evaluation_envs)
+        runtime = {name: settings[name] for name in ("num_envs", "num_steps", "total_steps", "seed", "device")}
+        runtime |= {"observation_space": envs.single_observation_space, "action_space": envs.single_action_space}
+        if "action_names" not in config.agent:
+            runtime["action_names"] = getattr(envs.unwrapped, "action_names", None)
+        agent, agent_node = construct(config.agent, "agent", **runtime)
+        completed = OmegaConf.to_container(config, resolve=True) | {"agent": agent_node, "env": env_node}
+        parts = Parts(agent, envs, evaluation_envs, settings, OmegaConf.create(completed))
+        opened.pop_all()  # they are the caller's now
+    return parts
 
 
 def play(agent: Any, envs: VectorEnv, episodes: int, seed: int, memory: bool = True, greedy: bool = True) -> Evaluation:

@@ -24,6 +24,7 @@ FAULTS = (
     ValueError,
     TypeError,
     OSError,
+    EOFError,
     ImportError,
     RuntimeError,
     ArithmeticError,
@@ -123,6 +124,8 @@ def sentence(error: BaseException, config_name: str) -> str:
     unknown = re.search(r"Key '([^']+)' is not in struct.*full_key: (\S+)", text)
     if unknown:
         return f"there is no key {unknown[2]!r}{nearest(unknown[1], _top_level_keys(config_name))}"
+    if isinstance(error, (EOFError, ConnectionError)):
+        return "a worker process of the environments has died"
     if isinstance(error, KeyError):
         return f"missing entry {text}"
     return re.sub(r" full_key: .*", "", text)

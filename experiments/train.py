@@ -6,14 +6,14 @@ python -m experiments.train resume=RUN_DIR total_steps=1_000_000
 
 import json
 import logging
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.build import build, play, resumed
+from experiments.build import Parts, build, play, resumed
 from experiments.launch import launch
 from rl.checkpoint import atomic_write
 from rl.metrics import Metrics
@@ -31,9 +31,13 @@ def run(config: DictConfig) -> float:
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     resuming = config.resume is not None
     config = resumed(config, HydraConfig.get().overrides.task) if resuming else config
-    parts = build(config)
+    with closing(build(config)) as parts:
+        return train(parts, run_dir, resuming)
+
+
+def train(parts: Parts, run_dir: Path, resuming: bool) -> float:
+    """What :func:`run` does, with everything at hand."""
     agent, evaluation_envs, settings, config = parts.agent, parts.evaluation_envs, parts.settings, parts.config
-    torch.set_num_threads(settings["threads"])
 
     def evaluation() -> dict[str, float]:
         played = play(agent, evaluation_envs, settings["evaluate_episodes"], settings["seed"])
@@ -55,6 +59,7 @@ def run(config: DictConfig) -> float:
         threshold=settings["threshold"],
         stop_at_threshold=settings["stop_at_threshold"],
         checkpoint_every=settings["checkpoint_every"],
+        threads=settings["threads"],
     )
     if resuming:
         trainer.resume()
@@ -93,6 +98,7 @@ def summary(config: DictConfig, settings: dict[str, Any], trainer: Trainer, eval
         "env": config.env._target_.rpartition(".")[2],
         "seed": settings["seed"],
         "parameters": agent.num_parameters,
+        "threads": trainer.threads.number,
         "env_steps": agent.env_steps,
         "wall_seconds": trainer.wall_seconds,
         "training_seconds": trainer.seconds,

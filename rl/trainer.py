@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from gymnasium.vector import VectorEnv
 from rl.checkpoint import load_checkpoint, save_checkpoint
 from rl.metrics import Episodes, Metrics
 from rl.stepping import Stepper
+from rl.threads import Threads
 
 
 class Trainer:
@@ -30,6 +31,7 @@ class Trainer:
         threshold: the ``eval/episodic_return`` that counts as solved.
         stop_at_threshold: training ends as soon as an evaluation has reached it.
         checkpoint_every: environment steps.
+        threads: of torch, or "auto", see :class:`rl.threads.Threads`; None leaves torch as it is.
     """
 
     def __init__(
@@ -44,11 +46,13 @@ class Trainer:
         threshold: float | None = None,
         stop_at_threshold: bool = False,
         checkpoint_every: int = 25_000,
+        threads: int | Literal["auto"] | None = None,
     ):
         self.agent, self.envs = agent, Stepper(envs)
         self.run_dir, self.total_steps, self.seed = run_dir, total_steps, seed
         self.evaluate, self.evaluate_every, self.checkpoint_every = evaluate, evaluate_every, checkpoint_every
         self.threshold, self.stop_at_threshold = threshold, stop_at_threshold
+        self.threads = Threads(torch.get_num_threads() if threads is None else threads)
         self.episodes = Episodes(envs.num_envs)
         self.evaluations: list[dict[str, float]] = []
         self.obs: Any = None
@@ -68,7 +72,8 @@ class Trainer:
             while agent.env_steps < self.total_steps and not stop.asked and not solved:
                 before, began = agent.env_steps, time.perf_counter()
                 self.collect()
-                agent.train_step(self.obs)
+                with self.threads.update(metrics.say):
+                    agent.train_step(self.obs)
                 self.seconds += time.perf_counter() - began
                 self.report(metrics)
                 if crossed(self.evaluate_every, before, agent.env_steps):

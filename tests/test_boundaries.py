@@ -16,7 +16,7 @@ LEAVES = {"h", "c", "keys", "conv", "ssm", "age"}
 # Each module of rl and the modules of rl that it may import, lowest first.
 LAYERS = (
     {"rl.types", "rl.checks", "rl.checkpoint", "rl.metrics", "rl.spaces", "rl.stepping", "rl.advantages", "rl.losses"}
-    | {"rl.flat_adam", "rl.diagnostics", "rl.transfer"},
+    | {"rl.flat_adam", "rl.diagnostics", "rl.threads", "rl.transfer"},
     {"rl.cores", "rl.normalisation"},
     {"rl.networks"},
     {"rl.rollout_buffer"},

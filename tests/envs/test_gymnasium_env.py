@@ -28,7 +28,7 @@ def test_the_vector_entry_point():
     assert isinstance(cartpole, SameStepAutoreset)
     own = make_gymnasium("envs:RecurrentPPO/TMaze-v0", 4, vectorization_mode="vector_entry_point", length=3)
     assert isinstance(own, BatchedEnv) and own.length == 3
-    with pytest.raises(ValueError, match="wrappers need vectorization_mode 'sync' or 'async'"):
+    with pytest.raises(ValueError, match="wrappers need vectorization_mode 'sync', 'async' or 'auto'"):
         make_gymnasium("CartPole-v1", 4, [TimeAwareObservation], vectorization_mode="vector_entry_point")
 
 
@@ -85,7 +85,8 @@ def test_minigrid_is_imported_on_demand():
 
 
 def test_bad_vectorization_mode():
-    with pytest.raises(ValueError, match="vectorization_mode must be 'sync', 'async' or 'vector_entry_point', got 'x'"):
+    allowed = "'sync', 'async', 'auto' or 'vector_entry_point'"
+    with pytest.raises(ValueError, match=f"vectorization_mode must be {allowed}, got 'x'"):
         make_gymnasium("CartPole-v1", 2, vectorization_mode="x")
 
 

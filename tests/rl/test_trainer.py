@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from envs.probes import Counter, EchoCue, SpaceProbe
 from envs.repeat_previous import RepeatPrevious
 from envs.single_env import SingleEnv
-from rl import cores
+from rl import cores, threads
 from rl.agents import RecurrentPPO
 from rl.checkpoint import load_checkpoint
 from rl.evaluation import evaluate
@@ -179,6 +179,66 @@ def test_arrays_become_tensors_and_come_back():
     assert (back["c"], back["d"], back["e"]) == (2**100, None, "text")
     value["a"][0] = 9
     assert stored["a"][0] == 0
+
+
+@pytest.fixture
+def watched_threads(monkeypatch):
+    """``watched_threads(trainer)``: the threads of every action and of every update, on two cores that do not exist.
+
+    Updates on two threads are made the slower ones.
+    """
+    current, now = [1], [0.0]
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: current.append(number))
+    monkeypatch.setattr(threads, "available_cores", lambda: 2)
+    monkeypatch.setattr(threads.time, "perf_counter", lambda: now[0])
+
+    def watch(trainer):
+        act, learn, acting, learning = trainer.agent.take_action, trainer.agent.train_step, [], []
+
+        def take_action(obs):
+            acting.append(current[-1])
+            return act(obs)
+
+        def train_step(obs):
+            learning.append(current[-1])
+            now[0] += current[-1]
+            return learn(obs)
+
+        trainer.agent.take_action, trainer.agent.train_step = take_action, train_step
+        return acting, learning
+
+    return watch
+
+
+def test_threads_are_chosen_while_training(make_trainer, train, watched_threads, caplog):
+    """Also by a resumed run, which may be on another machine."""
+    caplog.set_level("INFO")
+    first = make_trainer(EchoCue(2), 16 * 8, threads="auto")
+    acting, learning = watched_threads(first)
+    train(first)
+    assert set(acting) == {1}
+    assert learning == [1, 1, 2, 1, 2, 1, 2, 1]
+    assert first.threads.number == 1  # twice as long, but not longer
+    assert caplog.text.count("updates: 1 s on 1 thread, 2 s on 2: 1 thread is used") == 1
+    second = make_trainer(EchoCue(2), 16 * 16, threads="auto")
+    acting, learning = watched_threads(second)
+    second.resume()
+    train(second)
+    assert set(acting) == {1}
+    assert learning == [1, 1, 2, 1, 2, 1, 2, 1]
+    assert caplog.text.count("1 thread is used") == 2
+
+
+def test_a_given_number_of_threads_is_kept(make_trainer, train, watched_threads):
+    trainer = make_trainer(EchoCue(2), 16 * 8, threads=3)
+    acting, learning = watched_threads(trainer)
+    train(trainer)
+    assert (set(acting), set(learning), trainer.threads.number) == ({3}, {3}, 3)
+
+
+def test_without_a_number_torch_is_left_as_it_is(make_trainer):
+    before = torch.get_num_threads()
+    assert make_trainer(EchoCue(2), 16).threads.number == before == torch.get_num_threads()
 
 
 # --------------------------------------------------------------------------------------------------------------- resume

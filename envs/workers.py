@@ -1,0 +1,99 @@
+"""Worker processes for the copies of an environment: whether they pay, and how they end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import median
+
+from gymnasium.vector import AsyncVectorEnv, VectorEnv
+
+log = logging.getLogger(__name__)
+
+# Seconds that the pipes add to a step of all copies, at least and for each copy: a quicker step gains nothing by them.
+PIPES, PIPE = 1e-3, 60e-6
+MOST_STEPS, MOST_SECONDS = 100, 0.25  # of one measurement
+
+
+def available_cores() -> int:
+    """The cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def faster_mode(make: Callable[[str], VectorEnv]) -> str:
+    """ "sync" or "async", whichever steps all copies sooner; `make(mode)` makes them.
+
+    Workers are only started, and one line is only logged, where a step in this process takes longer than the pipes to
+    them. What was measured is closed and not used again: an environment may carry over more than a seeded reset clears,
+    and a run must not depend on how many steps fitted into a measurement.
+    """
+    if available_cores() == 1:
+        return "sync"
+    try:
+        envs = make("sync")
+        here = step_seconds(envs)
+        if here < max(PIPES, PIPE * envs.num_envs):
+            return "sync"
+        there = step_seconds(make("async"))
+    except Exception as error:  # of any kind: it may only be that random actions or processes do not suit them
+        log.debug("not measured, so stepped in this process: %r", error)
+        return "sync"
+    mode = "async" if there < here else "sync"
+    used = "worker processes are used" if mode == "async" else "no worker processes are used"
+    log.info("environments: %.2f ms a step in this process, %.2f ms in workers: %s", 1e3 * here, 1e3 * there, used)
+    return mode
+
+
+def step_seconds(envs: VectorEnv) -> float:
+    """Median seconds of a step of all copies with random actions; closes `envs`."""
+    try:
+        envs.reset(seed=0)
+        envs.action_space.seed(0)
+        seconds: list[float] = []
+        end = time.perf_counter() + MOST_SECONDS
+        while not seconds or (len(seconds) < MOST_STEPS and time.perf_counter() < end):
+            actions = envs.action_space.sample()
+            began = time.perf_counter()
+            envs.step(actions)
+            seconds.append(time.perf_counter() - began)
+    finally:
+        close(envs)
+    return median(seconds)
+
+
+@contextmanager
+def ignoring_interrupts() -> Iterator[None]:
+    """Processes started while this is open ignore Ctrl-C, which a terminal sends to them too.
+
+    What it means is for the process to decide that steps them; without this they would die in the middle of a rollout.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def close(envs: VectorEnv) -> None:
+    """Closes `envs`; worker processes are gone afterwards, even those that have failed or do not answer."""
+    workers = envs.unwrapped
+    if not isinstance(workers, AsyncVectorEnv):
+        envs.close()
+        return
+    try:
+        envs.close(timeout=1)  # of seconds for a step that was interrupted
+    except Exception as error:  # one of them had failed, which has been told where it was stepped
+        log.debug("worker processes are ended: %r", error)
+        for process in workers.processes:
+            process.kill()
+        for process in workers.processes:
+            process.join()
+        workers.closed = True
