@@ -63,15 +63,18 @@ def run_folder(folder: Path, name: str, seed: int) -> Path:
 
 
 def train(folder: Path, name: str, row: dict[str, Any], seed: int) -> None:
-    """One run in a process of its own; a run that is already there is kept.
+    """One run in a process of its own; one that is already there is kept, one that was stopped on its way goes on.
 
     Raises:
         RuntimeError: the process failed; its last line says why.
     """
     target = run_folder(folder, name, seed)
-    if (target / "result.json").is_file():
-        return
     arguments = [f"experiment={row['experiment']}", *row.get("overrides", ()), f"seed={seed}", f"run_dir={target}"]
+    if (target / "result.json").is_file():
+        result = read(folder, name, seed)
+        if result["env_steps"] >= result["total_steps"]:
+            return
+        arguments = [f"resume={target}"]
     done = subprocess.run([sys.executable, "-m", "experiments.train", *arguments], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(arguments)} failed: {done.stderr.strip().splitlines()[-1]}")

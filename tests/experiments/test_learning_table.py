@@ -1,6 +1,7 @@
 """``python -m experiments.learning_table``."""
 
 import json
+import subprocess
 
 import pytest
 
@@ -100,3 +101,22 @@ def test_a_failing_run_says_why(command, cwd, monkeypatch, child_environment):
     assert ended.code == 1 and ended.err.count("\n") == 1
     assert "agent.clib=1" in ended.err
     assert ended.err.endswith(" failed: train: there is no key 'agent.clib'; did you mean clip?\n")
+
+
+@pytest.mark.parametrize(
+    ("result", "arguments"),
+    [
+        (None, ["experiment=t_maze_10", "seed=3", "run_dir={target}"]),
+        ({"env_steps": 99, "total_steps": 100}, ["resume={target}"]),  # stopped by a signal, which writes a result too
+        ({"env_steps": 104, "total_steps": 100}, None),
+    ],
+)
+def test_a_run_is_begun_or_goes_on_or_is_kept(result, arguments, tmp_path, monkeypatch):
+    target, started = tmp_path / "row" / "seed3", []
+    if result is not None:
+        target.mkdir(parents=True)
+        (target / "result.json").write_text(json.dumps(result))
+    done = subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(learning_table.subprocess, "run", lambda command, **_: started.append(command[3:]) or done)
+    learning_table.train(tmp_path, "row", {"experiment": "t_maze_10"}, 3)
+    assert started == ([] if arguments is None else [[part.format(target=target) for part in arguments]])
