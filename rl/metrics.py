@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,16 @@ GLOSSARY = {
 
 GROUPS = {"learning_rate": "charts", "ratio_error": "diagnostics"}  # all other results of an update are losses
 log = logging.getLogger(__name__)
+
+
+def wait_for_a_later_second(run_dir: Path) -> None:
+    """Returns when an event file made now sorts behind those that ``run_dir`` has.
+
+    TensorBoard reads them in the order of their names, which begin with the second of their making. Of two files of one
+    second it may read the resumed run's first, and would then drop its points as out of order.
+    """
+    seconds = [int(path.name.split(".")[3]) for path in run_dir.glob("events.out.tfevents.*")]
+    time.sleep(max(0.0, max(seconds, default=0) + 1 - time.time()))
 
 
 class Episodes:
@@ -80,6 +91,7 @@ class Metrics:
     """
 
     def __init__(self, run_dir: Path, total_steps: int, step: int = 0):
+        wait_for_a_later_second(run_dir)
         self.writer = SummaryWriter(str(run_dir), purge_step=step + 1 if step else None)
         self.bar = tqdm(total=total_steps, initial=step, unit=" steps", unit_scale=True, disable=None, smoothing=0.05)
         self.total_steps = total_steps

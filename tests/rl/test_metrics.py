@@ -1,6 +1,7 @@
 """Episode statistics, the progress of a run, and what TensorBoard reads back."""
 
 import logging
+import time
 from fnmatch import fnmatchcase
 from functools import partial
 
@@ -55,6 +56,16 @@ def run():
         return agent
 
     return train
+
+
+def test_an_event_file_begins_in_a_later_second_than_the_ones_before(tmp_path):
+    """In one second they would be read in the order of process ids: a resumed run's first, if its id is the lower."""
+    second = int(time.time())
+    (tmp_path / f"events.out.tfevents.{second}.host.99999999.0").touch()
+    with Metrics(tmp_path, 100, step=50):
+        made = sorted(path.name for path in tmp_path.glob("events.*"))
+    assert len(made) == 2
+    assert int(made[1].split(".")[3]) > second
 
 
 # ------------------------------------------------------------------------------------------------------------ glossary
