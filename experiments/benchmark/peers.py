@@ -13,6 +13,10 @@ from experiments.benchmark.rows import Numbers, Process, Row
 from experiments.config import ConfigError
 
 OURS = "recurrent_ppo"
+LENGTHS = {
+    "whole rollout": "128",
+    "sequences of 8": "8",
+}  # beside 16: PureJaxRL's own, and a GRU's best
 TASKS = {"CartPole without velocities": "cartpole_no_velocity", "T-maze L=30": "t_maze_30"}
 
 
@@ -46,8 +50,8 @@ def rows(seconds: float, workloads: list[str], cores: list[str], purejaxrl: str 
                 shared = [*at, "--variant", "shared"]
                 found.append(row(f"{place} sb3_contrib, one LSTM", "sb3_contrib", shared, seconds))
             if purejaxrl and workload == "w1":
-                whole = [*at, "--bptt", "128"]
-                found.append(row(f"{place} {OURS}, whole rollout", OURS, whole, seconds))
+                for what, length in LENGTHS.items():
+                    found.append(row(f"{place} {OURS}, {what}", OURS, [*at, "--bptt", length], seconds))
                 checkout = [*at, "--checkout", purejaxrl]
                 found.append(row(f"{place} purejaxrl", "purejaxrl", checkout, seconds, jax_python))
     return found
@@ -81,7 +85,7 @@ def ratios(medians: dict[str, Numbers]) -> dict[str, Numbers]:
         if name.startswith(OURS) or name.endswith("2 threads"):
             continue
         own = f"{workload} {core} {OURS}"
-        for setting in ("", ", whole rollout"):
+        for setting in ("", *(f", {what}" for what in LENGTHS)):
             if f"{own}{setting}" in medians and not (setting and name != "purejaxrl"):
                 found[f"{workload} {core} / {name}{setting}"] = ratio(medians, f"{own}{setting}", label)
     for workload in dict.fromkeys(label.split(" ")[0] for label in medians):

@@ -301,7 +301,7 @@ def test_rows_of_peers(fake_processes):
         names.setdefault(" ".join(label.split(" ")[:2]), []).append(label.split(" ", 2)[2])
     both = ["recurrent_ppo", "skrl", "recurrent_ppo, 2 threads", "skrl, 2 threads", "skrl, padded"]
     lstm = [*both, "sb3_contrib", "sb3_contrib, 2 threads", "sb3_contrib, one LSTM"]
-    jax = ["recurrent_ppo, whole rollout", "purejaxrl"]
+    jax = ["recurrent_ppo, whole rollout", "recurrent_ppo, sequences of 8", "purejaxrl"]
     assert {place: sorted(found) for place, found in names.items()} == {
         "w1 lstm": sorted(lstm + jax),
         "w1 gru": sorted(both + jax),
@@ -312,6 +312,7 @@ def test_rows_of_peers(fake_processes):
     assert lines["w2 gru skrl, 2 threads"] == "skrl --workload w2 --core gru --threads 2"
     assert lines["w2 lstm sb3_contrib, one LSTM"] == "sb3_contrib --workload w2 --core lstm --variant shared"
     assert lines["w1 gru recurrent_ppo, whole rollout"] == "recurrent_ppo --workload w1 --core gru --bptt 128"
+    assert lines["w1 gru recurrent_ppo, sequences of 8"] == "recurrent_ppo --workload w1 --core gru --bptt 8"
     assert lines["w1 lstm purejaxrl"] == "purejaxrl --workload w1 --core lstm --checkout CHECKOUT JAX"
 
 
