@@ -36,13 +36,14 @@ log = logging.getLogger(__name__)
 
 
 def wait_for_a_later_second(run_dir: Path) -> None:
-    """Returns when an event file made now sorts behind those that ``run_dir`` has.
+    """Returns when an event file made now sorts behind those that ``run_dir`` has: at once, or within a second.
 
     TensorBoard reads them in the order of their names, which begin with the second of their making. Of two files of one
     second it may read the resumed run's first, and would then drop its points as out of order.
     """
-    seconds = [int(path.name.split(".")[3]) for path in run_dir.glob("events.out.tfevents.*")]
-    time.sleep(max(0.0, max(seconds, default=0) + 1 - time.time()))
+    now = time.time()
+    if any(run_dir.glob(f"events.out.tfevents.{int(now)}.*")):
+        time.sleep(int(now) + 1 - now)
 
 
 class Episodes:

@@ -13,10 +13,7 @@ from experiments.benchmark.rows import Numbers, Process, Row
 from experiments.config import ConfigError
 
 OURS = "recurrent_ppo"
-LENGTHS = {
-    "whole rollout": "128",
-    "sequences of 8": "8",
-}  # beside 16: PureJaxRL's own, and a GRU's best
+LENGTHS = {"whole rollout": "128", "sequences of 8": "8"}  # beside 16: PureJaxRL's own and a GRU's best
 TASKS = {"CartPole without velocities": "cartpole_no_velocity", "T-maze L=30": "t_maze_30"}
 
 

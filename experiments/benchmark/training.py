@@ -238,7 +238,7 @@ def growing(run: Iterations, what: str, value: Any, seconds: float, threads: int
 
 
 class RandomEnds(BatchedEnv):
-    """Noise of the shape of W1's observations; episodes end at random, after ``mean`` steps on average."""
+    """Zeros of the shape of W1's observations; episodes end at random, after ``mean`` steps on average."""
 
     def __init__(self, num_envs: int, mean: int):
         super().__init__(num_envs, spaces.Box(-1.0, 1.0, (2,), np.float32), spaces.Discrete(2))
