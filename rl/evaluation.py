@@ -36,7 +36,7 @@ def evaluate(
     ``episodes`` rounded up to a multiple of the number of environments.
 
     Args:
-        agent: anything with ``network`` and ``new_actor``.
+        agent: anything with ``network``, a module, and ``new_actor``, who can ``play``.
         envs: in SAME_STEP or NEXT_STEP autoreset mode.
         episodes: at least so many.
         seed: of the environments and of sampled actions.
@@ -44,7 +44,7 @@ def evaluate(
         memory: False clears the memory before every step.
     """
     quota = -(-episodes // envs.num_envs)
-    actor = agent.new_actor(envs.num_envs, seed, memory)
+    player = agent.new_actor(envs.num_envs, seed, memory)
     played = np.zeros(envs.num_envs, dtype=int)
     returns, lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs, dtype=int)
     finished: list[tuple[float, int]] = []
@@ -54,9 +54,8 @@ def evaluate(
         stepper = Stepper(envs)
         obs = stepper.reset(seed)
         while played.min() < quota:
-            _, _, actions = actor.act(actor.inputs(obs), greedy)
-            after = stepper.step(agent.network.head.to_environment(actions.cpu().numpy()))
-            actor.observe(actions, after.rewards, after.ended)
+            after = stepper.step(player.play(obs, greedy))
+            player.outcome(after.rewards, after.ended)
             ended, obs = after.terminated | after.truncated, after.obs
             returns += after.rewards
             lengths += ~after.ignored

@@ -148,7 +148,7 @@ class Trainer:
             task.unwrapped.load_state_dict(as_arrays(content["envs"]))
             self.obs = as_arrays(content["obs"])
         else:
-            self.agent.actor.reset()  # the environments begin new episodes
+            self.agent.reset()  # the environments begin new episodes
 
 
 def checkpoint_path(run_dir: str | Path) -> Path:

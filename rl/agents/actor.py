@@ -119,6 +119,15 @@ class Actor:
         head = self.network.head
         return params, values, head.mode(params) if greedy else head.sample(params, self.generator)
 
+    def play(self, observation: Any, greedy: bool = False) -> np.ndarray:
+        """The actions ``[B, ...]`` for an observation, as a vector environment takes them; :meth:`outcome` is next."""
+        _, _, self.played = self.act(self.inputs(observation), greedy)
+        return self.network.head.to_environment(self.played.cpu().numpy())
+
+    def outcome(self, rewards: np.ndarray, ended: np.ndarray) -> None:
+        """What came of the last :meth:`play`: ``rewards [B]``, and where episodes ``ended [B]``."""
+        self.observe(self.played, rewards, ended)
+
     def observe(
         self, actions: Tensor, rewards: np.ndarray, ended: np.ndarray, ignored: np.ndarray | None = None
     ) -> None:
