@@ -1,5 +1,6 @@
 """From a checked configuration to environments and agent: what training and evaluation share."""
 
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from rl.evaluation import Evaluation, evaluate
 from rl.threads import check_threads
 
 EVALUATION_SEED = 1_000_000  # evaluation environments are seeded far from those of training
-EVALUATION_ENVS = 50
+EVALUATION_ENVS = 50  # or a few more, to make whole worlds of several agents
 SETTINGS = {
     "seed": int,
     "total_steps": int,
@@ -97,7 +98,8 @@ def build(config: DictConfig) -> Parts:
     with ExitStack() as opened:  # if a later part cannot be made, no worker process of an earlier one is left behind
         envs, env_node = construct(config.env, "env", num_envs=settings["num_envs"])
         opened.callback(close, envs)
-        evaluation_envs, _ = construct(config.env, "env", num_envs=EVALUATION_ENVS)
+        unit = rows_at_least(envs, config.agent)
+        evaluation_envs, _ = construct(config.env, "env", num_envs=-(-EVALUATION_ENVS // unit) * unit)
         opened.callback(close, evaluation_envs)
         runtime = {name: settings[name] for name in ("num_envs", "num_steps", "total_steps", "seed", "device")}
         runtime |= {"observation_space": envs.single_observation_space, "action_space": envs.single_action_space}
@@ -108,6 +110,18 @@ def build(config: DictConfig) -> Parts:
         parts = Parts(agent, envs, evaluation_envs, settings, OmegaConf.create(completed))
         opened.pop_all()  # they are the caller's now
     return parts
+
+
+def rows_at_least(envs: VectorEnv, agent: DictConfig) -> int:
+    """Any number of rows must be a multiple of this: whole worlds, and the seats of a population in each.
+
+    Raises:
+        ConfigError: the seats do not fit the agents of a world.
+    """
+    agents, seats = getattr(envs.unwrapped, "num_agents", 1), len(agent.get("seats") or [None])
+    if "seats" in agent and seats % agents:
+        raise ConfigError(f"agent.seats has {seats} names, but a world of this environment has {agents} agents")
+    return math.lcm(agents, seats)
 
 
 def play(agent: Any, envs: VectorEnv, episodes: int, seed: int, memory: bool = True, greedy: bool = True) -> Evaluation:

@@ -68,13 +68,21 @@ def check_node(node: dict[str, Any], where: str, given: Iterable[str] = ()) -> d
             raise ConfigError(f"{where}.{key} is set by the command itself; leave it out")
         if key not in parameters and not open_ended:
             raise ConfigError(f"there is no key '{where}.{key}'{nearest(key, allowed)}")
-        if isinstance(value, dict) and "_target_" in value:
+        if _is_node(value):
             result[key] = check_node(value, f"{where}.{key}", given=("input_size",))
+        elif isinstance(value, dict) and value and all(map(_is_node, value.values())):
+            # several of a kind by name, to be called with what is only known at run time
+            made = {name: check_node(part, f"{where}.{key}.{name}", given) for name, part in value.items()}
+            result[key] = {name: part | {"_partial_": True} for name, part in made.items()}
         else:
             annotation = parameters[key].annotation if key in parameters else inspect.Parameter.empty
             result[key] = converted(value, annotation, f"{where}.{key}")
     defaults = {name: p.default for name, p in parameters.items() if name not in node and name not in given}
     return result | {name: value for name, value in defaults.items() if isinstance(value, PLAIN)}
+
+
+def _is_node(value: Any) -> bool:
+    return isinstance(value, dict) and "_target_" in value
 
 
 def converted(value: Any, annotation: Any, name: str) -> Any:

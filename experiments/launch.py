@@ -88,7 +88,7 @@ def rewritten(arguments: list[str]) -> Iterator[str]:
     resumed = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
     for argument in arguments:
         key, equals, _ = argument.partition("=")
-        yield f"++{argument}" if equals and "." in key and re.match(r"(?!hydra\.)[a-z]", key) else argument
+        yield f"++{argument}" if equals and "." in key and re.match(r"(?!hydra\.)[a-z][^@]*$", key) else argument
     if resumed and resumed[-1] not in ("", "null"):
         folder = str(Path(resumed[-1]).expanduser())
         if not Path(folder, "config.yaml").is_file():

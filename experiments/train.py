@@ -10,12 +10,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.build import Parts, build, play, resumed
 from experiments.launch import launch
 from rl.checkpoint import atomic_write
+from rl.evaluation import Evaluation
 from rl.metrics import Metrics
 from rl.trainer import Trainer
 
@@ -46,6 +48,7 @@ def train(parts: Parts, run_dir: Path, resuming: bool) -> float:
             "eval/episodic_return": played.mean,
             "eval/episodic_return_memory_zeroed": zeroed.mean,
             "diagnostics/memory_gap": played.mean - zeroed.mean,
+            **{f"eval/{name}/episodic_return": mean for name, mean in by_member(agent, played).items()},
         }
 
     trainer = Trainer(
@@ -94,7 +97,7 @@ def summary(config: DictConfig, settings: dict[str, Any], trainer: Trainer, eval
     hit = next((point for point in [*trainer.evaluations, end] if point["solved"]), {})
     return {
         "agent": agent.model_name,
-        "core": config.agent.core._target_.rpartition(".")[2],
+        "core": core_of(config.agent),
         "env": config.env._target_.rpartition(".")[2],
         "seed": settings["seed"],
         "parameters": agent.num_parameters,
@@ -108,6 +111,7 @@ def summary(config: DictConfig, settings: dict[str, Any], trainer: Trainer, eval
         "eval_return_stderr": played.stderr,
         "eval_episodes": len(played.returns),
         "memory_zeroed_return_mean": zeroed.mean,
+        "member_return_means": by_member(agent, played),
         "optimal_return": getattr(task, "optimal_return", None),
         "memoryless_return": getattr(task, "memoryless_return", None),
         "threshold": threshold,
@@ -116,6 +120,19 @@ def summary(config: DictConfig, settings: dict[str, Any], trainer: Trainer, eval
         "total_steps": settings["total_steps"],
         "evaluations": trainer.evaluations,
     }
+
+
+def by_member(agent: Any, played: Evaluation) -> dict[str, float]:
+    """Mean return of each member of a population; empty for a single agent."""
+    names = list(getattr(agent, "members", ()))
+    seats = np.array(agent.seats)[played.rows % len(agent.seats)] if names else None
+    return {name: float(played.returns[seats == name].mean()) for name in names}
+
+
+def core_of(agent: DictConfig) -> str:
+    """Name of the memory; of a population the memory of each member."""
+    nodes = agent.members.values() if "members" in agent else [agent]
+    return ", ".join(node.core._target_.rpartition(".")[2] for node in nodes)
 
 
 def flat(config: DictConfig) -> dict[str, Any]:

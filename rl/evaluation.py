@@ -10,10 +10,11 @@ from rl.stepping import Stepper
 
 @dataclass
 class Evaluation:
-    """Returns and lengths of finished episodes."""
+    """Returns and lengths of finished episodes, and the rows of the environment that played them."""
 
     returns: np.ndarray
     lengths: np.ndarray
+    rows: np.ndarray
 
     @property
     def mean(self) -> float:
@@ -47,7 +48,7 @@ def evaluate(
     player = agent.new_actor(envs.num_envs, seed, memory)
     played = np.zeros(envs.num_envs, dtype=int)
     returns, lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs, dtype=int)
-    finished: list[tuple[float, int]] = []
+    finished: list[tuple[float, int, int]] = []
     was_training = agent.network.training
     agent.network.eval()
     try:
@@ -60,9 +61,9 @@ def evaluate(
             returns += after.rewards
             lengths += ~after.ignored
             for row in np.flatnonzero(ended & (played < quota)):
-                finished.append((returns[row], lengths[row]))
+                finished.append((returns[row], lengths[row], row))
             played += ended
             returns[ended], lengths[ended] = 0.0, 0
     finally:
         agent.network.train(was_training)
-    return Evaluation(np.array([r for r, _ in finished]), np.array([n for _, n in finished]))
+    return Evaluation(*map(np.array, zip(*finished, strict=True)))

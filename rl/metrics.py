@@ -108,9 +108,14 @@ class Metrics:
             self.writer.add_scalar(tag, value, step)
 
     def update(self, results: dict[str, float], step: int) -> None:
-        """Writes the results of one update of an agent under the tags of its metrics."""
-        tagged = {f"{GROUPS.get(name, 'losses')}/{name}": value for name, value in results.items() if name != "loss"}
-        self.scalars(tagged, step)
+        """Writes the results of one update of an agent under the tags of its metrics.
+
+        Those of a member of a population, ``member/metric``, keep its name: ``losses/member/policy_loss``.
+        """
+        for name, value in results.items():
+            metric = name.rpartition("/")[2]
+            if metric != "loss":
+                self.writer.add_scalar(f"{GROUPS.get(metric, 'losses')}/{name}", value, step)
 
     def progress(self, step: int, mean_return: float | None, steps_per_second: float) -> None:
         """Moves the bar; without a terminal a line for each tenth of the training is logged instead."""

@@ -1,5 +1,7 @@
 """Observation spaces as named leaves, so that buffer and encoders see plain arrays only."""
 
+from typing import Any
+
 import numpy as np
 from gymnasium import spaces
 
@@ -34,6 +36,15 @@ def leaf_arrays(space: spaces.Space, obs: object, name: str = "") -> dict[str, n
         return {name or "obs": np.asarray(obs)}
     nested = [leaf_arrays(child, part, f"{name}/{key}" if name else str(key)) for key, child, part in pairs]
     return {leaf: array for part in nested for leaf, array in part.items()}
+
+
+def take_rows(obs: Any, rows: np.ndarray) -> Any:
+    """The rows ``[n]`` of a batched observation: an array, or a dict or tuple of such."""
+    if isinstance(obs, dict):
+        return {key: take_rows(part, rows) for key, part in obs.items()}
+    if isinstance(obs, tuple):
+        return tuple(take_rows(part, rows) for part in obs)
+    return np.asarray(obs)[rows]
 
 
 def split_flat(leaves: dict[str, spaces.Space], flat: np.ndarray) -> dict[str, np.ndarray]:

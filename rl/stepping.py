@@ -16,7 +16,8 @@ class Outcome:
         rewards: float32 ``[B]``.
         terminated, truncated: bool ``[B]``.
         final_obs: the observation after the last action, ``[B, ...]``, read where ``truncated``; None if nowhere.
-        ignored: bool ``[B]``: no transition, the environment only used the step to reset itself (NEXT_STEP).
+        ignored: bool ``[B]``: no transition, the environment only used the step to reset itself (NEXT_STEP), or
+            nobody is in the row (``info["ignored"]``).
     """
 
     obs: Any
@@ -36,7 +37,9 @@ class Stepper:
     """A vector environment in SAME_STEP or NEXT_STEP autoreset mode.
 
     In NEXT_STEP mode the step after an end ignores the action, pays nothing and returns the first observation of the
-    next episode. It is marked as ``ignored``; agents leave it out of their rollouts.
+    next episode. It is marked as ``ignored``; agents leave it out of their rollouts. In either mode an environment may
+    mark steps itself, by a bool array ``[B]`` under ``ignored`` in its info: a row whose agent is dead while others of
+    its world still play, say. What follows an ignored step opens an episode or is ignored too.
 
     Raises:
         ValueError: the environment has another autoreset mode.
@@ -58,12 +61,18 @@ class Stepper:
     def step(self, actions: np.ndarray) -> Outcome:
         """``actions [B, ...]`` -> what came of them."""
         obs, rewards, terminated, truncated, info = self.envs.step(actions)
-        ignored, final = self.resetting, None
+        final = None
+        ignored = self.resetting | info["ignored"] if "ignored" in info else self.resetting
         if truncated.any():
             final = obs if self.late else dense(info["final_obs"], obs)
         if self.late:
             self.resetting = terminated | truncated
         return Outcome(obs, np.asarray(rewards, dtype=np.float32), terminated, truncated, final, ignored)
+
+    def statistics(self) -> dict[str, float]:
+        """What an environment with ``drain_statistics`` has counted since the last call: values by TensorBoard tag."""
+        drain = getattr(self.envs.unwrapped, "drain_statistics", None)
+        return drain() if drain is not None else {}
 
 
 def dense(final: Any, obs: Any) -> Any:

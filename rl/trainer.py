@@ -98,7 +98,7 @@ class Trainer:
         steps = self.agent.env_steps
         speed = steps / self.seconds
         metrics.update(self.agent.last_metrics, steps)
-        metrics.scalars(self.episodes.drain() | {"charts/SPS": speed}, steps)
+        metrics.scalars(self.episodes.drain() | self.envs.statistics() | {"charts/SPS": speed}, steps)
         metrics.progress(steps, self.recent_return, speed)
 
     def measure(self, metrics: Metrics) -> bool:

@@ -14,7 +14,13 @@ from experiments.config import ConfigError
 
 OURS = "recurrent_ppo"
 LENGTHS = {"whole rollout": "128", "sequences of 8": "8"}  # beside 16: PureJaxRL's own and a GRU's best
-TASKS = {"CartPole without velocities": "cartpole_no_velocity", "T-maze L=30": "t_maze_30"}
+EVALUATE_EVERY = 2048  # steps: whole rollouts of either side, so that neither is found out later than the other
+CARTPOLE = ["experiment=cartpole_no_velocity", f"evaluate_every={EVALUATE_EVERY}"]
+TASKS = {
+    "CartPole without velocities, LSTM": CARTPOLE,
+    "CartPole without velocities, GRU": [*CARTPOLE, "agent/core=gru", "agent.epochs=20"],
+    "T-maze L=30": ["experiment=t_maze_30"],
+}
 
 
 def rows(seconds: float, workloads: list[str], cores: list[str], purejaxrl: str | None, jax_python: str) -> list[Row]:
@@ -105,17 +111,17 @@ def ratio(medians: dict[str, Numbers], own: str, peer: str) -> Numbers:
 
 def threshold() -> list[Row]:
     """Seconds from the start of a process to the greedy evaluation that reaches the threshold; one seed a round."""
-    found = [Row(label, partial(solve, experiment)) for label, experiment in TASKS.items()]
+    found = [Row(label, partial(solve, task)) for label, task in TASKS.items()]
     if importlib.util.find_spec("sb3_contrib") is not None:
         found.append(Row("CartPole without velocities, sb3_contrib tuned", solve_with_sb3))
     return found
 
 
-def solve(experiment: str, round: int) -> Numbers:
-    """One run of a preset that ends at its threshold."""
+def solve(task: list[str], round: int) -> Numbers:
+    """One run of a preset, with what differs from it, that ends at its threshold."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        arguments = [f"experiment={experiment}", "stop_at_threshold=true", f"seed={round + 1}", f"run_dir={folder}/run"]
+        arguments = [*task, "stop_at_threshold=true", f"seed={round + 1}", f"run_dir={folder}/run"]
         subprocess.run([sys.executable, "-m", "experiments.train", *arguments], check=True, capture_output=True)
         seconds = time.perf_counter() - began
         result = json.loads(Path(folder, "run", "result.json").read_text())
@@ -126,6 +132,7 @@ def solve_with_sb3(round: int) -> Numbers:
     """The same with sb3-contrib and its zoo's settings."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "experiments.peers.sb3_threshold", "--seed", str(round + 1)]
+    command += ["--evaluate-every", str(EVALUATE_EVERY)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     seconds = time.perf_counter() - began
     result = json.loads(printed.strip().splitlines()[-1])

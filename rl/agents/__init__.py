@@ -1,7 +1,8 @@
 """What a user names in ``agent=``."""
 
 from rl.agents.dual_head_recurrent_ppo import DualHeadRecurrentPPO
+from rl.agents.population import Population
 from rl.agents.recurrent_ppo import RecurrentPPO
 from rl.agents.recurrent_ppo_lstm import RecurrentPPOLSTM
 
-__all__ = ["DualHeadRecurrentPPO", "RecurrentPPO", "RecurrentPPOLSTM"]
+__all__ = ["DualHeadRecurrentPPO", "Population", "RecurrentPPO", "RecurrentPPOLSTM"]

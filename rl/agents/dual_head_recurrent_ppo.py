@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 from rl.agents.interface import merged_signature
 from rl.agents.recurrent_ppo import RecurrentPPO
-from rl.agents.sizes import is_sizes, options_from_sizes
+from rl.agents.sizes import ONE_ENVIRONMENT, is_sizes, options_from_sizes
 from rl.cores import gru
 from rl.networks.heads import NOT_EXECUTED
 from rl.types import Core
@@ -25,7 +25,8 @@ class DualHeadRecurrentPPO(RecurrentPPO):
       sampled with it. Only what was executed is trained: both if the client fetched the pair with
       :meth:`get_dual_action`, else the vote alone. ``True``: the int is ``move * n_vote_actions + vote``. The codes of
       a no-op above these are never chosen; give it a move of its own;
-    * the rest as in :func:`rl.agents.sizes.options_from_sizes`.
+    * the rest as in :func:`rl.agents.sizes.options_from_sizes`; ``normalise_returns`` is then on and ``gae_lambda``
+      0.8, which suits the single environment of such a client.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class DualHeadRecurrentPPO(RecurrentPPO):
                 self._vote_hides_move = not composite
                 options |= {"use_factored_actions": True, "action_dims": sizes}
                 codes = sizes[0] * sizes[1]
-            observation_space, action_space, core, options = options_from_sizes(observation_space, codes, core, options)
+            observation_space, action_space, core, options = options_from_sizes(
+                observation_space, codes, core, ONE_ENVIRONMENT | options
+            )
         if action_names is None and isinstance(action_space, spaces.MultiDiscrete) and len(action_space.nvec) == 2:
             action_names = ("move", "vote")
         super().__init__(

@@ -7,7 +7,7 @@ from gymnasium import spaces
 
 from rl.agents.interface import merged_signature
 from rl.agents.recurrent_ppo import RecurrentPPO
-from rl.agents.sizes import is_sizes, options_from_sizes
+from rl.agents.sizes import ONE_ENVIRONMENT, is_sizes, options_from_sizes
 from rl.cores import lstm
 from rl.types import Core
 
@@ -16,7 +16,8 @@ class RecurrentPPOLSTM(RecurrentPPO):
     """:class:`RecurrentPPO` with an LSTM unless another ``core`` is given.
 
     Instead of Gymnasium spaces the first two arguments may be ``input_size`` (an int or a shape) and the number of
-    actions, followed by the options of the older social-dilemma agents, see :func:`rl.agents.sizes.options_from_sizes`.
+    actions, followed by the options of the older social-dilemma agents, see :func:`rl.agents.sizes.options_from_sizes`;
+    ``normalise_returns`` is then on and ``gae_lambda`` 0.8, which suits the single environment of such a client.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class RecurrentPPOLSTM(RecurrentPPO):
     ):
         if is_sizes(observation_space, options):
             observation_space, action_space, core, options = options_from_sizes(
-                observation_space, action_space, core, options
+                observation_space, action_space, core, ONE_ENVIRONMENT | options
             )
         super().__init__(
             observation_space, action_space, layer_size, epsilon, epsilon_min, device, seed, core=core, **options

@@ -339,7 +339,7 @@ def test_workers_are_closed_after_a_fault(command, cwd, fake_processes, monkeypa
 
 def test_time_to_threshold(monkeypatch):
     """Each round is a run of its own with the next seed, and is timed with its start."""
-    lines, clock = [], iter([0.0, 8.5, 0.0, 7.5, 0.0, 40.0]).__next__
+    lines, clock = [], iter([0.0, 8.5, 0.0, 6.5, 0.0, 7.5, 0.0, 40.0]).__next__
 
     def run(line, check, capture_output, text=False):
         assert check and capture_output and line[:2] == [sys.executable, "-m"]
@@ -355,19 +355,22 @@ def test_time_to_threshold(monkeypatch):
     monkeypatch.setattr(peers.subprocess, "run", run)
     monkeypatch.setattr(peers, "time", SimpleNamespace(perf_counter=clock))
     monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: name)
-    cart_pole, maze, sb3 = peers.threshold()
+    cart_pole, with_gru, maze, sb3 = peers.threshold()
     assert cart_pole.measure(2) == {"seconds": 8.5, "env_steps": 20480, "eval_return": 498.5}
+    assert with_gru.measure(0)["seconds"] == 6.5
     assert maze.measure(0)["seconds"] == 7.5
     assert sb3.measure(1) == {"seconds": 40.0, "env_steps": 35072, "eval_return": 500.0}
     at_threshold = "stop_at_threshold=true"
-    assert [line[:-1] for line in lines[:2]] == [
-        ["experiments.train", "experiment=cartpole_no_velocity", at_threshold, "seed=3"],
+    preset = ["experiments.train", "experiment=cartpole_no_velocity", "evaluate_every=2048"]
+    assert [line[:-1] for line in lines[:3]] == [
+        [*preset, at_threshold, "seed=3"],
+        [*preset, "agent/core=gru", "agent.epochs=20", at_threshold, "seed=1"],
         ["experiments.train", "experiment=t_maze_30", at_threshold, "seed=1"],
     ]
-    assert lines[2] == ["experiments.peers.sb3_threshold", "--seed", "2"]
+    assert lines[3] == ["experiments.peers.sb3_threshold", "--seed", "2", "--evaluate-every", "2048"]
     assert not Path(lines[0][-1].removeprefix("run_dir=")).exists()
     monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
-    assert len(peers.threshold()) == 2
+    assert len(peers.threshold()) == 3
     with pytest.raises(ConfigError, match="skrl is not installed"):
         peers.require("skrl")
 

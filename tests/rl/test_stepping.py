@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 
 from envs.probes import Counter, SpaceProbe
 from envs.single_env import SingleEnv
@@ -104,6 +104,32 @@ def test_a_reset_forgets_that_a_row_was_about_to_reset(counters):
     outcome = stepper.step(np.zeros(2, dtype=np.int64))
     assert not outcome.ignored.any()
     assert outcome.obs[:, 0].tolist() == [1, 1]
+
+
+class Marking(VectorWrapper):
+    """Says of the steps 2 and 3 that row 1 is idle."""
+
+    def reset(self, **given):
+        self.time = 0
+        return super().reset(**given)
+
+    def step(self, actions):
+        *results, info = super().step(actions)
+        self.time += 1
+        marks = {"ignored": np.array([False, True])} if self.time in (2, 3) else {}
+        return *results, info | marks
+
+
+@pytest.mark.parametrize(
+    ("mode", "resets"), [(AutoresetMode.SAME_STEP, set()), (AutoresetMode.NEXT_STEP, {(3, 0), (4, 1)})]
+)
+def test_steps_that_the_environment_marks_are_ignored_in_either_mode(mode, resets, run, counters):
+    """Beside those that only reset, see above: (step, row)."""
+    _, outcomes = run(Marking(counters(mode)), 4)
+    ignored = {(step, row) for step, after in enumerate(outcomes, 1) for row in np.flatnonzero(after.ignored)}
+    assert ignored == {(2, 1), (3, 1)} | resets
+    assert all(after.ended[after.ignored].all() for after in outcomes)
+    assert all(after.ignored.dtype == np.bool_ for after in outcomes)
 
 
 def test_other_modes_are_refused(counters):
