@@ -59,7 +59,7 @@ def make_gymnasium(
         raise ValueError(
             f"vectorization_mode must be 'sync', 'async', 'auto' or 'vector_entry_point', got {vectorization_mode!r}."
         )
-    resolved = [_resolve(wrapper) for wrapper in wrappers]
+    resolved = [resolve_wrapper(wrapper) for wrapper in wrappers]
 
     def make(mode: str) -> VectorEnv:
         options = {"autoreset_mode": AutoresetMode.SAME_STEP}
@@ -91,7 +91,7 @@ def _check_known(id: str) -> None:
         raise ValueError(f"Unknown environment id {id!r}; {hint}.")
 
 
-def _resolve(wrapper: Wrapper | str | Mapping[str, Any]) -> Wrapper:
+def resolve_wrapper(wrapper: Wrapper | str | Mapping[str, Any]) -> Wrapper:
     if callable(wrapper):
         return wrapper
     arguments = dict(wrapper) if isinstance(wrapper, Mapping) else {"path": wrapper}
