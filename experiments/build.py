@@ -129,6 +129,12 @@ def play(agent: Any, envs: VectorEnv, episodes: int, seed: int, memory: bool = T
     return evaluate(agent, envs, episodes, EVALUATION_SEED + seed, greedy, memory)
 
 
+def core_of(agent: DictConfig) -> str:
+    """Name of the memory; of a population the memory of each member."""
+    nodes = agent.members.values() if "members" in agent else [agent]
+    return ", ".join(node.core._target_.rpartition(".")[2] for node in nodes)
+
+
 def load_run_config(folder: str | int) -> DictConfig:
     """The configuration that a run folder was made with.
 

@@ -1,33 +1,38 @@
 """Learning curves with confidence bands over seeds, as PNG.
 
 python -m experiments.plot runs=[runs/a,runs/b] output=curves.png
+python -m experiments.plot runs=[runs/a] tag=[losses/entropy,losses/approx_kl]
 """
 
 import logging
 from collections import defaultdict
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from experiments.build import load_run_config
+from experiments.build import core_of, load_run_config
 from experiments.config import ConfigError, check_node, listed, writable
 from experiments.launch import launch
 
 
 def run(config: DictConfig) -> None:
-    """Draws one panel for each environment and one line for each agent and core: the mean over seeds, 95 % band."""
+    """One panel for each tag and environment, one line for each agent and core: the mean over seeds, 95 % band."""
     if not config.runs:
         raise ConfigError("runs is empty: give the folders of training runs, runs=[RUN_DIR,RUN_DIR]")
     output = writable(config.output, "output")
     folders = [folder for path in listed(config.runs, "runs") for folder in run_folders(str(path))]
+    tags = listed(config.tag, "tag")
     panels: dict[str, dict[str, list]] = defaultdict(lambda: defaultdict(list))
-    for folder in folders:
-        panel, line = labels(folder)
-        panels[panel][line].append(read_curve(folder, config.tag))
-    draw(panels, config.tag, output)
+    for tag in tags:
+        for folder in folders:
+            panel, line = labels(folder)
+            title = panel if len(tags) == 1 else f"{tag}\n{panel}"
+            panels[title][line].append(read_curve(folder, str(tag)))
+    draw(panels, str(tags[0]) if len(tags) == 1 else "", output)
     print(f"{len(folders)} runs -> {config.output}")
 
 
@@ -49,7 +54,7 @@ def labels(folder: Path) -> tuple[str, str]:
     usual = check_node({"_target_": config.env._target_}, "env", given=("num_envs",))  # defaults say nothing in a title
     parameters = ", ".join(f"{key}={value}" for key, value in config.env.items() if usual.get(key, ...) != value)
     environment = config.env._target_.rpartition(".")[2] + (f" ({parameters})" if parameters else "")
-    return environment, f"{config.agent._target_.rpartition('.')[2]}, {config.agent.core._target_.rpartition('.')[2]}"
+    return environment, f"{config.agent._target_.rpartition('.')[2]}, {core_of(config.agent)}"
 
 
 def read_curve(folder: Path, tag: str) -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +86,7 @@ def draw(panels: dict[str, dict[str, list]], tag: str, output: Path, levels: dic
 
     Args:
         panels: panel -> line -> curves of its seeds.
-        tag: what the y axis shows.
+        tag: what the y axes show.
         output: the PNG file.
         levels: panel -> {label: value} of horizontal lines.
     """
@@ -106,7 +111,7 @@ def draw(panels: dict[str, dict[str, list]], tag: str, output: Path, levels: dic
             axis.fill_between(steps, mean - half, mean + half, alpha=0.25, linewidth=0)
         for index, (label, value) in enumerate((levels or {}).get(panel, {}).items()):
             axis.axhline(value, color="0.5", linestyle=("--", ":")[index % 2], linewidth=1, label=label)
-        axis.set_title(panel, fontsize=10)
+        axis.set_title("\n".join(fill(line, 60) for line in panel.splitlines()), fontsize=10 if len(panel) < 60 else 7)
         axis.set_xlabel("environment steps", fontsize=8)
         axis.set_ylabel(tag, fontsize=8)
         axis.ticklabel_format(axis="x", style="sci", scilimits=(3, 3))

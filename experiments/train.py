@@ -14,7 +14,7 @@ import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.build import Parts, build, play, resumed
+from experiments.build import Parts, build, core_of, play, resumed
 from experiments.launch import launch
 from rl.checkpoint import atomic_write
 from rl.evaluation import Evaluation
@@ -127,12 +127,6 @@ def by_member(agent: Any, played: Evaluation) -> dict[str, float]:
     names = list(getattr(agent, "members", ()))
     seats = np.array(agent.seats)[played.rows % len(agent.seats)] if names else None
     return {name: float(played.returns[seats == name].mean()) for name in names}
-
-
-def core_of(agent: DictConfig) -> str:
-    """Name of the memory; of a population the memory of each member."""
-    nodes = agent.members.values() if "members" in agent else [agent]
-    return ", ".join(node.core._target_.rpartition(".")[2] for node in nodes)
 
 
 def flat(config: DictConfig) -> dict[str, Any]:
