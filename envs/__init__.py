@@ -17,10 +17,12 @@ for _task in (
     "envs.classic_control:MountainCarContinuousNoVelocity",
     "envs.witness_vote:WitnessVote",
     "envs.memory_grid:MemoryGrid",
+    "envs.state_punishment:StatePunishment",
 ):
     gymnasium.register(
         f"RecurrentPPO/{_task.split(':')[1]}-v0",
         entry_point="envs.single_env:SingleEnv",
         vector_entry_point="envs.single_env:make_batched",
-        kwargs={"task": _task},
+        # One copy of State Punishment is one agent, so here it has a world of its own unless `num_agents` is given.
+        kwargs={"task": _task} | ({"num_agents": 1} if _task.endswith(":StatePunishment") else {}),
     )

@@ -20,6 +20,7 @@ from envs.memory_grid import MemoryGrid
 from envs.probes import ActionReward, ConstantReward, Counter, DelayedReward, EchoCue, SignReward, SpaceProbe
 from envs.repeat_previous import RepeatPrevious
 from envs.single_env import SingleEnv
+from envs.state_punishment import StatePunishment
 from envs.t_maze import TMaze
 from envs.witness_vote import WitnessVote
 
@@ -35,6 +36,7 @@ TASKS = {
     "pendulum": (PendulumNoVelocity, {}),
     "mountain_car": (MountainCarContinuousNoVelocity, {}),
     "witness_vote": (WitnessVote, {"corridor": 2}),
+    "state_punishment": (StatePunishment, {"num_agents": 1, "max_turns": 9, "respawn_prob": 0.1}),
     "memory_grid": (MemoryGrid, {"size": 7}),
 }
 PROBES = {

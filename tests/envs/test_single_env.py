@@ -18,7 +18,7 @@ def test_all_tasks_are_registered():
     assert [id.removeprefix("RecurrentPPO/") for id in IDS] == [
         "BernoulliBandit-v0", "CartPoleNoVelocity-v0", "CopySequence-v0", "DelayedRecall-v0",
         "MemoryGrid-v0", "MountainCarContinuousNoVelocity-v0", "PendulumNoVelocity-v0", "RepeatPrevious-v0",
-        "TMaze-v0", "WitnessVote-v0",
+        "StatePunishment-v0", "TMaze-v0", "WitnessVote-v0",
     ]  # fmt: skip
 
 
