@@ -22,6 +22,8 @@ class Population:
     world by world, so with as many seats as a world has agents, seat i is always agent i. A name that stands at several
     seats is one policy that plays them all; for separate policies give each seat a name of its own.
 
+    Between two rollouts an entry of :attr:`members` may be replaced by another agent of as many rows.
+
     Args:
         observation_space, action_space: of ONE row.
         members: ``name -> member(observation_space, action_space, num_envs=..., ...)``.
@@ -71,8 +73,6 @@ class Population:
             )
             for index, (name, make) in enumerate(members.items())
         }
-        self.network = nn.ModuleDict({name: member.network for name, member in self.members.items()})
-        self.num_parameters = sum(member.num_parameters for member in self.members.values())
 
     def _rows_of(self, name: str, num_envs: int) -> np.ndarray:
         """The rows that a member plays among ``num_envs``."""
@@ -107,6 +107,16 @@ class Population:
             following = None if next_observation is None else take_rows(next_observation, rows)
             losses.append(self.members[name].train_step(following))
         return np.array(np.mean(losses))
+
+    @property
+    def network(self) -> nn.ModuleDict:
+        """The networks of the members, by name."""
+        return nn.ModuleDict({name: member.network for name, member in self.members.items()})
+
+    @property
+    def num_parameters(self) -> int:
+        """Of all members."""
+        return sum(member.num_parameters for member in self.members.values())
 
     def reset(self) -> None:
         """See :meth:`rl.agents.RecurrentPPO.reset`."""

@@ -3,14 +3,19 @@
 import json
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 PYTHON = '''
 import torch
 from gymnasium import spaces
 import numpy as np
+from dataclasses import asdict
+from gymnasium.vector import VectorWrapper
 from envs.batched_env import BatchedEnv
+from envs.t_maze import TMaze
 from rl.agents import RecurrentPPO
+from rl.ppo import PPO
 
 
 class Decay(torch.nn.Module):
@@ -46,6 +51,36 @@ class Patient(RecurrentPPO):
         return loss
 
 
+class Foreseeing(PPO):
+    """An auxiliary loss: the values are to agree with the largest logit, half of the squared difference."""
+
+    def _losses(self, network, mb, *others):
+        outputs, slopes, ratio, row = super()._losses(network, mb, *others)
+        params, values, _ = network.unroll(mb.obs, mb.state, mb.starts)
+        auxiliary = 0.5 * (params.amax(-1) - values).square().mean()
+        return (*outputs, auxiliary), (*slopes, torch.ones(())), ratio, row
+
+
+class Seer(RecurrentPPO):
+    """An agent with that loss."""
+
+    def __init__(self, *spaces, **options):
+        super().__init__(*spaces, **options)
+        self.ppo = Foreseeing(**asdict(self.ppo))
+
+
+class Shy(VectorWrapper):
+    """An intrinsic reward: each step costs a hundred."""
+
+    def step(self, actions):
+        obs, rewards, *rest = super().step(actions)
+        return obs, rewards - 100.0, *rest
+
+
+def shy_maze(num_envs, length=2):
+    return Shy(TMaze(num_envs, length))
+
+
 class Coin(BatchedEnv):
     """An environment: name the side of the coin that is shown."""
 
@@ -68,6 +103,8 @@ class Coin(BatchedEnv):
 YAML = {
     "agent/core/decay.yaml": "_target_: mine.Decay\n_partial_: true\n",
     "agent/patient.yaml": "defaults:\n  - core: gru\n\n_target_: mine.Patient\ngamma: 0.999\n",
+    "agent/seer.yaml": "defaults:\n  - core: gru\n\n_target_: mine.Seer\n",
+    "env/shy_maze.yaml": "_target_: mine.shy_maze\n",
     "env/coin.yaml": "_target_: mine.Coin\nsides: 3\n",
     "experiment/patient_coin.yaml": (
         "# @package _global_\ndefaults:\n  - override /agent: patient\n  - override /agent/core: decay\n"
@@ -95,8 +132,9 @@ def mine(command, cwd, monkeypatch):
         ("agent=patient", "agent.gae_lambda=0.5"),
         ("env=coin", "env.sides=4"),
         ("experiment=patient_coin",),
+        ("agent=seer",),
     ],
-    ids=["core", "agent", "environment", "experiment"],
+    ids=["core", "agent", "environment", "experiment", "auxiliary loss"],
 )
 def test_a_file_and_a_yaml_are_enough(mine, cwd, tiny, choice):
     ended = mine(*tiny, *choice)
@@ -110,6 +148,20 @@ def test_a_metric_of_an_agent_is_logged_at_once(mine, cwd, tiny):
     events = EventAccumulator(str(cwd / "run"), size_guidance={"scalars": 0})
     events.Reload()
     assert events.Scalars("losses/patience")[0].value == pytest.approx(0.999)
+
+
+def test_an_auxiliary_loss_changes_what_is_learned(mine, cwd, tiny):
+    """Same seed, same rollout: only the loss tells the two agents apart."""
+    for name, target in (("seer", "mine.Seer"), ("plain", "rl.agents.RecurrentPPO")):
+        assert mine(*tiny, "agent=seer", f"agent._target_={target}", f"run_dir={name}").code == 0
+    weights = [torch.load(cwd / name / "checkpoints/last.pt", weights_only=True) for name in ("seer", "plain")]
+    seer, plain = (content["agent"]["network"]["heads.weight"] for content in weights)
+    assert not torch.equal(seer, plain)
+
+
+def test_an_intrinsic_reward_is_a_wrapper(mine, cwd, tiny):
+    assert mine(*tiny, "env=shy_maze").code == 0
+    assert json.loads((cwd / "run" / "result.json").read_text())["eval_return_mean"] < -100
 
 
 def test_keys_of_additions_are_checked_too(mine, tiny):

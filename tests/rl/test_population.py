@@ -124,6 +124,18 @@ def test_players_of_another_number_of_rows_keep_the_seats(monkeypatch):
         population.new_actor(7)
 
 
+def test_a_member_may_be_replaced_between_two_rollouts():
+    population, fresh = (
+        make(),
+        MEMBERS["b"](OBS, ACTIONS, num_envs=2, num_steps=8, action_names=("move", "vote"), seed=9),
+    )
+    train(population, 0, updates=1)
+    population.members["b"] = fresh
+    train(population, 1, updates=1)
+    assert (population.members["a"].updates, fresh.updates) == (2, 1)
+    assert equal(population.network["b"].state_dict(), fresh.network.state_dict())
+
+
 def test_evaluation_tells_which_rows_played(witness_vote):
     agent = Population(
         witness_vote.single_observation_space, witness_vote.single_action_space, MEMBERS, SEATS, num_envs=6, num_steps=8
