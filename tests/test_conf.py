@@ -8,13 +8,14 @@ import gymnasium
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 import experiments.build
 from experiments import train
 from experiments.build import build
 from experiments.config import check_node
-from experiments.launch import check_keys
+from experiments.launch import check_keys, sentence
 from rl.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
@@ -32,13 +33,21 @@ SMALL = (
     "total_steps=8",
     "evaluate_every=null",
     "final_episodes=1",
-    "++agent.bptt=4",
-    "++agent.num_minibatches=1",
-    "++agent.epochs=1",
     "++agent.layer_size=4",
     "++agent.core.hidden_size=4",
 )
-NEEDS = {"pettingzoo": ("mpe2", "num_envs=3")}  # a package of an extra, and what must be larger than SMALL
+QUANTILES = ("bptt=2", "burn_in=0", "n_step=1", "batch_size=2", "learning_starts=1")
+CONTINUOUS = ("mountain_car_no_velocity", "pendulum_no_velocity")
+NEEDS = {  # a package of an extra, and what must be larger than SMALL
+    "pettingzoo": ("mpe2", "num_envs=3"),
+    "state_punishment": ("gymnasium", "num_envs=3"),
+}
+
+
+def small(agent):
+    """Overrides for one update of a small network."""
+    own = QUANTILES if agent == "recurrent_iqn" else ("bptt=4", "num_minibatches=1", "epochs=1")
+    return *SMALL, *(f"++agent.{option}" for option in own)
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +89,7 @@ def one_update(config, run_dir):
 
 def test_nothing_is_missing():
     """The groups have the members that the README names; the rest of this module goes through what it finds."""
-    assert {"recurrent_ppo_lstm", "dual_head_recurrent_ppo"} <= set(AGENTS)
+    assert {"recurrent_ppo_lstm", "dual_head_recurrent_ppo", "recurrent_iqn"} <= set(AGENTS)
     assert {"mlp", "rnn", "gru", "lstm"} <= set(CORES)
     tasks = {name for name in gymnasium.registry if name.startswith("RecurrentPPO/")}
     targets = {OmegaConf.load(ROOT / f"conf/env/{name}.yaml")._target_.rpartition(".")[2] for name in ENVS}
@@ -93,8 +102,9 @@ def test_every_environment(env, composed, tmp_path):
     """A whole run of the command, from its configuration to its result."""
     package, *larger = NEEDS.get(env, ("gymnasium",))
     pytest.importorskip(package)
-    agent, core = AGENTS[ENVS.index(env) % len(AGENTS)], CORES[ENVS.index(env) % len(CORES)]
-    mean = train.run(composed(f"env={env}", f"agent={agent}", f"agent/core={core}", *SMALL, *larger))
+    able = [agent for agent in AGENTS if agent != "recurrent_iqn" or env not in CONTINUOUS]
+    agent, core = able[ENVS.index(env) % len(able)], CORES[ENVS.index(env) % len(CORES)]
+    mean = train.run(composed(f"env={env}", f"agent={agent}", f"agent/core={core}", *small(agent), *larger))
     assert mean == mean  # not NaN
     assert (tmp_path / "result.json").is_file() and (tmp_path / "checkpoints/last.pt").is_file()
 
@@ -104,17 +114,38 @@ def test_every_environment(env, composed, tmp_path):
 @pytest.mark.parametrize("env", ["pendulum_no_velocity", "repeat_previous", "witness_vote"])
 def test_swapping(agent, core, env, composed, tmp_path):
     """Continuous, discrete and two-branched actions, each with every agent and every core."""
-    config = composed(f"agent={agent}", f"agent/core={core}", f"env={env}", *SMALL)
+    if agent == "recurrent_iqn" and env in CONTINUOUS:
+        pytest.skip("no quantile network has continuous actions")
+    config = composed(f"agent={agent}", f"agent/core={core}", f"env={env}", *small(agent))
     made = one_update(config, tmp_path)
     assert type(made).__name__ == config.agent._target_.rpartition(".")[2]
-    leaves = {"mlp": set(), "lstm": {"h", "c"}}.get(core, {"h"})
+    windows, spaces = {"keys", "values", "age"}, {"conv", "ssm"}
+    special = {"mlp": set(), "lstm": {"h", "c"}, "attention": windows, "mamba": spaces, "jamba": windows | spaces}
+    leaves = special.get(core, {"h"})
     assert set(made.actor.state) == leaves
+
+
+@pytest.mark.parametrize("env", ENVS)
+def test_quantile_networks_take_every_environment_with_discrete_actions(env, composed, tmp_path):
+    """And say in one sentence that they do not take the others."""
+    package, *larger = NEEDS.get(env, ("gymnasium",))
+    pytest.importorskip(package)
+    config = composed(f"env={env}", "agent=recurrent_iqn", *small("recurrent_iqn"), *larger)
+    if env not in CONTINUOUS:
+        one_update(config, tmp_path)
+        return
+    with pytest.raises(HydraException) as raised:
+        build(config)
+    assert sentence(raised.value, "train").endswith("use Discrete or MultiDiscrete (one axis)")
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment(experiment, composed, tmp_path):
     """It starts at its own sizes, shrunk to one update of one epoch."""
-    config = composed(f"experiment={experiment}", "++agent.epochs=1", "evaluate_every=null", "final_episodes=1")
+    config = composed(f"experiment={experiment}", "evaluate_every=null", "final_episodes=1")
+    shrunk = {"bptt": 4, "learning_starts": 1} if config.agent._target_.endswith("IQN") else {"epochs": 1}
+    OmegaConf.set_struct(config, False)
+    config.agent.update(shrunk)
     config.total_steps = config.num_envs * config.num_steps
     made = one_update(config, tmp_path)
     assert made.env_steps == config.total_steps

@@ -35,8 +35,18 @@ def trained(tmp_path):
         (["experiment=delayed_recall_10"], -0.15, 0.15),  # a guess: 0
         (["experiment=cartpole_no_velocity"], 0.0, 100.0),
         (["experiment=witness_vote"], -0.4, 0.15),  # a guess: 0; always wrong: -1/3
+        (["experiment=t_maze_10_iqn"], -1.3, 0.65),  # a guess: 0.5; never arrives: -1.2
+        (["experiment=cartpole_no_velocity_iqn"], 0.0, 100.0),
     ],
-    ids=["t_maze_10-lstm", "t_maze_10-gru", "delayed_recall_10", "cartpole_no_velocity", "witness_vote"],
+    ids=[
+        "t_maze_10-lstm",
+        "t_maze_10-gru",
+        "delayed_recall_10",
+        "cartpole_no_velocity",
+        "witness_vote",
+        "t_maze_10_iqn",
+        "cartpole_no_velocity_iqn",
+    ],
 )
 def test_threshold_within_budget(overrides, low, high, trained):
     """The threshold is reached, and without its memory the trained agent is no better than one that never had any."""
@@ -48,9 +58,16 @@ def test_threshold_within_budget(overrides, low, high, trained):
     assert low <= result["memory_zeroed_return_mean"] <= high
 
 
-@pytest.mark.parametrize("control", ["agent/core=mlp", "++agent.bptt=1"])
-def test_controls_fail(control, trained):
+@pytest.mark.parametrize(
+    ("experiment", "control", "steps"),
+    [
+        ("t_maze_10", "agent/core=mlp", 100_000),
+        ("t_maze_10", "++agent.bptt=1", 100_000),
+        ("t_maze_10_iqn", "agent/core=mlp", 40_000),
+    ],
+)
+def test_controls_fail(experiment, control, steps, trained):
     """Without a memory, or with a gradient of one step, the maze cannot be learned: the others did not win by luck."""
-    result = trained("experiment=t_maze_10", control, "total_steps=100_000")
-    assert result["env_steps"] >= 100_000 and result["steps_to_threshold"] is None
+    result = trained(f"experiment={experiment}", control, f"total_steps={steps}")
+    assert result["env_steps"] >= steps and result["steps_to_threshold"] is None
     assert result["eval_return_mean"] < 0.7

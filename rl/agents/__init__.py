@@ -2,7 +2,8 @@
 
 from rl.agents.dual_head_recurrent_ppo import DualHeadRecurrentPPO
 from rl.agents.population import Population
+from rl.agents.recurrent_iqn import RecurrentIQN
 from rl.agents.recurrent_ppo import RecurrentPPO
 from rl.agents.recurrent_ppo_lstm import RecurrentPPOLSTM
 
-__all__ = ["DualHeadRecurrentPPO", "Population", "RecurrentPPO", "RecurrentPPOLSTM"]
+__all__ = ["DualHeadRecurrentPPO", "Population", "RecurrentIQN", "RecurrentPPO", "RecurrentPPOLSTM"]

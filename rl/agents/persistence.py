@@ -1,5 +1,8 @@
-"""What of an agent goes into a checkpoint, and back: methods of :class:`rl.agents.RecurrentPPO`."""
+"""What of an agent goes into a checkpoint, and back. :class:`rl.agents.RecurrentPPO` has ``state_of`` and ``restore``
+for methods; agents with more to keep build theirs from the same parts.
+"""
 
+from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,16 +12,16 @@ from torch import Tensor
 from rl.checkpoint import load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
+    from rl.agents.recurrent_iqn import RecurrentIQN
     from rl.agents.recurrent_ppo import RecurrentPPO
 
 
-def state_of(agent: "RecurrentPPO") -> dict[str, Any]:
-    """All that training needs to go on: weights, optimiser, moments, counters, generators, memories."""
+def common_state(agent: "RecurrentPPO | RecurrentIQN") -> dict[str, Any]:
+    """What every agent keeps: weights, optimiser, counters, generators, memories."""
     return {
         "model_name": agent.model_name,
         "network": agent.network.state_dict(),
         "optimizer": agent.optimizer.state_dict(),
-        "return_scale": agent.return_scale.state_dict() if agent.return_scale else None,
         "num_envs": agent.num_envs,
         "env_steps": agent.env_steps,
         "updates": agent.updates,
@@ -28,50 +31,74 @@ def state_of(agent: "RecurrentPPO") -> dict[str, Any]:
     }
 
 
-def restore(agent: "RecurrentPPO", state: dict[str, Any]) -> None:
-    """Puts ``state`` into ``agent``; its memories and generators only if the number of environments is the same.
+def check_state(agent: "RecurrentPPO | RecurrentIQN", state: Any, entries: Iterable[str]) -> None:
+    """``state`` has the ``entries`` of such an agent and a network of the same shape.
 
     Raises:
-        ValueError: the state belongs to an agent of another shape; this one is unchanged.
+        ValueError: it has not.
     """
     if not isinstance(state, dict):
         raise ValueError(f"the checkpoint holds {type(state).__name__} where an agent should be")
-    missing = state_of(agent).keys() - state.keys()
+    missing = set(entries) - state.keys()
     if missing:
         raise ValueError(f"the checkpoint has no entry {', '.join(sorted(missing))}")
     differences = _differences(agent.network.state_dict(), state["network"])
     if differences:
         raise ValueError(f"the checkpoint is of another network: {differences}")
-    if (state["return_scale"] is None) != (agent.return_scale is None):
-        raise ValueError("the checkpoint was written with another setting of normalise_returns")
+
+
+def restore_common(agent: "RecurrentPPO | RecurrentIQN", state: dict[str, Any]) -> bool:
+    """The counterpart of :func:`common_state`; memories and generators only go with as many environments.
+
+    Returns:
+        Whether there are as many.
+    """
     same_size = state["num_envs"] == agent.num_envs
     agent.network.load_state_dict(state["network"])
     agent.optimizer.load_state_dict(deepcopy(state["optimizer"]))  # it would share tensors with the state
     agent.forget_rollout()  # other weights played it
     agent.env_steps, agent.updates, agent.epsilon = state["env_steps"], state["updates"], state["epsilon"]
-    if agent.return_scale is not None:
-        agent.return_scale.load(state["return_scale"], same_size)
     if same_size:
         agent.shuffle.set_state(state["generators"][0].cpu())
         agent.actor.generator.set_state(state["generators"][1].cpu())
         agent.actor.load_state_dict(state["memories"])
     else:
         agent.actor.reset()
+    return same_size
 
 
-def save(agent: "RecurrentPPO", path: str | Path) -> None:
+def state_of(agent: "RecurrentPPO") -> dict[str, Any]:
+    """All that training needs to go on: weights, optimiser, moments, counters, generators, memories."""
+    return common_state(agent) | {"return_scale": agent.return_scale.state_dict() if agent.return_scale else None}
+
+
+def restore(agent: "RecurrentPPO", state: dict[str, Any]) -> None:
+    """Puts ``state`` into ``agent``; its memories and generators only if the number of environments is the same.
+
+    Raises:
+        ValueError: the state belongs to an agent of another shape; this one is unchanged.
+    """
+    check_state(agent, state, state_of(agent))
+    if (state["return_scale"] is None) != (agent.return_scale is None):
+        raise ValueError("the checkpoint was written with another setting of normalise_returns")
+    same_size = restore_common(agent, state)
+    if agent.return_scale is not None:
+        agent.return_scale.load(state["return_scale"], same_size)
+
+
+def save(agent: "RecurrentPPO | RecurrentIQN", path: str | Path) -> None:
     """Writes a checkpoint; the folder is made if it is missing."""
-    save_checkpoint({"agent": state_of(agent)}, path)
+    save_checkpoint({"agent": agent.state_dict()}, path)
 
 
-def load(agent: "RecurrentPPO", path: str | Path) -> None:
+def load(agent: "RecurrentPPO | RecurrentIQN", path: str | Path) -> None:
     """Reads what :func:`save` or the trainer wrote, onto the agent's device.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, foreign, or of an agent of another shape.
     """
-    restore(agent, load_checkpoint(path, map_location=agent.device)["agent"])
+    agent.load_state_dict(load_checkpoint(path, map_location=agent.device)["agent"])
 
 
 def _differences(own: dict[str, Tensor], other: dict[str, Tensor]) -> str:

@@ -3,5 +3,6 @@
 from rl.networks.actor_critic import ActorCritic
 from rl.networks.encoders import Encoder
 from rl.networks.heads import make_head
+from rl.networks.quantile_network import QuantileNetwork
 
-__all__ = ["ActorCritic", "Encoder", "make_head"]
+__all__ = ["ActorCritic", "Encoder", "QuantileNetwork", "make_head"]
