@@ -1,3 +1,4 @@
+import inspect
 import itertools
 
 import pytest
@@ -9,17 +10,26 @@ from rl.cores.lstm import stretch
 from rl.cores.stack import Stack
 
 T, B, D, H = 20, 3, 5, 6
-WITHOUT_DROPOUT = {"mlp"}
+RESIDUAL = {"attention", "mamba", "jamba"}
+WITHOUT_DROPOUT = {"mlp"} | RESIDUAL
 WITHOUT_MEMORY = {"mlp"}
+WINDOWS = {"keys", "values"}  # leaves that hold the last steps one by one, and forget them one by one
 CELLS = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
 TOLERANCES = [(torch.float64, 1e-10), (torch.float32, 1e-5)]
 CONFIGURATIONS = [
     pytest.param(name, options, id=f"{name}-{'-'.join(f'{key}={value}' for key, value in options.items())}")
     for name in cores.__all__
-    for options in ({"num_layers": 1}, {"num_layers": 2}, {"num_layers": 2, "dropout": 0.3})
+    for options in ({"num_layers": 1}, {"num_layers": 2}, {"num_layers": 2, "dropout": 0.3}, {"num_layers": 3})
     if "dropout" not in options or name not in WITHOUT_DROPOUT
+    if options["num_layers"] < 3 or name == "jamba"  # whose third layer attends
 ]
-every_core = pytest.mark.parametrize(("name", "options"), CONFIGURATIONS)
+OTHER_SIZES = [
+    pytest.param("attention", {"num_layers": 2, "window_size": 2, "num_heads": 1}, id="attention-smallest-window"),
+    pytest.param("attention", {"num_layers": 2, "window_size": 6, "num_heads": 3}, id="attention-small-window"),
+    pytest.param("mamba", {"num_layers": 2, "state_size": 1, "kernel_size": 2, "expand": 1}, id="mamba-small"),
+    pytest.param("jamba", {"num_layers": 4, "attention_every": 2, "window_size": 7}, id="jamba-alternating"),
+]
+every_core = pytest.mark.parametrize(("name", "options"), CONFIGURATIONS + OTHER_SIZES)
 every_memory = pytest.mark.parametrize(
     ("name", "options"), [p for p in CONFIGURATIONS if p.values[0] not in WITHOUT_MEMORY]
 )
@@ -31,6 +41,19 @@ def make_core(randomise):
         return randomise(getattr(cores, name)(D, hidden_size=H, **options)).to(device=device, dtype=dtype)
 
     return make
+
+
+@pytest.fixture
+def random_state(random_state):
+    """As for all networks, but windows are full: in an empty one nothing could be seen."""
+
+    def draw(core, *arguments):
+        state = random_state(core, *arguments)
+        if "age" in state:
+            state["age"] = torch.full_like(state["age"], state["keys"].shape[2])
+        return state
+
+    return draw
 
 
 @pytest.fixture
@@ -90,6 +113,8 @@ def test_unroll_equals_step_in_value_state_and_gradient(
     for leaf in new:
         assert_close(new[leaf], new_steps[leaf], tolerance)
     found, expected = gradients(core, x, state, y, new), gradients(core, x, state, y_steps, new_steps)
+    if name in RESIDUAL and dtype == torch.float32:
+        tolerance *= 5  # normalisations divide: either way lies up to 3e-5 from the gradient in float64
     for one, other in zip(found, expected, strict=True):
         assert_close(one, other, tolerance)
 
@@ -199,6 +224,177 @@ def test_a_single_step_can_be_unrolled(name, options, make_core, make_inputs, ra
         assert_close(new[leaf], expected_state[leaf], 1e-12)
 
 
+# ---------------------------------------------------------------------------------- plain forms of the parallel cores
+
+
+def attend_plainly(layer, x):
+    """One attention block on one episode ``x [L, H]``, one query and one head at a time."""
+    query, key, value = layer.qkv(layer.norm(x)).split(x.shape[1], dim=-1)
+    size, W = x.shape[1] // layer.num_heads, layer.window_size
+    rows = []
+    for t in range(len(x)):
+        first, heads = max(0, t - W + 1), []
+        for head in range(layer.num_heads):
+            cut = slice(head * size, (head + 1) * size)
+            scores = key[first : t + 1, cut] @ query[t, cut] / size**0.5
+            scores = scores + layer.distance[head, W - len(scores) :]
+            heads.append(scores.softmax(0) @ value[first : t + 1, cut])
+        rows.append(torch.cat(heads))
+    x = x + layer.attended(torch.stack(rows))
+    return x + layer.down(nn.functional.gelu(layer.up(layer.mlp_norm(x))))
+
+
+def select_plainly(layer, x):
+    """One mamba block on one episode ``x [L, H]``, one step at a time."""
+    (K, inner), N = layer.taps.shape, len(layer.log_decay)
+    h, inputs, rows = x.new_zeros(N, inner), [x.new_zeros(inner)] * (K - 1), []
+    for row in x:
+        u, gate = layer.inputs(layer.norm(row)).view(2, inner)
+        inputs.append(u)
+        u = nn.functional.silu(sum(layer.taps[k] * inputs[k - K] for k in range(K)) + layer.taps_bias)
+        rank, write, read = layer.select(u).split((layer.rank, N, N))
+        dt = nn.functional.softplus(layer.step_size(rank))
+        h = torch.stack([torch.exp(-dt * layer.log_decay[n].exp()) * h[n] + dt * write[n] * u for n in range(N)])
+        y = (read @ h + layer.skip * u) * nn.functional.silu(gate)
+        rows.append(row + layer.outputs(y))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize(("name", "options"), [p for p in CONFIGURATIONS + OTHER_SIZES if p.values[0] in RESIDUAL])
+def test_residual_cores_equal_their_plain_form_on_every_episode(name, options, make_core, make_inputs, assert_close):
+    core = make_core(name, options)
+    x, starts = make_inputs(0.1)
+    state = {leaf: value.to(x) if value.is_floating_point() else value for leaf, value in core.initial_state(B).items()}
+    y, _ = core.unroll(x, state, starts)
+    assert 1 < starts[1:].sum() < 12  # several episodes, some of them long
+    columns = []
+    for row in range(B):
+        bounds = sorted({0, T, *starts[:, row].nonzero().flatten().tolist()})
+        episodes = []
+        for begin, end in itertools.pairwise(bounds):
+            stream = core.inputs(x[begin:end, row])
+            for layer in core.layers:
+                stream = (attend_plainly if "keys" in layer.leaves else select_plainly)(layer, stream)
+            episodes.append(core.norm(stream))
+        columns.append(torch.cat(episodes))
+    expected = torch.stack(columns, dim=1)
+    assert_close(y, expected, 1e-10)
+    for one, other in zip(gradients(core, x, {}, y, {}), gradients(core, x, {}, expected, {}), strict=True):
+        assert_close(one, other, 1e-10)
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_mingru_equals_a_masked_loop(num_layers, make_core, make_inputs, random_state, assert_close):
+    core = make_core("mingru", {"num_layers": num_layers})
+    x, starts = make_inputs(0.2)
+    state = random_state(core, B, torch.float64)
+    y, new = core.unroll(x, state, starts)
+    below, last = x, []
+    for index, layer in enumerate(core.layers):
+        h, rows = state["h"][:, index], []
+        for t in range(T):
+            gate, candidate = (below[t] @ layer.weight.t() + layer.bias).split(H, dim=-1)
+            z, alive = torch.sigmoid(gate), (~starts[t]).double().unsqueeze(1)
+            h = (1 - z) * alive * h + z * candidate
+            rows.append(h)
+        below = torch.stack(rows)
+        last.append(h)
+    assert_close(y, below, 1e-12)
+    assert_close(new["h"], torch.stack(last, dim=1), 1e-12)
+    expected = gradients(core, x, state, below, {"h": torch.stack(last, dim=1)})
+    for one, other in zip(gradients(core, x, state, y, new), expected, strict=True):
+        assert_close(one, other, 1e-12)
+
+
+def test_attention_sees_its_window_and_nothing_else(make_core, make_inputs, random_state):
+    core = make_core("attention", {"num_layers": 1, "window_size": 4})
+    x, starts = make_inputs(0.0)
+    state = random_state(core, B, torch.float64)
+    y, _ = core.unroll(x, state, starts)
+    for t in (0, 2, 3, 11, T - 1):
+        weights = torch.randn(H, generator=torch.Generator().manual_seed(t), dtype=torch.float64)
+        dx, keys, values = torch.autograd.grad((y[t] * weights).sum(), [x, *floats(state)], retain_graph=True)
+        seen = set(range(t - 3, t + 1))
+        assert set(dx[:, 0].any(-1).nonzero().flatten().tolist()) == {step for step in seen if step >= 0}
+        for window in keys, values:
+            slots = window[0, 0].any(-1).nonzero().flatten().tolist()
+            assert {slot - 3 for slot in slots} == {step for step in seen if step < 0}
+
+
+def test_attention_asks_only_for_as_many_keys_as_the_age_says(make_core, make_inputs, random_state):
+    core = make_core("attention", {"num_layers": 1, "window_size": 8})
+    x, starts = make_inputs(0.0)
+    state = random_state(core, B, torch.float64)
+    state["age"] = torch.tensor([[0], [2], [7]])
+    for y in core.step(x[0], state, None)[0], core.unroll(x, state, starts)[0][0]:
+        weights = torch.randn(H, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+        (keys,) = torch.autograd.grad((y * weights).sum(), [state["keys"]], retain_graph=True)
+        assert keys[:, 0].any(-1).sum(-1).tolist() == [0, 2, 7]
+        assert keys[1, 0, -2:].any(-1).all()
+
+
+# ------------------------------------------------------------------------------------------------------- long rollouts
+
+
+@pytest.fixture
+def make_long():
+    """``x [128, B, D]`` and ``starts`` with a chance of 5 %."""
+
+    def make(dtype):
+        generator = torch.Generator().manual_seed(4)
+        x = torch.randn(128, B, D, generator=generator, dtype=torch.float64).to(dtype)
+        return x, torch.rand(128, B, generator=generator) < 0.05
+
+    return make
+
+
+@every_core
+def test_long_sequences_in_float32_from_the_start_and_from_a_stored_state(
+    name, options, make_core, make_long, step_by_step, assert_close
+):
+    core = make_core(name, options, torch.float32)
+    x, starts = make_long(torch.float32)
+    with torch.no_grad():
+        expected, last = step_by_step(core, x, core.initial_state(B), starts)
+        _, stored = step_by_step(core, x[:50], core.initial_state(B), starts[:50])
+        whole = core.unroll(x, core.initial_state(B), starts)
+        rest = core.unroll(x[50:], stored, starts[50:])
+    assert_close(whole[0], expected, 1e-5)
+    assert_close(rest[0], expected[50:], 1e-5)
+    for leaf in last:
+        assert_close(whole[1][leaf], last[leaf], 1e-5)
+        assert_close(rest[1][leaf], last[leaf], 1e-5)
+
+
+@every_core
+def test_memories_beside_each_other_do_not_meet(name, options, make_core, make_inputs, random_state, assert_close):
+    core = make_core(name, options)
+    x, starts = make_inputs(0.1)
+    state = random_state(core, B, torch.float64)
+    y, new = core.unroll(x, state, starts)
+    for row in range(B):
+        one = slice(row, row + 1)
+        alone, own = core.unroll(x[:, one], {leaf: value[one] for leaf, value in state.items()}, starts[:, one])
+        assert_close(y[:, one], alone, 1e-12)
+        for leaf in new:
+            assert_close(new[leaf][one], own[leaf], 1e-12)
+
+
+@pytest.mark.parametrize("stride", [1, 8])
+@pytest.mark.parametrize("name", cores.__all__)
+def test_a_rollout_is_replayed_exactly_from_stored_states(name, stride, make_network, collect):
+    network = make_network(getattr(cores, name))
+    buffer, targets = collect(network, 24, state_stride=stride)
+    seen = 0
+    for minibatch, _ in buffer.sequences(targets, 3, 8, torch.Generator().manual_seed(0)):
+        params, values, _ = network.unroll(minibatch.obs, minibatch.state, minibatch.starts)
+        log_probs, _ = network.head.evaluate(params, minibatch.actions)
+        assert (log_probs - minibatch.old_log_probs).abs().max() < 1e-5
+        assert (values - minibatch.old_values).abs().max() < 1e-5
+        seen += values.numel()
+    assert seen == 24 * 4
+
+
 # -------------------------------------------------------------------------------------------- nothing crosses a start
 
 
@@ -240,6 +436,9 @@ def test_no_gradient_crosses_a_start(name, options, how, make_core, make_inputs,
     dx, *d_state = torch.autograd.grad(y[9:].sum(), [x, *floats(state)])
     assert torch.count_nonzero(dx[:9, 0]) == 0
     assert all(torch.count_nonzero(leaf[0]) == 0 for leaf in d_state)
+    names = [leaf for leaf, value in state.items() if value.is_floating_point()]
+    # the window has moved on by 9 steps
+    d_state = [leaf[:, :, 9:] if name in WINDOWS else leaf for name, leaf in zip(names, d_state, strict=True)]
     assert dx[9:, 0].abs().sum(-1).min() > 0  # it is there after the start,
     assert dx[:9, 1:].abs().sum(-1).min() > 0  # and before it in the rows that have none
     assert all(leaf[1:].abs().sum(-1).min() > 0 for leaf in d_state)
@@ -251,15 +450,25 @@ def test_without_a_start_the_state_and_early_inputs_matter(name, options, make_c
     x, starts = make_inputs(0.0)
     state = random_state(core, B, torch.float64)
     y, _ = core.unroll(x, state, starts)
-    assert all(leaf.abs().min() > 0 for leaf in torch.autograd.grad(y[-1].sum(), [x, *floats(state)]))
+    windows, lasting = [], []
+    for leaf, value in state.items():
+        if value.is_floating_point():
+            (windows if leaf in WINDOWS else lasting).append(value)
+    # the first output alone sees all of a window
+    for reached, output in ([x, *lasting], y[-1]), (windows, y[0]):
+        gradients = torch.autograd.grad(output.sum(), reached, retain_graph=True) if reached else ()
+        assert all(leaf.abs().min() > 0 for leaf in gradients)
 
 
 def test_a_start_equals_a_fresh_state(make_core, make_inputs, random_state, assert_close):
     for name in cores.__all__:
-        core = make_core(name, {"num_layers": 2})
+        core = make_core(name, {"num_layers": 3})
         x, starts = make_inputs(0.0)
         starts[0] = True
-        fresh = {leaf: value.double() for leaf, value in core.initial_state(B).items()}
+        fresh = {
+            leaf: value.double() if value.is_floating_point() else value
+            for leaf, value in core.initial_state(B).items()
+        }
         expected, _ = core.unroll(x, fresh, torch.zeros_like(starts))
         assert_close(core.unroll(x, random_state(core, B, torch.float64), starts)[0], expected, 1e-12)
 
@@ -342,7 +551,7 @@ def test_evaluation_drops_nothing_but_goes_on_counting(masks):
     assert torch.equal(new["dropout_count"], state["dropout_count"] + 1)
 
 
-@pytest.mark.parametrize("name", sorted(CELLS))
+@pytest.mark.parametrize("name", sorted(set(cores.__all__) - WITHOUT_DROPOUT))
 def test_dropout_changes_training_but_not_evaluation(name, make_core, make_inputs, random_state):
     core = make_core(name, {"num_layers": 2, "dropout": 0.3})
     plain = make_core(name, {"num_layers": 2})
@@ -364,11 +573,33 @@ def test_initial_state_is_zero_and_batch_leading(name, options, make_core, devic
     assert all(torch.count_nonzero(leaf) == 0 and leaf.dtype == torch.float32 for leaf in floats(state))
 
 
-@pytest.mark.parametrize(("name", "leaves"), [("mlp", []), ("rnn", ["h"]), ("gru", ["h"]), ("lstm", ["c", "h"])])
+@pytest.mark.parametrize(
+    ("name", "leaves"), [("mlp", []), ("rnn", ["h"]), ("gru", ["h"]), ("mingru", ["h"]), ("lstm", ["c", "h"])]
+)
 def test_leaves_of_the_state(name, leaves):
     state = getattr(cores, name)(D, hidden_size=H, num_layers=2).initial_state(7)
     assert sorted(state) == leaves
     assert all(leaf.shape == (7, 2, H) for leaf in state.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("attention", {"keys": (7, 3, 31, 6), "values": (7, 3, 31, 6), "age": (7, 3)}),
+        ("mamba", {"conv": (7, 3, 3, 12), "ssm": (7, 3, 16, 12)}),
+        (
+            "jamba",
+            {"conv": (7, 2, 3, 12), "ssm": (7, 2, 16, 12)}
+            | {"keys": (7, 1, 31, 6), "values": (7, 1, 31, 6), "age": (7, 1)},
+        ),
+    ],
+)
+def test_leaves_of_residual_cores(name, shapes):
+    core = getattr(cores, name)(D, hidden_size=6, num_layers=3)
+    state = core.initial_state(7)
+    assert {leaf: value.shape for leaf, value in state.items()} == shapes
+    _, new = core.step(torch.randn(7, D), state, None)
+    assert {leaf: value.shape for leaf, value in new.items()} == shapes
 
 
 @pytest.mark.parametrize("num_layers", [1, 2])
@@ -384,7 +615,75 @@ def test_parameters_of_two_layers_of_256(name, parameters):
     assert sum(p.numel() for p in getattr(cores, name)(256, 256, 2).parameters()) == parameters
 
 
-@pytest.mark.parametrize("name", cores.__all__)
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("attention", 884), ("mamba", 1872), ("jamba", 2290)])
+def test_parameters_of_residual_cores(name, parameters):
+    # D = 5, H = 6. Around the layers: D H + H = 36 of the linear map, 2 H = 12 of the last normalisation: 48.
+    # Attention, window 32, 2 heads: 2 * 12 of two normalisations; 18 * 6 + 18 = 126 of queries, keys and values;
+    # 2 * 32 = 64 distances; 6 * 6 + 6 = 42 of the output; 12 * 6 + 12 = 84 up and 6 * 12 + 6 = 78 down: 418 in a layer.
+    # Mamba, I = 12, N = 16, K = 4, rank 1: 12 of the normalisation; 24 * 6 = 144 in; 4 * 12 + 12 = 60 of the
+    # convolution; 12 * (1 + 2 * 16) = 396 that select; 12 * 1 + 12 = 24 of dt; 12 * 16 = 192 of A; 12 of D;
+    # 6 * 12 = 72 out: 912 in a layer.
+    # So 48 + 2 * 418 = 884; 48 + 2 * 912 = 1872; jamba has two layers of mamba and one of attention.
+    assert count(getattr(cores, name)(5, hidden_size=6)) == parameters
+
+
+def test_parameters_of_two_layers_of_mingru():
+    # gate and candidate, H = 6: 2 * (6 * 5 + 6) = 72 on 5 features, 2 * (6 * 6 + 6) = 84 on 6
+    assert count(cores.mingru(5, hidden_size=6, num_layers=2)) == 72 + 84
+
+
+@pytest.mark.parametrize("options", [{}, {"gate_bias": -2.0}], ids=["default", "given"])
+def test_bias_of_the_gate_of_mingru(options):
+    for layer in cores.mingru(4, hidden_size=3, num_layers=2, **options).layers:
+        assert layer.bias.view(2, 3).tolist() == [[options.get("gate_bias", 0.0)] * 3, [0.0] * 3]
+
+
+def test_decay_and_step_sizes_of_a_fresh_mamba():
+    layer = cores.mamba(4, hidden_size=8, num_layers=1, state_size=5).layers[0]
+    assert torch.allclose(layer.log_decay.exp(), torch.arange(1.0, 6.0).unsqueeze(1).expand(5, 16))
+    dt = nn.functional.softplus(layer.step_size.bias)
+    assert torch.allclose(dt[[0, -1]], torch.tensor([1e-3, 1e-1]), rtol=1e-4)
+    assert torch.allclose(dt[1:] / dt[:-1], torch.tensor(100.0 ** (1 / 15)), rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", sorted(RESIDUAL))
+@pytest.mark.parametrize("value", [0, -1, 2.5])
+def test_a_bad_size_of_a_layer_is_named(name, value):
+    core = getattr(cores, name)
+    for argument in set(inspect.signature(core).parameters) - {"input_size", "hidden_size", "num_layers", "dropout"}:
+        with pytest.raises(ValueError, match=f"{argument}={value}"):
+            core(4, hidden_size=4, **{argument: value})
+
+
+@pytest.mark.parametrize("name", ["attention", "jamba"])
+def test_what_a_window_needs(name):
+    with pytest.raises(ValueError, match="num_heads=4 does not divide hidden_size=6"):
+        getattr(cores, name)(4, hidden_size=6, num_heads=4)
+    with pytest.raises(ValueError, match="window_size=1: it must be at least 2"):
+        getattr(cores, name)(4, window_size=1)
+
+
+@pytest.mark.parametrize("name", ["mamba", "jamba"])
+def test_what_a_convolution_needs(name):
+    with pytest.raises(ValueError, match="kernel_size=1: it must be at least 2"):
+        getattr(cores, name)(4, kernel_size=1)
+
+
+def test_layers_of_jamba():
+    def kinds(**options):
+        return "".join("a" if "keys" in layer.leaves else "m" for layer in cores.jamba(4, **options).layers)
+
+    assert kinds() == "mma"
+    assert kinds(num_layers=4, attention_every=2) == "mama"
+    assert kinds(num_layers=2, attention_every=1) == "aa"
+    assert kinds(num_layers=2) == "mm"
+
+
+@pytest.mark.parametrize("name", sorted(set(cores.__all__) - RESIDUAL))
 def test_weights_are_orthogonal_and_biases_zero(name):
     options = {"forget_bias": 0.0} if name == "lstm" else {}
     core = getattr(cores, name)(12, hidden_size=3, num_layers=1, **options)
@@ -427,7 +726,7 @@ def test_dropout_is_refused_where_it_would_do_nothing(name):
 
 def test_every_core_is_exported_and_known_here():
     """A core that is added has to say here whether it has a memory, and what reference it is compared with."""
-    assert set(cores.__all__) == set(CELLS) | WITHOUT_MEMORY
+    assert set(cores.__all__) == set(CELLS) | {"mingru"} | RESIDUAL | WITHOUT_MEMORY
 
 
 # ------------------------------------------------------------------------------------------------------------- stretch

@@ -1,0 +1,51 @@
+"""The minimal gated recurrent unit (Feng et al., 2024, "Were RNNs All We Needed?").
+
+z = s(W_z x), c = W_c x, h' = (1 - z) * h + z * c. Gate and candidate see the input alone, so a sequence is a scan.
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from rl.cores.rnn import keep_mask
+from rl.cores.scan import scan
+from rl.cores.stack import Stack, build, initialise
+
+
+class MinGRULayer(nn.Module):
+    """One layer: the rows of ``weight`` and ``bias`` are those of z, then those of c."""
+
+    leaves = ("h",)
+
+    def __init__(self, input_size: int, hidden_size: int, gate_bias: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(2 * hidden_size, input_size))
+        self.bias = nn.Parameter(torch.empty(2 * hidden_size))
+        initialise(self)
+        nn.init.constant_(self.bias[:hidden_size], gate_bias)
+
+    def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """``x [B, D]``, ``(h [B, H],)`` -> ``(h,)``."""
+        gate, candidate = torch.addmm(self.bias, x, self.weight.t()).chunk(2, dim=-1)
+        return (torch.lerp(state[0], candidate, gate.sigmoid()),)
+
+    def unroll(self, x: Tensor, state: tuple[Tensor, ...], starts: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """``x [T, B, D]``, ``(h [B, H],)``, ``starts [T, B]`` -> ``[T, B, H]``, ``(h,)``."""
+        gate, candidate = nn.functional.linear(x, self.weight, self.bias).chunk(2, dim=-1)
+        write = gate.sigmoid()
+        keep = 1.0 - write
+        if starts.any():
+            keep = keep * keep_mask(x, starts)[0]
+        y = scan(keep, write * candidate, state[0])
+        return y, (y[-1],)
+
+
+def mingru(
+    input_size: int, hidden_size: int = 128, num_layers: int = 1, dropout: float = 0.0, gate_bias: float = 0.0
+) -> Stack:
+    """Minimal gated recurrent units. State ``{"h"}``.
+
+    ``gate_bias`` is the initial bias of z: with 0 the memory halves in every step, below 0 it fades more slowly.
+    """
+    return build(partial(MinGRULayer, gate_bias=gate_bias), input_size, hidden_size, num_layers, dropout)
