@@ -95,6 +95,8 @@ class Parts:
 def build(config: DictConfig) -> Parts:
     """Constructs everything, after every key has been checked. What it returns is to be closed."""
     settings = read_settings(config)
+    if config.get("env") is None:
+        raise ConfigError("this run has no environment: it was trained on a recording alone")
     with ExitStack() as opened:  # if a later part cannot be made, no worker process of an earlier one is left behind
         envs, env_node = construct(config.env, "env", num_envs=settings["num_envs"])
         opened.callback(close, envs)

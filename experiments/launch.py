@@ -106,7 +106,7 @@ def check_keys(config: DictConfig, config_name: str) -> None:
     for key in config:
         if key not in known:
             raise ConfigError(f"there is no key {key!r}{nearest(key, known)}")
-    missing = [key for key in known if key not in config and key != "experiment"]
+    missing = [key for key in known if key not in config and key not in _optional_groups(config_name)]
     if missing:
         raise ConfigError(f"{missing[0]} is missing")
 
@@ -133,6 +133,16 @@ def sentence(error: BaseException, config_name: str) -> str:
 
 def _top_level_keys(config_name: str) -> list[str]:
     """The keys of the YAML file and the groups that it takes in."""
-    content = OmegaConf.load(Path(conf.__file__).parent / f"{config_name}.yaml")
+    content = _content(config_name)
     groups = [str(key) for part in content.get("defaults", ()) if isinstance(part, DictConfig) for key in part]
     return [key for key in content if key not in ("defaults", "hydra")] + [key for key in groups if " " not in key]
+
+
+def _optional_groups(config_name: str) -> set[str]:
+    """The groups from which nothing need be chosen."""
+    parts = [part for part in _content(config_name).get("defaults", ()) if isinstance(part, DictConfig)]
+    return {str(key) for part in parts for key, choice in part.items() if choice is None}
+
+
+def _content(config_name: str) -> DictConfig:
+    return OmegaConf.load(Path(conf.__file__).parent / f"{config_name}.yaml")

@@ -2,6 +2,7 @@
 
 python -m experiments.train agent=recurrent_ppo_lstm agent/core=gru env=t_maze env.length=30 seed=1
 python -m experiments.train resume=RUN_DIR total_steps=1_000_000
+python -m experiments.train init_from=RUN_DIR agent=recurrent_ppo_lstm agent/core=gru env=t_maze env.length=30
 """
 
 import json
@@ -15,11 +16,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.build import Parts, build, core_of, play, resumed
+from experiments.config import ConfigError
 from experiments.launch import launch
-from rl.checkpoint import atomic_write
+from rl.agents.persistence import check_state
+from rl.checkpoint import atomic_write, load_checkpoint
 from rl.evaluation import Evaluation
 from rl.metrics import Metrics
-from rl.trainer import Trainer
+from rl.trainer import Trainer, checkpoint_path
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +36,28 @@ def run(config: DictConfig) -> float:
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     resuming = config.resume is not None
     config = resumed(config, HydraConfig.get().overrides.task) if resuming else config
+    if "imitation" in config:
+        raise ConfigError(f"{config.resume} learned from a recording: go on with experiments.imitate, or init_from it")
     with closing(build(config)) as parts:
+        if not resuming and config.init_from is not None:
+            init(parts.agent, config.init_from)
         return train(parts, run_dir, resuming)
+
+
+def init(agent: Any, run_dir: str) -> None:
+    """Gives ``agent`` the network of another run, by names that must all be the same; nothing else is taken over.
+
+    Raises:
+        ConfigError, FileNotFoundError, ValueError: there is none, or it is of another shape.
+    """
+    if not hasattr(agent, "network"):
+        raise ConfigError(f"init_from={run_dir}: {agent.model_name} has no single network to begin with")
+    state = load_checkpoint(checkpoint_path(run_dir), agent.device)["agent"]
+    try:
+        check_state(agent, state, ("network",))
+    except ValueError as error:
+        raise ConfigError(f"init_from={run_dir}: {error}") from error
+    agent.network.load_state_dict(state["network"])
 
 
 def train(parts: Parts, run_dir: Path, resuming: bool) -> float:

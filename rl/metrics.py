@@ -16,6 +16,7 @@ GLOSSARY = {
     "charts/episodic_length": "their mean length in steps",
     "charts/SPS": "environment steps per second of training since the start, evaluations left out",
     "charts/learning_rate": "of Adam, after annealing",
+    "charts/epsilon": "probability of a random action in training (RecurrentIQN)",
     "losses/policy_loss": "clipped surrogate, mean over the minibatches of an update",
     "losses/value_loss": "half the squared error of the value",
     "losses/entropy": "entropy of the policy, summed over the action branches",
@@ -24,14 +25,24 @@ GLOSSARY = {
     "losses/clipfrac": "share of probability ratios outside the clip range",
     "losses/explained_variance": "1 - Var(returns - values) / Var(returns): 1 is a perfect critic, below 0 a bad one",
     "losses/grad_norm": "norm of the gradient before clipping",
+    "losses/quantile_loss": "quantile Huber loss, summed over the quantiles of a step (RecurrentIQN)",
+    "losses/q_mean": "mean value of the replayed actions: settles near the (scaled) returns to come (RecurrentIQN)",
     "eval/episodic_return": "mean return of greedy evaluation episodes",
     "eval/episodic_return_memory_zeroed": "the same with the memory cleared before every step",
+    "imitation/train_nll": "-log likelihood of the recorded actions in the epoch, joint over the branches, nats a step",
+    "imitation/held_out_nll": "the same on steps that are never learned from, after the epoch",
+    "imitation/held_out_nll_changes": "the same on those of them at which the action differs from the last one",
+    "imitation/repeat_nll": "held-out loss of the rule that repeats the last action with a fitted probability",
+    "imitation/repeat_nll_changes": "the same on the steps at which the action differs from the last one",
+    "imitation/skill": "repeat_nll minus held_out_nll: above 0 the network knows more than the last action",
+    "imitation/*_six_heads": "losses as the sum over six heads of a controller, its buttons averaged (Slippi games)",
     "hparam/*": "results of the whole run, for the table in the HPARAMS tab",
     "diagnostics/ratio_error": "largest |ratio - 1| in the first minibatch of an update: above 1e-4 replay is wrong",
     "diagnostics/memory_gap": "eval/episodic_return minus its memory-zeroed counterpart: what memory is worth",
 }
 
-GROUPS = {"learning_rate": "charts", "ratio_error": "diagnostics"}  # all other results of an update are losses
+# all other results of an update are losses
+GROUPS = {"learning_rate": "charts", "epsilon": "charts", "ratio_error": "diagnostics"}
 log = logging.getLogger(__name__)
 
 
@@ -117,16 +128,16 @@ class Metrics:
             if metric != "loss":
                 self.writer.add_scalar(f"{GROUPS.get(metric, 'losses')}/{name}", value, step)
 
-    def progress(self, step: int, mean_return: float | None, steps_per_second: float) -> None:
+    def progress(self, step: int, value: float | None, steps_per_second: float, name: str = "return") -> None:
         """Moves the bar; without a terminal a line for each tenth of the training is logged instead."""
-        mean = "-" if mean_return is None else f"{mean_return:.2f}"
-        self.bar.set_postfix_str(f"return {mean}", refresh=False)
+        mean = "-" if value is None else f"{value:.2f}"
+        self.bar.set_postfix_str(f"{name} {mean}", refresh=False)
         self.bar.update(step - self.bar.n)
         tenth = 10 * step // self.total_steps
         if tenth > self.logged_tenth:
             self.logged_tenth = tenth
             if self.bar.disable:
-                log.info("%d steps, return %s, %.0f steps/s", step, mean, steps_per_second)
+                log.info("%d steps, %s %s, %.0f steps/s", step, name, mean, steps_per_second)
 
     def say(self, message: str) -> None:
         """A line that does not tear the bar."""

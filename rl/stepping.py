@@ -41,16 +41,21 @@ class Stepper:
     mark steps itself, by a bool array ``[B]`` under ``ignored`` in its info: a row whose agent is dead while others of
     its world still play, say. What follows an ignored step opens an episode or is ignored too.
 
+    Args:
+        envs: the environment.
+        all_finals: ``final_obs`` is read where ``terminated``, too.
+
     Raises:
         ValueError: the environment has another autoreset mode.
     """
 
-    def __init__(self, envs: VectorEnv):
+    def __init__(self, envs: VectorEnv, all_finals: bool = False):
         mode = envs.metadata.get("autoreset_mode")
         if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP):
             raise ValueError(f"autoreset mode {mode} of {envs} is not supported: use SAME_STEP or NEXT_STEP")
         self.envs = envs
         self.late = mode == AutoresetMode.NEXT_STEP
+        self.all_finals = all_finals
         self.resetting = np.zeros(envs.num_envs, dtype=bool)
 
     def reset(self, seed: int | None) -> Any:
@@ -63,7 +68,7 @@ class Stepper:
         obs, rewards, terminated, truncated, info = self.envs.step(actions)
         final = None
         ignored = self.resetting | info["ignored"] if "ignored" in info else self.resetting
-        if truncated.any():
+        if truncated.any() or (self.all_finals and terminated.any()):
             final = obs if self.late else dense(info["final_obs"], obs)
         if self.late:
             self.resetting = terminated | truncated

@@ -112,6 +112,10 @@ class CategoricalHead(nn.Module):
         actions = actions + self.starts
         return actions[:, 0] if self.flat else actions
 
+    def from_environment(self, actions: np.ndarray) -> np.ndarray:
+        """The counterpart of :meth:`to_environment`."""
+        return (actions.reshape(len(actions), -1) - self.starts).astype(np.int64)
+
     def as_previous(self, actions: Tensor) -> Tensor:
         """Actions as an input of the next step: shifted by one, 0 means that there was none."""
         return actions + 1
@@ -160,6 +164,10 @@ class GaussianHead(nn.Module):
         scaled = actions * self.half + self.centre
         return np.clip(scaled, self.low, self.high).astype(self.dtype).reshape(-1, *self.shape)
 
+    def from_environment(self, actions: np.ndarray) -> np.ndarray:
+        """The counterpart of :meth:`to_environment`, within the bounds."""
+        return ((actions.reshape(len(actions), -1) - self.centre) / self.half).astype(np.float32)
+
     def as_previous(self, actions: Tensor) -> Tensor:
         """Actions as an input of the next step; zeros mean that there was none."""
         return actions
@@ -194,6 +202,10 @@ class BernoulliHead(nn.Module):
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
         """``[B, P]`` -> int8 ``[B, *shape]``."""
         return actions.astype(np.int8).reshape(-1, *self.shape)
+
+    def from_environment(self, actions: np.ndarray) -> np.ndarray:
+        """The counterpart of :meth:`to_environment`."""
+        return actions.reshape(len(actions), -1).astype(np.int64)
 
     def as_previous(self, actions: Tensor) -> Tensor:
         """Bits as an input of the next step: shifted by one, 0 means that there was none."""

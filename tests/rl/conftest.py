@@ -8,6 +8,7 @@ import torch
 from gymnasium import spaces
 
 from rl.networks import ActorCritic
+from rl.recordings import Recording
 from rl.rollout_buffer import RolloutBuffer, Targets
 from rl.spaces import leaf_arrays, leaf_spaces
 
@@ -118,3 +119,22 @@ def collect():
         return buffer, Targets(old_log_probs, buffer.values.clone(), advantages, returns)
 
     return play
+
+
+@pytest.fixture
+def make_recording():
+    """A recording of episodes of the given lengths: numbers of a Box that never repeat, random actions and rewards."""
+
+    def make(lengths, action_space=None, seed=0, **options):
+        rng = np.random.default_rng(seed)
+        action_space = action_space or spaces.Discrete(3)
+        action_space.seed(seed)
+        count = int(np.sum(lengths))
+        obs = rng.normal(size=(count, 2)).astype(np.float32)
+        actions = np.array([action_space.sample() for _ in range(count)])
+        rewards = rng.normal(size=count).astype(np.float32)
+        bounds = np.cumsum([0, *lengths])
+        options = {"groups": np.arange(len(lengths))} | options
+        return Recording(spaces.Box(-9, 9, (2,)), action_space, {"obs": obs}, actions, rewards, bounds, **options)
+
+    return make

@@ -11,7 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from envs.probes import Counter, SpaceProbe
 from rl import cores
-from rl.agents import RecurrentPPO
+from rl.agents import RecurrentIQN, RecurrentPPO
+from rl.imitation import Imitation, Imitator, Lessons
 from rl.metrics import GLOSSARY, Episodes, Metrics
 from rl.trainer import Trainer
 
@@ -32,9 +33,12 @@ def read():
 def run():
     """A short training with everything that can be reported switched on; ``action`` decides the branches."""
 
-    def train(folder, action, total_steps=48):
+    def train(folder, action, total_steps=48, kind=RecurrentPPO):
         envs = SpaceProbe(3, "box", action)
-        agent = RecurrentPPO(
+        update = (
+            {"num_minibatches": 2} if kind is RecurrentPPO else {"batch_size": 8, "burn_in": 0, "learning_starts": 8}
+        )
+        agent = kind(
             envs.single_observation_space,
             envs.single_action_space,
             8,
@@ -43,7 +47,7 @@ def run():
             num_envs=3,
             num_steps=8,
             bptt=4,
-            num_minibatches=2,
+            **update,
         )
 
         def evaluate():
@@ -71,9 +75,10 @@ def test_an_event_file_begins_in_a_later_second_than_the_ones_before(tmp_path):
 # ------------------------------------------------------------------------------------------------------------ glossary
 
 
-def test_every_tag_stands_in_the_glossary_and_every_entry_is_written(run, read, tmp_path):
-    """One run with a single branch and one with two, which adds an entropy for each."""
-    written = set()
+def test_every_tag_stands_in_the_glossary_and_every_entry_is_written(run, read, tmp_path, make_recording):
+    """One run with a single branch, one with two, which adds an entropy for each, and one of a quantile network."""
+    run(tmp_path / "quantiles", "discrete", kind=RecurrentIQN)
+    written = set(read(tmp_path / "quantiles"))
     for action in ("discrete", "multi_discrete"):
         run(tmp_path / action, action)
         written |= read(tmp_path / action).keys()
@@ -81,6 +86,12 @@ def test_every_tag_stands_in_the_glossary_and_every_entry_is_written(run, read, 
     with Metrics(tmp_path / "table", 100) as metrics:
         metrics.hparams({"seed": 1}, {"eval_return_mean": 0.5})
     written |= read(tmp_path / "table").keys()
+    recording = make_recording((5, 6), forms={"six_heads": (1.0,)})
+    agent = RecurrentPPO(recording.observation_space, recording.action_space, 4, seed=0)
+    lessons = Lessons(Imitator(agent, recording, Imitation(epochs=1), seed=0), tmp_path / "imitation")
+    with Metrics(tmp_path / "imitation", 100) as metrics:
+        lessons.learn(metrics)
+    written |= read(tmp_path / "imitation").keys()
     unexplained = {tag for tag in written if not any(fnmatchcase(tag, entry) for entry in GLOSSARY)}
     assert not unexplained
     unused = {entry for entry in GLOSSARY if not any(fnmatchcase(tag, entry) for tag in written)}

@@ -1,0 +1,229 @@
+"""Recorded play: episodes end to end, cut into pieces that parallel streams replay one after the other."""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from gymnasium import spaces
+
+from rl.spaces import leaf_arrays, leaf_spaces
+
+SPLITS = ("episodes", "time")
+
+
+@dataclass
+class Recording:
+    """E episodes of N steps in all, end to end.
+
+    Attributes:
+        observation_space, action_space: of one environment.
+        obs: leaves ``[N, *shape]``, what was observed before each action.
+        actions: ``[N, ...]`` as an environment takes them.
+        rewards: float32 ``[N]``, what each action brought.
+        bounds: int64 ``[E + 1]``: episode e holds the steps ``bounds[e]`` ... ``bounds[e + 1] - 1``.
+        groups: int64 ``[E]``; episodes of one group (both players of one game) are never split.
+        action_names: names of the action branches, if they have any.
+        forms: other sums of the loss over the branches, by name: a weight for each branch.
+
+    Raises:
+        ValueError: a value that is not finite or not in its space, in one sentence.
+    """
+
+    observation_space: spaces.Space
+    action_space: spaces.Space
+    obs: dict[str, np.ndarray]
+    actions: np.ndarray
+    rewards: np.ndarray
+    bounds: np.ndarray
+    groups: np.ndarray
+    action_names: tuple[str, ...] | None = None
+    forms: dict[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if len(self.bounds) < 2 or (np.diff(self.bounds) < 1).any():
+            raise ValueError("the recording has no episode, or an episode without a step")
+        leaves = leaf_spaces(self.observation_space)
+        for name, space in leaves.items():
+            self._check(f"observation {name!r}", self.obs[name], space)
+        self._check("action", self.actions, self.action_space)
+        self._check("reward", self.rewards, spaces.Box(-np.inf, np.inf, ()))
+
+    def _check(self, name: str, values: np.ndarray, space: spaces.Space) -> None:
+        """Shape, and every number finite and, where the space is of integers, in its range."""
+        if values.shape != (int(self.bounds[-1]), *space.shape):
+            raise ValueError(f"{name} has shape {values.shape[1:]}, but its space is {space}")
+        if isinstance(space, spaces.Box):
+            good = np.isfinite(values)
+        else:
+            low = getattr(space, "start", 0)
+            count = next((getattr(space, key) for key in ("n", "nvec") if hasattr(space, key)), 2)
+            count = 2 if isinstance(space, spaces.MultiBinary) else count
+            good = (values >= low) & (values < low + count)
+        if not good.all():
+            step = int(np.argmin(good.reshape(len(good), -1).all(axis=1)))
+            episode = int(np.searchsorted(self.bounds, step, side="right")) - 1
+            value = values[step][~good[step]].flat[0]
+            where = f"at step {step - int(self.bounds[episode])} of episode {episode}"
+            wanted = "finite" if isinstance(space, spaces.Box) else f"in {space}"
+            raise ValueError(f"{name} is {value} {where} of the recording: it must be {wanted}")
+
+    @property
+    def begins(self) -> np.ndarray:
+        """Where an episode begins, bool ``[N]``."""
+        begins = np.zeros(self.bounds[-1], dtype=bool)
+        begins[self.bounds[:-1]] = True
+        return begins
+
+    @property
+    def returns(self) -> np.ndarray:
+        """Sum of the rewards of each episode, ``[E]``."""
+        return np.add.reduceat(self.rewards.astype(np.float64), self.bounds[:-1])
+
+
+def split(
+    recording: Recording, held_out: float, how: Literal["episodes", "time"], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Spans of steps to learn from and spans held out, each ``[n, 2]``: first step, end. They share no step.
+
+    Args:
+        recording: what to split.
+        held_out: share of the groups (``episodes``), or of each episode (``time``: its last steps).
+        how: whole episodes, drawn by ``seed``, or by time.
+        seed: see ``how``.
+
+    Raises:
+        ValueError: nothing would be left on one side.
+    """
+    first, end = recording.bounds[:-1], recording.bounds[1:]
+    if how == "time":
+        cuts = end - np.round((end - first) * held_out).astype(np.int64)
+        if (cuts <= first).any() or (cuts >= end).any():
+            raise ValueError(f"held_out={held_out}: an episode of {int((end - first).min())} steps cannot be cut there")
+        return np.stack([first, cuts], axis=1), np.stack([cuts, end], axis=1)
+    groups = np.unique(recording.groups)
+    if len(groups) < 2:
+        raise ValueError("the recording has one episode or game only: hold out its last part with split=time")
+    count = min(max(1, round(len(groups) * held_out)), len(groups) - 1)
+    chosen = np.random.default_rng(seed).permutation(groups)[:count]
+    outside = np.isin(recording.groups, chosen)
+    spans = np.stack([first, end], axis=1)
+    return spans[~outside], spans[outside]
+
+
+def cut(spans: np.ndarray, longest: int | None = None, burn_in: int = 0) -> np.ndarray:
+    """Pieces ``[n, 3]``: first step, first step that counts, end. Every step of the spans counts exactly once.
+
+    Args:
+        spans: ``[n, 2]``; no piece reaches over the end of one.
+        longest: a longer span is cut into pieces that count so many steps; None leaves it whole.
+        burn_in: steps in front of such a piece that only warm the memory.
+    """
+    pieces = [
+        (max(first, counted - burn_in), counted, min(counted + (longest or end - first), end))
+        for first, end in spans.tolist()
+        for counted in range(first, end, longest or end - first)
+    ]
+    return np.array(pieces, dtype=np.int64)
+
+
+@dataclass
+class Streams:
+    """B memories that replay pieces one after the other.
+
+    Attributes:
+        steps: int64 ``[T, B]``, rows of the recording; any row where nothing is left to replay.
+        starts: bool ``[T, B]``: a piece begins, so the memory is cleared.
+        counted: bool ``[T, B]``: a step whose loss counts.
+    """
+
+    steps: np.ndarray
+    starts: np.ndarray
+    counted: np.ndarray
+
+    def windows(self, size: int) -> Iterator["Streams"]:
+        """Blocks of ``size`` steps (the last one may be shorter), in order."""
+        for begin in range(0, len(self.steps), size):
+            rows = slice(begin, begin + size)
+            yield Streams(self.steps[rows], self.starts[rows], self.counted[rows])
+
+
+def deal(pieces: np.ndarray, num_streams: int, seed: int | None = None) -> Streams:
+    """Deals pieces to at most ``num_streams`` streams, each to the one that is shortest so far.
+
+    Args:
+        pieces: from :func:`cut`.
+        num_streams: B, or as many as there are pieces if those are fewer.
+        seed: of the order; None leaves it.
+    """
+    order = np.arange(len(pieces)) if seed is None else np.random.default_rng(seed).permutation(len(pieces))
+    queue = [(0, stream) for stream in range(min(num_streams, len(pieces)))]
+    placed = []
+    for piece in order.tolist():
+        length, stream = heapq.heappop(queue)
+        placed.append((length, stream, piece))
+        heapq.heappush(queue, (length + int(pieces[piece, 2] - pieces[piece, 0]), stream))
+    shape = max(length for length, _ in queue), len(queue)
+    dealt = Streams(np.zeros(shape, dtype=np.int64), np.ones(shape, dtype=bool), np.zeros(shape, dtype=bool))
+    for begin, stream, piece in placed:
+        first, counted, end = pieces[piece].tolist()
+        rows = slice(begin, begin + end - first)
+        dealt.steps[rows, stream] = np.arange(first, end)
+        dealt.starts[rows, stream] = False
+        dealt.starts[begin, stream] = True
+        dealt.counted[begin + counted - first : begin + end - first, stream] = True
+    return dealt
+
+
+def minari_module() -> Any:
+    """The package that reads and writes data sets.
+
+    Raises:
+        ImportError: it is not installed, in one sentence.
+    """
+    try:
+        import h5py  # noqa: F401 (what Minari keeps arrays in; without it the first write would fail)
+        import minari
+        import PIL  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"recordings need the package {error.name}: pip install 'recurrent-ppo[data]'") from error
+    return minari
+
+
+def read_minari(name: str) -> Recording:
+    """A Minari data set: a folder, or an id in Minari's own folder. Nothing is downloaded.
+
+    Raises:
+        FileNotFoundError, ImportError, ValueError: there is none, Minari is missing, or a value is bad.
+    """
+    minari = minari_module()
+    folder = next((path for path in (Path(name, "data"), Path(name)) if (path / "metadata.json").is_file()), None)
+    if folder is None:
+        own = minari.storage.get_dataset_path(name) / "data"
+        if not (own / "metadata.json").is_file():
+            raise FileNotFoundError(f"data={name}: there is no Minari data set in that folder or under that id")
+        folder = own
+    dataset = minari.MinariDataset(folder)
+    observation_space, action_space = dataset.observation_space, dataset.action_space
+    leaves = leaf_spaces(observation_space)
+    obs: dict[str, list[np.ndarray]] = {leaf: [] for leaf in leaves}
+    actions, rewards = [], []
+    for episode in dataset.iterate_episodes():
+        length = len(episode.rewards)
+        for leaf, array in leaf_arrays(observation_space, episode.observations).items():
+            obs[leaf].append(array[:length])  # Minari also holds what was seen after the last action
+        actions.append(np.asarray(episode.actions))
+        rewards.append(np.asarray(episode.rewards, dtype=np.float32))
+    if not rewards:
+        raise ValueError(f"data={name} has no episode")
+    bounds = np.cumsum([0, *map(len, rewards)])
+    fitted = {leaf: np.concatenate(parts).astype(_dtype(leaves[leaf]), copy=False) for leaf, parts in obs.items()}
+    stacked = np.concatenate(actions), np.concatenate(rewards)
+    return Recording(observation_space, action_space, fitted, *stacked, bounds, np.arange(len(bounds) - 1))
+
+
+def _dtype(space: spaces.Space) -> Any:
+    """In which a leaf is fed to a network."""
+    return np.float32 if space.dtype == np.float64 else space.dtype

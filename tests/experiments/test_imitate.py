@@ -1,0 +1,123 @@
+"""``python -m experiments.imitate``: runs that teach, that are played afterwards, and that go on."""
+
+import json
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from rl.checkpoint import load_checkpoint
+
+SMALL = "agent.layer_size=8", "agent.core.hidden_size=8", "imitation.streams=4", "imitation.epochs=2"
+T_MAZE = "env=t_maze", "env.length=3"
+
+
+@pytest.fixture
+def expert(command, cwd):
+    """A data set of 60 episodes of a scripted player."""
+    pytest.importorskip("minari")
+    pytest.importorskip("h5py")
+    arguments = "player=envs.players.TMazeExpert", *T_MAZE, "episodes=60", "output=expert"
+    assert command("record", *arguments).code == 0
+    return "data=expert"
+
+
+def test_a_run_and_what_it_leaves(expert, command, cwd):
+    ended = command("imitate", expert, *T_MAZE, "agent/core=gru", *SMALL, "run_dir=run", "evaluate_every=1")
+    assert (ended.code, ended.err) == (0, "")
+    result = json.loads((cwd / "run/result.json").read_text())
+    assert (result["core"], result["env"], result["expert_return_mean"]) == ("gru", "TMaze", 1.0)
+    assert (result["episodes"], result["train_steps"], result["held_out_steps"]) == (60, 216, 24)
+    assert result["epochs"] == len(result["history"]) == 2
+    assert result["held_out_nll"] == pytest.approx(min(e["imitation/held_out_nll"] for e in result["history"]))
+    assert result["held_out_nll"] == pytest.approx(sum(result["held_out_nll_branches"].values()))
+    assert all("eval/episodic_return" in point for point in result["history"])
+    assert list((cwd / "run").glob("events.*")) and (cwd / "run/train.log").is_file()
+
+    ended = command("evaluate", "run=run", "episodes=100", "seed=1001")  # as any other run
+    assert (ended.code, ended.err) == (0, "")
+    row = json.loads((cwd / "run/evaluation.json").read_text())[0]
+    assert (row["mean"], row["stderr"]) == (result["eval_return_mean"], result["eval_return_stderr"])
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(expert, command, cwd):
+    arguments = expert, *T_MAZE, *SMALL, "imitation.anneal_learning_rate=false", "imitation.keep_best=false"
+    assert command("imitate", *arguments, "imitation.epochs=3", "run_dir=whole").code == 0
+    assert command("imitate", *arguments, "imitation.epochs=1", "run_dir=cut").code == 0
+    ended = command("imitate", "resume=cut", "imitation.epochs=3")
+    assert (ended.code, ended.err) == (0, "")
+    weights = [load_checkpoint(cwd / f"{run}/checkpoints/last.pt")["agent"]["network"] for run in ("whole", "cut")]
+    assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
+
+
+def test_without_an_environment(expert, command, cwd):
+    """The spaces of the recording are enough; there is then nothing to play in."""
+    assert command("imitate", expert, *SMALL, "run_dir=run").code == 0
+    result = json.loads((cwd / "run/result.json").read_text())
+    assert result["env"] is None and "eval_return_mean" not in result
+    ended = command("evaluate", "run=run")
+    assert (ended.code, ended.err) == (
+        1,
+        "evaluate: this run has no environment: it was trained on a recording alone\n",
+    )
+
+
+def test_the_weights_are_those_of_a_training_run(expert, command, cwd, tiny):
+    """Same names, same shapes: an agent of `experiments.train` takes the checkpoint's network strictly."""
+    sizes = "agent.layer_size=8", "agent.core.hidden_size=8"
+    assert command("imitate", expert, *T_MAZE, "agent/core=gru", *SMALL, "run_dir=taught").code == 0
+    assert command("train", *T_MAZE, "agent/core=gru", *tiny, *sizes, "run_dir=trained").code == 0
+    taught, trained = (
+        load_checkpoint(cwd / f"{run}/checkpoints/last.pt")["agent"]["network"] for run in ("taught", "trained")
+    )
+    assert {name: leaf.shape for name, leaf in taught.items()} == {name: leaf.shape for name, leaf in trained.items()}
+    assert all(torch.isfinite(leaf).all() for leaf in taught.values())
+
+
+def test_ppo_goes_on_from_the_weights(expert, command, cwd, tiny):
+    """At ratio 1, and with what was taught: after an update too small to change anything the return is the same."""
+    sizes = "agent.layer_size=64", "agent.core.hidden_size=64"
+    longer = "imitation.window_size=8", "imitation.epochs=20", "imitation.learning_rate=0.01", "final_episodes=20"
+    assert command("imitate", expert, *T_MAZE, "agent/core=gru", *SMALL, *sizes, *longer, "run_dir=taught").code == 0
+    taught = json.loads((cwd / "taught/result.json").read_text())
+    assert taught["eval_return_mean"] == 1.0 and taught["memory_zeroed_return_mean"] < 1.0
+    arguments = *T_MAZE, "agent/core=gru", *tiny, *sizes, "agent.learning_rate=1e-9", "final_episodes=20"
+    ended = command("train", *arguments, "init_from=taught", "run_dir=trained")
+    assert (ended.code, ended.err) == (0, "")
+    assert json.loads((cwd / "trained/result.json").read_text())["eval_return_mean"] == 1.0
+    events = EventAccumulator(str(cwd / "trained")).Reload()
+    assert events.Scalars("diagnostics/ratio_error")[0].value < 1e-5
+
+    ended = command("train", *T_MAZE, "agent/core=lstm", *tiny, *sizes, "init_from=taught", "run_dir=x")
+    assert ended.code == 1 and "init_from=taught: the checkpoint is of another network:" in ended.err
+    ended = command("train", "resume=taught")
+    assert ended.code == 1 and "taught learned from a recording: go on with experiments.imitate" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "data is missing: give data=FOLDER, a Minari data set, or data=GAME.slp"),
+        (("data=nowhere",), "data=nowhere: there is no Minari data set in that folder or under that id"),
+        (("data=expert", "env=witness_vote"), "the recording has the observation space Box(0.0, 1.0, (4,), float32)"),
+        (("data=expert", "agent=recurrent_iqn"), "cannot learn from recordings: choose agent=recurrent_ppo_lstm"),
+        (("data=expert", "imitation.epoch=3"), "there is no key 'imitation.epoch'; did you mean epochs?"),
+        (("data=expert", "imitation.split=steps"), "imitation.split='steps' is not"),
+        (("data=[expert,expert]",), "data names 2 data sets: give one, or .slp files"),
+    ],
+)
+def test_bad_input(expert, command, monkeypatch, cwd, arguments, message):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(cwd / "own"))
+    ended = command("imitate", *arguments, "run_dir=run")
+    assert ended.code == 1 and ended.err.count("\n") == 1 and message in ended.err
+
+
+def test_bad_values_in_a_recording(expert, command, cwd):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(cwd / "expert/data/main_data.hdf5", "a") as file:
+        file["episode_2/observations"][1, 0] = float("nan")
+    ended = command("imitate", expert, *SMALL)
+    assert (ended.code, ended.err) == (
+        1,
+        "imitate: observation 'obs' is nan at step 1 of episode 2 of the recording: it must be finite\n",
+    )
