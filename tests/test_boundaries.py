@@ -18,11 +18,12 @@ LAYERS = (
     {"rl.types", "rl.checks", "rl.checkpoint", "rl.metrics", "rl.spaces", "rl.stepping", "rl.advantages", "rl.losses"}
     | {"rl.flat_adam", "rl.diagnostics", "rl.threads", "rl.transfer"},
     {"rl.cores", "rl.normalisation"},
-    {"rl.networks"},
-    {"rl.rollout_buffer"},
-    {"rl.ppo"},
+    {"rl.networks", "rl.sequence_model"},
+    {"rl.rollout_buffer", "rl.sequence_replay", "rl.recordings", "rl.repeat_baseline"},
+    {"rl.ppo", "rl.iqn"},
     {"rl.agents"},
-    {"rl.evaluation", "rl.trainer"},
+    {"rl.evaluation", "rl.trainer", "rl.export"},
+    {"rl.imitation"},
 )
 
 

@@ -239,6 +239,18 @@ def test_rescaled_values_are_learned_on_their_scale(make):
     assert losses[1] < 0.2 * losses[0]
 
 
+def test_rewards_are_scaled(make):
+    """A tenth of ten times the rewards: the same loss."""
+    losses = []
+    for scale, times in ((1.0, 1.0), (0.1, 10.0), (0.1, 1.0)):
+        iqn, network, target, replay = make(reward_scale=scale)
+        replay.rewards *= np.float32(times)
+        stretch = replay._read(np.flatnonzero(replay.ready()), torch.ones(int(replay.ready().sum())))
+        losses.append(iqn._losses(network, target, stretch, torch.Generator().manual_seed(0))[2][0].item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0] != pytest.approx(losses[2], rel=1e-2)
+
+
 def test_weights_of_sequences_weigh_their_losses(make):
     """Twice the weight of one of two sequences shifts the mean to (2 a + b) / 2."""
     iqn, network, target, replay = make()
@@ -369,7 +381,7 @@ def test_an_update_reads_the_device_once(make, update, core, options, network_op
     [
         {"batch_size": 0}, {"bptt": 0}, {"burn_in": -1}, {"capacity": 0}, {"learning_starts": -1},
         {"replay_ratio": 0.0}, {"gamma": 1.1}, {"n_step": 0}, {"num_quantiles": 0}, {"num_target_quantiles": 0},
-        {"kappa": 0.0}, {"target_interval": 0}, {"target_share": 1.5}, {"priority_exponent": -1.0},
+        {"kappa": 0.0}, {"reward_scale": 0.0}, {"target_interval": 0}, {"target_share": 1.5}, {"priority_exponent": -1.0},
         {"priority_correction": 2.0}, {"priority_peak": -0.1}, {"learning_rate": 0.0}, {"max_grad_norm": 0.0},
     ],
     ids=str,

@@ -1,0 +1,82 @@
+"""Writes a trained policy as ONNX: one step with its memory as inputs and outputs, for programs without torch.
+
+python -m experiments.export run=RUN_DIR output=policy.onnx
+
+Beside it come a recording of greedy play, ``policy.npz``, and ``replay_onnx.py``, which plays it through the model.
+"""
+
+import logging
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from envs.workers import close
+from experiments.build import EVALUATION_SEED, build, load_run_config, rows_at_least
+from experiments.config import ConfigError, construct, converted, writable
+from experiments.launch import launch
+from rl import export
+from rl.checkpoint import atomic_write
+from rl.checks import positive, within
+from rl.trainer import checkpoint_path
+
+log = logging.getLogger(__name__)
+ENVS = 2  # of the recording, or a few more to make a whole world of several agents
+FLOAT32 = ("autocast", "compile_encoder")
+
+
+def run(config: DictConfig) -> float:
+    """Writes model and recording and, for ONNX, compares them.
+
+    Returns:
+        The largest difference between the agent and the ONNX model; 0 for another format.
+    """
+    if config.run is None:
+        raise ConfigError("run is missing: give run=RUN_DIR, the folder of a training run")
+    steps, seed = converted(config.steps, int, "steps"), converted(config.seed, int, "seed")
+    positive(steps=steps)
+    within(0, 2**31, seed=seed)
+    output = writable(converted(config.output, str, "output"), "output")
+    export.check_format(output)
+    stored = load_run_config(config.run)
+    OmegaConf.update(stored, "device", "cpu")
+    for option in FLOAT32:
+        if option in stored.agent:
+            OmegaConf.update(stored, f"agent.{option}", False)
+    with ExitStack() as opened:
+        parts = build(stored)
+        opened.callback(parts.close)
+        parts.agent.load(checkpoint_path(config.run))
+        unit = rows_at_least(parts.envs, stored.agent)
+        envs, _ = construct(stored.env, "env", num_envs=-(-ENVS // unit) * unit)
+        opened.callback(close, envs)
+        export.write(parts.agent, output)
+        recording = export.record(parts.agent, envs, steps, EVALUATION_SEED + seed)
+    with atomic_write(output.with_suffix(".npz")) as file:
+        np.savez_compressed(file, **recording)
+    log.info("%s after %d steps, %s: %s", parts.agent.model_name, parts.agent.env_steps, config.run, output)
+    return compared(output) if output.suffix == ".onnx" else 0.0
+
+
+def compared(model: Path) -> float:
+    """The largest difference between the model and the recording beside it."""
+    from experiments.replay_onnx import replay  # needs a package of an extra
+
+    script = Path(__file__).with_name("replay_onnx.py")
+    if script.parent != model.parent.resolve():
+        shutil.copy(script, model.parent)
+    worst = replay(str(model), str(model.with_suffix(".npz")))
+    for name, difference in worst.items():
+        log.info("%-24s equal to %.1e", name, difference)
+    return max(worst.values())
+
+
+def main() -> None:
+    """The command."""
+    launch(run, "export")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""One step of a trained policy as a function of named tensors, to be used without this code base."""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from gymnasium.vector.utils import create_empty_array
+from torch import Tensor, nn
+
+from rl.agents.actor import PREVIOUS_ACTION, PREVIOUS_REWARD
+from rl.cores.stack import Stack
+from rl.networks import QuantileNetwork, make_head
+from rl.networks.heads import BernoulliHead, CategoricalHead, GaussianHead
+from rl.stepping import Stepper
+
+START, STATE, NEXT = "start", "state.", "next_"
+TOLERANCE = 1e-5
+TALKATIVE = "torch.onnx._internal.exporter._registration", "onnxscript", "onnx_ir"
+
+
+class PolicyStep(nn.Module):
+    """Observation, state -> greedy action, distribution parameters, value, next state; every tensor is batch-leading.
+
+    ``input_names``, in the order of the arguments: each leaf of the observation; ``previous_action`` and
+    ``previous_reward [B, 1]`` if the agent is fed them; ``state.NAME`` for each leaf of the state; ``start [B]`` bool.
+    Where ``start`` is set the state and what is fed of the previous step are cleared, so any numbers will do for them.
+
+    ``output_names``: ``action``, as a vector environment takes it; ``logits`` (Box: ``mean``, quantile networks:
+    ``action_values``); ``value [B]``; ``next_state.NAME``; and ``next_previous_action``, which goes into
+    ``previous_action`` of the next step, if the agent is fed it.
+
+    The weights are a copy on the CPU. Dropout, which is off in play, has no count among the state.
+
+    Raises:
+        ValueError: the agent has not one network but several, or an observation leaf has the name of something else.
+    """
+
+    def __init__(self, agent: Any):
+        super().__init__()
+        if not hasattr(agent.network, "head"):
+            raise ValueError(f"{agent.model_name} has several networks: export agent.members[NAME], from Python")
+        self.network = deepcopy(agent.network).cpu().eval().requires_grad_(False)
+        for parameter in self.network.parameters():
+            parameter.data = parameter.data.clone()  # those of an agent are parts of one long tensor
+        for module in self.network.modules():
+            if isinstance(module, Stack):
+                module.dropout = 0.0
+        self.environment_head = make_head(agent.action_space)
+        empty = create_empty_array(agent.observation_space, 2)
+        self.obs = {name: leaf.cpu() for name, leaf in agent.new_actor(2, 0).inputs(empty).items()}
+        state = self.network.initial_state(2)
+        self.input_names = [*self.obs, *(STATE + name for name in state), START]
+        self.example = *self.obs.values(), *state.values(), torch.tensor([True, False])
+        self.params_name = params_name(self.network)
+        self.output_names = ["action", self.params_name, "value", *(NEXT + STATE + name for name in state)]
+        if agent.feed_previous:
+            self.output_names.append(NEXT + PREVIOUS_ACTION)
+        names = self.input_names + self.output_names
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"the name {twice[0]!r} of an observation leaf is taken by another input or output")
+        self.eval()
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """Tensors ``[B, ...]`` in the order of ``input_names`` -> tensors in the order of ``output_names``."""
+        inputs = dict(zip(self.input_names, given, strict=True))
+        start = inputs[START]
+        obs = {name: inputs[name] for name in self.obs}
+        for name in (PREVIOUS_ACTION, PREVIOUS_REWARD):
+            if NEXT + PREVIOUS_ACTION in self.output_names:
+                obs[name] = obs[name].masked_fill(start.unsqueeze(1), 0)
+        state = {  # here and not in the core, which may ask for the value of the flags
+            name: torch.where(start.view(-1, *[1] * (fresh.dim() - 1)), fresh, inputs[STATE + name])
+            for name, fresh in self.network.initial_state(1).items()
+        }
+        params, values, state = self.network.step(obs, state, None)
+        actions = self.network.head.mode(params)
+        outputs = [executed(self.environment_head, actions), params, values, *state.values()]
+        if NEXT + PREVIOUS_ACTION in self.output_names:
+            outputs.append(self.network.head.as_previous(actions))
+        return tuple(output.clone() for output in outputs)  # an input handed on must not be the output itself
+
+
+def params_name(network: nn.Module) -> str:
+    """What the parameters of the policy are."""
+    if isinstance(network, QuantileNetwork):
+        return "action_values"
+    return "mean" if isinstance(network.head, GaussianHead) else "logits"
+
+
+def executed(head: CategoricalHead | GaussianHead | BernoulliHead, actions: Tensor) -> Tensor:
+    """``head.to_environment`` of tensors: ``[B, ...]`` -> actions as the environment takes them."""
+    if isinstance(head, CategoricalHead):
+        actions = actions + torch.from_numpy(np.asarray(head.starts, dtype=np.int64))
+        return actions[:, 0] if head.flat else actions
+    if isinstance(head, BernoulliHead):
+        return actions.to(torch.int8).reshape(-1, *head.shape)
+    half, centre, low, high = map(torch.from_numpy, (head.half, head.centre, head.low, head.high))
+    scaled = torch.minimum(torch.maximum(actions.double() * half + centre, low), high)
+    return scaled.to(torch.from_numpy(np.zeros(0, head.dtype)).dtype).reshape(-1, *head.shape)
+
+
+def write(agent: Any, path: Path) -> PolicyStep:
+    """Writes the step of ``agent`` as ONNX, or with the ending ``.pt2`` as a program of ``torch.export``.
+
+    Raises:
+        ImportError: ONNX needs a package that is not installed.
+        ValueError: another ending, or an agent that is no single network.
+    """
+    check_format(path)
+    step = PolicyStep(agent)
+    batch = torch.export.Dim("batch")
+    shapes = {"given": tuple({0: batch} for _ in step.example)}
+    if path.suffix == ".pt2":
+        with torch.no_grad():
+            program = torch.export.export(step, step.example, dynamic_shapes=shapes)
+        torch.export.save(program, path)
+        return step
+    with torch.no_grad(), _without_remarks():
+        program = torch.onnx.export(
+            step,
+            step.example,
+            dynamo=True,
+            input_names=step.input_names,
+            output_names=step.output_names,
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
+    program.model.metadata_props.update(facts(agent))
+    program.save(path, external_data=False)
+    return step
+
+
+@contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Keeps back what the exporter says of itself: of its own old code, of its passes and of names of axes."""
+    logs = [logging.getLogger(name) for name in TALKATIVE]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+            warnings.filterwarnings("ignore", message=".*shares the same shape constraints", category=UserWarning)
+            yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
+
+
+def facts(agent: Any) -> dict[str, str]:
+    """What a reader of the file may want to know, beside the names and shapes of inputs and outputs."""
+    head = agent.network.head
+    known = {"agent": agent.model_name, "env_steps": str(agent.env_steps), "action_space": str(agent.action_space)}
+    known |= {"observation_space": str(agent.observation_space), "branches": json.dumps(list(head.branches))}
+    if isinstance(head, GaussianHead):
+        known["log_std"] = json.dumps(head.log_std.tolist())
+    return known
+
+
+def check_format(path: Path) -> None:
+    """The ending of ``path`` is that of a format that can be written here.
+
+    Raises:
+        ImportError: writing and replaying ONNX needs a package that is not installed, in one sentence.
+        ValueError: another ending.
+    """
+    if path.suffix not in (".onnx", ".pt2"):
+        raise ValueError(f"output={path}: it must end in .onnx or .pt2")
+    if path.suffix == ".onnx":
+        try:
+            import onnx  # noqa: F401
+            import onnxruntime  # noqa: F401
+            import onnxscript  # noqa: F401
+        except ImportError as error:
+            raise ImportError(f"ONNX needs the package {error.name}: pip install 'recurrent-ppo[export]'") from error
+
+
+def record(agent: Any, envs: VectorEnv, steps: int, seed: int, every: int = 20) -> dict[str, np.ndarray]:
+    """Greedy play, noted: what a step was given and what came out of it.
+
+    Returns:
+        ``input/NAME`` and ``output/NAME`` ``[steps, B, ...]`` by the names of :class:`PolicyStep`, without the state;
+        ``output/next_state.NAME`` at the steps ``states_at`` only, every ``every``-th and the last; and
+        ``decided [steps, B]`` bool: no other action is within rounding of being the best.
+    """
+    player, stepper, head = agent.new_actor(envs.num_envs, seed), Stepper(envs), agent.network.head
+    leaves = PolicyStep(agent).network.initial_state(1)
+    states_at = [t for t in range(steps) if t % every == every - 1 or t == steps - 1]
+    noted: dict[str, list[Any]] = {}
+    was_training = agent.network.training
+    agent.network.eval()
+    try:
+        obs = stepper.reset(seed)
+        for t in range(steps):
+            given = player.inputs(obs)
+            row = {f"input/{name}": leaf for name, leaf in given.items()} | {f"input/{START}": player.starts.copy()}
+            params, values, actions = player.act(given, greedy=True)
+            taken = head.to_environment(actions.cpu().numpy())
+            row |= {"output/action": taken, f"output/{params_name(agent.network)}": params, "output/value": values}
+            row["decided"] = decided(head, params)
+            if agent.feed_previous:
+                row[f"output/{NEXT}{PREVIOUS_ACTION}"] = head.as_previous(actions)
+            if t in states_at:
+                row |= {f"output/{NEXT}{STATE}{name}": player.state[name] for name in leaves}
+            for name, value in row.items():
+                noted.setdefault(name, []).append(value.cpu().numpy() if isinstance(value, Tensor) else value)
+            after = stepper.step(taken)
+            player.observe(actions, after.rewards, after.ended)
+            obs = after.obs
+    finally:
+        agent.network.train(was_training)
+    return {name: np.stack(values) for name, values in noted.items()} | {"states_at": np.array(states_at)}
+
+
+def decided(head: Any, params: Tensor) -> Tensor:
+    """``[B, P]`` -> ``[B]`` bool: the greedy action stays if any one parameter moves by twice the tolerance."""
+    best = head.mode(params)
+    if best.is_floating_point():
+        return torch.ones(len(params), dtype=torch.bool)
+    size = params.shape[1]
+    moves = 2 * TOLERANCE * torch.cat([torch.eye(size), -torch.eye(size)]).to(params.device)  # [2P, P]
+    moved = head.mode((params.unsqueeze(0) + moves.unsqueeze(1)).flatten(0, 1)).view(2 * size, *best.shape)
+    return (moved == best).flatten(2).all(-1).all(0)

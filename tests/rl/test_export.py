@@ -1,0 +1,262 @@
+"""The exported step computes what the agent computes, for every core, observation and action."""
+
+import builtins
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.vector.utils import create_empty_array
+
+from envs.probes import Counter, SpaceProbe
+from rl import cores
+from rl.agents import Population, RecurrentIQN, RecurrentPPO
+from rl.export import PolicyStep, check_format, decided, executed, facts, record, write
+from rl.networks import make_head
+
+OBSERVATIONS = ["box", "image", "image_last", "discrete", "dict", "tuple"]
+ACTIONS = ["discrete", "multi_discrete", "multi_binary", "box"]
+
+
+@pytest.fixture
+def make_agent(randomise):
+    """An agent of random weights, far from zero actions and values."""
+
+    def make(envs, core="gru", kind=RecurrentPPO, **options):
+        core = partial(getattr(cores, core), hidden_size=8, **options.pop("core_options", {}))
+        spaces_of = envs.single_observation_space, envs.single_action_space
+        agent = kind(*spaces_of, 8, core=core, num_envs=envs.num_envs, seed=0, **options)
+        randomise(agent.network)
+        return agent
+
+    return make
+
+
+def largest_difference(step, recording, state):
+    """Plays a recording through ``step``; the largest difference of anything, each where it counts."""
+    worst = 0.0
+    noted = {t: row for row, t in enumerate(recording["states_at"])}
+    for t, starts in enumerate(recording["input/start"]):
+        given = {name: recording[f"input/{name}"][t] for name in step.obs} | {"start": starts}
+        given = {name: torch.from_numpy(np.array(value)) for name, value in given.items()} | state
+        for name in {"previous_action", "previous_reward"} & given.keys():
+            given[name][given["start"]] = 1  # nobody need clear them
+        with torch.no_grad():
+            out = dict(zip(step.output_names, step(*(given[name] for name in step.input_names)), strict=True))
+        state = {name: out[f"next_{name}"] for name in state}
+        for name, actual in out.items():
+            if name.startswith("next_state.") and t not in noted:
+                continue
+            expected = recording[f"output/{name}"][noted[t] if name.startswith("next_state.") else t]
+            assert actual.numpy().dtype == expected.dtype and actual.shape == expected.shape, name
+            difference = np.abs(actual.numpy().astype(float) - expected)
+            if name.endswith("action"):
+                difference = difference[recording["decided"][t]]
+            worst = max(worst, difference.max(initial=0.0))
+    return worst
+
+
+def garbage(step, rows):
+    """A state to begin with that must not matter, since every recording begins with starts."""
+    states = [name for name in step.input_names if name.startswith("state.")]
+    leaves = dict(zip(step.input_names, step.example, strict=True))
+    return {name: torch.full((rows, *leaves[name].shape[1:]), 7, dtype=leaves[name].dtype) for name in states}
+
+
+def check(agent, envs, steps=30):
+    """The step against the agent; what the step is."""
+    step = PolicyStep(agent)
+    recording = record(agent, envs, steps, seed=5, every=7)
+    assert recording["input/start"][1:].any() and not recording["input/start"].all()  # episodes end in between
+    assert recording["decided"].mean() > 0.9
+    assert largest_difference(step, recording, garbage(step, envs.num_envs)) <= 1e-5
+    return step, recording
+
+
+@pytest.mark.parametrize("core", cores.__all__)
+@pytest.mark.parametrize("separate_critic", [False, True])
+def test_every_core(make_agent, core, separate_critic):
+    """A state that is not cleared at a start, or handed on wrongly, shows: the weights are large."""
+    envs = SpaceProbe(3)
+    agent = make_agent(envs, core, separate_critic=separate_critic)
+    step, recording = check(agent, envs)
+    leaves = set(agent.network.initial_state(1))
+    assert {name for name in step.input_names if name.startswith("state.")} == {f"state.{leaf}" for leaf in leaves}
+    assert recording["states_at"].tolist() == [6, 13, 20, 27, 29]
+    assert all(recording[f"output/next_state.{leaf}"].shape[:2] == (5, 3) for leaf in leaves)
+
+
+@pytest.mark.parametrize("observation", OBSERVATIONS)
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("fed", [False, True])
+def test_every_observation_and_action(make_agent, observation, action, fed):
+    envs = SpaceProbe(2, observation, action)
+    step, recording = check(make_agent(envs, previous_action_reward=fed, normalise_observations=True), envs, 12)
+    assert ("next_previous_action" in step.output_names) == fed
+    assert step.params_name == ("mean" if action == "box" else "logits")
+    assert recording["output/action"].shape[2:] == envs.single_action_space.shape
+
+
+def test_dropout_has_no_count_in_the_state(make_agent):
+    envs = SpaceProbe(3)
+    agent = make_agent(envs, "lstm", core_options={"dropout": 0.5, "num_layers": 2})
+    step, _ = check(agent, envs)
+    assert step.input_names == ["obs", "state.h", "state.c", "start"]
+    assert "dropout_count" in agent.actor.state  # the agent itself keeps it
+    assert agent.network.training
+
+
+@pytest.mark.parametrize("action", ["discrete", "multi_discrete"])
+def test_quantile_networks(make_agent, action):
+    envs = SpaceProbe(3, action=action)
+    step, _ = check(make_agent(envs, kind=RecurrentIQN), envs)
+    assert step.output_names == ["action", "action_values", "value", "next_state.h"]
+
+
+def test_masks_are_inputs(make_agent):
+    envs = Counter(2, 4)
+    envs.single_observation_space = spaces.Dict({"x": spaces.Box(-1, 1, (2,)), "action_mask": spaces.MultiBinary(2)})
+    step = PolicyStep(make_agent(envs))
+    names = {"x": torch.zeros(2, 2), "action_mask": torch.tensor([[1, 0], [0, 1]], dtype=torch.int8)}
+    given = dict(zip(step.input_names, step.example, strict=True)) | names
+    assert step(*given.values())[0].tolist() == [0, 1]
+
+
+def test_the_agent_is_left_alone(make_agent):
+    envs = SpaceProbe(2)
+    agent = make_agent(envs)
+    agent.take_action(envs.reset(seed=0)[0])
+    before = {name: leaf.clone() for name, leaf in (agent.network.state_dict() | agent.actor.state).items()}
+    step = PolicyStep(agent)
+    record(agent, SpaceProbe(3), 5, seed=0)
+    step.network.heads.bias.fill_(9.0)
+    for name, leaf in (agent.network.state_dict() | agent.actor.state).items():
+        assert torch.equal(leaf, before[name])
+    assert agent.network.training and all(p.requires_grad for p in agent.network.parameters())
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Discrete(3, start=-4),
+        spaces.MultiDiscrete([2, 5], start=[1, -7]),
+        spaces.MultiBinary((2, 3)),
+        spaces.Box(np.array([-3.0, -np.inf, 0.0]), np.array([5.0, np.inf, 0.25]), dtype=np.float64),
+        spaces.Box(-2.0, 1.0, (2, 2), np.float32),
+    ],
+    ids=str,
+)
+def test_executed_actions(space):
+    """As the head itself gives them to the environment: offsets, bounds, shapes and dtypes."""
+    head = make_head(space)
+    params = 2 * torch.randn(50, head.num_params, generator=torch.Generator().manual_seed(0))
+    actions = head.mode(params)
+    expected, actual = head.to_environment(actions.numpy()), executed(head, actions).numpy()
+    assert actual.dtype == expected.dtype
+    np.testing.assert_array_equal(actual, expected)
+
+
+def test_close_calls_are_not_decided():
+    head = make_head(spaces.MultiDiscrete([2, 2]))
+    rows = torch.tensor([[0.0, 1.0, 1.0, 0.0], [0.0, 1.0, 1.0, 1.00001], [1.0, 1.0, 0.0, 1.0], [0.0, 1e-4, 1.0, 2.0]])
+    assert decided(head, rows).tolist() == [True, False, False, True]
+    bits = make_head(spaces.MultiBinary(2))
+    assert decided(bits, torch.tensor([[1e-5, 1.0], [1.0, -1e-5], [0.1, -0.1]])).tolist() == [False, False, True]
+    assert decided(make_head(spaces.Box(-1, 1, (2,))), torch.zeros(2, 2)).tolist() == [True, True]
+
+
+# ------------------------------------------------------------------------------------------------------------ the files
+
+
+@pytest.mark.parametrize(("index", "core"), list(enumerate(cores.__all__)))
+def test_onnx(make_agent, tmp_path, index, core):
+    """Three rows, though it was exported with two; every kind of observation and action comes up."""
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    from experiments.replay_onnx import replay
+
+    envs = SpaceProbe(3, OBSERVATIONS[index % len(OBSERVATIONS)], ACTIONS[index % len(ACTIONS)])
+    agent = make_agent(envs, core, previous_action_reward=index % 2 == 0, normalise_observations=True)
+    step = write(agent, tmp_path / "policy.onnx")
+    np.savez(tmp_path / "policy.npz", **record(agent, envs, 30, seed=5))
+    worst = replay(str(tmp_path / "policy.onnx"), str(tmp_path / "policy.npz"))
+    assert list(worst) == step.output_names and max(worst.values()) <= 1e-5
+    session = runtime.InferenceSession(tmp_path / "policy.onnx")
+    assert [leaf.name for leaf in session.get_inputs()] == step.input_names
+    assert all(leaf.shape[0] == "batch" for leaf in [*session.get_inputs(), *session.get_outputs()])
+    assert session.get_modelmeta().custom_metadata_map.items() >= facts(agent).items()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["policy.npz", "policy.onnx"]  # weights are inside
+
+    broken = dict(np.load(tmp_path / "policy.npz"))
+    broken["output/value"][17] += 1e-3
+    np.savez(tmp_path / "policy.npz", **broken)
+    with pytest.raises(AssertionError, match="value, step 17"):
+        replay(str(tmp_path / "policy.onnx"), str(tmp_path / "policy.npz"))
+
+
+def test_onnx_of_a_quantile_network(make_agent, tmp_path):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    from experiments.replay_onnx import replay
+
+    envs = SpaceProbe(3, action="multi_discrete")
+    agent = make_agent(envs, kind=RecurrentIQN)
+    write(agent, tmp_path / "policy.onnx")
+    np.savez(tmp_path / "policy.npz", **record(agent, envs, 30, seed=5))
+    assert max(replay(str(tmp_path / "policy.onnx"), str(tmp_path / "policy.npz")).values()) <= 1e-5
+
+
+@pytest.mark.parametrize("core", ["gru", "jamba"])
+def test_pt2(make_agent, tmp_path, core):
+    envs = SpaceProbe(3, "dict", "box")
+    agent = make_agent(envs, core)
+    step = write(agent, tmp_path / "policy.pt2")
+    loaded = torch.export.load(tmp_path / "policy.pt2").module()
+    loaded.obs, loaded.input_names, loaded.output_names = step.obs, step.input_names, step.output_names
+    assert largest_difference(loaded, record(agent, envs, 12, seed=5), garbage(step, 3)) <= 1e-5
+
+
+# ----------------------------------------------------------------------------------------------------------- the errors
+
+
+def test_a_population_is_refused():
+    envs = SpaceProbe(2)
+    member = partial(RecurrentPPO, layer_size=4, num_minibatches=1)
+    spaces_of = envs.single_observation_space, envs.single_action_space
+    population = Population(*spaces_of, {"a": member, "b": member}, ["a", "b"], num_envs=2, seed=0)
+    with pytest.raises(ValueError, match=r"Population has several networks: export agent.members\[NAME\]"):
+        PolicyStep(population)
+    PolicyStep(population.members["b"])
+
+
+@pytest.mark.parametrize("name", ["start", "action", "state.h"])
+def test_names_that_are_taken(make_agent, name):
+    envs = Counter(2, 4)
+    envs.single_observation_space = spaces.Dict({name: spaces.Box(-1, 1, (2,)), "other": spaces.Box(-1, 1, (2,))})
+    assert create_empty_array(envs.single_observation_space, 2).keys() == {name, "other"}
+    with pytest.raises(ValueError, match=f"the name '{name}' of an observation leaf is taken"):
+        PolicyStep(make_agent(envs))
+
+
+def test_another_ending(tmp_path):
+    with pytest.raises(ValueError, match=r"policy.pt: it must end in .onnx or .pt2"):
+        check_format(tmp_path / "policy.pt")
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
+def test_without_the_extra(monkeypatch, tmp_path, package):
+    original = builtins.__import__
+
+    def without(name, *rest):
+        if name == package:
+            raise ImportError(f"no {name}", name=name)
+        if name in ("onnx", "onnxruntime", "onnxscript"):
+            return None
+        return original(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError) as raised:
+        check_format(tmp_path / "policy.onnx")
+    assert str(raised.value) == f"ONNX needs the package {package}: pip install 'recurrent-ppo[export]'"
+    check_format(tmp_path / "policy.pt2")
