@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class StepMemory:
     """The ``memory`` of an agent for clients that store transitions there instead of calling ``add_memory_ppo``.
 
-    It holds no data of its own: the rollout buffer does. A recurrent agent needs no stack of frames, so ``n_frames`` is
-    1 and :meth:`current_state` has no rows to put in front of the current observation.
+    It holds no data of its own: the rollout buffer or the replay does. A recurrent agent needs no stack of frames, so
+    ``n_frames`` is 1 and :meth:`current_state` has no rows to put in front of the current observation.
     """
 
     n_frames = 1
@@ -26,7 +26,7 @@ class StepMemory:
         self._agent = agent
 
     def __len__(self) -> int:
-        """Transitions collected since the last training."""
+        """Transitions that there are to train on."""
         return self._agent.rollout_size
 
     def current_state(self) -> np.ndarray:

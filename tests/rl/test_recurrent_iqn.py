@@ -416,6 +416,15 @@ def test_what_is_seen_at_a_cut_is_replayed_under_the_state_that_led_there(make_a
         assert not obs["previous_action"][opens].any()
 
 
+@pytest.mark.parametrize("leaf", ["previous_action", "previous_reward"])
+def test_what_is_fed_of_the_step_before_reaches_the_network(make_agent, leaf):
+    agent = make_agent(Counter(2), num_envs=2, previous_action_reward=True)
+    obs = agent.actor.inputs(np.zeros((2, 2)))
+    obs[leaf] = torch.tensor([[0], [1]], dtype=obs[leaf].dtype)
+    values, _, _ = agent.network.step(obs, agent.network.initial_state(2), None)
+    assert (values[0] - values[1]).abs().max() > 1e-6
+
+
 def test_where_nobody_tells_what_followed_the_last_step_is_not_trained(make_agent):
     """A cut without final observation, an epoch that ends, an action that is dropped: the row before becomes final."""
     agent = make_agent(Counter(1), state_stride=1)
@@ -858,6 +867,8 @@ def test_a_refused_final_observation_may_be_given_again(make_model):
 def test_playing_without_learning_is_greedy_and_stores_nothing(make_model):
     model, world = make_model(), World()
     rollout_loop(model, world, 4)
+    for _ in range(2 * model.batch_size):
+        model.add_memory_ppo(world.act(model.take_action(world.look())), False)
     kept, updates = len(model.memory), model.updates
     model.training = False
     assert not model.network.training
@@ -870,6 +881,8 @@ def test_playing_without_learning_is_greedy_and_stores_nothing(make_model):
     model.add_memory_ppo(0.0, False)
     assert model.train_step() == 0.0
     assert (len(model.memory), model.updates) == (kept, updates)
+    model.take_action(np.zeros(FEATURES))
+    assert model.train_step() == 0.0  # nobody waits for an outcome
     model.training = True
     model.take_action(np.zeros(FEATURES))
     assert model.buffer.starts[model.buffer.written[0]]

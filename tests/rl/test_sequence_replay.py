@@ -115,6 +115,21 @@ def test_every_sequence_is_what_was_written(make, steps, stride):
     assert found == {(b, begin) for b in range(3) for begin in expected[b]}
 
 
+def test_what_is_seen_belongs_to_steps_that_count(make):
+    """Of three environments said to be cut one was ignored: it gets no row, and the others get their own."""
+    replay = make()
+    log = Logged(replay)
+    obs, state = log.draw(3)
+    replay.write_step(obs, state, np.ones(3, dtype=bool), None, None, torch.zeros(3, 2, dtype=torch.int64))
+    never = np.zeros(3, dtype=bool)
+    replay.finish_step(np.zeros(3, dtype=np.float32), never, ~never, np.array([False, True, False]))
+    final, after = log.draw(3)
+    replay.write_final(np.arange(3), final, after)
+    assert replay.written.tolist() == [2, 0, 2]
+    assert replay.obs["number"][3:6, 0].tolist() == [4, 0, 6]
+    assert replay.final[:6].tolist() == [False, False, False, True, False, True]
+
+
 def test_dtypes_and_sizes(make):
     replay = make()
     assert replay.obs["picture"].dtype == torch.uint8
