@@ -143,7 +143,8 @@ def test_quantile_networks_take_every_environment_with_discrete_actions(env, com
 def test_every_experiment(experiment, composed, tmp_path):
     """It starts at its own sizes, shrunk to one update of one epoch."""
     config = composed(f"experiment={experiment}", "evaluate_every=null", "final_episodes=1")
-    shrunk = {"bptt": 4, "learning_starts": 1, "anneal_learning_rate": False} if config.agent._target_.endswith("IQN") else {"epochs": 1}
+    quantiles = {"bptt": 4, "learning_starts": 1, "anneal_learning_rate": False}
+    shrunk = quantiles if config.agent._target_.endswith("IQN") else {"epochs": 1}
     OmegaConf.set_struct(config, False)
     config.agent.update(shrunk)
     config.total_steps = config.num_envs * config.num_steps

@@ -80,7 +80,8 @@ def test_late_resets_count_neither_as_steps_nor_as_episodes(make_agent):
 
 def test_a_single_episode_has_no_standard_error():
     assert Evaluation(np.array([2.0]), np.array([3]), np.array([0])).stderr == 0.0
-    assert Evaluation(np.array([1.0, 3.0]), np.array([3, 3]), np.array([0, 1])).stderr == pytest.approx(np.sqrt(2) / np.sqrt(2))
+    two = Evaluation(np.array([1.0, 3.0]), np.array([3, 3]), np.array([0, 1]))
+    assert two.stderr == pytest.approx(np.sqrt(2) / np.sqrt(2))
 
 
 @pytest.mark.parametrize("previous", [False, True])

@@ -381,7 +381,8 @@ def test_an_update_reads_the_device_once(make, update, core, options, network_op
     [
         {"batch_size": 0}, {"bptt": 0}, {"burn_in": -1}, {"capacity": 0}, {"learning_starts": -1},
         {"replay_ratio": 0.0}, {"gamma": 1.1}, {"n_step": 0}, {"num_quantiles": 0}, {"num_target_quantiles": 0},
-        {"kappa": 0.0}, {"reward_scale": 0.0}, {"target_interval": 0}, {"target_share": 1.5}, {"priority_exponent": -1.0},
+        {"kappa": 0.0}, {"reward_scale": 0.0}, {"target_interval": 0}, {"target_share": 1.5},
+        {"priority_exponent": -1.0},
         {"priority_correction": 2.0}, {"priority_peak": -0.1}, {"learning_rate": 0.0}, {"max_grad_norm": 0.0},
     ],
     ids=str,
