@@ -137,6 +137,20 @@ def test_every_space_and_every_core_acts_and_trains(make_agent, train, train_sin
     assert single.env_steps == 16
 
 
+def test_everything_lies_on_the_device_asked_for(make_agent, train, tmp_path, device):
+    """And a checkpoint comes back onto it."""
+    options = {"previous_action_reward": True, "normalise_observations": True, "priority_exponent": 0.6, "burn_in": 2}
+    envs = SpaceProbe(3, "dict", "multi_discrete")
+    agent, other = (make_agent(envs, num_envs=3, device=str(device), seed=seed, **options) for seed in (0, 1))
+    assert train(agent, envs, 3)[-1] > 0
+    agent.save(tmp_path / "agent.pt")
+    other.load(tmp_path / "agent.pt")
+    for made in (agent, other):
+        tensors = [*made.network.parameters(), *made.target.parameters(), *made.buffer.obs.values()]
+        assert {leaf.device.type for leaf in [*tensors, *made.buffer.state.values()]} == {device.type}
+    assert train(other, envs, 1)[-1] > 0
+
+
 @pytest.mark.parametrize("action", ["discrete", "multi_discrete"])
 def test_actions_lie_in_the_space_of_the_environment_in_both_forms(make_agent, action):
     envs = SpaceProbe(3, "box", action)
