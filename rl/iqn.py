@@ -109,7 +109,7 @@ class IQN:
         num_quantiles: tau drawn for each sequence, whose quantiles are trained.
         num_target_quantiles: tau drawn for each sequence, whose quantiles they are compared with.
         kappa: where the quantile Huber loss becomes linear.
-        reward_scale: rewards are multiplied by it. Values of a size of about ``kappa`` to 10 are learned fastest.
+        reward_scale: rewards are multiplied by it. Values of a few ``kappa`` are learned fastest and most steadily.
         value_rescaling: values are learned on the scale of :func:`squash`.
         target_interval: minibatches between two moves of the target network.
         target_share: how far it then goes to the weights of the network: 1 copies them.
