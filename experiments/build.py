@@ -1,6 +1,5 @@
 """From a checked configuration to environments and agent: what training and evaluation share."""
 
-import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +99,7 @@ def build(config: DictConfig) -> Parts:
     with ExitStack() as opened:  # if a later part cannot be made, no worker process of an earlier one is left behind
         envs, env_node = construct(config.env, "env", num_envs=settings["num_envs"])
         opened.callback(close, envs)
-        unit = rows_at_least(envs, config.agent)
+        unit = unit_of_rows(envs, config.agent)
         evaluation_envs, _ = construct(config.env, "env", num_envs=-(-EVALUATION_ENVS // unit) * unit)
         opened.callback(close, evaluation_envs)
         runtime = {name: settings[name] for name in ("num_envs", "num_steps", "total_steps", "seed", "device")}
@@ -114,16 +113,19 @@ def build(config: DictConfig) -> Parts:
     return parts
 
 
-def rows_at_least(envs: VectorEnv, agent: DictConfig) -> int:
+def unit_of_rows(envs: VectorEnv, agent: DictConfig) -> int:
     """Any number of rows must be a multiple of this: whole worlds, and the seats of a population in each.
 
     Raises:
         ConfigError: the seats do not fit the agents of a world.
     """
-    agents, seats = getattr(envs.unwrapped, "num_agents", 1), len(agent.get("seats") or [None])
-    if "seats" in agent and seats % agents:
+    agents = getattr(envs.unwrapped, "num_agents", 1)
+    if "seats" not in agent:
+        return agents
+    seats = len(agent.seats)
+    if seats % agents or seats == 0:
         raise ConfigError(f"agent.seats has {seats} names, but a world of this environment has {agents} agents")
-    return math.lcm(agents, seats)
+    return seats
 
 
 def play(agent: Any, envs: VectorEnv, episodes: int, seed: int, memory: bool = True, greedy: bool = True) -> Evaluation:

@@ -14,7 +14,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from envs.workers import close
-from experiments.build import EVALUATION_SEED, build, load_run_config, rows_at_least
+from experiments.build import EVALUATION_SEED, build, load_run_config, unit_of_rows
 from experiments.config import ConfigError, construct, converted, writable
 from experiments.launch import launch
 from rl import export
@@ -49,7 +49,7 @@ def run(config: DictConfig) -> float:
         parts = build(stored)
         opened.callback(parts.close)
         parts.agent.load(checkpoint_path(config.run))
-        unit = rows_at_least(parts.envs, stored.agent)
+        unit = unit_of_rows(parts.envs, stored.agent)
         envs, _ = construct(stored.env, "env", num_envs=-(-ENVS // unit) * unit)
         opened.callback(close, envs)
         export.write(parts.agent, output)

@@ -18,8 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.build import Parts, build, core_of, play, resumed
 from experiments.config import ConfigError
 from experiments.launch import launch
-from rl.agents.persistence import check_state
-from rl.checkpoint import atomic_write, load_checkpoint
+from rl.checkpoint import atomic_write
 from rl.evaluation import Evaluation
 from rl.metrics import Metrics
 from rl.trainer import Trainer, checkpoint_path
@@ -45,19 +44,17 @@ def run(config: DictConfig) -> float:
 
 
 def init(agent: Any, run_dir: str) -> None:
-    """Gives ``agent`` the network of another run, by names that must all be the same; nothing else is taken over.
+    """Gives ``agent`` the network of another run; nothing else is taken over.
 
     Raises:
-        ConfigError, FileNotFoundError, ValueError: there is none, or it is of another shape.
+        ConfigError: there is none, or it is of another shape.
     """
-    if not hasattr(agent, "network"):
+    if not hasattr(agent, "load_network"):
         raise ConfigError(f"init_from={run_dir}: {agent.model_name} has no single network to begin with")
-    state = load_checkpoint(checkpoint_path(run_dir), agent.device)["agent"]
     try:
-        check_state(agent, state, ("network",))
-    except ValueError as error:
+        agent.load_network(checkpoint_path(run_dir))
+    except (FileNotFoundError, ValueError) as error:
         raise ConfigError(f"init_from={run_dir}: {error}") from error
-    agent.network.load_state_dict(state["network"])
 
 
 def train(parts: Parts, run_dir: Path, resuming: bool) -> float:

@@ -101,6 +101,18 @@ def load(agent: "RecurrentPPO | RecurrentIQN", path: str | Path) -> None:
     agent.load_state_dict(load_checkpoint(path, map_location=agent.device)["agent"])
 
 
+def load_network(agent: "RecurrentPPO | RecurrentIQN", path: str | Path) -> None:
+    """Takes the network of a checkpoint, by names that must all be the same, and nothing else.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, foreign, or of another network; the agent is unchanged.
+    """
+    state = load_checkpoint(path, map_location=agent.device)["agent"]
+    check_state(agent, state, ("network",))
+    agent.network.load_state_dict(state["network"])
+
+
 def _differences(own: dict[str, Tensor], other: dict[str, Tensor]) -> str:
     """What keeps ``other`` from being loaded into ``own``, in a few words; empty if nothing does."""
     reasons = {

@@ -1,6 +1,7 @@
 """Recurrent IQN: the off-policy sibling of recurrent PPO, with the same calls, encoders and memories."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from rl.agents.actor import previous_spaces
 from rl.agents.ends import End
 from rl.agents.interface import StepMemory, epsilon_decay, merged_signature, set_epsilon
-from rl.agents.persistence import check_state, common_state, load, restore_common, save
+from rl.agents.persistence import check_state, common_state, load, load_network, restore_common, save
 from rl.agents.recurrent_ppo import RecurrentPPO
 from rl.agents.sizes import is_sizes, options_from_sizes
 from rl.checks import positive, within
@@ -272,6 +273,11 @@ class RecurrentIQN:
         self.target.load_state_dict(state["target"])
         self._played, self._owed = state["granted"] if same_size else (0, 0.0)
         self.buffer.load_state_dict(state["replay"])
+
+    def load_network(self, path: str | Path) -> None:
+        """See :func:`rl.agents.persistence.load_network`; the target network begins there, too."""
+        load_network(self, path)
+        self.target.load_state_dict(self.network.state_dict())
 
 
 RecurrentIQN.__signature__ = merged_signature(RecurrentIQN, IQN)

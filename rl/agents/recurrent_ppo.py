@@ -12,7 +12,7 @@ from torch import Tensor
 from rl.agents.actor import Actor, previous_spaces
 from rl.agents.ends import End, values_beyond
 from rl.agents.interface import StepMemory, action_code, epsilon_decay, merged_signature, rows_of, set_epsilon
-from rl.agents.persistence import load, restore, save, state_of
+from rl.agents.persistence import load, load_network, restore, save, state_of
 from rl.checks import positive, within
 from rl.cores import gru
 from rl.flat_adam import flat_adam
@@ -314,7 +314,7 @@ class RecurrentPPO:
         return Actor(self.network, self.observation_space, num_envs, self.device, seed, self.feed_previous, memory)
 
     epsilon_decay, set_epsilon = epsilon_decay, set_epsilon
-    state_dict, load_state_dict, save, load = state_of, restore, save, load
+    state_dict, load_state_dict, save, load, load_network = state_of, restore, save, load, load_network
 
 
 RecurrentPPO.__signature__ = merged_signature(RecurrentPPO, PPO)

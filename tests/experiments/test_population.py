@@ -86,6 +86,8 @@ def test_a_stopped_population_goes_on_exactly(train):
         ("agent.members.first.seed=3", "agent.members.first.seed is set by the command itself"),
         ("agent.members.first.bptt=long", "agent.members.first.bptt='long' is not a whole number or null"),
         ("agent.seats=[first,second]", "agent.seats has 2 names, but a world of this environment has 3 agents"),
+        ("agent.seats=[]", "agent.seats has 0 names, but a world of this environment has 3 agents"),
+        ("init_from=run", "init_from=run: Population has no single network to begin with"),
         ("agent.seats=[first,second,second]", "must name every member, and no other: there are first, second, third"),
         ("num_envs=4", "num_envs must be a multiple of num_agents, got 4 and 3"),
         ("agent@agent.members.fourth=recurrent_iqn", "Could not override 'agent@agent.members.fourth'"),

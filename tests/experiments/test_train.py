@@ -421,3 +421,46 @@ def test_the_last_observation_belongs_to_the_state(command, tiny, cwd):
     env.reset(seed=5)
     env.load_state_dict(as_arrays(content["envs"]))
     np.testing.assert_array_equal(env._observe(), content["obs"])
+
+
+# ------------------------------------------------------------------------------------------- the network of another run
+
+
+def network(folder):
+    return checkpoint(folder)["agent"]["network"]
+
+
+@pytest.mark.parametrize("agent", ["recurrent_ppo_lstm", "recurrent_iqn"])
+def test_a_run_begins_with_the_network_of_another(command, cwd, tiny, agent):
+    """Nothing is learned in a run that makes no update worth the name, so what it saves is what it began with."""
+    quantiles = "agent.bptt=2", "agent.n_step=1", "agent.batch_size=2", "agent.learning_starts=1"
+    small = (
+        tiny if agent != "recurrent_iqn" else (*(o for o in tiny if "epochs" not in o and "mini" not in o), *quantiles)
+    )
+    line = "env=t_maze", "env.length=2", f"agent={agent}", *small
+    assert command("train", *line, "seed=7", "run_dir=first").code == 0
+    frozen = "agent.learning_rate=1e-12", "agent.max_grad_norm=1e-12"
+    ended = command("train", *line, *frozen, "init_from=first", "run_dir=second")
+    assert (ended.code, ended.err) == (0, ""), ended.err
+    first, second = network(cwd / "first"), network(cwd / "second")
+    assert all(torch.allclose(leaf, second[name], atol=1e-9) for name, leaf in first.items())
+    assert command("train", *line, *frozen, "run_dir=fresh").code == 0
+    fresh = network(cwd / "fresh")
+    assert not all(torch.allclose(leaf, fresh[name], atol=1e-3) for name, leaf in first.items())
+    if agent == "recurrent_iqn":
+        target = checkpoint(cwd / "second")["agent"]["target"]
+        assert all(torch.allclose(leaf, target[name], atol=1e-9) for name, leaf in first.items())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("init_from=nowhere",), "init_from=nowhere: there is no checkpoint at nowhere"),
+        (("init_from=first", "agent.core.hidden_size=5"), "init_from=first: the checkpoint is of another network"),
+        (("init_from=first", "agent/core=gru"), "init_from=first: the checkpoint is of another network"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_refused(command, cwd, tiny, arguments, message):
+    train(command, tiny, "run_dir=first")
+    ended = command("train", "env=t_maze", "env.length=2", *tiny, *arguments, "run_dir=second")
+    assert ended.code == 1 and message in ended.err and len(ended.err.splitlines()) == 1

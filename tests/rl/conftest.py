@@ -138,3 +138,35 @@ def make_recording():
         return Recording(spaces.Box(-9, 9, (2,)), action_space, {"obs": obs}, actions, rewards, bounds, **options)
 
     return make
+
+
+@pytest.fixture
+def collect_steps():
+    """Steps of the batched form of an agent, a rollout unless told; what the environments show in the end."""
+
+    def play(agent, stepper, obs, steps=None):
+        for _ in range(steps or agent.num_steps):
+            after = stepper.step(agent.take_action(obs))
+            agent.add_memory_ppo(after.rewards, after.terminated, after.truncated, after.final_obs, after.ignored)
+            obs = after.obs
+        return obs
+
+    return play
+
+
+@pytest.fixture
+def assert_same():
+    """Two agents have the same of everything that a checkpoint holds, bit by bit."""
+
+    def leaves(value):
+        if isinstance(value, dict):
+            return [leaf for key in sorted(value, key=str) for leaf in leaves(value[key])]
+        if isinstance(value, (list, tuple)):
+            return [leaf for part in value for leaf in leaves(part)]
+        return [value]
+
+    def compare(one, other):
+        for mine, theirs in zip(leaves(one.state_dict()), leaves(other.state_dict()), strict=True):
+            assert torch.equal(mine, theirs) if isinstance(mine, torch.Tensor) else mine == theirs
+
+    return compare

@@ -38,28 +38,14 @@ def make_agent():
 
 
 @pytest.fixture
-def collect():
-    """One rollout of the batched form through a stepper; what the environments show in the end."""
-
-    def play(agent, stepper, obs, steps=None):
-        for _ in range(steps or agent.num_steps):
-            after = stepper.step(agent.take_action(obs))
-            agent.add_memory_ppo(after.rewards, after.terminated, after.truncated, after.final_obs, after.ignored)
-            obs = after.obs
-        return obs
-
-    return play
-
-
-@pytest.fixture
-def train(collect):
+def train(collect_steps):
     """``updates`` updates of the batched form; the metrics of each."""
 
     def run(agent, envs, updates, seed=0):
         stepper, metrics = Stepper(envs), []
         obs = stepper.reset(seed)
         for _ in range(updates):
-            obs = collect(agent, stepper, obs)
+            obs = collect_steps(agent, stepper, obs)
             agent.train_step(obs)
             metrics.append(agent.last_metrics)
         return metrics
@@ -349,13 +335,13 @@ def test_options_do_not_keep_an_agent_from_learning(make_agent, train, option):
 
 @pytest.mark.parametrize("core", ["gru", "lstm", "rnn"])
 @pytest.mark.parametrize("separate_critic", [False, True])
-def test_rows_of_the_rollout_hold_what_belongs_together(make_agent, collect, core, separate_critic):
+def test_rows_of_the_rollout_hold_what_belongs_together(make_agent, collect_steps, core, separate_critic):
     """Row b counts 0, 1, ... length[b] - 1 and begins anew; the reward of a step is the count it was taken at."""
     lengths = np.array([2, 3, 5])
     envs = Counter(3, lengths)
     agent = make_agent(envs, core=core, num_envs=3, separate_critic=separate_critic)
     stepper = Stepper(envs)
-    collect(agent, stepper, stepper.reset(0))
+    collect_steps(agent, stepper, stepper.reset(0))
     buffer, counts = agent.buffer, np.arange(8)[:, None] % lengths  # [8, 3]
     assert np.array_equal(buffer.obs["obs"][..., 0], counts)
     assert np.array_equal(buffer.obs["obs"][..., 1], np.tile([0, 1, 2], (8, 1)))
@@ -376,15 +362,15 @@ def test_rows_of_the_rollout_hold_what_belongs_together(make_agent, collect, cor
         torch.testing.assert_close(buffer.values[t], values)
 
 
-def test_memories_go_on_from_one_rollout_to_the_next(make_agent, collect):
+def test_memories_go_on_from_one_rollout_to_the_next(make_agent, collect_steps):
     """Episodes of 5 steps, rollouts of 8: the second rollout begins at count 3 with the state after count 2."""
     envs = Counter(2, 5)
     agent = make_agent(envs, num_envs=2, learning_rate=1e-12)
     stepper = Stepper(envs)
-    obs = collect(agent, stepper, stepper.reset(0))
+    obs = collect_steps(agent, stepper, stepper.reset(0))
     carried = {name: leaf.clone() for name, leaf in agent.actor.state.items()}
     agent.train_step(obs)
-    collect(agent, stepper, obs)
+    collect_steps(agent, stepper, obs)
     assert agent.buffer.obs["obs"][:, 0, 0].tolist() == [3, 4, 0, 1, 2, 3, 4, 0]
     assert agent.buffer.starts[:, 0].tolist() == [False, False, True, False, False, False, False, True]
     assert carried["h"].abs().max() > 1e-3
@@ -443,7 +429,7 @@ def test_lambda_and_advantages_by_hand(make_agent, fix_value):
 @pytest.mark.parametrize("core", ["gru", "lstm", "mlp"])
 @pytest.mark.parametrize("previous", [False, True])
 def test_final_observations_are_valued_under_the_state_that_followed_the_episode(
-    make_agent, collect, sharpen, core, previous
+    make_agent, collect_steps, sharpen, core, previous
 ):
     """lambda = 0 and gamma = 1: returns[t] - rewards[t] is the bootstrap of step t, also where rows end at other times.
 
@@ -454,7 +440,7 @@ def test_final_observations_are_valued_under_the_state_that_followed_the_episode
     agent = make_agent(envs, core=core, num_envs=3, gamma=1.0, gae_lambda=0.0, previous_action_reward=previous)
     sharpen(agent)
     stepper = Stepper(envs)
-    shown = collect(agent, stepper, stepper.reset(0))
+    shown = collect_steps(agent, stepper, stepper.reset(0))
     targets, _ = agent._targets(shown)
     bootstraps, buffer = targets.returns - buffer_rewards(agent), agent.buffer
 
@@ -564,14 +550,14 @@ PAIRS = {
 
 @pytest.mark.parametrize("previous", [False, True])
 @pytest.mark.parametrize("pair", PAIRS)
-def test_late_resets_leave_no_trace_in_the_rollout(make_agent, collect, sharpen, pair, previous):
+def test_late_resets_leave_no_trace_in_the_rollout(make_agent, collect_steps, sharpen, pair, previous):
     """Row for row what the same environment gives when it resets at once; the one with most resets limits the size."""
     late, prompt = PAIRS[pair]()
     options = {"num_envs": 3, "bptt": None, "num_minibatches": 1, "previous_action_reward": previous, "gamma": 0.9}
     agent = make_agent(late, num_steps=40, **options)
     sharpen(agent)
     stepper = Stepper(late)
-    shown = collect(agent, stepper, stepper.reset(None))
+    shown = collect_steps(agent, stepper, stepper.reset(None))
     assert agent.buffer.ignored.any()
     resets = agent.buffer.ignored.sum(0)
     targets, _ = agent._targets(shown)
@@ -583,7 +569,7 @@ def test_late_resets_leave_no_trace_in_the_rollout(make_agent, collect, sharpen,
     twin = make_agent(prompt, num_steps=size, **options)
     sharpen(twin)
     stepper = Stepper(prompt)
-    expected, _ = twin._targets(collect(twin, stepper, stepper.reset(None)))
+    expected, _ = twin._targets(collect_steps(twin, stepper, stepper.reset(None)))
     mine, theirs = agent.buffer, twin.buffer
     for name in mine.obs:
         assert torch.equal(mine.obs[name][:size], theirs.obs[name])
@@ -610,12 +596,12 @@ def test_late_resets_train_with_an_exact_replay_and_count_transitions_only(make_
 # ------------------------------------------------------------------------------------------ previous action and reward
 
 
-def test_previous_action_and_reward_are_fed_but_not_across_starts(make_agent, collect, train):
+def test_previous_action_and_reward_are_fed_but_not_across_starts(make_agent, collect_steps, train):
     """Counter rewards 0, 1, 2; actions are shifted by one so that 0 means that there was none."""
     envs = Counter(2, 3)
     agent = make_agent(envs, num_envs=2, previous_action_reward=True, epochs=1)
     stepper = Stepper(envs)
-    shown = collect(agent, stepper, stepper.reset(0))
+    shown = collect_steps(agent, stepper, stepper.reset(0))
     buffer = agent.buffer
     assert buffer.obs["previous_reward"][:, 0, 0].tolist() == [0, 0, 1, 0, 0, 1, 0, 0]
     previous = buffer.obs["previous_action"][..., 0]
@@ -626,7 +612,7 @@ def test_previous_action_and_reward_are_fed_but_not_across_starts(make_agent, co
             assert torch.equal(previous[t], buffer.actions[t - 1, :, 0] + 1)
     agent.train_step(shown)
     assert agent.last_metrics["ratio_error"] <= 1e-5
-    collect(agent, stepper, shown)
+    collect_steps(agent, stepper, shown)
     assert agent.buffer.obs["previous_reward"][:, 0, 0].tolist() == [1, 0, 0, 1, 0, 0, 1, 0]  # goes on at count 2
 
 
@@ -669,7 +655,7 @@ def test_a_separate_critic_shares_nothing_with_the_policy(make_agent, train):
     assert train(agent, envs, 1)[0]["ratio_error"] <= 1e-5
 
 
-def test_moments_change_in_training_only_and_are_saved(make_agent, collect, tmp_path):
+def test_moments_change_in_training_only_and_are_saved(make_agent, collect_steps, tmp_path):
     """2 rows of counts 0 to 3, twice: the first number has mean 1.5 and variance 1.25, the row number 0.5 and 0.25."""
 
     def snapshot(agent):
@@ -683,7 +669,7 @@ def test_moments_change_in_training_only_and_are_saved(make_agent, collect, tmp_
     agent = make_agent(envs, num_envs=2, normalise_observations=True, normalise_returns=True)
     moments = agent.network.actor.encoder.parts[0].moments
     stepper, fresh = Stepper(envs), snapshot(agent)
-    shown = collect(agent, stepper, stepper.reset(0))
+    shown = collect_steps(agent, stepper, stepper.reset(0))
     assert equal(snapshot(agent), fresh)
     agent.train_step(shown)
     assert moments.count == 16
@@ -694,7 +680,7 @@ def test_moments_change_in_training_only_and_are_saved(make_agent, collect, tmp_
 
     evaluate(agent, Counter(3, 4), 6, seed=0)
     agent.training = False
-    collect(agent, stepper, shown)
+    collect_steps(agent, stepper, shown)
     assert equal(snapshot(agent), trained)
 
     agent.save(tmp_path / "agent.pt")

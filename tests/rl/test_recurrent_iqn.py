@@ -42,28 +42,14 @@ def make_agent():
 
 
 @pytest.fixture
-def collect():
-    """Steps of the batched form through a stepper; what the environments show in the end."""
-
-    def play(agent, stepper, obs, steps=None):
-        for _ in range(steps or agent.num_steps):
-            after = stepper.step(agent.take_action(obs))
-            agent.add_memory_ppo(after.rewards, after.terminated, after.truncated, after.final_obs, after.ignored)
-            obs = after.obs
-        return obs
-
-    return play
-
-
-@pytest.fixture
-def train(collect):
+def train(collect_steps):
     """``calls`` of train_step in the batched form; the losses."""
 
     def run(agent, envs, calls, seed=0):
         stepper, losses = Stepper(envs), []
         obs = stepper.reset(seed)
         for _ in range(calls):
-            obs = collect(agent, stepper, obs)
+            obs = collect_steps(agent, stepper, obs)
             losses.append(agent.train_step(obs))
         return losses
 
@@ -365,10 +351,10 @@ def stored(agent, env=0):
     return list(zip(replay.obs["obs"][rows, 0].tolist(), *flags, strict=True))
 
 
-def test_episodes_that_terminate(make_agent, collect):
+def test_episodes_that_terminate(make_agent, collect_steps):
     agent = make_agent(Counter(2, [2, 3]), num_envs=2)
     stepper = Stepper(Counter(2, [2, 3]))
-    collect(agent, stepper, stepper.reset(0), 4)
+    collect_steps(agent, stepper, stepper.reset(0), 4)
     assert stored(agent) == [(0, True, False, False, 0), (1, False, True, False, 1)] * 2
     assert stored(agent, 1) == [
         (0, True, False, False, 0),
@@ -379,7 +365,7 @@ def test_episodes_that_terminate(make_agent, collect):
 
 
 @pytest.mark.parametrize("mode", ["batched", AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
-def test_episodes_that_are_cut_keep_what_they_led_to(make_agent, collect, mode):
+def test_episodes_that_are_cut_keep_what_they_led_to(make_agent, collect_steps, mode):
     """Row b of a Counter ends after 2 and 3 steps, and shows 2 and 3 then. Late resets leave no trace."""
     if mode == "batched":
         envs = Counter(2, [2, 3], "truncated")
@@ -388,7 +374,7 @@ def test_episodes_that_are_cut_keep_what_they_led_to(make_agent, collect, mode):
         envs = SyncVectorEnv(made, autoreset_mode=mode)
     agent = make_agent(envs, num_envs=2)
     stepper = Stepper(envs)
-    collect(agent, stepper, stepper.reset(0), 13)
+    collect_steps(agent, stepper, stepper.reset(0), 13)
     envs.close()
     for env, length in enumerate((2, 3)):
         episode = [(count, count == 0, False, False, count) for count in range(length)]
@@ -401,7 +387,7 @@ def test_episodes_that_are_cut_keep_what_they_led_to(make_agent, collect, mode):
     assert agent.env_steps == steps
 
 
-def test_what_is_seen_at_a_cut_is_replayed_under_the_state_that_led_there(make_agent, collect):
+def test_what_is_seen_at_a_cut_is_replayed_under_the_state_that_led_there(make_agent, collect_steps):
     """States of all rows, recomputed from the stored rows alone, are those that are stored, previous rewards too."""
     envs = Counter(3, [2, 3, 5], "truncated")
     agent = make_agent(envs, num_envs=3, state_stride=1, previous_action_reward=True)
@@ -409,7 +395,7 @@ def test_what_is_seen_at_a_cut_is_replayed_under_the_state_that_led_there(make_a
         for parameter in agent.network.parameters():
             parameter.mul_(2)
     stepper = Stepper(envs)
-    collect(agent, stepper, stepper.reset(0), 12)
+    collect_steps(agent, stepper, stepper.reset(0), 12)
     replay = agent.buffer
     for env, length in enumerate((2, 3, 5)):
         rows = np.arange(replay.written[env]) * 3 + env
@@ -554,7 +540,7 @@ def test_metrics_of_an_update(make_agent, train):
 
 
 @pytest.mark.parametrize(("ratio", "updates"), [(1.0, [0, 1, 1, 2]), (4.0, [0, 4, 4, 4]), (2.5, [0, 2, 3, 2])])
-def test_the_replay_ratio_grants_minibatches(make_agent, collect, ratio, updates):
+def test_the_replay_ratio_grants_minibatches(make_agent, collect_steps, ratio, updates):
     """Minibatches of 2 x 4 transitions, 8 steps of one environment at a time, the last time 16; 10 to begin with.
 
     What the first 8 would have granted is not owed later.
@@ -563,7 +549,7 @@ def test_the_replay_ratio_grants_minibatches(make_agent, collect, ratio, updates
     stepper, counts = Stepper(Counter(1)), []
     obs = stepper.reset(0)
     for steps in (8, 8, 8, 8 if ratio > 1 else 16):
-        obs, before = collect(agent, stepper, obs, steps), agent.updates
+        obs, before = collect_steps(agent, stepper, obs, steps), agent.updates
         agent.train_step(obs)
         counts.append(agent.updates - before)
     assert counts == updates
@@ -594,24 +580,6 @@ def run_trainer():
             return trainer.train(metrics)
 
     return run
-
-
-@pytest.fixture
-def assert_same():
-    """Two agents have the same of everything that a checkpoint holds, bit by bit."""
-
-    def leaves(value):
-        if isinstance(value, dict):
-            return [leaf for key in sorted(value, key=str) for leaf in leaves(value[key])]
-        if isinstance(value, (list, tuple)):
-            return [leaf for part in value for leaf in leaves(part)]
-        return [value]
-
-    def compare(one, other):
-        for mine, theirs in zip(leaves(one.state_dict()), leaves(other.state_dict()), strict=True):
-            assert torch.equal(mine, theirs) if isinstance(mine, torch.Tensor) else mine == theirs
-
-    return compare
 
 
 @pytest.mark.parametrize(

@@ -56,26 +56,6 @@ def train():
 
 
 @pytest.fixture
-def assert_same():
-    """Two agents have the same weights, moments, optimiser, counters, generators and memories, bit by bit."""
-
-    def leaves(value):
-        if isinstance(value, dict):
-            return [leaf for key in sorted(value, key=str) for leaf in leaves(value[key])]
-        if isinstance(value, (list, tuple)):
-            return [leaf for part in value for leaf in leaves(part)]
-        return [value]
-
-    def compare(one, other):
-        mine, theirs = leaves(one.state_dict()), leaves(other.state_dict())
-        assert len(mine) == len(theirs)
-        for a, b in zip(mine, theirs, strict=True):
-            assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-
-    return compare
-
-
-@pytest.fixture
 def usual_handlers():
     """Handlers that note a signal instead of ending the process; the real ones are put back afterwards."""
     noted = []
