@@ -49,12 +49,15 @@ def run_folders(path: str) -> list[Path]:
 
 
 def labels(folder: Path) -> tuple[str, str]:
-    """Names of the environment (with its parameters) and of the agent (with its core) of a run."""
+    """Names of the environment (with its parameters) and of the agent (with its core and its teacher) of a run."""
     config = load_run_config(str(folder))
     usual = check_node({"_target_": config.env._target_}, "env", given=("num_envs",))  # defaults say nothing in a title
     parameters = ", ".join(f"{key}={value}" for key, value in config.env.items() if usual.get(key, ...) != value)
     environment = config.env._target_.rpartition(".")[2] + (f" ({parameters})" if parameters else "")
-    return environment, f"{config.agent._target_.rpartition('.')[2]}, {core_of(config.agent)}"
+    line = [config.agent._target_.rpartition(".")[2], core_of(config.agent)]
+    line += ["from another run"] if config.get("init_from") else []
+    line += [f"teacher_kl={config.agent.teacher_kl:g}"] if config.agent.get("teacher_kl") else []
+    return environment, ", ".join(line)
 
 
 def read_curve(folder: Path, tag: str) -> tuple[np.ndarray, np.ndarray]:

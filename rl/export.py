@@ -5,7 +5,6 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from rl.agents.actor import PREVIOUS_ACTION, PREVIOUS_REWARD
 from rl.cores.stack import Stack
 from rl.networks import QuantileNetwork, make_head
+from rl.networks.frozen import frozen_copy
 from rl.networks.heads import BernoulliHead, CategoricalHead, GaussianHead
 from rl.stepping import Stepper
 
@@ -47,7 +47,7 @@ class PolicyStep(nn.Module):
         super().__init__()
         if not hasattr(agent.network, "head"):
             raise ValueError(f"{agent.model_name} has several networks: export agent.members[NAME], from Python")
-        self.network = deepcopy(agent.network).cpu().eval().requires_grad_(False)
+        self.network = frozen_copy(agent.network).cpu()
         for parameter in self.network.parameters():
             parameter.data = parameter.data.clone()  # those of an agent are parts of one long tensor
         for module in self.network.modules():

@@ -1,6 +1,5 @@
 """Implicit quantile networks over replayed sequences: equations, hyperparameters and the loop over minibatches."""
 
-from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,11 +78,6 @@ def unsquash(x: Tensor) -> Tensor:
     y = x.abs() + 1.001
     z = 2.0 * y / (1.0 + (1.0 + 4e-3 * y).sqrt())  # the root in a form that loses no digits
     return x.sign() * (z * z - 1.0)
-
-
-def follower(network: nn.Module) -> nn.Module:
-    """A copy of ``network`` that is not trained: the target network."""
-    return deepcopy(network).requires_grad_(False).eval()
 
 
 @torch.no_grad()

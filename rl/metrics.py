@@ -25,6 +25,7 @@ GLOSSARY = {
     "losses/clipfrac": "share of probability ratios outside the clip range",
     "losses/explained_variance": "1 - Var(returns - values) / Var(returns): 1 is a perfect critic, below 0 a bad one",
     "losses/grad_norm": "norm of the gradient before clipping",
+    "losses/teacher_kl": "KL(policy || teacher) summed over the action branches (teacher_kl above 0 only)",
     "losses/quantile_loss": "quantile Huber loss, summed over the quantiles of a step (RecurrentIQN)",
     "losses/q_mean": "mean value of the replayed actions: settles near the (scaled) returns to come (RecurrentIQN)",
     "eval/episodic_return": "mean return of greedy evaluation episodes",

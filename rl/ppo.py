@@ -1,7 +1,7 @@
 """The update of proximal policy optimisation over replayed sequences: hyperparameters and the loop over minibatches."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -14,8 +14,18 @@ from rl.flat_adam import set_clipped_gradient
 from rl.networks import ActorCritic
 from rl.normalisation import ReturnScale
 from rl.rollout_buffer import RolloutBuffer, Targets, WarmUp
+from rl.teacher import Teacher
 from rl.transfer import upload
 from rl.types import Sequences, State
+
+
+class Annealed(NamedTuple):
+    """The values of one update that may change in the course of training."""
+
+    learning_rate: float
+    clip: float
+    entropy_coef: float
+    teacher_kl: float
 
 
 @dataclass(kw_only=True)
@@ -36,6 +46,8 @@ class PPO:
         value_coef: weight of the value loss.
         entropy_coef: weight of the entropy bonus.
         entropy_coef_final: its weight at the end of training, reached linearly; None keeps it constant.
+        teacher_kl: weight of KL(policy || teacher), summed over the action branches; above 0 it needs a teacher.
+        teacher_kl_final: its weight at the end of training, reached linearly; None keeps it constant.
         normalise_advantages: to mean 0 and variance 1 over the rollout.
         target_kl: once the estimated KL of a minibatch exceeds 1.5 times this, the rest of all epochs is skipped.
         learning_rate: of Adam.
@@ -60,6 +72,8 @@ class PPO:
     value_coef: float = 0.5
     entropy_coef: float = 0.01
     entropy_coef_final: float | None = None
+    teacher_kl: float = 0.0
+    teacher_kl_final: float | None = 0.0
     normalise_advantages: bool = True
     target_kl: float | None = None
     learning_rate: float = 1e-3
@@ -78,6 +92,8 @@ class PPO:
             "value_clip": self.value_clip,
             "target_kl": self.target_kl,
             "entropy_coef_final": self.entropy_coef_final,
+            "teacher_kl": self.teacher_kl,
+            "teacher_kl_final": self.teacher_kl_final,
         }
         within(0.0, float("inf"), **{name: value for name, value in limits.items() if value is not None})
         within(0.0, float("inf"), value_coef=self.value_coef, entropy_coef=self.entropy_coef)
@@ -111,6 +127,17 @@ class PPO:
                 f"({num_envs} environments x {num_steps // length}): lower it, or lower bptt"
             )
 
+    def check_teacher(self, teacher: Teacher | None) -> None:
+        """There is a teacher if the loss needs one.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.teacher_kl and teacher is None:
+            raise ValueError(
+                f"teacher_kl={self.teacher_kl} needs a teacher: call load_network, or give init_from=RUN_DIR"
+            )
+
     def targets(
         self,
         buffer: RolloutBuffer,
@@ -118,6 +145,7 @@ class PPO:
         cut: Tensor,
         last_values: Tensor,
         return_scale: ReturnScale | None,
+        teacher_params: Tensor | None = None,
     ) -> tuple[Targets, dict[str, float]]:
         """Advantages and returns of a rollout, with its old log-probabilities, and what is worth reporting of them.
 
@@ -127,6 +155,7 @@ class PPO:
             cut: ``[T, B]``, V(final observation) where truncated.
             last_values: ``[B]``, V of the observation after the last step.
             return_scale: divides the rewards; None leaves them.
+            teacher_params: ``[T, B, P]`` of the teacher, if there is one.
 
         Raises:
             FloatingPointError: a return is not finite; nothing has been changed yet.
@@ -149,7 +178,7 @@ class PPO:
         if self.normalise_advantages:
             advantages = (advantages - advantages.mean()) / (advantages.std(unbiased=False) + 1e-8)
         old_log_probs, _ = head.evaluate(buffer.params[steps], buffer.actions[steps])
-        return Targets(old_log_probs, values, advantages, returns), metrics
+        return Targets(old_log_probs, values, advantages, returns, teacher_params), metrics
 
     def update(
         self,
@@ -159,6 +188,7 @@ class PPO:
         targets: Targets,
         shuffle: Generator,
         progress: float,
+        teacher: Teacher | None = None,
     ) -> dict[str, float]:
         """Learns from one rollout; nothing is read back from the device inside the loop over minibatches.
 
@@ -168,6 +198,7 @@ class PPO:
             targets: from :meth:`targets`.
             shuffle: draws the order of the sequences.
             progress: share of training done, 0 to 1, for the annealed values.
+            teacher: whose parameters the targets hold, if they hold some.
 
         Returns:
             Means over the minibatches, by metric name, and ``loss``.
@@ -175,10 +206,9 @@ class PPO:
         Raises:
             FloatingPointError: a gradient was not finite; the steps that it would have spoilt were not taken.
         """
-        left = max(0.0, 1.0 - progress)
+        now = self._annealed(left=max(0.0, 1.0 - progress))
         for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate * (left if self.anneal_learning_rate else 1.0)
-        clip, entropy_weight = self.clip * (left if self.anneal_clip else 1.0), self._entropy_weight(left)
+            group["lr"] = now.learning_rate
         parameters = list(network.parameters())
         rows, ratios = [], []
         finite = torch.ones((), dtype=torch.bool, device=targets.returns.device)
@@ -188,7 +218,7 @@ class PPO:
                 with torch.no_grad():
                     buffer.refresh(network.unroll, self.bptt)
             for minibatch, warm_up in buffer.sequences(targets, self.num_minibatches, self.bptt, shuffle, self.burn_in):
-                outputs, slopes, ratio, row = self._losses(network, minibatch, warm_up, clip, entropy_weight)
+                outputs, slopes, ratio, row = self._losses(network, minibatch, warm_up, now, teacher)
                 gradients = torch.autograd.grad(outputs, parameters, slopes, materialize_grads=True)
                 norm = set_clipped_gradient(optimizer, gradients, self.max_grad_norm)
                 finite = finite & torch.isfinite(norm)
@@ -197,33 +227,49 @@ class PPO:
                     going_on = going_on & (losses.approximate_kl(ratio) <= 1.5 * self.target_kl)
                 optimizer.found_inf = (~going_on).float()  # the kernel then leaves the weights, without asking the host
                 optimizer.step()
-                rows.append([*row, norm])
+                rows.append(row | {"grad_norm": norm})
                 ratios.append(ratio)
             if self.target_kl is not None and not bool(going_on):
                 break
-        return self._read(network, rows, ratios, finite, clip, entropy_weight)
+        return self._read(network, rows, ratios, finite, now)
 
-    def _entropy_weight(self, left: float) -> float:
-        final = self.entropy_coef if self.entropy_coef_final is None else self.entropy_coef_final
-        return final + (self.entropy_coef - final) * left
+    def _annealed(self, left: float) -> Annealed:
+        """The values for an update when the share ``left`` of training is to come."""
+
+        def between(first: float, final: float | None) -> float:
+            return first if final is None else final + (first - final) * left
+
+        return Annealed(
+            learning_rate=between(self.learning_rate, 0.0 if self.anneal_learning_rate else None),
+            clip=between(self.clip, 0.0 if self.anneal_clip else None),
+            entropy_coef=between(self.entropy_coef, self.entropy_coef_final),
+            teacher_kl=between(self.teacher_kl, self.teacher_kl_final),
+        )
 
     def _losses(
-        self, network: ActorCritic, mb: Sequences, warm_up: WarmUp | None, clip: float, entropy_weight: float
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor, list[Tensor]]:
+        self, network: ActorCritic, mb: Sequences, warm_up: WarmUp | None, now: Annealed, teacher: Teacher | None
+    ) -> tuple[list[Tensor], list[Tensor], Tensor, dict[str, Tensor]]:
         """One minibatch: what the loss is made from, the derivatives of the loss by that, ratio and terms to report.
 
-        The loss is policy_loss + value_coef * value_loss - entropy_weight * entropy.
+        The loss is policy_loss + value_coef * value_loss - entropy_coef * entropy + teacher_kl * KL(policy || teacher).
         """
         state = mb.state if warm_up is None else self._warmed(network, mb.state, warm_up)
         params, values, _ = network.unroll(mb.obs, state, mb.starts)  # [L, N, P], [L, N]
         log_probs, entropies = network.head.evaluate(params, mb.actions)  # each [L, N, branches]
         with torch.no_grad():
             ratio = losses.probability_ratio(log_probs, mb.old_log_probs, self.ratio == "per_head")  # [L, N, heads]
-            policy_loss, by_log_probs = losses.policy_loss(ratio, mb.advantages, clip)
+            policy_loss, by_log_probs = losses.policy_loss(ratio, mb.advantages, now.clip)
             value_loss, by_values = losses.value_loss(values, mb.old_values, mb.returns, self.value_clip)
-            by_entropies = torch.full_like(entropies, -entropy_weight / values.numel())
-            slopes = by_log_probs.expand_as(log_probs), self.value_coef * by_values, by_entropies
-        return (log_probs, values, entropies), slopes, ratio, [policy_loss, value_loss, entropies.detach()]
+            by_entropies = torch.full_like(entropies, -now.entropy_coef / values.numel())
+        outputs = [log_probs, values, entropies]
+        slopes = [by_log_probs.expand_as(log_probs), self.value_coef * by_values, by_entropies]
+        row = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropies.detach()}
+        if teacher is not None:
+            kl = network.head.kl(params, mb.actions, teacher.head, mb.teacher_params)  # [L, N, branches]
+            outputs.append(kl)
+            slopes.append(torch.full_like(kl, now.teacher_kl / values.numel()))
+            row["teacher_kl"] = kl.detach().sum(-1).mean()
+        return outputs, slopes, ratio, row
 
     def _warmed(self, network: ActorCritic, stored: State, warm_up: WarmUp) -> State:
         with torch.no_grad():
@@ -234,25 +280,21 @@ class PPO:
     def _read(
         self,
         network: ActorCritic,
-        rows: list[list[Tensor]],
+        rows: list[dict[str, Tensor]],
         ratios: list[Tensor],
         finite: Tensor,
-        clip: float,
-        entropy_weight: float,
+        now: Annealed,
     ) -> dict[str, float]:
         """The one transfer to the host: means over the minibatches."""
         branches = network.head.branches
-        policy_losses, value_losses, entropies, norms = zip(*rows, strict=True)
-        entropy = torch.cat([part.flatten(0, 1) for part in entropies]).mean(0)  # [branches]
+        entropy = torch.cat([row.pop("entropy").flatten(0, 1) for row in rows]).mean(0)  # [branches]
         ratio = torch.cat([part.flatten(0, 1) for part in ratios])  # [transitions, heads]
         numbers = {
-            "policy_loss": torch.stack(policy_losses).mean(),
-            "value_loss": torch.stack(value_losses).mean(),
+            **{name: torch.stack([row[name] for row in rows]).mean() for name in rows[0]},
             **{f"entropy_{branch}": value for branch, value in zip(branches, entropy, strict=True)},
             "entropy": entropy.sum(),
             "approx_kl": losses.approximate_kl(ratio),
-            "clipfrac": ((ratio - 1.0).abs() > clip).float().mean(),
-            "grad_norm": torch.stack(norms).mean(),
+            "clipfrac": ((ratio - 1.0).abs() > now.clip).float().mean(),
             "ratio_error": (ratios[0] - 1.0).abs().max(),
             "finite": finite.float(),
         }
@@ -262,8 +304,12 @@ class PPO:
                 "a gradient was not finite; from there on the weights were left as they were: "
                 "look for extreme rewards or observations, or lower learning_rate"
             )
-        loss = metrics["policy_loss"] + self.value_coef * metrics["value_loss"] - entropy_weight * metrics["entropy"]
-        metrics["loss"] = loss
+        metrics["loss"] = (
+            metrics["policy_loss"]
+            + self.value_coef * metrics["value_loss"]
+            - now.entropy_coef * metrics["entropy"]
+            + now.teacher_kl * metrics.get("teacher_kl", 0.0)
+        )
         if len(branches) == 1:
             del metrics[f"entropy_{branches[0]}"]
         return metrics

@@ -16,12 +16,16 @@ PLAIN = ("actions", "params", "values", "rewards", "starts", "terminated", "trun
 
 @dataclass
 class Targets:
-    """What the losses compare with, each ``[T, B]`` but ``old_log_probs [T, B, branches]``."""
+    """What the losses compare with, each ``[T, B]`` but ``old_log_probs [T, B, branches]``.
+
+    ``teacher_params [T, B, P]`` are the distribution parameters of a teacher, None if there is none.
+    """
 
     old_log_probs: Tensor
     old_values: Tensor
     advantages: Tensor
     returns: Tensor
+    teacher_params: Tensor | None = None
 
 
 @dataclass
@@ -111,6 +115,10 @@ class RolloutBuffer:
         self.ignored.numpy()[t] = ignored
         self.size = t + 1
 
+    def observations(self) -> Observation:
+        """Leaves ``[size, B, ...]``."""
+        return {name: leaf[: self.size] for name, leaf in self.obs.items()}
+
     def leaves(self) -> list[Tensor]:
         """Every stored tensor."""
         return [*self.obs.values(), *self.state.values(), *(getattr(self, name) for name in PLAIN)]
@@ -134,17 +142,17 @@ class RolloutBuffer:
         """Whether some environment has no transition yet, only ignored steps."""
         return bool(self.ignored[: self.size].all(dim=0).any())
 
-    def drop_ignored(self, cut: Tensor, last_values: Tensor) -> tuple[Tensor, Tensor]:
+    def drop_ignored(self, last_values: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
         """Closes the gaps that ignored steps left, so that every row is a transition.
 
         Environments with fewer gaps than others then have steps too many at the end; these are dropped.
 
         Args:
-            cut: ``[size, B]``, values that belong to the steps.
             last_values: ``[B]``, V of the observation after the last step.
+            columns: ``[size, B, ...]`` each, what else belongs to the steps.
 
         Returns:
-            Both for the new, smaller size.
+            The same for the new, smaller size.
 
         Raises:
             ValueError: states are not stored at every step.
@@ -165,7 +173,7 @@ class RolloutBuffer:
             leaf = getattr(self, name)
             leaf[:size] = leaf[kept, env]
         self.size = size
-        return cut[kept, env], last_values
+        return last_values, *(column[kept, env] for column in columns)
 
     def chunks(self, bptt: int | None) -> list[tuple[int, int]]:
         """(first step, length) of the pieces of the rollout: as few as ``bptt`` allows, all of one length.
@@ -218,8 +226,13 @@ class RolloutBuffer:
         rows = [part.flatten() for part in rows.tensor_split(pieces, dim=1)]
         sizes, every = [len(part) for part in rows], torch.cat(rows)
         on_device = upload(every, self.values.device)
-        numbers = torch.stack([targets.old_values, targets.advantages, targets.returns], dim=-1)
-        numbers = torch.cat([targets.old_log_probs, numbers], dim=-1)  # [T, B, branches + 3]
+        numbers = [
+            torch.stack([targets.old_values, targets.advantages, targets.returns], dim=-1),
+            targets.old_log_probs,
+        ]
+        numbers += [] if targets.teacher_params is None else [targets.teacher_params]
+        widths = [column.shape[-1] for column in numbers]
+        numbers = torch.cat(numbers, dim=-1)  # [T, B, 3 + branches + P, without P if there is no teacher]
         columns = zip(
             on_device.split(sizes),
             _pick(self.starts, every).split(sizes),
@@ -232,16 +245,18 @@ class RolloutBuffer:
         )
         for steps, starts, actions, rest, begins, envs, state in columns:
             shape = length, len(envs)
-            *old_log_probs, old_values, advantages, returns = rest.view(*shape, -1).unbind(-1)
+            plain, old_log_probs, *teacher_params = rest.view(*shape, -1).split(widths, dim=-1)
+            old_values, advantages, returns = plain.unbind(-1)
             minibatch = Sequences(
                 obs={name: _pick(leaf, steps).unflatten(0, shape) for name, leaf in self.obs.items()},
                 state=state,
                 starts=starts.view(shape),
                 actions=actions.unflatten(0, shape),
-                old_log_probs=torch.stack(old_log_probs, dim=-1),
+                old_log_probs=old_log_probs,
                 old_values=old_values,
                 advantages=advantages,
                 returns=returns,
+                teacher_params=teacher_params[0] if teacher_params else None,
             )
             yield minibatch, self._warm_up(begins, envs, burn_in) if burn_in else None
 

@@ -68,6 +68,7 @@ class Sequences:
         actions: ``[L, N, ...]``.
         old_log_probs: ``[L, N, branches]`` under the behaviour weights.
         old_values, advantages, returns: ``[L, N]``.
+        teacher_params: ``[L, N, P]`` distribution parameters of a teacher; None without one.
     """
 
     obs: Observation
@@ -78,3 +79,4 @@ class Sequences:
     old_values: Tensor
     advantages: Tensor
     returns: Tensor
+    teacher_params: Tensor | None = None

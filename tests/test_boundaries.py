@@ -19,7 +19,7 @@ LAYERS = (
     | {"rl.flat_adam", "rl.diagnostics", "rl.threads", "rl.transfer"},
     {"rl.cores", "rl.normalisation"},
     {"rl.networks", "rl.sequence_model"},
-    {"rl.rollout_buffer", "rl.sequence_replay", "rl.recordings", "rl.repeat_baseline"},
+    {"rl.teacher", "rl.rollout_buffer", "rl.sequence_replay", "rl.recordings", "rl.repeat_baseline"},
     {"rl.ppo", "rl.iqn"},
     {"rl.agents"},
     {"rl.evaluation", "rl.trainer", "rl.export"},

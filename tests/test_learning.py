@@ -2,11 +2,20 @@
 
 import json
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 
+from envs.players import TMazeExpert
+from envs.t_maze import TMaze
 from experiments import train
+from experiments.record import Scripted, play
+from rl.agents import RecurrentPPOLSTM
+from rl.cores import gru
+from rl.imitation import Imitation, Imitator
+from rl.recordings import Recording
+from rl.trainer import checkpoint_path
 
 pytestmark = pytest.mark.slow
 
@@ -71,3 +80,26 @@ def test_controls_fail(experiment, control, steps, trained):
     result = trained(f"experiment={experiment}", control, f"total_steps={steps}")
     assert result["env_steps"] >= steps and result["steps_to_threshold"] is None
     assert result["eval_return_mean"] < 0.7
+
+
+def test_a_teacher_keeps_what_a_recording_taught(trained, tmp_path):
+    """The first updates of PPO have a critic that knows nothing: without the teacher they may undo the imitation."""
+    envs = TMaze(50, length=10)
+    episodes = play(Scripted(TMazeExpert(envs), 50), envs, episodes=2000, seed=0, greedy=True)
+    obs, actions, rewards = (
+        np.concatenate([episode[key][: len(episode["rewards"])] for episode in episodes])
+        for key in ("observations", "actions", "rewards")
+    )
+    bounds = np.cumsum([0, *(len(episode["rewards"]) for episode in episodes)])
+    spaces = envs.single_observation_space, envs.single_action_space
+    recording = Recording(*spaces, {"obs": obs}, actions, rewards.astype(np.float32), bounds, np.arange(2000))
+    agent = RecurrentPPOLSTM(*spaces, seed=1, core=gru)
+    lessons = Imitator(agent, recording, Imitation(epochs=30, window_size=32), seed=1)
+    assert [lessons.epoch(number)["nll"] for number in range(30)][-1] < 0.01  # guessing at the junction: 0.06
+    agent.save(checkpoint_path(tmp_path / "taught"))
+
+    preset = "experiment=t_maze_10", "agent/core=gru", "agent.core.hidden_size=128", "threshold=null"
+    budget = "total_steps=20_480", "evaluate_every=2048"
+    result = trained(*preset, *budget, f"init_from={tmp_path / 'taught'}", "++agent.teacher_kl=0.1")
+    returns = [point["return"] for point in result["evaluations"]]
+    assert len(returns) == 10 and min(returns) >= 0.9, returns

@@ -69,6 +69,23 @@ def rows_of(name: str, value: Any, num_envs: int, dtype: type) -> np.ndarray:
     return np.broadcast_to(array.reshape(-1), (num_envs,)).copy()
 
 
+def outcome_of_step(
+    num_envs: int, reward: Any, done: Any, truncated: Any, ignored: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What a client tells of a step as rewards, terminated, truncated, ignored, ``[B]`` each; termination wins.
+
+    Raises:
+        ValueError: a reward that is not finite, or arrays of a wrong shape.
+    """
+    rewards = rows_of("reward", reward, num_envs, np.float32)
+    terminated = rows_of("done", done, num_envs, bool)
+    truncated = rows_of("truncated", truncated, num_envs, bool) & ~terminated
+    ignored = rows_of("ignored", ignored, num_envs, bool)
+    if not np.isfinite(rewards).all():
+        raise ValueError(f"reward={reward} is not finite: environment {int(np.argmin(np.isfinite(rewards)))} sent it")
+    return rewards, terminated, truncated, ignored
+
+
 def action_code(action: np.ndarray, space: spaces.Space) -> Any:
     """One action as IQN-style clients take it: an int for discrete spaces, the array itself for others.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from rl.checkpoint import load_checkpoint, save_checkpoint
+from rl.teacher import Teacher
 
 if TYPE_CHECKING:
     from rl.agents.recurrent_iqn import RecurrentIQN
@@ -69,7 +70,8 @@ def restore_common(agent: "RecurrentPPO | RecurrentIQN", state: dict[str, Any]) 
 
 def state_of(agent: "RecurrentPPO") -> dict[str, Any]:
     """All that training needs to go on: weights, optimiser, moments, counters, generators, memories."""
-    return common_state(agent) | {"return_scale": agent.return_scale.state_dict() if agent.return_scale else None}
+    state = common_state(agent) | {"return_scale": agent.return_scale.state_dict() if agent.return_scale else None}
+    return state | ({"teacher": agent.teacher.state_dict()} if agent.teacher else {})
 
 
 def restore(agent: "RecurrentPPO", state: dict[str, Any]) -> None:
@@ -78,12 +80,15 @@ def restore(agent: "RecurrentPPO", state: dict[str, Any]) -> None:
     Raises:
         ValueError: the state belongs to an agent of another shape; this one is unchanged.
     """
-    check_state(agent, state, state_of(agent))
+    check_state(agent, state, (*common_state(agent), "return_scale"))
     if (state["return_scale"] is None) != (agent.return_scale is None):
         raise ValueError("the checkpoint was written with another setting of normalise_returns")
     same_size = restore_common(agent, state)
     if agent.return_scale is not None:
         agent.return_scale.load(state["return_scale"], same_size)
+    if agent.ppo.teacher_kl and "teacher" in state:
+        agent.teacher = Teacher(agent.network, agent.num_envs, agent.device)
+        agent.teacher.load_state_dict(state["teacher"], same_size)
 
 
 def save(agent: "RecurrentPPO | RecurrentIQN", path: str | Path) -> None:
@@ -111,6 +116,12 @@ def load_network(agent: "RecurrentPPO | RecurrentIQN", path: str | Path) -> None
     state = load_checkpoint(path, map_location=agent.device)["agent"]
     check_state(agent, state, ("network",))
     agent.network.load_state_dict(state["network"])
+
+
+def load_pupil(agent: "RecurrentPPO", path: str | Path) -> None:
+    """See :func:`load_network`; with ``teacher_kl`` a frozen copy is the teacher from now on."""
+    load_network(agent, path)
+    agent.teacher = Teacher(agent.network, agent.num_envs, agent.device) if agent.ppo.teacher_kl else None
 
 
 def _differences(own: dict[str, Tensor], other: dict[str, Tensor]) -> str:

@@ -19,9 +19,10 @@ from rl.agents.sizes import is_sizes, options_from_sizes
 from rl.checks import positive, within
 from rl.cores import gru
 from rl.flat_adam import flat_adam
-from rl.iqn import IQN, follower
+from rl.iqn import IQN
 from rl.networks import QuantileNetwork
 from rl.networks.encoders import ImageLayout
+from rl.networks.frozen import frozen_copy
 from rl.networks.quantile_network import EpsilonGreedyHead
 from rl.sequence_replay import SequenceReplay
 from rl.spaces import leaf_spaces
@@ -131,7 +132,7 @@ class RecurrentIQN:
                 dueling,
             ).to(self.device)
             self.shuffle = torch.Generator().manual_seed(torch.initial_seed())
-        self.target = follower(self.network)
+        self.target = frozen_copy(self.network)
         self.optimizer = flat_adam(self.network, self.iqn.learning_rate)
         self.epsilon, self.epsilon_start, self.epsilon_min = epsilon, epsilon, epsilon_min
 

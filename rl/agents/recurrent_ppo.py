@@ -11,8 +11,8 @@ from torch import Tensor
 
 from rl.agents.actor import Actor, previous_spaces
 from rl.agents.ends import End, values_beyond
-from rl.agents.interface import StepMemory, action_code, epsilon_decay, merged_signature, rows_of, set_epsilon
-from rl.agents.persistence import load, load_network, restore, save, state_of
+from rl.agents.interface import StepMemory, action_code, epsilon_decay, merged_signature, outcome_of_step, set_epsilon
+from rl.agents.persistence import load, load_pupil, restore, save, state_of
 from rl.checks import positive, within
 from rl.cores import gru
 from rl.flat_adam import flat_adam
@@ -22,6 +22,7 @@ from rl.normalisation import ReturnScale
 from rl.ppo import PPO
 from rl.rollout_buffer import RolloutBuffer, Targets
 from rl.spaces import leaf_spaces
+from rl.teacher import Teacher
 from rl.types import Core
 
 
@@ -126,6 +127,7 @@ class RecurrentPPO:
         self.memory = StepMemory(self)
         self.env_steps = self.updates = 0
         self.last_metrics: dict[str, float] = {}
+        self.teacher: Teacher | None = None  # load_network makes it
         self.buffer: RolloutBuffer | None = None  # allocated at the first step, which shows every shape
         self._pending: Tensor | None = None  # actions [B, ...] that wait for their outcome
         self._truncations: list[End] = []  # truncated episodes of this rollout
@@ -166,6 +168,7 @@ class RecurrentPPO:
         params, values, actions = self.actor.act(obs, greedy=not self.training)
         if self.training:
             if self.buffer is None:
+                self.ppo.check_teacher(self.teacher)
                 self.buffer = RolloutBuffer(
                     self.num_steps, obs, before, actions, params, self.state_stride, self.device
                 )
@@ -194,14 +197,8 @@ class RecurrentPPO:
         """
         if self._pending is None:
             raise RuntimeError("add_memory_ppo was called without a take_action before it")
-        rewards = rows_of("reward", reward, self.num_envs, np.float32)
-        terminated = rows_of("done", done, self.num_envs, bool)
-        truncated = rows_of("truncated", truncated, self.num_envs, bool) & ~terminated
-        ignored = rows_of("ignored", ignored, self.num_envs, bool)
-        if not np.isfinite(rewards).all():
-            raise ValueError(
-                f"reward={reward} is not finite: environment {int(np.argmin(np.isfinite(rewards)))} sent it"
-            )
+        outcome = outcome_of_step(self.num_envs, reward, done, truncated, ignored)
+        rewards, terminated, truncated, ignored = outcome
         self.actor.observe(self._pending, rewards, terminated | truncated | ignored, ignored)
         if not self.training:
             self._pending = None
@@ -210,7 +207,7 @@ class RecurrentPPO:
             rows = np.flatnonzero(truncated)
             state = {name: leaf[torch.from_numpy(rows)] for name, leaf in self.actor.state.items()}
             self._truncations.append(End(self.buffer.size, rows, self.actor.following(final_observation, rows), state))
-        self.buffer.finish_step(rewards, terminated, truncated, ignored)
+        self.buffer.finish_step(*outcome)
         self._pending = None  # last, so that an outcome that was refused may be given again
 
     add_memory = add_memory_ppo
@@ -242,11 +239,12 @@ class RecurrentPPO:
         try:
             targets, metrics = self._targets(next_observation)
             progress = min(1.0, self.env_steps / self.total_steps) if self.total_steps else 0.0
-            metrics |= self.ppo.update(self.network, self.optimizer, buffer, targets, self.shuffle, progress)
+            what = self.network, self.optimizer, buffer, targets
+            metrics |= self.ppo.update(*what, self.shuffle, progress, self.teacher)
         except FloatingPointError:
             self.forget_rollout()  # nothing can be learned from it, so it must not stay in the way
             raise
-        self.network.update_moments({name: leaf[: buffer.size] for name, leaf in buffer.obs.items()})
+        self.network.update_moments(buffer.observations())
         self.env_steps += buffer.size * self.num_envs
         self.forget_rollout()
         self.updates += 1
@@ -261,10 +259,13 @@ class RecurrentPPO:
             everyone = np.arange(self.num_envs)
             obs = self.actor.following(next_observation, everyone)
             last = End(buffer.size, everyone, obs, self.actor.state)
-        cut, last_values = values_beyond(self.network, buffer.values[: buffer.size], self._truncations, last)
+        *columns, last_values = values_beyond(self.network, buffer.values[: buffer.size], self._truncations, last)
+        if self.teacher is not None:
+            columns.append(self.teacher.follow(buffer.observations(), buffer.starts[: buffer.size]))
         if buffer.ignored[: buffer.size].any():
-            cut, last_values = buffer.drop_ignored(cut, last_values)
-        return self.ppo.targets(buffer, self.network.head, cut, last_values, self.return_scale)
+            last_values, *columns = buffer.drop_ignored(last_values, *columns)
+        cut, *teacher_params = columns
+        return self.ppo.targets(buffer, self.network.head, cut, last_values, self.return_scale, *teacher_params)
 
     def forget_rollout(self) -> None:
         """Drops what was collected since the last training."""
@@ -314,7 +315,7 @@ class RecurrentPPO:
         return Actor(self.network, self.observation_space, num_envs, self.device, seed, self.feed_previous, memory)
 
     epsilon_decay, set_epsilon = epsilon_decay, set_epsilon
-    state_dict, load_state_dict, save, load, load_network = state_of, restore, save, load, load_network
+    state_dict, load_state_dict, save, load, load_network = state_of, restore, save, load, load_pupil
 
 
 RecurrentPPO.__signature__ = merged_signature(RecurrentPPO, PPO)

@@ -107,6 +107,13 @@ class CategoricalHead(nn.Module):
             log_probs, entropies = (torch.cat(column, dim=-1) for column in zip(*columns, strict=True))
         return log_probs, entropies
 
+    def kl(self, params: Tensor, actions: Tensor, other: "CategoricalHead", other_params: Tensor) -> Tensor:
+        """KL(this || other) ``[..., branches]``, 0 where :data:`NOT_EXECUTED`; parameters are ``[..., P]``."""
+        pairs = zip(params.split(self.sizes, -1), other_params.split(self.sizes, -1), strict=True)
+        logs = [(logits.log_softmax(-1), others.log_softmax(-1)) for logits, others in pairs]
+        columns = [(own.exp() * (own - theirs)).sum(-1) for own, theirs in logs]
+        return torch.stack(columns, dim=-1).masked_fill(actions == NOT_EXECUTED, 0.0)
+
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
         """``[B, branches]`` -> what the environment takes: ``[B]`` for a Discrete space, else ``[B, branches]``."""
         actions = actions + self.starts
@@ -159,6 +166,12 @@ class GaussianHead(nn.Module):
         entropy = (constant + 0.5).sum()
         return -(0.5 * z * z + constant).sum(-1, keepdim=True), entropy.expand(*params.shape[:-1], 1)
 
+    def kl(self, params: Tensor, actions: Tensor, other: "GaussianHead", other_params: Tensor) -> Tensor:
+        """KL(this || other) ``[..., 1]``, whatever the actions; parameters are ``[..., P]``."""
+        wider = self.log_std - other.log_std
+        z = (params - other_params) * torch.exp(-other.log_std)
+        return (0.5 * (torch.exp(2 * wider) + z * z - 1) - wider).sum(-1, keepdim=True)
+
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
         """``[B, P]`` -> ``[B, *shape]``, within the bounds."""
         scaled = actions * self.half + self.centre
@@ -198,6 +211,12 @@ class BernoulliHead(nn.Module):
         log_probs = nn.functional.logsigmoid(params * (2 * actions - 1))
         entropies = nn.functional.softplus(params) - params.sigmoid() * params
         return log_probs.sum(-1, keepdim=True), entropies.sum(-1, keepdim=True)
+
+    def kl(self, params: Tensor, actions: Tensor, other: "BernoulliHead", other_params: Tensor) -> Tensor:
+        """KL(this || other) ``[..., 1]``, whatever the actions; parameters are ``[..., P]``."""
+        log_of = nn.functional.logsigmoid
+        bits = [log_of(sign * params).exp() * (log_of(sign * params) - log_of(sign * other_params)) for sign in (1, -1)]
+        return sum(bits).sum(-1, keepdim=True)
 
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
         """``[B, P]`` -> int8 ``[B, *shape]``."""

@@ -41,6 +41,9 @@ def test_one_panel_for_each_environment(command, tiny, cwd):
 def test_labels_and_curve(command, tiny, cwd):
     train(command, tiny, "env=t_maze", "env.length=3", "agent=dual_head_recurrent_ppo", "agent/core=rnn", "run_dir=run")
     assert plot.labels(cwd / "run") == ("TMaze (length=3)", "DualHeadRecurrentPPO, rnn")
+    pupil = "env=t_maze", "env.length=3", "init_from=run", "agent.teacher_kl=0.10", "run_dir=pupil"
+    train(command, tiny, "agent=dual_head_recurrent_ppo", "agent/core=rnn", *pupil)
+    assert plot.labels(cwd / "pupil")[1] == "DualHeadRecurrentPPO, rnn, from another run, teacher_kl=0.1"
     steps, values = plot.read_curve(cwd / "run", "losses/policy_loss")
     assert steps.tolist() == list(range(8, 161, 8)) and values.shape == steps.shape
     with pytest.raises(ConfigError, match=r"no tag 'losses/none'; there are .*losses/policy_loss"):

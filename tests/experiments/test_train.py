@@ -426,6 +426,27 @@ def test_the_last_observation_belongs_to_the_state(command, tiny, cwd):
 # ------------------------------------------------------------------------------------------- the network of another run
 
 
+def test_a_teacher_is_followed_and_resumed(command, cwd, tiny):
+    train(command, tiny, "run_dir=first")
+    pupil = "init_from=first", "agent.teacher_kl=0.5", "total_steps=24", "run_dir=second"
+    train(command, tiny, *pupil)
+    kl = values(cwd / "second", "losses/teacher_kl")
+    assert len(kl) > 1 and all(0 <= value < 1 for value in kl)
+    teacher = checkpoint(cwd / "second")["agent"]["teacher"]["network"]
+    assert all(torch.equal(leaf, teacher[name]) for name, leaf in network(cwd / "first").items())
+    seen = steps(cwd / "second", "losses/teacher_kl")
+    assert command("train", "resume=second", "total_steps=48").code == 0
+    assert len(steps(cwd / "second", "losses/teacher_kl")) > len(seen)
+
+
+def test_a_teacher_has_to_be_named(command, cwd, tiny):
+    ended = command("train", "env=t_maze", "env.length=2", *tiny, "agent.teacher_kl=0.5")
+    assert ended.code == 1 and ended.err.endswith(
+        "teacher_kl=0.5 needs a teacher: call load_network, or give init_from=RUN_DIR\n"
+    )
+    assert len(ended.err.splitlines()) == 1
+
+
 def network(folder):
     return checkpoint(folder)["agent"]["network"]
 

@@ -108,6 +108,47 @@ def test_extreme_logits_stay_finite():
         assert entropies.abs().max() < 1e-6
 
 
+@precisions
+@pytest.mark.parametrize("space", [spaces.MultiDiscrete([2, 3, 4]), CONTINUOUS, spaces.MultiBinary(4)], ids=str)
+def test_kl_divergence(space, dtype, tolerance, device, draw_params, randomise, assert_close):
+    head, other = (randomise(make_head(space), seed).to(device=device, dtype=dtype) for seed in (0, 1))
+    params = draw_params(head, 6, 7, dtype=dtype, device=device)
+    others = params.roll(1, 0) * 0.5
+    actions = torch.zeros(6, 7, *head.action_shape, dtype=head.action_dtype, device=device)
+    if isinstance(space, spaces.MultiDiscrete):
+        sides = [
+            [distributions.Categorical(logits=logits) for logits in each.split([2, 3, 4], -1)]
+            for each in (params, others)
+        ]
+    elif isinstance(space, spaces.Box):
+        own, theirs = (each.log_std.exp() for each in (head, other))
+        sides = [[distributions.Normal(params, own)], [distributions.Normal(others, theirs)]]
+    else:
+        sides = [[distributions.Bernoulli(logits=each)] for each in (params, others)]
+    parts = [distributions.kl_divergence(own, theirs) for own, theirs in zip(*sides, strict=True)]
+    expected = [part if part.dim() == 2 else part.sum(-1) for part in parts]
+    assert_close(head.kl(params, actions, other, others), torch.stack(expected, dim=-1), tolerance)
+
+
+def test_kl_divergence_stays_finite_where_the_other_is_certain():
+    """Certain of something else, and with actions that a mask forbids."""
+    head = make_head(spaces.Discrete(3))
+    params = torch.tensor([[200.0, 0.0, -1e9], [0.0, 1.0, -1e9]], requires_grad=True)
+    others = torch.tensor([[0.0, 200.0, -1e9], [0.0, 1.0, -1e9]])
+    kl = head.kl(params, torch.zeros(2, 1, dtype=torch.int64), head, others)
+    kl.sum().backward()
+    assert kl.squeeze(-1).tolist() == pytest.approx([200.0, 0.0])
+    assert torch.isfinite(params.grad).all()
+
+
+def test_kl_divergence_leaves_out_what_was_not_executed(draw_params):
+    head = make_head(spaces.MultiDiscrete([2, 3]))
+    params = draw_params(head, 2)
+    kl = head.kl(params, torch.tensor([[NOT_EXECUTED, 1], [1, NOT_EXECUTED]]), head, -params)
+    assert kl[0, 0] == kl[1, 1] == 0.0
+    assert kl[0, 1] > 0.01 and kl[1, 0] > 0.01
+
+
 # ---------------------------------------------------------------------------------------------------------- sampling
 
 

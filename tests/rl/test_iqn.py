@@ -11,8 +11,9 @@ from gymnasium import spaces
 from rl import cores
 from rl.diagnostics import HostReads
 from rl.flat_adam import flat_adam
-from rl.iqn import IQN, follow, follower, look_ahead, quantile_huber_loss, squash, unsquash
+from rl.iqn import IQN, follow, look_ahead, quantile_huber_loss, squash, unsquash
 from rl.networks import QuantileNetwork
+from rl.networks.frozen import frozen_copy
 from rl.sequence_replay import SequenceReplay
 from rl.spaces import leaf_spaces
 
@@ -127,7 +128,7 @@ def make(randomise):
         options = {"num_cosines": 8, "num_action_quantiles": 3} | (network_options or {})
         core = partial(getattr(cores, core), hidden_size=6)
         network = randomise(QuantileNetwork(leaf_spaces(SPACE), spaces.MultiDiscrete([2, 2]), core, 6, **options))
-        target = randomise(follower(network), seed=1)
+        target = randomise(frozen_copy(network), seed=1)
         random, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
         B, starts, state = 3, np.ones(3, dtype=bool), network.initial_state(3)
         replay = None
@@ -321,10 +322,10 @@ def test_a_full_share_copies_exactly(make):
         assert mine.data_ptr() != theirs.data_ptr()
 
 
-def test_a_follower_is_not_trained_and_drops_nothing_out():
+def test_a_frozen_copy_is_not_trained_and_drops_nothing_out():
     core = partial(cores.gru, hidden_size=6, num_layers=2, dropout=0.5)
     network = QuantileNetwork(leaf_spaces(SPACE), spaces.Discrete(2), core)
-    target = follower(network)
+    target = frozen_copy(network)
     assert network.training
     assert not target.training
     assert not any(weights.requires_grad for weights in target.parameters())

@@ -14,6 +14,7 @@ from rl.networks import make_head
 from rl.normalisation import ReturnScale
 from rl.ppo import PPO
 from rl.rollout_buffer import RolloutBuffer
+from rl.teacher import Teacher
 
 T, B = 16, 4
 CORES = [getattr(cores, name) for name in cores.__all__]
@@ -27,13 +28,13 @@ DROPOUT = {"core_options": {"num_layers": 2, "dropout": 0.3}}
 def update():
     """One call of :meth:`PPO.update`; ``frozen`` sets the learning rate to zero."""
 
-    def run(network, rollout, frozen=False, progress=0.0, optimizer=None, **options):
+    def run(network, rollout, frozen=False, progress=0.0, optimizer=None, teacher=None, **options):
         buffer, targets = rollout
         if frozen:
             options, progress = options | {"anneal_learning_rate": True}, 1.0
         optimizer = optimizer or make_optimizer(network)
         shuffle = torch.Generator().manual_seed(0)
-        return PPO(**options).update(network, optimizer, buffer, targets, shuffle, progress)
+        return PPO(**options).update(network, optimizer, buffer, targets, shuffle, progress, teacher)
 
     return run
 
@@ -432,11 +433,14 @@ def host_reads(make_network, collect, update):
     def count(core, network_options=None, **options):
         network = make_network(core, **(network_options or {}))
         buffer, targets = collect(network, T)
+        teacher = Teacher(network, B)
+        targets.teacher_params = teacher.follow(buffer.observations(), buffer.starts)
         stored = [buffer.actions, buffer.params, buffer.values, *buffer.obs.values(), *buffer.state.values()]
         sources = [*network.parameters(), *network.buffers(), *stored, *vars(targets).values()]
+        sources += teacher.network.parameters()
         optimizer = make_optimizer(network)
         with HostReads(sources) as mode:
-            update(network, (buffer, targets), optimizer=optimizer, **options)
+            update(network, (buffer, targets), optimizer=optimizer, teacher=teacher, teacher_kl=0.1, **options)
         return mode.reads, mode.others
 
     return count

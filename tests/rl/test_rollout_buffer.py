@@ -216,7 +216,7 @@ def test_ignored_steps_leave_no_gap(numbered, device):
     buffer, _ = numbered(6, capacity=8, gaps={(2, 0), (4, 0), (0, 1)})
     remaining = torch.tensor([[0, 1, 0], [1, 2, 1], [3, 3, 2], [5, 4, 3]])  # the former step, [T, B]
     cut = torch.arange(6 * B, device=device).view(6, B) + 0.5
-    cut, last_values = buffer.drop_ignored(cut, torch.tensor([100.0, 101.0, 102.0], device=device))
+    last_values, cut = buffer.drop_ignored(torch.tensor([100.0, 101.0, 102.0], device=device), cut)
     step = remaining * B + torch.arange(B)
     before = remaining + torch.arange(B) / 10
     assert buffer.size == 4
@@ -240,7 +240,7 @@ def test_ignored_steps_leave_no_gap(numbered, device):
 def test_ignored_steps_need_the_state_of_every_step(numbered):
     buffer, _ = numbered(6, state_stride=2, gaps={(2, 0)})
     with pytest.raises(ValueError, match="state_stride=2"):
-        buffer.drop_ignored(torch.zeros(6, B), torch.zeros(B))
+        buffer.drop_ignored(torch.zeros(B), torch.zeros(6, B))
 
 
 # ------------------------------------------------------------------------------------------------------------ burn-in

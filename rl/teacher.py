@@ -1,0 +1,44 @@
+"""A frozen policy that PPO is kept close to (kickstarting: Schmitt et al., 2018, arXiv 1803.03835)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rl.networks import ActorCritic
+from rl.networks.frozen import frozen_copy
+from rl.types import Observation
+
+
+class Teacher:
+    """Follows every rollout of its pupil with a memory of its own, carried on from rollout to rollout.
+
+    What the teacher would have done depends on what the teacher remembers, and the states that the pupil stored say
+    nothing of that once their weights have parted.
+
+    Args:
+        network: is copied; the copy never changes.
+        num_envs: B.
+        device: where the network lies.
+    """
+
+    def __init__(self, network: ActorCritic, num_envs: int, device: torch.device | str = "cpu"):
+        self.network = frozen_copy(network)
+        self.head = self.network.head
+        self.state = self.network.initial_state(num_envs, device)
+
+    @torch.no_grad()
+    def follow(self, obs: Observation, starts: Tensor) -> Tensor:
+        """The next rollout, leaves ``[T, B, ...]`` and ``starts [T, B]`` on the CPU -> its parameters ``[T, B, P]``."""
+        params, _, self.state = self.network.unroll(obs, self.state, starts)
+        return params
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights and memories."""
+        return {"network": self.network.state_dict(), "state": self.state}
+
+    def load_state_dict(self, state: dict[str, Any], same_size: bool) -> None:
+        """The counterpart of :meth:`state_dict`; memories only with as many environments (``same_size``)."""
+        self.network.load_state_dict(state["network"])
+        if same_size:
+            self.state = {name: leaf.to(self.state[name].device) for name, leaf in state["state"].items()}
