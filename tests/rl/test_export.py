@@ -9,9 +9,11 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector.utils import create_empty_array
 
+from envs.delayed_recall import DelayedRecall
 from envs.probes import Counter, SpaceProbe
 from rl import cores
 from rl.agents import Population, RecurrentIQN, RecurrentPPO
+from rl.evaluation import evaluate
 from rl.export import PolicyStep, check_format, decided, executed, facts, record, write
 from rl.networks import make_head
 
@@ -193,6 +195,51 @@ def test_onnx(make_agent, tmp_path, index, core):
     np.savez(tmp_path / "policy.npz", **broken)
     with pytest.raises(AssertionError, match="value, step 17"):
         replay(str(tmp_path / "policy.onnx"), str(tmp_path / "policy.npz"))
+
+
+class OnnxPlayer:
+    """Plays for :func:`rl.evaluation.evaluate` with the file alone."""
+
+    def __init__(self, session, num_envs):
+        self.session, self.starts = session, np.ones(num_envs, dtype=bool)
+        self.names = [output.name for output in session.get_outputs()]
+        leaves = [leaf for leaf in session.get_inputs() if leaf.name.startswith("state.")]
+        kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
+        self.state = {leaf.name: np.zeros((num_envs, *leaf.shape[1:]), kinds[leaf.type]) for leaf in leaves}
+        self.network = torch.nn.Identity()
+
+    def new_actor(self, num_envs, seed, memory):
+        assert memory and len(self.starts) == num_envs
+        return self
+
+    def play(self, obs, greedy):
+        out = dict(
+            zip(self.names, self.session.run(None, {"obs": obs, "start": self.starts} | self.state), strict=True)
+        )
+        self.state = {name: out[f"next_{name}"] for name in self.state}
+        return out["action"]
+
+    def outcome(self, rewards, ended):
+        self.starts = ended.copy()
+
+
+@pytest.mark.parametrize("num_envs", [1, 16])
+@pytest.mark.parametrize("core", cores.__all__)
+def test_onnx_plays_as_the_agent_plays(make_agent, tmp_path, core, num_envs):
+    """The same 200 steps and the same returns of 100 episodes."""
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    from experiments.replay_onnx import replay
+
+    envs = DelayedRecall(num_envs, num_cues=3, delay=4)
+    agent = make_agent(envs, core, num_minibatches=1)
+    write(agent, tmp_path / "policy.onnx")
+    np.savez(tmp_path / "policy.npz", **record(agent, envs, 200, seed=5))
+    assert replay(str(tmp_path / "policy.onnx"), str(tmp_path / "policy.npz"))["logits"] <= 1e-5
+    player = OnnxPlayer(runtime.InferenceSession(tmp_path / "policy.onnx"), num_envs)
+    played, expected = evaluate(player, envs, 100, seed=7), evaluate(agent, envs, 100, seed=7)
+    assert len(expected.returns) >= 100 and len(set(expected.returns.tolist())) > 1
+    np.testing.assert_array_equal(played.returns, expected.returns)
 
 
 def test_onnx_of_a_quantile_network(make_agent, tmp_path):
