@@ -102,8 +102,9 @@ def draw(panels: dict[str, dict[str, list]], tag: str, output: Path, levels: dic
 
     columns = min(4, len(panels))
     rows = -(-len(panels) // columns)
+    width, height = (4.2, 3.0) if len(panels) > 1 else (6.3, 4.2)  # of a panel
     figure, axes = pyplot.subplots(
-        rows, columns, figsize=(4.2 * columns, 3.0 * rows), squeeze=False, layout="constrained"
+        rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained"
     )
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
