@@ -116,6 +116,19 @@ def listed(value: Any, name: str) -> list[Any]:
     return values
 
 
+def chosen(values: Any, allowed: Iterable[str], name: str, kind: str) -> list[str]:
+    """The names listed under ``name`` of the configuration, or all of ``allowed`` if there are none.
+
+    Raises:
+        ConfigError: one of them is not allowed; ``kind`` says what it is no name of.
+    """
+    names = [str(value) for value in listed(values or list(allowed), name)]
+    for each in names:
+        if each not in allowed:
+            raise ConfigError(f"{name}: there is no {kind} {each!r}{nearest(each, allowed)}")
+    return names
+
+
 def writable(path: str, name: str) -> Path:
     """``path`` with its folder made.
 

@@ -16,7 +16,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from experiments.config import ConfigError, converted, listed, nearest, writable
+from experiments.config import ConfigError, chosen, converted, listed, writable
 from experiments.launch import launch
 from experiments.plot import draw, labels, read_curve
 from rl.checks import positive
@@ -31,25 +31,22 @@ def run(config: DictConfig) -> float:
         The share of runs that reached the threshold of their row.
     """
     rows = OmegaConf.to_container(config.table, resolve=True)
-    names = listed(config.rows or list(rows), "rows")
-    for name in names:
-        if name not in rows:
-            raise ConfigError(f"rows: there is no row {name!r}{nearest(name, rows)}")
-    chosen = {name: row for name, row in rows.items() if name in names}
+    names = chosen(config.rows, rows, "rows", "row")
+    rows = {name: row for name, row in rows.items() if name in names}
     seeds = [converted(seed, int, "seeds") for seed in listed(config.seeds, "seeds")]
     workers = converted(config.jobs, int, "jobs")
     positive(jobs=workers)
     folder, picture = writable(f"{config.output}/table.md", "output").parent, writable(config.plot, "plot")
     if config.readme:
         places(Path(config.readme))
-    jobs = [(name, row, seed) for name, row in chosen.items() for seed in seeds]
+    jobs = [(name, row, seed) for name, row in rows.items() for seed in seeds]
     with ThreadPoolExecutor(workers) as pool:
         list(tqdm(pool.map(lambda job: train(folder, *job), jobs), total=len(jobs), unit=" runs", disable=None))
-    results = {name: [read(folder, name, seed) for seed in seeds] for name in chosen}
-    table = markdown(chosen, results)
+    results = {name: [read(folder, name, seed) for seed in seeds] for name in rows}
+    table = markdown(rows, results)
     (folder / "table.md").write_text(table)
     (folder / "table.json").write_text(json.dumps(results, indent=1))
-    plot(folder, chosen, seeds, picture)
+    plot(folder, rows, seeds, picture)
     print(table)
     if config.readme:
         insert(Path(config.readme), table)
@@ -63,21 +60,37 @@ def run_folder(folder: Path, name: str, seed: int) -> Path:
 
 
 def train(folder: Path, name: str, row: dict[str, Any], seed: int) -> None:
-    """One run in a process of its own; one that is already there is kept, one that was stopped on its way goes on.
+    """One run in a process of its own.
 
     Raises:
         RuntimeError: the process failed; its last line says why.
     """
     target = run_folder(folder, name, seed)
     arguments = [f"experiment={row['experiment']}", *row.get("overrides", ()), f"seed={seed}", f"run_dir={target}"]
-    if (target / "result.json").is_file():
-        result = read(folder, name, seed)
-        if result["env_steps"] >= result["total_steps"]:
-            return
-        arguments = [f"resume={target}"]
-    done = subprocess.run([sys.executable, "-m", "experiments.train", *arguments], capture_output=True, text=True)
+    if arguments := remaining(target, arguments):
+        process("experiments.train", *arguments)
+
+
+def remaining(target: Path, arguments: list[str]) -> list[str]:
+    """What a run has to be called with: a fresh one with ``arguments``, one that was stopped on its way so that it goes
+    on; a finished one is kept, its list is empty.
+    """
+    if not (target / "result.json").is_file():
+        return arguments
+    result = json.loads((target / "result.json").read_text())
+    return [] if result["env_steps"] >= result["total_steps"] else [f"resume={target}"]
+
+
+def process(*arguments: str) -> None:
+    """``python -m`` a module with its arguments, to the end.
+
+    Raises:
+        RuntimeError: it failed; its last line says why.
+    """
+    done = subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(arguments)} failed: {done.stderr.strip().splitlines()[-1]}")
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise RuntimeError(f"{' '.join(arguments[1:])} failed: {last}")
 
 
 def read(folder: Path, name: str, seed: int) -> dict[str, Any]:
@@ -137,23 +150,23 @@ def plot(folder: Path, rows: dict[str, Any], seeds: list[int], output: Path) -> 
     draw(panels, "eval/episodic_return", output, levels)
 
 
-def places(readme: Path) -> tuple[str, str]:
+def places(readme: Path, markers: tuple[str, str] = MARKERS) -> tuple[str, str]:
     """What stands before and after the table in the README.
 
     Raises:
         ConfigError: the markers are not there.
     """
     text = readme.read_text()
-    begin, end = MARKERS
+    begin, end = markers
     if begin not in text or end not in text:
         raise ConfigError(f"{readme} has no place for the table: the lines {begin!r} and {end!r}")
     return text.split(begin)[0], text.split(end)[1]
 
 
-def insert(readme: Path, table: str) -> None:
+def insert(readme: Path, table: str, markers: tuple[str, str] = MARKERS) -> None:
     """Puts the table between its markers in the README."""
-    before, after = places(readme)
-    readme.write_text(f"{before}{MARKERS[0]}\n{table}{MARKERS[1]}{after}")
+    before, after = places(readme, markers)
+    readme.write_text(f"{before}{markers[0]}\n{table}{markers[1]}{after}")
 
 
 def main() -> None:

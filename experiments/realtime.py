@@ -9,6 +9,8 @@ early in it. ``window`` is the time to run a window of frames again from the ini
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,20 +76,27 @@ def run(config: DictConfig) -> float:
         if name not in cores.__all__:
             raise ConfigError(f"there is no core {name!r}{nearest(name, cores.__all__)}")
     output = writable(converted(config.output, str, "output"), "output")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         contenders = [contender(name, config, sizes, seed) for name in names]
         frames = np.random.default_rng(seed).normal(size=(1000 + sizes["window"], sizes["input_size"]))
         measure(contenders, frames.astype(np.float32), sizes)
-    finally:
-        torch.set_num_threads(before)
     rows = [each.row(frame_ms) for each in contenders]
     report(rows, frame_ms, sizes)
     settings = sizes | {"frame_ms": frame_ms, "early_step": EARLY_STEP, "heads": HEADS, "torch": torch.__version__}
     with atomic_write(output) as file:
         file.write(json.dumps({"settings": settings, "rows": rows}, indent=1).encode())
     return max(row["p50_ms"] for row in rows)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """While open, torch has one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def contender(name: str, config: DictConfig, sizes: dict[str, int], seed: int) -> Contender:
