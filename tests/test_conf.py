@@ -15,7 +15,7 @@ import experiments.build
 from experiments import train
 from experiments.build import build
 from experiments.config import check_node
-from experiments.launch import check_keys, sentence
+from experiments.launch import check_keys, rewritten, sentence
 from rl.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +26,9 @@ def names(folder):
 
 
 AGENTS = [name for name in names("agent") if name != "population"]  # that one is made of the others
-CORES, ENVS, EXPERIMENTS = names("agent/core"), names("env"), names("experiment")
+PRESETS = ("quick", "standard", "full", "production")  # sizes alone, for any agent, core and environment
+CORES, ENVS = names("agent/core"), names("env")
+EXPERIMENTS = [name for name in names("experiment") if name not in PRESETS]
 SMALL = (
     "num_envs=2",
     "num_steps=4",
@@ -37,6 +39,7 @@ SMALL = (
     "++agent.core.hidden_size=4",
 )
 QUANTILES = ("bptt=2", "burn_in=0", "n_step=1", "batch_size=2", "learning_starts=1")
+AT_RUN_TIME = {"agent": ("num_envs", "num_steps", "total_steps", "seed", "device"), "core": ("input_size",)}
 CONTINUOUS = ("mountain_car_no_velocity", "pendulum_no_velocity")
 NEEDS = {  # a package of an extra, and what must be larger than SMALL
     "pettingzoo": ("mpe2", "num_envs=3"),
@@ -152,7 +155,99 @@ def test_every_experiment(experiment, composed, tmp_path):
     assert made.env_steps == config.total_steps
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_go_with_everything(preset, core, composed):
+    """Each core in each environment, with the agents in turn: the preset sets no key that one of them does not take."""
+    for turn, env in enumerate(ENVS):
+        agent = AGENTS[(turn + CORES.index(core)) % len(AGENTS)]
+        config = composed(f"experiment={preset}", f"agent={agent}", f"agent/core={core}", f"env={env}")
+        node = OmegaConf.to_container(config.agent)
+        chosen = (OmegaConf.load(ROOT / f"conf/{name}.yaml")._target_ for name in (f"agent/{agent}", f"env/{env}"))
+        assert (node["_target_"], config.env._target_) == tuple(chosen)
+        assert check_node(node, "agent", AT_RUN_TIME["agent"])["core"]["_target_"] == f"rl.cores.{core}"
+
+
+@pytest.mark.parametrize("env", ENVS)
+def test_presets_start(env, composed, tmp_path):
+    """Networks of a preset's own sizes do one update: every preset, core, agent and environment once at least."""
+    package, *_ = NEEDS.get(env, ("gymnasium",))
+    pytest.importorskip(package)
+    turn = ENVS.index(env)
+    able = [agent for agent in AGENTS if agent != "recurrent_iqn" or env not in CONTINUOUS]
+    agent, core, preset = able[turn % len(able)], CORES[turn % len(CORES)], PRESETS[turn % len(PRESETS)]
+    chosen = f"experiment={preset}", f"agent={agent}", f"agent/core={core}", f"env={env}"
+    one_update(composed(*chosen, *one_rollout(agent)), tmp_path)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_quantile_networks_start_with_every_preset(preset, composed, tmp_path):
+    config = composed(f"experiment={preset}", "agent=recurrent_iqn", *one_rollout("recurrent_iqn"))
+    assert type(one_update(config, tmp_path)).__name__ == "RecurrentIQN"
+
+
+def one_rollout(agent):
+    """Overrides that shrink a preset to one update, but leave its network as it is."""
+    own = ("learning_starts=1", "capacity=1") if agent == "recurrent_iqn" else ("epochs=1", "num_minibatches=1")
+    return "num_envs=6", "num_steps=32", "evaluate_every=null", *(f"++agent.{option}" for option in own)
+
+
+def test_command_line_before_preset_before_defaults(composed):
+    """In whatever order the command line names them."""
+    chosen = ["experiment=full", "agent=recurrent_iqn", "agent/core=mamba", "env=t_maze", "env.length=30"]
+    chosen += ["num_envs=12", "agent.core.hidden_size=48", "agent.learning_rate=4e-4"]
+    for order in (chosen, chosen[::-1], chosen[4:] + chosen[:4]):
+        config = composed(*rewritten(order))
+        agent = config.agent
+        assert agent._target_.endswith("RecurrentIQN") and agent.core._target_ == "rl.cores.mamba"
+        assert config.env._target_.endswith("TMaze") and config.env.length == 30
+        assert (config.num_envs, agent.core.hidden_size, agent.learning_rate) == (12, 48, 4e-4)
+        assert (config.total_steps, agent.layer_size, config.num_steps) == (5_000_000, 128, 64)  # of the preset
+        assert (config.evaluate_episodes, config.threads) == (100, 1)  # defaults
+    agent = composed("agent=recurrent_iqn").agent
+    assert "learning_rate" not in agent and "hidden_size" not in agent.core
+
+
+def test_sizes_grow_from_preset_to_preset(composed):
+    configs = [composed(f"experiment={preset}") for preset in PRESETS]
+    for sizes in (
+        [config.total_steps for config in configs],
+        [config.num_envs * config.num_steps for config in configs],
+        [config.agent.core.hidden_size for config in configs],
+    ):
+        assert sizes == sorted(set(sizes))
+    for config in configs:
+        assert config.num_envs % 60 == 0  # worlds of 2, 3, 4, 5, 6 or 10 agents
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_rollouts_of_a_preset_can_be_cut(preset, composed):
+    """At its own numbers of environments and steps, in worlds of several agents."""
+    chosen = "agent=dual_head_recurrent_ppo", "env=state_punishment", "agent.core.hidden_size=4"
+    parts = build(composed(f"experiment={preset}", *chosen))
+    assert parts.envs.num_envs == parts.agent.num_envs == parts.config.num_envs >= 60
+    parts.close()
+
+
+@pytest.mark.parametrize(
+    "mistyped, words",
+    {
+        "experiment=quik": "there is no experiment=quik; did you mean quick?",
+        "totl_steps=8": "there is no key 'totl_steps'; did you mean total_steps",
+        "agent.core.hidden_sise=8": "there is no key 'agent.core.hidden_sise'; did you mean hidden_size?",
+        "agent.learning_rat=1": "there is no key 'agent.learning_rat'; did you mean learning_rate",
+        "env.lenght=8": "there is no key 'env.lenght'; did you mean length?",
+        "agent=population": "there is no key 'agent.core'",
+    }.items(),
+)
+def test_mistyped_beside_a_preset(mistyped, words, composed):
+    """One sentence; a population has no sizes of its own to set, so it is refused too."""
+    with pytest.raises((HydraException, ValueError)) as raised:
+        build(composed(*rewritten(["experiment=quick", "env=t_maze", mistyped])))
+    assert words in sentence(raised.value, "train")
+
+
+@pytest.mark.parametrize("experiment", [*EXPERIMENTS, *PRESETS])
 def test_experiment_header(experiment):
     lines = (ROOT / f"conf/experiment/{experiment}.yaml").read_text().splitlines()
     header = "\n".join(line for line in lines if line.startswith("#"))
@@ -163,11 +258,11 @@ def test_experiment_header(experiment):
 
 def nodes():
     """Every node with a ``_target_`` in ``conf/``: the file, the path inside it, the node, what comes at run time."""
-    given = {"agent": ("num_envs", "num_steps", "total_steps", "seed", "device"), "core": ("input_size",)}
     for path in sorted((ROOT / "conf").rglob("*.yaml")):
         content = OmegaConf.to_container(OmegaConf.load(path))
         if "_target_" in content:
-            yield pytest.param(content, given.get(path.parent.name, ("num_envs",)), id=str(path.relative_to(ROOT)))
+            given = AT_RUN_TIME.get(path.parent.name, ("num_envs",))
+            yield pytest.param(content, given, id=str(path.relative_to(ROOT)))
 
 
 @pytest.mark.parametrize("node, given", list(nodes()))

@@ -167,7 +167,8 @@ def small(tiny, cwd, monkeypatch, child_environment):
     """``small(override, ...)``: arguments for a row of tiny runs."""
     for name in ("PYTHONPATH", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, child_environment[name])
-    (cwd / "README.md").write_text("\n".join(["Title", *MARKERS, "End"]))
+    (cwd / "docs").mkdir(exist_ok=True)
+    (cwd / "docs/cores.md").write_text("\n".join(["Title", *MARKERS, "End"]))
     sizes = [size for size in tiny if not size.startswith("agent.core.hidden_size")]
 
     def arguments(*more):
@@ -184,7 +185,9 @@ def test_end_to_end(command, cwd, small, monkeypatch):
     ended = command("compare_cores", *arguments)
     assert (ended.code, ended.err) == (0, "")
     table = (cwd / "out/table.md").read_text()
-    assert table in ended.out and (cwd / "README.md").read_text() == f"Title\n{MARKERS[0]}\n{table}{MARKERS[1]}\nEnd"
+    assert (
+        table in ended.out and (cwd / "docs/cores.md").read_text() == f"Title\n{MARKERS[0]}\n{table}{MARKERS[1]}\nEnd"
+    )
     content = json.loads((cwd / "out/table.json").read_text())
     assert (content["seeds"], content["reference"], content["failures"]) == ([1], "gru", [])
     mlp, attention = content["rows"]
@@ -223,13 +226,13 @@ def test_cores_take_turns(command, cwd, monkeypatch):
 
 def test_a_failing_run_says_why(command, cwd, small):
     """It does not keep the others from being reported, but the README from being changed."""
-    before = (cwd / "README.md").read_text()
+    before = (cwd / "docs/cores.md").read_text()
     ended = command("compare_cores", *small("init_from=nowhere"), "cores=[mlp]")
     assert ended.code == 1 and ended.err.count("\n") == 1
     assert ended.err.startswith("compare_cores: 1 of 1 runs failed: small, mlp, seed 1: ")
     assert "failed: train: init_from=nowhere" in ended.err
     assert "| mlp | failed |" in ended.out and "\nfailed: small, mlp, seed 1: " in (cwd / "out/table.md").read_text()
-    assert (cwd / "README.md").read_text() == before
+    assert (cwd / "docs/cores.md").read_text() == before
 
 
 def test_peak_memory(cwd, child_environment, process):
@@ -253,7 +256,7 @@ def test_peak_memory(cwd, child_environment, process):
         (("seeds=[a]",), "seeds='a' is not a whole number"),
         (("jobs=0",), "jobs=0: it must be a whole number of at least 1"),
         (("tolerance=2",), "tolerance=2: it must be a number from 0 to 1"),
-        (("readme=README.md",), "README.md has no place for the table"),
+        (("readme=docs/cores.md",), "docs/cores.md has no place for the table"),
         (
             ("rows=[copy_4]", "table.copy_4.command=trian"),
             "table.copy_4.command: there is no command 'trian'; did you mean",
@@ -275,8 +278,9 @@ def test_peak_memory(cwd, child_environment, process):
 def test_bad_input(command, cwd, arguments, message, monkeypatch):
     """Nothing is trained, nothing is written."""
     monkeypatch.setattr(compare_cores, "train", lambda *_: pytest.fail("a run was started"))
-    readme = "readme=null" if "readme=README.md" not in arguments else "output=out"
-    (cwd / "README.md").write_text("no markers")
+    readme = "readme=null" if "readme=docs/cores.md" not in arguments else "output=out"
+    (cwd / "docs").mkdir(exist_ok=True)
+    (cwd / "docs/cores.md").write_text("no markers")
     ended = command("compare_cores", "cores=[gru,mlp]", readme, *arguments)
     assert ended.code == 1 and ended.err.count("\n") == 1 and message in ended.err
     assert not list(cwd.rglob("result.json")) and not list(cwd.rglob("table.md"))
