@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from rl.checks import positive, within
 from rl.flat_adam import set_clipped_gradient
 from rl.networks import QuantileNetwork
+from rl.normalisation import ReturnScale
 from rl.sequence_replay import SequenceReplay, Stretch
 from rl.transfer import upload
 
@@ -164,6 +165,7 @@ class IQN:
         shuffle: Generator,
         generator: Generator,
         progress: float,
+        return_scale: ReturnScale | None = None,
     ) -> dict[str, float]:
         """Learns from ``count`` minibatches; nothing is read back from the device before the end.
 
@@ -175,6 +177,7 @@ class IQN:
             shuffle: draws sequences, on the CPU.
             generator: draws tau, on the device of the network.
             progress: share of training done, 0 to 1, for the annealed learning rate.
+            return_scale: scales the replayed rewards by what it knows by now; None leaves them.
 
         Returns:
             Means over the minibatches, by metric name, and ``loss``.
@@ -189,7 +192,7 @@ class IQN:
         finite = torch.ones((), dtype=torch.bool, device=replay.device)
         exponents = self.priority_exponent, self.priority_correction
         for index, minibatch in enumerate(replay.minibatches(count, self.sequences, shuffle, *exponents)):
-            quantiles, slopes, row, error = self._losses(network, target, minibatch, generator)
+            quantiles, slopes, row, error = self._losses(network, target, minibatch, generator, return_scale)
             gradients = torch.autograd.grad(quantiles, parameters, slopes, materialize_grads=True)
             norm = set_clipped_gradient(optimizer, gradients, self.max_grad_norm)
             finite = finite & torch.isfinite(norm) & torch.isfinite(row[0])
@@ -203,12 +206,17 @@ class IQN:
         return self._read(replay, rows, slots, errors, finite)
 
     def _losses(
-        self, network: QuantileNetwork, target: QuantileNetwork, minibatch: Stretch, generator: Generator
+        self,
+        network: QuantileNetwork,
+        target: QuantileNetwork,
+        minibatch: Stretch,
+        generator: Generator,
+        return_scale: ReturnScale | None = None,
     ) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
         """One minibatch: quantiles, the derivative of the loss by them, what to report, the error of each sequence."""
         warm, state, device = self.burn_in, minibatch.state, minibatch.actions.device
         obs = {name: leaf[warm:] for name, leaf in minibatch.obs.items()}
-        returns, factors, weights, following = self._plan(minibatch, device)
+        returns, factors, weights, following = self._plan(minibatch, device, return_scale)
         with torch.no_grad():
             future, _ = target.unroll(minibatch.obs, state, minibatch.starts)  # [M, N, H]
             if warm:
@@ -236,14 +244,15 @@ class IQN:
             error = self._priority((targets.mean(-1) - means).abs() * trained, trained)
         return quantiles, slopes, row, error
 
-    def _plan(self, minibatch: Stretch, device: torch.device) -> tuple[Tensor, ...]:
+    def _plan(self, minibatch: Stretch, device: torch.device, return_scale: ReturnScale | None) -> tuple[Tensor, ...]:
         """What the rewards and ends say, worked out on the CPU where they lie: four ``[L, N]`` on ``device``.
 
         Returns:
             The returns and factors of :func:`look_ahead`, the weights of the steps, and the rows that stand for the
             rest, counted from the one after the first.
         """
-        flags = minibatch.rewards * self.reward_scale, minibatch.terminated, minibatch.final
+        rewards = minibatch.rewards if return_scale is None else return_scale(minibatch.rewards)
+        flags = rewards * self.reward_scale, minibatch.terminated, minibatch.final
         returns, factors, following = look_ahead(*(leaf[self.burn_in :] for leaf in flags), self.n_step, self.gamma)
         counts = ~minibatch.final[self.burn_in : self.burn_in + self.bptt]
         weights = counts * minibatch.weights / counts.sum().clamp_min(1)

@@ -56,11 +56,14 @@ class ReturnScale(nn.Module):
         self.register_buffer("running", torch.zeros(num_envs))  # the discounted sum of each environment so far
 
     @torch.no_grad()
-    def forward(self, rewards: Tensor, starts: Tensor, gamma: float) -> Tensor:
-        """Takes in a rollout, ``rewards, starts [T, B]``, and returns its rewards scaled, ``[T, B]``."""
+    def take_in(self, rewards: Tensor, starts: Tensor, gamma: float) -> None:
+        """The next steps of all environments, ``rewards, starts [T, B]``."""
         returns = discounted_returns(rewards, starts, self.running, gamma)
         self.running.copy_(returns[-1])
         self.moments.update(returns)
+
+    def forward(self, rewards: Tensor) -> Tensor:
+        """Rewards scaled by what has been taken in so far."""
         return (rewards * torch.rsqrt(self.moments.var + 1e-8)).clamp(-self.clip, self.clip)
 
     def load(self, state: dict[str, Tensor], same_envs: bool) -> None:

@@ -2,7 +2,7 @@
 for methods; agents with more to keep build theirs from the same parts.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def common_state(agent: "RecurrentPPO | RecurrentIQN") -> dict[str, Any]:
-    """What every agent keeps: weights, optimiser, counters, generators, memories."""
+    """What every agent keeps: weights, optimiser, counters, generators, memories, scale of the returns."""
     return {
         "model_name": agent.model_name,
         "network": agent.network.state_dict(),
@@ -29,11 +29,12 @@ def common_state(agent: "RecurrentPPO | RecurrentIQN") -> dict[str, Any]:
         "epsilon": agent.epsilon,
         "generators": [agent.shuffle.get_state(), agent.actor.generator.get_state()],
         "memories": agent.actor.state_dict(),
+        "return_scale": agent.return_scale.state_dict() if agent.return_scale else None,
     }
 
 
-def check_state(agent: "RecurrentPPO | RecurrentIQN", state: Any, entries: Iterable[str]) -> None:
-    """``state`` has the ``entries`` of such an agent and a network of the same shape.
+def check_state(agent: "RecurrentPPO | RecurrentIQN", state: Any, entries: Collection[str]) -> None:
+    """``state`` has the ``entries`` of such an agent, a network of the same shape and, if asked, a scale of returns.
 
     Raises:
         ValueError: it has not.
@@ -46,6 +47,8 @@ def check_state(agent: "RecurrentPPO | RecurrentIQN", state: Any, entries: Itera
     differences = _differences(agent.network.state_dict(), state["network"])
     if differences:
         raise ValueError(f"the checkpoint is of another network: {differences}")
+    if "return_scale" in entries and (state["return_scale"] is None) != (agent.return_scale is None):
+        raise ValueError("the checkpoint was written with another setting of normalise_returns")
 
 
 def restore_common(agent: "RecurrentPPO | RecurrentIQN", state: dict[str, Any]) -> bool:
@@ -65,13 +68,14 @@ def restore_common(agent: "RecurrentPPO | RecurrentIQN", state: dict[str, Any]) 
         agent.actor.load_state_dict(state["memories"])
     else:
         agent.actor.reset()
+    if agent.return_scale is not None:
+        agent.return_scale.load(state["return_scale"], same_size)
     return same_size
 
 
 def state_of(agent: "RecurrentPPO") -> dict[str, Any]:
     """All that training needs to go on: weights, optimiser, moments, counters, generators, memories."""
-    state = common_state(agent) | {"return_scale": agent.return_scale.state_dict() if agent.return_scale else None}
-    return state | ({"teacher": agent.teacher.state_dict()} if agent.teacher else {})
+    return common_state(agent) | ({"teacher": agent.teacher.state_dict()} if agent.teacher else {})
 
 
 def restore(agent: "RecurrentPPO", state: dict[str, Any]) -> None:
@@ -80,12 +84,8 @@ def restore(agent: "RecurrentPPO", state: dict[str, Any]) -> None:
     Raises:
         ValueError: the state belongs to an agent of another shape; this one is unchanged.
     """
-    check_state(agent, state, (*common_state(agent), "return_scale"))
-    if (state["return_scale"] is None) != (agent.return_scale is None):
-        raise ValueError("the checkpoint was written with another setting of normalise_returns")
+    check_state(agent, state, common_state(agent))
     same_size = restore_common(agent, state)
-    if agent.return_scale is not None:
-        agent.return_scale.load(state["return_scale"], same_size)
     if agent.ppo.teacher_kl and "teacher" in state:
         agent.teacher = Teacher(agent.network, agent.num_envs, agent.device)
         agent.teacher.load_state_dict(state["teacher"], same_size)

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from rl.agents.actor import previous_spaces
 from rl.agents.ends import End
-from rl.agents.interface import StepMemory, epsilon_decay, merged_signature, set_epsilon
+from rl.agents.interface import StepMemory, epsilon_decay, merged_signature, rows_of, set_epsilon
 from rl.agents.persistence import check_state, common_state, load, load_network, restore_common, save
 from rl.agents.recurrent_ppo import RecurrentPPO
-from rl.agents.sizes import is_sizes, options_from_sizes
+from rl.agents.sizes import is_sizes, quantile_options_from_sizes
 from rl.checks import positive, within
 from rl.cores import gru
 from rl.flat_adam import flat_adam
@@ -24,13 +24,10 @@ from rl.networks import QuantileNetwork
 from rl.networks.encoders import ImageLayout
 from rl.networks.frozen import frozen_copy
 from rl.networks.quantile_network import EpsilonGreedyHead
+from rl.normalisation import ReturnScale
 from rl.sequence_replay import SequenceReplay
 from rl.spaces import leaf_spaces
 from rl.types import Core
-
-OLDER = {"LR": "learning_rate", "GAMMA": "gamma", "TAU": "target_share", "memory_size": "capacity"}
-OLDER |= {"n_quantiles": "num_quantiles"}
-DROPPED = ("n_frames", "sync_freq", "model_update_freq")
 
 
 class RecurrentIQN:
@@ -44,7 +41,8 @@ class RecurrentIQN:
     The action of a MultiDiscrete space is one of all combinations of its branches, with a value for each.
 
     Instead of Gymnasium spaces the first two arguments may be ``input_size`` (an int or a shape) and the number of
-    actions, followed by the options of older agents, see :func:`options_of_sizes`.
+    actions, followed by the options of older agents, see
+    :func:`rl.agents.sizes.quantile_options_from_sizes`.
 
     Args:
         observation_space, action_space: of ONE environment; actions are Discrete or MultiDiscrete.
@@ -62,6 +60,7 @@ class RecurrentIQN:
         state_stride: sequences may begin at every such step, where the state is stored; None for half of ``bptt``,
             so that they overlap by half (R2D2).
         normalise_observations: by running moments, frozen at evaluation.
+        normalise_returns: divide replayed rewards by the running standard deviation of the discounted return.
         previous_action_reward: feed them as inputs.
         image_layout: of observations with three axes, see :class:`rl.networks.encoders.Encoder`.
         action_names: names of the action branches.
@@ -89,6 +88,7 @@ class RecurrentIQN:
         exploration: float = 0.2,
         state_stride: int | None = None,
         normalise_observations: bool = False,
+        normalise_returns: bool = False,
         previous_action_reward: bool = False,
         image_layout: ImageLayout = "auto",
         action_names: Sequence[str] | None = None,
@@ -98,7 +98,7 @@ class RecurrentIQN:
         **update: Any,
     ):
         if is_sizes(observation_space, update):
-            observation_space, action_space, core, image_layout, update = options_of_sizes(
+            observation_space, action_space, core, image_layout, update = quantile_options_from_sizes(
                 observation_space, action_space, core, layer_size, image_layout, update
             )
         self.iqn = IQN(**update)
@@ -134,6 +134,7 @@ class RecurrentIQN:
             self.shuffle = torch.Generator().manual_seed(torch.initial_seed())
         self.target = frozen_copy(self.network)
         self.optimizer = flat_adam(self.network, self.iqn.learning_rate)
+        self.return_scale = ReturnScale(self.num_envs) if normalise_returns else None  # rewards lie on the CPU
         self.epsilon, self.epsilon_start, self.epsilon_min = epsilon, epsilon, epsilon_min
 
         self.num_parameters = sum(parameter.numel() for parameter in self.network.parameters())
@@ -175,8 +176,11 @@ class RecurrentIQN:
 
         Without a final observation the last step of a truncated episode is not trained.
         """
-        before = self.buffer.added
+        before, starts = self.buffer.added, torch.from_numpy(self.actor.starts)
         RecurrentPPO.add_memory_ppo(self, reward, done, truncated, final_observation, ignored)
+        if self.return_scale is not None and self.training:
+            rewards = torch.from_numpy(rows_of("reward", reward, self.num_envs, np.float32))
+            self.return_scale.take_in(rewards.unsqueeze(0), starts.unsqueeze(0), self.iqn.gamma)
         self._played += self.buffer.added - before
         for end in self._truncations:
             self.buffer.write_final(end.rows, end.obs, end.state)
@@ -226,7 +230,8 @@ class RecurrentIQN:
         draws = self.shuffle, self.actor.generator
         try:
             metrics = self.iqn.update(
-                self.network, self.target, self.optimizer, self.buffer, count, self.updates, *draws, progress
+                *(self.network, self.target, self.optimizer, self.buffer, count, self.updates),
+                *(*draws, progress, self.return_scale),
             )
         except FloatingPointError:
             self.forget_rollout()  # it would be drawn again and again
@@ -282,30 +287,3 @@ class RecurrentIQN:
 
 
 RecurrentIQN.__signature__ = merged_signature(RecurrentIQN, IQN)
-
-
-def options_of_sizes(
-    input_size: Any,
-    action_space: Any,
-    core: Callable[..., Core],
-    layer_size: int,
-    image_layout: ImageLayout,
-    options: dict[str, Any],
-) -> tuple[spaces.Space, spaces.Space, Callable[..., Core], ImageLayout, dict[str, Any]]:
-    """Spaces, core and options from the names of older agents, see :func:`rl.agents.sizes.options_from_sizes`.
-
-    Besides, ``LR``, ``GAMMA``, ``TAU`` (of a target network that moves with every minibatch), ``memory_size`` and
-    ``n_quantiles`` of older quantile networks are translated.
-    ``hidden_size`` is ``layer_size`` unless given, ``batch_size`` 64, and training starts with as many transitions.
-    ``n_frames``, ``sync_freq`` and ``model_update_freq`` are dropped: the memory stands in for stacked frames, and
-    ``target_interval`` and ``replay_ratio`` say when to learn.
-    """
-    moving = {"target_interval": 1} if "TAU" in options else {}
-    options = moving | {OLDER.get(name, name): value for name, value in options.items() if name not in DROPPED}
-    batch = options.setdefault("batch_size", 64)
-    translated = {"image_layout": image_layout if image_layout != "auto" else "channels_first"}
-    translated = {"hidden_size": layer_size, "learning_starts": batch} | translated | options
-    observation_space, action_space, core, translated = options_from_sizes(input_size, action_space, core, translated)
-    for name in ("num_steps", "num_minibatches"):
-        del translated[name]
-    return observation_space, action_space, core, translated.pop("image_layout"), translated | {"batch_size": batch}

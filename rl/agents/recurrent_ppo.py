@@ -95,8 +95,7 @@ class RecurrentPPO:
         self.observation_space, self.action_space = observation_space, action_space
         self.leaves = leaf_spaces(observation_space)
         self.device = torch.device(device)
-        self.total_steps = total_steps
-        self.layer_size = layer_size
+        self.total_steps, self.layer_size = total_steps, layer_size
         self.model_name = type(self).__name__
         within(0.0, 1.0, epsilon=epsilon, epsilon_min=epsilon_min)
         self.epsilon, self.epsilon_min = epsilon, epsilon_min

@@ -16,6 +16,9 @@ ONE_ENVIRONMENT = {"normalise_returns": True, "gae_lambda": 0.8}
 and rewards of any size. Two foragers with rewards of -10 to 10 then gain 65 in 60 epochs of 100 steps, else nothing."""
 
 RENAMED = {"lr": "learning_rate", "clip_param": "clip", "K_epochs": "epochs", "entropy_start": "entropy_coef"}
+RENAMED_IN_IQN = {"LR": "learning_rate", "GAMMA": "gamma", "TAU": "target_share", "memory_size": "capacity"}
+RENAMED_IN_IQN |= {"n_quantiles": "num_quantiles"}
+DROPPED_IN_IQN = ("n_frames", "sync_freq", "model_update_freq")
 
 
 def is_sizes(observation_space: Any, options: dict[str, Any]) -> bool:
@@ -74,6 +77,34 @@ def options_from_sizes(
     if final is not None and decay:
         options |= {"entropy_coef_final": final, "total_steps": decay * rollout}
     return observation_space, action_space, partial(core, hidden_size=options.pop("hidden_size", 256)), options
+
+
+def quantile_options_from_sizes(
+    input_size: Any,
+    action_space: Any,
+    core: Callable[..., Core],
+    layer_size: int,
+    image_layout: str,
+    options: dict[str, Any],
+) -> tuple[spaces.Space, spaces.Space, Callable[..., Core], str, dict[str, Any]]:
+    """Spaces, core and options of :class:`rl.agents.RecurrentIQN` from the older names, see :func:`options_from_sizes`.
+
+    Besides, ``LR``, ``GAMMA``, ``TAU`` (of a target network that moves with every minibatch), ``memory_size`` and
+    ``n_quantiles`` of older quantile networks are translated.
+    ``hidden_size`` is ``layer_size`` unless given, ``batch_size`` 64, and training starts with as many transitions.
+    ``n_frames``, ``sync_freq`` and ``model_update_freq`` are dropped: the memory stands in for stacked frames, and
+    ``target_interval`` and ``replay_ratio`` say when to learn.
+    """
+    moving = {"target_interval": 1} if "TAU" in options else {}
+    kept = {name: value for name, value in options.items() if name not in DROPPED_IN_IQN}
+    options = moving | {RENAMED_IN_IQN.get(name, name): value for name, value in kept.items()}
+    batch = options.setdefault("batch_size", 64)
+    translated = {"image_layout": image_layout if image_layout != "auto" else "channels_first"}
+    translated = {"hidden_size": layer_size, "learning_starts": batch} | translated | options
+    observation_space, action_space, core, translated = options_from_sizes(input_size, action_space, core, translated)
+    for name in ("num_steps", "num_minibatches"):
+        del translated[name]
+    return observation_space, action_space, core, translated.pop("image_layout"), translated | {"batch_size": batch}
 
 
 def _observation_space(input_size: Any, obs_dim: Any, obs_type: str) -> spaces.Space:

@@ -265,6 +265,37 @@ def test_the_value_depends_on_the_observation(make_agent, train, value_of):
     torch.testing.assert_close(value_of(agent, [-1.0], [1.0]), torch.tensor([-1.0, 1.0]), atol=0.1, rtol=0)
 
 
+class Loud(SignReward):
+    """Its rewards are -100 and 100."""
+
+    def _advance(self, actions):
+        rewards, ended = super()._advance(actions)
+        return 100.0 * rewards, ended
+
+
+def test_with_normalised_returns_the_size_of_rewards_does_not_matter(make_agent, train, value_of):
+    agent = make_agent(Loud(16), "mlp", normalise_returns=True, **LEARN)
+    train(agent, Loud(16), 15)
+    torch.testing.assert_close(value_of(agent, [-1.0], [1.0]), torch.tensor([-1.0, 1.0]), atol=0.15, rtol=0)
+
+
+def test_returns_are_measured_as_they_come(make_agent):
+    """4; 0 + 2 = 2; 1 + 1 = 2; 3 + 1 = 4; an episode begins: 8. Play without learning does not count."""
+    agent = make_agent(Counter(1), num_envs=1, normalise_returns=True, gamma=0.5)
+    obs = np.zeros((1, *agent.observation_space.shape))
+    for reward, done in ((4.0, False), (0.0, False), (1.0, False), (3.0, True), (8.0, False)):
+        agent.take_action(obs)
+        agent.add_memory_ppo([reward], [done])
+    agent.training = False
+    agent.take_action(obs)
+    agent.add_memory_ppo([99.0], [False])
+    moments = agent.return_scale.moments
+    assert moments.count == 5
+    assert moments.var.item() == pytest.approx(np.var([4.0, 2.0, 2.0, 4.0, 8.0]))
+    factor = 1 / np.std([4.0, 2.0, 2.0, 4.0, 8.0])
+    assert agent.return_scale(torch.tensor([2.0])).item() == pytest.approx(2.0 * factor)
+
+
 def test_the_rewarded_action_is_learned(make_agent, train):
     envs = ActionReward(16)
     agent = make_agent(envs, "mlp", **LEARN)
@@ -591,7 +622,11 @@ def run_trainer():
             "lstm",
             {"previous_action_reward": True, "normalise_observations": True, "priority_exponent": 0.6, "burn_in": 2},
         ),
-        (partial(Counter, episode_length=[3, 5, 7], end="truncated"), "mlp", {"capacity": 60, "target_interval": 7}),
+        (
+            partial(Counter, episode_length=[3, 5, 7], end="truncated"),
+            "mlp",
+            {"capacity": 60, "target_interval": 7, "normalise_returns": True},
+        ),
     ],
 )
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
@@ -662,6 +697,9 @@ def test_foreign_checkpoints_are_refused_and_change_nothing(make_agent, same, tm
     for name in ("wider", "dueling"):
         with pytest.raises(ValueError, match="of another shape is"):
             agent.load(tmp_path / f"{name}.pt")
+    make_agent(EchoCue(3), num_envs=3, normalise_returns=True).save(tmp_path / "scaled.pt")
+    with pytest.raises(ValueError, match="another setting of normalise_returns"):
+        agent.load(tmp_path / "scaled.pt")
     for state, sentence in ((3, "holds int"), ({"network": {}}, "has no entry")):
         with pytest.raises(ValueError, match=sentence):
             agent.load_state_dict(state)

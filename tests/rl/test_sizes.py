@@ -94,8 +94,8 @@ def test_entropy_is_annealed_over_updates():
         2, 3, seed=0, hidden_size=4, rollout_length=10, batch_size=10, bptt=10, K_epochs=1,
         entropy_start=0.1, entropy_end=0.0, entropy_decay_steps=4,
     )  # fmt: skip
-    seen, original = [], agent.ppo._entropy_weight
-    agent.ppo._entropy_weight = lambda left: seen.append(original(left)) or seen[-1]
+    seen, original = [], agent.ppo._annealed
+    agent.ppo._annealed = lambda left: seen.append(original(left).entropy_coef) or original(left)
     for _ in range(60):
         agent.take_action(np.zeros(2))
         agent.add_memory_ppo(0.0, False)
@@ -106,7 +106,7 @@ def test_entropy_is_annealed_over_updates():
 @pytest.mark.parametrize("options", [{}, {"entropy_end": 0.0}, {"entropy_end": 0.0, "entropy_decay_steps": 0}])
 def test_without_decay_steps_entropy_stays(options):
     agent = RecurrentPPOLSTM(2, 3, entropy_start=0.1, hidden_size=4, **options)
-    assert agent.ppo._entropy_weight(0.0) == agent.ppo._entropy_weight(1.0) == 0.1
+    assert agent.ppo._annealed(0.0).entropy_coef == agent.ppo._annealed(1.0).entropy_coef == 0.1
 
 
 # ------------------------------------------------------------------------------------------------------- observations
