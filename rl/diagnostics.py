@@ -22,9 +22,9 @@ class HostReads(TorchDispatchMode):
     OPERATIONS = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_select", "_unique2", "unique_dim")
     METHODS = ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__", "__array__")
 
-    def __init__(self, sources: Iterable[Tensor]):
+    def __init__(self, sources: Iterable[Tensor | None]):
         super().__init__()
-        self.kept = list(sources)  # alive, so that no storage is used twice
+        self.kept = [tensor for tensor in sources if tensor is not None]  # alive, so that no storage is used twice
         self.storages = {self._storage(tensor) for tensor in self.kept}
         self.reads: list[str] = []
         self.others: list[str] = []
