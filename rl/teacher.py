@@ -1,5 +1,5 @@
-"""A frozen policy that PPO is kept close to, after kickstarting (Schmitt et al., 2018, arXiv 1803.03835), which takes the
-cross-entropy with it instead of KL(policy || teacher).
+"""A frozen policy that PPO is kept close to, after kickstarting (Schmitt et al., 2018, arXiv 1803.03835), which takes
+the cross-entropy with it instead of KL(policy || teacher).
 """
 
 from typing import Any
