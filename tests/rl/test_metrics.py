@@ -36,7 +36,9 @@ def run():
     def train(folder, action, total_steps=48, kind=RecurrentPPO):
         envs = SpaceProbe(3, "box", action)
         update = (
-            {"num_minibatches": 2} if kind is RecurrentPPO else {"batch_size": 8, "burn_in": 0, "learning_starts": 8}
+            {"num_minibatches": 2, "teacher_kl": 0.1}
+            if kind is RecurrentPPO
+            else {"batch_size": 8, "burn_in": 0, "learning_starts": 8}
         )
         agent = kind(
             envs.single_observation_space,
@@ -49,6 +51,9 @@ def run():
             bptt=4,
             **update,
         )
+
+        agent.save(folder / "first.pt")
+        agent.load_network(folder / "first.pt")
 
         def evaluate():
             names = ("eval/episodic_return", "eval/episodic_return_memory_zeroed", "diagnostics/memory_gap")
