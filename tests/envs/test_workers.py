@@ -256,8 +256,11 @@ def test_workers_end_after_an_interrupted_step(started):
     assert_gone(started)
 
 
-def test_interrupts_are_left_to_the_process_that_steps(started):
+def test_interrupts_are_left_to_the_process_that_steps(request):
     """A terminal sends Ctrl-C to all processes; training finishes its update and saves."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if the tests run in the background
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+    started = request.getfixturevalue("started")
     for process in started.processes:
         os.kill(process.pid, signal.SIGINT)
     for _ in range(5):
