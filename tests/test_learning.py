@@ -11,13 +11,14 @@ from envs.players import TMazeExpert
 from envs.t_maze import TMaze
 from experiments import train
 from experiments.record import Scripted, play
+from rl import cores
 from rl.agents import RecurrentPPOLSTM
-from rl.cores import gru
 from rl.imitation import Imitation, Imitator
 from rl.recordings import Recording
 from rl.trainer import checkpoint_path
 
 pytestmark = pytest.mark.slow
+MEMORIES = [name for name in cores.__all__ if name != "mlp"]
 
 
 @pytest.fixture
@@ -39,8 +40,7 @@ def trained(tmp_path):
 @pytest.mark.parametrize(
     "overrides, low, high",  # what the agent may get once its memory is taken from it
     [
-        (["experiment=t_maze_10", "agent/core=lstm"], 0.35, 0.65),  # a guess: 0.5
-        (["experiment=t_maze_10", "agent/core=gru"], 0.35, 0.65),
+        *((["experiment=t_maze_10", f"agent/core={core}"], 0.35, 0.65) for core in MEMORIES),  # a guess: 0.5
         (["experiment=delayed_recall_10"], -0.15, 0.15),  # a guess: 0
         (["experiment=cartpole_no_velocity"], 0.0, 100.0),
         (["experiment=witness_vote"], -0.4, 0.15),  # a guess: 0; always wrong: -1/3
@@ -48,8 +48,7 @@ def trained(tmp_path):
         (["experiment=cartpole_no_velocity_iqn"], 0.0, 100.0),
     ],
     ids=[
-        "t_maze_10-lstm",
-        "t_maze_10-gru",
+        *(f"t_maze_10-{core}" for core in MEMORIES),
         "delayed_recall_10",
         "cartpole_no_velocity",
         "witness_vote",
@@ -93,7 +92,7 @@ def test_a_teacher_keeps_what_a_recording_taught(trained, tmp_path):
     bounds = np.cumsum([0, *(len(episode["rewards"]) for episode in episodes)])
     spaces = envs.single_observation_space, envs.single_action_space
     recording = Recording(*spaces, {"obs": obs}, actions, rewards.astype(np.float32), bounds, np.arange(2000))
-    agent = RecurrentPPOLSTM(*spaces, seed=1, core=gru)
+    agent = RecurrentPPOLSTM(*spaces, seed=1, core=cores.gru)
     lessons = Imitator(agent, recording, Imitation(epochs=30, window_size=32), seed=1)
     assert [lessons.epoch(number)["nll"] for number in range(30)][-1] < 0.01  # guessing at the junction: 0.06
     agent.save(checkpoint_path(tmp_path / "taught"))
