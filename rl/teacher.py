@@ -11,6 +11,9 @@ from rl.networks import ActorCritic
 from rl.networks.frozen import frozen_copy
 from rl.types import Observation
 
+STEPS = 32
+"""So many at a time: a whole rollout of images may have more activations than fit into memory."""
+
 
 class Teacher:
     """Follows every rollout of its pupil with a memory of its own, carried on from rollout to rollout.
@@ -32,8 +35,13 @@ class Teacher:
     @torch.no_grad()
     def follow(self, obs: Observation, starts: Tensor) -> Tensor:
         """The next rollout, leaves ``[T, B, ...]`` and ``starts [T, B]`` on the CPU -> its parameters ``[T, B, P]``."""
-        params, _, self.state = self.network.unroll(obs, self.state, starts)
-        return params
+        params = []
+        for first in range(0, len(starts), STEPS):
+            steps = slice(first, first + STEPS)
+            seen = {name: leaf[steps] for name, leaf in obs.items()}
+            some, _, self.state = self.network.unroll(seen, self.state, starts[steps])
+            params.append(some)
+        return torch.cat(params)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights and memories."""

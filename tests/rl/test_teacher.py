@@ -51,9 +51,10 @@ def same(one, other):
 
 
 @every_core
-def test_the_teacher_remembers_what_it_would_remember_had_it_played(core, make_network, collect):
-    """Two rollouts in one go each are what a player sees that lives through them step by step."""
+def test_the_teacher_remembers_what_it_would_remember_had_it_played(core, make_network, collect, monkeypatch):
+    """Two rollouts in a few pieces each are what a player sees that lives through them step by step."""
     network, other = make_network(core), make_network(core)
+    monkeypatch.setattr("rl.teacher.STEPS", 6)
     buffer, _ = collect(other, 2 * T)
     teacher = Teacher(network, B)
     halves = [
