@@ -56,11 +56,13 @@ class ReturnScale(nn.Module):
         self.register_buffer("running", torch.zeros(num_envs))  # the discounted sum of each environment so far
 
     @torch.no_grad()
-    def take_in(self, rewards: Tensor, starts: Tensor, gamma: float) -> None:
-        """The next steps of all environments, ``rewards, starts [T, B]``."""
+    def take_in(self, rewards: Tensor, starts: Tensor, gamma: float, ignored: Tensor | None = None) -> None:
+        """The next steps of all environments, ``rewards, starts [T, B]``; those ``ignored [T, B]`` are no steps."""
         returns = discounted_returns(rewards, starts, self.running, gamma)
         self.running.copy_(returns[-1])
-        self.moments.update(returns)
+        counted = returns if ignored is None else returns[~ignored]
+        if counted.numel():
+            self.moments.update(counted)
 
     def forward(self, rewards: Tensor) -> Tensor:
         """Rewards scaled by what has been taken in so far."""

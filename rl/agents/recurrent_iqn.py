@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rl.agents.actor import previous_spaces
 from rl.agents.ends import End
-from rl.agents.interface import StepMemory, epsilon_decay, merged_signature, rows_of, set_epsilon
+from rl.agents.interface import StepMemory, epsilon_decay, merged_signature, outcome_of_step, set_epsilon
 from rl.agents.persistence import check_state, common_state, load, load_network, restore_common, save
 from rl.agents.recurrent_ppo import RecurrentPPO
 from rl.agents.sizes import is_sizes, quantile_options_from_sizes
@@ -41,8 +41,7 @@ class RecurrentIQN:
     The action of a MultiDiscrete space is one of all combinations of its branches, with a value for each.
 
     Instead of Gymnasium spaces the first two arguments may be ``input_size`` (an int or a shape) and the number of
-    actions, followed by the options of older agents, see
-    :func:`rl.agents.sizes.quantile_options_from_sizes`.
+    actions, followed by the options of older agents, see :func:`rl.agents.sizes.quantile_options_from_sizes`.
 
     Args:
         observation_space, action_space: of ONE environment; actions are Discrete or MultiDiscrete.
@@ -179,8 +178,10 @@ class RecurrentIQN:
         before, starts = self.buffer.added, torch.from_numpy(self.actor.starts)
         RecurrentPPO.add_memory_ppo(self, reward, done, truncated, final_observation, ignored)
         if self.return_scale is not None and self.training:
-            rewards = torch.from_numpy(rows_of("reward", reward, self.num_envs, np.float32))
-            self.return_scale.take_in(rewards.unsqueeze(0), starts.unsqueeze(0), self.iqn.gamma)
+            rewards, *_, ignored = map(
+                torch.from_numpy, outcome_of_step(self.num_envs, reward, done, truncated, ignored)
+            )
+            self.return_scale.take_in(rewards.unsqueeze(0), starts.unsqueeze(0), self.iqn.gamma, ignored.unsqueeze(0))
         self._played += self.buffer.added - before
         for end in self._truncations:
             self.buffer.write_final(end.rows, end.obs, end.state)
@@ -230,8 +231,15 @@ class RecurrentIQN:
         draws = self.shuffle, self.actor.generator
         try:
             metrics = self.iqn.update(
-                *(self.network, self.target, self.optimizer, self.buffer, count, self.updates),
-                *(*draws, progress, self.return_scale),
+                self.network,
+                self.target,
+                self.optimizer,
+                self.buffer,
+                count,
+                self.updates,
+                *draws,
+                progress,
+                self.return_scale,
             )
         except FloatingPointError:
             self.forget_rollout()  # it would be drawn again and again

@@ -116,7 +116,6 @@ class RecurrentPPO:
             self.shuffle = torch.Generator().manual_seed(torch.initial_seed())
         self.optimizer = flat_adam(self.network, self.ppo.learning_rate)
         self.return_scale = ReturnScale(self.num_envs).to(self.device) if normalise_returns else None
-
         self.num_parameters = sum(parameter.numel() for parameter in self.network.parameters())
         self.feed_previous = previous_action_reward
         self.actor = self.new_actor(self.num_envs, seed)
@@ -238,8 +237,9 @@ class RecurrentPPO:
         try:
             targets, metrics = self._targets(next_observation)
             progress = min(1.0, self.env_steps / self.total_steps) if self.total_steps else 0.0
-            what = self.network, self.optimizer, buffer, targets
-            metrics |= self.ppo.update(*what, self.shuffle, progress, self.teacher)
+            metrics |= self.ppo.update(
+                self.network, self.optimizer, buffer, targets, self.shuffle, progress, self.teacher
+            )
         except FloatingPointError:
             self.forget_rollout()  # nothing can be learned from it, so it must not stay in the way
             raise

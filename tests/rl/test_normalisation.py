@@ -101,6 +101,15 @@ def test_rewards_are_divided_by_the_deviation_of_the_returns(rollouts, device, a
     assert scale.moments.count == 5
 
 
+def test_what_was_no_step_is_not_measured(rollouts):
+    (rewards, starts), _, _ = rollouts
+    scale = ReturnScale(1)
+    scale.take_in(rewards, starts, 0.5, torch.tensor([[False], [False], [True]]))
+    assert (scale.moments.count, scale.moments.mean) == (2, 3.0)  # of 4 and 2
+    scale.take_in(torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool), 0.5, torch.ones(1, 1, dtype=torch.bool))
+    assert (scale.moments.count, scale.moments.mean) == (2, 3.0)
+
+
 def test_scaled_rewards_are_clipped():
     scale = ReturnScale(2, clip=1.5)
     rewards = torch.tensor([[1.0, -1.0], [2.0, -2.0], [9.0, -9.0]])

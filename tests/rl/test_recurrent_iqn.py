@@ -280,12 +280,12 @@ def test_with_normalised_returns_the_size_of_rewards_does_not_matter(make_agent,
 
 
 def test_returns_are_measured_as_they_come(make_agent):
-    """4; 0 + 2 = 2; 1 + 1 = 2; 3 + 1 = 4; an episode begins: 8. Play without learning does not count."""
+    """4; 0 + 2 = 2; 1 + 1 = 2; 3 + 1 = 4; no step; an episode begins: 8. Play without learning does not count."""
     agent = make_agent(Counter(1), num_envs=1, normalise_returns=True, gamma=0.5)
     obs = np.zeros((1, *agent.observation_space.shape))
-    for reward, done in ((4.0, False), (0.0, False), (1.0, False), (3.0, True), (8.0, False)):
+    for reward, done in ((4.0, False), (0.0, False), (1.0, False), (3.0, True), (None, False), (8.0, False)):
         agent.take_action(obs)
-        agent.add_memory_ppo([reward], [done])
+        agent.add_memory_ppo([reward or 0.0], [done], ignored=[reward is None])
     agent.training = False
     agent.take_action(obs)
     agent.add_memory_ppo([99.0], [False])
