@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.build import build, load_run_config, play
-from experiments.config import ConfigError, converted
-from experiments.launch import launch
+from experiments.launch.build import build, load_run_config, play
+from experiments.launch.check import ConfigError, converted
+from experiments.launch.command import launch
 from rl.checks import positive
-from rl.threads import AUTO
-from rl.trainer import checkpoint_path
+from rl.training.run import checkpoint_path
+from rl.training.threads import AUTO
 
 
 def run(config: DictConfig) -> float:

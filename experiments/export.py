@@ -14,13 +14,13 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from envs.workers import close
-from experiments.build import EVALUATION_SEED, build, load_run_config, unit_of_rows
-from experiments.config import ConfigError, construct, converted, writable
-from experiments.launch import launch
+from experiments.launch.build import EVALUATION_SEED, build, load_run_config, unit_of_rows
+from experiments.launch.check import ConfigError, construct, converted, writable
+from experiments.launch.command import launch
 from rl import export
 from rl.checkpoint import atomic_write
 from rl.checks import positive, within
-from rl.trainer import checkpoint_path
+from rl.training.run import checkpoint_path
 
 log = logging.getLogger(__name__)
 ENVS = 2  # of the recording, or a few more to make a whole world of several agents

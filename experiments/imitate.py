@@ -16,17 +16,17 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 import conf
-from experiments.build import SETTINGS, build, core_of, play, read_settings, resumed
-from experiments.config import ConfigError, construct, listed
-from experiments.launch import launch
-from experiments.slippi import read_slippi, slippi_files
+from experiments.launch.build import SETTINGS, build, core_of, play, read_settings, resumed
+from experiments.launch.check import ConfigError, construct, listed
+from experiments.launch.command import launch
 from experiments.train import flat
 from rl.agents import RecurrentPPO
 from rl.checkpoint import atomic_write
-from rl.imitation import Imitator, Lessons
-from rl.metrics import Metrics
-from rl.recordings import Recording, read_minari
-from rl.threads import AUTO
+from rl.recordings.imitation import ImitationTrainer, Imitator
+from rl.recordings.recording import Recording, read_minari
+from rl.recordings.slippi import read_slippi, slippi_files
+from rl.training.metrics import Metrics
+from rl.training.threads import AUTO
 
 log = logging.getLogger(__name__)
 
@@ -49,15 +49,15 @@ def run(config: DictConfig) -> float:
         agent, envs, config = parts(config, recording, settings, opened)
         torch.set_num_threads(1 if settings["threads"] == AUTO else settings["threads"])
         config = OmegaConf.merge(config, {"imitation": node})
-        lessons = Lessons(
+        trainer = ImitationTrainer(
             Imitator(agent, recording, how, settings["seed"]),
             run_dir,
             None if envs is None else lambda: played(agent, envs, settings),
             settings["evaluate_every"],
         )
         if resuming:
-            lessons.resume()
-        return teach(lessons, envs, settings, config, run_dir)
+            trainer.resume()
+        return teach(trainer, envs, settings, config, run_dir)
 
 
 def completed(config: DictConfig) -> DictConfig:
@@ -123,20 +123,20 @@ def played(agent: Any, envs: Any, settings: dict[str, Any], final: bool = False)
     return values | ({"stderr": kept.stderr, "episodes": len(kept.returns)} if final else {})
 
 
-def teach(lessons: Lessons, envs: Any, settings: dict[str, Any], config: DictConfig, run_dir: Path) -> float:
+def teach(trainer: ImitationTrainer, envs: Any, settings: dict[str, Any], config: DictConfig, run_dir: Path) -> float:
     """What :func:`run` does, with everything at hand."""
-    imitator = lessons.imitator
-    agent, total = imitator.agent, imitator.how.epochs * lessons.steps_per_epoch
+    imitator = trainer.imitator
+    agent, total = imitator.agent, imitator.how.epochs * trainer.steps_per_epoch
     OmegaConf.save(config, run_dir / "config.yaml")
-    with Metrics(run_dir, total, lessons.done * lessons.steps_per_epoch) as metrics:
+    with Metrics(run_dir, total, trainer.done * trainer.steps_per_epoch) as metrics:
         metrics.text("config", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
         metrics.say(
             f"{agent.model_name} with {agent.num_parameters} parameters, {len(imitator.train_steps)} steps to learn "
             f"from, {len(imitator.held_steps)} held out, run folder {run_dir}"
         )
-        if not lessons.learn(metrics):
-            metrics.say(f"stopped after epoch {lessons.done}; go on with resume={run_dir}")
-        result = summary(lessons, envs, settings, config)
+        if not trainer.learn(metrics):
+            metrics.say(f"stopped after epoch {trainer.done}; go on with resume={run_dir}")
+        result = summary(trainer, envs, settings, config)
         metrics.hparams(flat(config), {"held_out_nll": result["held_out_nll"]})
     with atomic_write(run_dir / "result.json") as file:
         file.write(json.dumps(result, indent=1).encode())
@@ -148,9 +148,9 @@ def teach(lessons: Lessons, envs: Any, settings: dict[str, Any], config: DictCon
     return result["held_out_nll"]
 
 
-def summary(lessons: Lessons, envs: Any, settings: dict[str, Any], config: DictConfig) -> dict[str, Any]:
+def summary(trainer: ImitationTrainer, envs: Any, settings: dict[str, Any], config: DictConfig) -> dict[str, Any]:
     """What ``result.json`` holds."""
-    imitator, agent = lessons.imitator, lessons.imitator.agent
+    imitator, agent = trainer.imitator, trainer.imitator.agent
     result = {
         "agent": agent.model_name,
         "core": core_of(config.agent),
@@ -158,12 +158,12 @@ def summary(lessons: Lessons, envs: Any, settings: dict[str, Any], config: DictC
         "data": OmegaConf.to_container(config)["data"],
         "seed": settings["seed"],
         "parameters": agent.num_parameters,
-        "epochs": lessons.done,
-        "best_epoch": lessons.best_epoch,
-        "training_seconds": lessons.seconds,
+        "epochs": trainer.done,
+        "best_epoch": trainer.best_epoch,
+        "training_seconds": trainer.seconds,
         "expert_return_mean": float(imitator.recording.returns.mean()),
         **imitator.summary(),
-        "history": lessons.history,
+        "history": trainer.history,
     }
     if envs is not None:
         values = played(agent, envs, settings, final=True)

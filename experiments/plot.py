@@ -14,9 +14,9 @@ import numpy as np
 from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from experiments.build import core_of, load_run_config
-from experiments.config import ConfigError, check_node, listed, writable
-from experiments.launch import launch
+from experiments.launch.build import core_of, load_run_config
+from experiments.launch.check import ConfigError, check_node, listed, writable
+from experiments.launch.command import launch
 
 
 def run(config: DictConfig) -> None:

@@ -19,8 +19,8 @@ import torch
 from gymnasium import spaces
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.config import ConfigError, construct, converted, listed, nearest, writable
-from experiments.launch import launch
+from experiments.launch.check import ConfigError, construct, converted, listed, nearest, writable
+from experiments.launch.command import launch
 from rl import cores
 from rl.agents import RecurrentPPO
 from rl.checkpoint import atomic_write

@@ -19,13 +19,13 @@ from gymnasium.vector import VectorEnv
 from omegaconf import DictConfig, OmegaConf
 
 from envs.workers import close
-from experiments.build import EVALUATION_ENVS, EVALUATION_SEED, build, load_run_config
-from experiments.config import ConfigError, construct, converted
-from experiments.launch import launch
+from experiments.launch.build import EVALUATION_ENVS, EVALUATION_SEED, build, load_run_config
+from experiments.launch.check import ConfigError, construct, converted
+from experiments.launch.command import launch
 from rl.checks import positive, within
-from rl.recordings import minari_module
-from rl.stepping import Stepper
-from rl.trainer import checkpoint_path
+from rl.recordings.recording import minari_module
+from rl.training.run import checkpoint_path
+from rl.training.stepping import Stepper
 
 log = logging.getLogger(__name__)
 MINARI_ID = re.compile(r"[\w-]+(/[\w-]+)*-v\d+")

@@ -15,13 +15,14 @@ import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.build import Parts, build, core_of, play, resumed
-from experiments.config import ConfigError
-from experiments.launch import launch
+from experiments.launch.build import Parts, build, core_of, play, resumed
+from experiments.launch.check import ConfigError
+from experiments.launch.command import launch
 from rl.checkpoint import atomic_write
-from rl.evaluation import Evaluation
-from rl.metrics import Metrics
-from rl.trainer import Trainer, checkpoint_path
+from rl.training.evaluation import Evaluation
+from rl.training.metrics import Metrics
+from rl.training.run import checkpoint_path
+from rl.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 

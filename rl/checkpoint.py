@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -67,3 +68,25 @@ def load_checkpoint(path: str | Path, map_location: torch.device | str = "cpu") 
     if not isinstance(content, dict) or "agent" not in content:
         raise ValueError(f"{path} is no checkpoint of recurrent-ppo: it has no entry 'agent'")
     return content
+
+
+def as_tensors(value: Any) -> Any:
+    """Arrays inside dicts, lists and tuples as tensors, which checkpoints may hold; anything else as it is."""
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, dict):
+        return {key: as_tensors(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(as_tensors(part) for part in value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def as_arrays(value: Any) -> Any:
+    """The counterpart of :func:`as_tensors`."""
+    if isinstance(value, torch.Tensor):
+        return value.cpu().numpy()
+    if isinstance(value, dict):
+        return {key: as_arrays(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(as_arrays(part) for part in value)
+    return value

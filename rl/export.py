@@ -19,7 +19,7 @@ from rl.cores.stack import Stack
 from rl.networks import QuantileNetwork, make_head
 from rl.networks.frozen import frozen_copy
 from rl.networks.heads import BernoulliHead, CategoricalHead, GaussianHead
-from rl.stepping import Stepper
+from rl.training.stepping import Stepper
 
 START, STATE, NEXT = "start", "state.", "next_"
 TOLERANCE = 1e-5

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from rl.advantages import discounted_returns
-
 
 class RunningMoments(nn.Module):
     """Mean and variance of everything seen so far, for each feature (Chan, Golub and LeVeque, 1983).
@@ -73,3 +71,23 @@ class ReturnScale(nn.Module):
         if not same_envs:
             state = state | {"running": torch.zeros_like(self.running)}
         self.load_state_dict(state)
+
+
+def discounted_returns(rewards: Tensor, starts: Tensor, before: Tensor, gamma: float) -> Tensor:
+    """The running sum R_t = gamma * R_{t-1} + r_t that return normalisation measures; it restarts at ``starts``.
+
+    Args:
+        rewards: ``[T, B]``.
+        starts: ``[T, B]`` bool.
+        before: ``[B]``, the sum carried over from the previous rollout.
+        gamma: discount.
+
+    Returns:
+        ``[T, B]``.
+    """
+    decay = (~starts).to(rewards.dtype) * gamma
+    sums = []
+    for reward, factor in zip(rewards.unbind(0), decay.unbind(0), strict=True):
+        before = torch.addcmul(reward, factor, before)
+        sums.append(before)
+    return torch.stack(sums)

@@ -11,3 +11,18 @@ CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available
 @pytest.fixture(params=["cpu", CUDA])
 def device(request):
     return torch.device(request.param)
+
+
+@pytest.fixture
+def randomise():
+    """Draws every parameter anew: biases start at zero and the policy almost so, which would hide errors in them."""
+
+    def draw(module, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                size = parameter[0].numel() if parameter.dim() > 1 else 1
+                parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / size**0.5)
+        return module
+
+    return draw

@@ -13,18 +13,17 @@ ROOT = Path(types.__file__).parents[1]
 PACKAGES = ("rl", "envs", "experiments")
 LEAVES = {"h", "c", "keys", "conv", "ssm", "age"}
 
-# Each module of rl and the modules of rl that it may import, lowest first.
+# The folders of rl, lowest first; one may import those of lower layers and, without a circle, itself.
 LAYERS = (
-    {"rl.types", "rl.checks", "rl.checkpoint", "rl.metrics", "rl.spaces", "rl.stepping", "rl.advantages", "rl.losses"}
-    | {"rl.flat_adam", "rl.diagnostics", "rl.threads", "rl.transfer"},
-    {"rl.cores", "rl.normalisation"},
-    {"rl.networks", "rl.sequence_model"},
-    {"rl.teacher", "rl.rollout_buffer", "rl.sequence_replay", "rl.recordings", "rl.repeat_baseline"},
-    {"rl.ppo", "rl.iqn"},
-    {"rl.agents"},
-    {"rl.evaluation", "rl.trainer", "rl.export"},
-    {"rl.imitation"},
+    ("rl.types", "rl.checks", "rl.spaces", "rl.transfer", "rl.checkpoint", "rl.normalisation", "rl.flat_adam"),
+    ("rl.cores", "rl.networks"),
+    ("rl.ppo", "rl.iqn"),
+    ("rl.agents",),
+    ("rl.training",),
+    ("rl.recordings", "rl.export"),
 )
+APART = (("rl.cores", "rl.networks"), ("rl.ppo", "rl.iqn"))
+"""Folders of one layer that never meet: cores are handed to networks, the two algorithms know nothing of each other."""
 
 
 def files(*packages):
@@ -36,24 +35,48 @@ def name_of(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(path, types_too=True):
-    """Dotted names that a module imports anywhere; without those for a type checker alone if asked."""
-    tree = ast.parse(path.read_text())
+def imports(path):
+    """Dotted names that a module imports anywhere: inside functions and for a type checker alone, too."""
     found = set()
-
-    def walk(node):
-        if isinstance(node, ast.If) and getattr(node.test, "id", None) == "TYPE_CHECKING" and not types_too:
-            return
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
-        for child in ast.iter_child_nodes(node):
-            walk(child)
-
-    walk(tree)
     return found
+
+
+def modules(*packages):
+    return {name_of(path): path for path in files(*packages)}
+
+
+def arrows(known):
+    """``module -> modules that it imports``, the ``__init__`` of a folder counted as the modules it hands out."""
+    found = {}
+    for name, path in known.items():
+        targets = set()
+        for imported in imports(path):
+            target = imported if imported in known else imported.rpartition(".")[0]
+            if target in known and target != name:
+                targets.add(target)
+        found[name] = targets
+    return found
+
+
+def circles(graph):
+    """The modules that can be reached from themselves."""
+
+    def reach(start):
+        seen, waiting = set(), list(graph[start])
+        while waiting:
+            name = waiting.pop()
+            if name not in seen:
+                seen.add(name)
+                waiting += graph[name]
+        return seen
+
+    return sorted(name for name in graph if name in reach(name))
 
 
 def within(name, packages):
@@ -135,33 +158,65 @@ def layer_of(name):
     return next((index for index, layer in enumerate(LAYERS) if within(name, layer)), None)
 
 
-def test_imports_run_downwards():
-    """From the loops over agents, update, buffer, networks and cores to pure functions and types."""
-    for path in files("rl"):
-        own = name_of(path)
-        if own == "rl":
-            continue
-        layer = layer_of(own)
-        assert layer is not None, f"{own} has no place among the layers: give it one in this test"
-        for imported in imports(path, types_too=False):
-            if not within(imported, ("rl",)):
+def folder_of(name):
+    return next(folder for layer in LAYERS for folder in layer if within(name, (folder,)))
+
+
+def wrong_arrows(graph):
+    """Arrows of rl that run upwards, or between folders that never meet."""
+    found = []
+    for name, targets in graph.items():
+        for target in targets:
+            if "rl" in (name, target) or not within(target, ("rl",)):
                 continue
-            siblings = own.split(".")[:2] == imported.split(".")[:2]
-            below = layer_of(imported)
-            assert below is not None, f"{own} imports {imported}, which has no layer"
-            assert siblings or below < layer or pure(own, imported), f"{own} imports {imported} from above"
+            own, other = folder_of(name), folder_of(target)
+            level, ground = layer_of(name), layer_of(name) == 0
+            upwards = layer_of(target) > level
+            beside = own != other and layer_of(target) == level and not ground
+            if upwards or (beside and any({own, other} <= set(pair) for pair in APART)):
+                found.append(f"{name} -> {target}")
+    return found
 
 
-def pure(own, imported):
-    """Within the lowest layer only types and checks may be shared."""
-    return layer_of(own) == 0 and imported.startswith(("rl.types", "rl.checks"))
+def test_every_module_of_rl_has_a_layer():
+    for name in modules("rl"):
+        assert name == "rl" or layer_of(name) is not None, f"{name} has no layer: give it one in this test"
 
 
-@pytest.mark.parametrize("module", ["types", "checks", "losses", "advantages", "checkpoint"])
-def test_the_ground_leans_on_nothing(module):
+def test_imports_run_downwards():
+    """From a run over agents, algorithms and networks to the ground; PPO and IQN never meet, nor cores and networks."""
+    assert wrong_arrows(arrows(modules("rl"))) == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_module_imports_itself_by_a_circle(package):
+    assert circles(arrows({name: path for name, path in modules(package).items() if name != "rl"})) == []
+
+
+@pytest.mark.parametrize(
+    ("below", "above", "line"),
+    [
+        ("rl/ppo/losses.py", "rl.ppo.update", "def late():\n    from rl.ppo.update import PPO\n    return PPO\n"),
+        ("rl/agents/actor.py", "rl.agents.recurrent_ppo", "if TYPE_CHECKING:\n    import rl.agents.recurrent_ppo\n"),
+        ("rl/checks.py", "rl.agents.actor", "def late():\n    import rl.agents.actor\n"),
+    ],
+)
+def test_a_backward_import_is_seen(tmp_path, below, above, line):
+    """Inside a function, between siblings and for a type checker alone: or the tests above could not fail."""
+    known = {name: path for name, path in modules("rl").items() if name != "rl"}
+    planted = tmp_path / "planted.py"
+    planted.write_text((ROOT / below).read_text() + line)
+    name = below.removesuffix(".py").replace("/", ".")
+    graph = arrows(known | {name: planted})
+    assert above in graph[name]
+    assert name in circles(graph)
+
+
+def test_the_equations_lean_on_nothing():
     """Types, checks and the equations can be read and used alone."""
-    path = ROOT / "rl" / f"{module}.py"
-    assert not [name for name in imports(path) if within(name, ("rl",)) and not within(name, ("rl.types", "rl.checks"))]
+    graph = arrows(modules("rl"))
+    for name in ("rl.types", "rl.checks", "rl.ppo.losses", "rl.ppo.advantages", "rl.iqn.losses"):
+        assert graph[name] <= {"rl.types", "rl.checks"}, name
 
 
 def test_only_cores_know_the_names_of_their_state():

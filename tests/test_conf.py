@@ -11,12 +11,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-import experiments.build
+import experiments.launch.build
 from experiments import train
-from experiments.build import build
-from experiments.config import check_node
-from experiments.launch import check_keys, rewritten, sentence
-from rl.trainer import Trainer
+from experiments.launch.build import build
+from experiments.launch.check import check_node
+from experiments.launch.command import check_keys, rewritten, sentence
+from rl.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,7 +55,7 @@ def small(agent):
 
 @pytest.fixture(autouse=True)
 def two_evaluation_copies(monkeypatch):
-    monkeypatch.setattr(experiments.build, "EVALUATION_ENVS", 2)
+    monkeypatch.setattr(experiments.launch.build, "EVALUATION_ENVS", 2)
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from experiments import train
 from experiments.record import Scripted, play
 from rl import cores
 from rl.agents import RecurrentPPOLSTM
-from rl.imitation import Imitation, Imitator
-from rl.recordings import Recording
-from rl.trainer import checkpoint_path
+from rl.recordings.imitation import Imitation, Imitator
+from rl.recordings.recording import Recording
+from rl.training.run import checkpoint_path
 
 pytestmark = pytest.mark.slow
 MEMORIES = [name for name in cores.__all__ if name != "mlp"]
@@ -93,8 +93,8 @@ def test_a_teacher_keeps_what_a_recording_taught(trained, tmp_path):
     spaces = envs.single_observation_space, envs.single_action_space
     recording = Recording(*spaces, {"obs": obs}, actions, rewards.astype(np.float32), bounds, np.arange(2000))
     agent = RecurrentPPOLSTM(*spaces, seed=1, core=cores.gru)
-    lessons = Imitator(agent, recording, Imitation(epochs=30, window_size=32), seed=1)
-    assert [lessons.epoch(number)["nll"] for number in range(30)][-1] < 0.01  # guessing at the junction: 0.06
+    imitator = Imitator(agent, recording, Imitation(epochs=30, window_size=32), seed=1)
+    assert [imitator.epoch(number)["nll"] for number in range(30)][-1] < 0.01  # guessing at the junction: 0.06
     agent.save(checkpoint_path(tmp_path / "taught"))
 
     preset = "experiment=t_maze_10", "agent/core=gru", "agent.core.hidden_size=128", "threshold=null"

@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from experiments.benchmark import peers, training
 from experiments.benchmark.rows import Row, closing, table
-from experiments.config import ConfigError, converted, listed, nearest, writable
-from experiments.launch import launch
+from experiments.launch.check import ConfigError, converted, listed, nearest, writable
+from experiments.launch.command import launch
 from experiments.peers.workloads import WORKLOADS
 from rl import cores
 from rl.checks import positive, within

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from experiments.benchmark.rows import Numbers, Process, Row
-from experiments.config import ConfigError
+from experiments.launch.check import ConfigError
 
 OURS = "recurrent_ppo"
 LENGTHS = {"whole rollout": "128", "sequences of 8": "8"}  # beside 16: PureJaxRL's own and a GRU's best

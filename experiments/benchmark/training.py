@@ -17,16 +17,17 @@ from gymnasium import spaces
 import envs  # noqa: F401 (registers)
 from envs.batched_env import BatchedEnv
 from envs.classic_control import CartPoleNoVelocity
+from experiments.benchmark.host_reads import HostReads
 from experiments.benchmark.light_speed import LightSpeed
 from experiments.benchmark.rows import Numbers, Row
 from experiments.peers.recurrent_ppo import Iterations, training_run
 from experiments.peers.serve import repeat
 from experiments.peers.workloads import WORKLOADS, Workload
-from rl import cores, ppo
+from rl import cores
 from rl.agents import RecurrentPPOLSTM
 from rl.agents.actor import Actor
-from rl.diagnostics import HostReads
-from rl.rollout_buffer import RolloutBuffer
+from rl.ppo import update as ppo
+from rl.ppo.rollout_buffer import RolloutBuffer
 
 GROWTH: dict[str, tuple[Any, ...]] = {
     "num_envs": (1, 4, 16, 64, 256, 1024),

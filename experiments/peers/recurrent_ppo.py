@@ -17,7 +17,7 @@ from experiments.peers.serve import Worker, repeat, serve
 from experiments.peers.workloads import Workload
 from rl import cores
 from rl.agents import RecurrentPPOLSTM
-from rl.stepping import Stepper
+from rl.training.stepping import Stepper
 
 
 def build(arguments: Namespace) -> Worker:

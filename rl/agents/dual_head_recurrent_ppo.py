@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from rl.agents.client_options import ONE_ENVIRONMENT, is_sizes, options_from_sizes
 from rl.agents.interface import merged_signature
 from rl.agents.recurrent_ppo import RecurrentPPO
-from rl.agents.sizes import ONE_ENVIRONMENT, is_sizes, options_from_sizes
 from rl.cores import gru
 from rl.networks.heads import NOT_EXECUTED
 from rl.types import Core
@@ -25,8 +25,8 @@ class DualHeadRecurrentPPO(RecurrentPPO):
       sampled with it. Only what was executed is trained: both if the client fetched the pair with
       :meth:`get_dual_action`, else the vote alone. ``True``: the int is ``move * n_vote_actions + vote``. The codes of
       a no-op above these are never chosen; give it a move of its own;
-    * the rest as in :func:`rl.agents.sizes.options_from_sizes`; ``normalise_returns`` is then on and ``gae_lambda``
-      0.8, which suits the single environment of such a client.
+    * the rest as in :func:`rl.agents.client_options.options_from_sizes`; ``normalise_returns`` is then on and
+      ``gae_lambda`` 0.8, which suits the single environment of such a client.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from rl.checkpoint import load_checkpoint, save_checkpoint
-from rl.teacher import Teacher
+from rl.ppo.teacher import Teacher
 
 if TYPE_CHECKING:
     from rl.agents.recurrent_iqn import RecurrentIQN

@@ -11,21 +11,21 @@ from gymnasium.vector.utils import create_empty_array
 from torch import Tensor
 
 from rl.agents.actor import previous_spaces
-from rl.agents.ends import End
+from rl.agents.client_options import is_sizes, quantile_options_from_sizes
 from rl.agents.interface import StepMemory, epsilon_decay, merged_signature, outcome_of_step, set_epsilon
 from rl.agents.persistence import check_state, common_state, load, load_network, restore_common, save
 from rl.agents.recurrent_ppo import RecurrentPPO
-from rl.agents.sizes import is_sizes, quantile_options_from_sizes
 from rl.checks import positive, within
 from rl.cores import gru
 from rl.flat_adam import flat_adam
-from rl.iqn import IQN
+from rl.iqn.sequence_replay import SequenceReplay
+from rl.iqn.update import IQN
 from rl.networks import QuantileNetwork
 from rl.networks.encoders import ImageLayout
 from rl.networks.frozen import frozen_copy
 from rl.networks.quantile_network import EpsilonGreedyHead
 from rl.normalisation import ReturnScale
-from rl.sequence_replay import SequenceReplay
+from rl.ppo.bootstrap import End
 from rl.spaces import leaf_spaces
 from rl.types import Core
 
@@ -41,7 +41,7 @@ class RecurrentIQN:
     The action of a MultiDiscrete space is one of all combinations of its branches, with a value for each.
 
     Instead of Gymnasium spaces the first two arguments may be ``input_size`` (an int or a shape) and the number of
-    actions, followed by the options of older agents, see :func:`rl.agents.sizes.quantile_options_from_sizes`.
+    actions, followed by the options of older agents, see :func:`rl.agents.client_options.quantile_options_from_sizes`.
 
     Args:
         observation_space, action_space: of ONE environment; actions are Discrete or MultiDiscrete.

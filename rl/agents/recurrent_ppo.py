@@ -10,7 +10,6 @@ from gymnasium.vector.utils import create_empty_array
 from torch import Tensor
 
 from rl.agents.actor import Actor, previous_spaces
-from rl.agents.ends import End, values_beyond
 from rl.agents.interface import StepMemory, action_code, epsilon_decay, merged_signature, outcome_of_step, set_epsilon
 from rl.agents.persistence import load, load_pupil, restore, save, state_of
 from rl.checks import positive, within
@@ -19,10 +18,11 @@ from rl.flat_adam import flat_adam
 from rl.networks import ActorCritic, make_head
 from rl.networks.encoders import ImageLayout
 from rl.normalisation import ReturnScale
-from rl.ppo import PPO
-from rl.rollout_buffer import RolloutBuffer, Targets
+from rl.ppo.bootstrap import End, values_beyond
+from rl.ppo.rollout_buffer import RolloutBuffer, Targets
+from rl.ppo.teacher import Teacher
+from rl.ppo.update import PPO
 from rl.spaces import leaf_spaces
-from rl.teacher import Teacher
 from rl.types import Core
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from gymnasium import spaces
 
+from rl.agents.client_options import ONE_ENVIRONMENT, is_sizes, options_from_sizes
 from rl.agents.interface import merged_signature
 from rl.agents.recurrent_ppo import RecurrentPPO
-from rl.agents.sizes import ONE_ENVIRONMENT, is_sizes, options_from_sizes
 from rl.cores import lstm
 from rl.types import Core
 
@@ -16,8 +16,9 @@ class RecurrentPPOLSTM(RecurrentPPO):
     """:class:`RecurrentPPO` with an LSTM unless another ``core`` is given.
 
     Instead of Gymnasium spaces the first two arguments may be ``input_size`` (an int or a shape) and the number of
-    actions, followed by the options of the older social-dilemma agents, see :func:`rl.agents.sizes.options_from_sizes`;
-    ``normalise_returns`` is then on and ``gae_lambda`` 0.8, which suits the single environment of such a client.
+    actions, followed by the options of the older social-dilemma agents, see
+    :func:`rl.agents.client_options.options_from_sizes`; ``normalise_returns`` is then on and ``gae_lambda`` 0.8, which
+    suits the single environment of such a client.
     """
 
     def __init__(

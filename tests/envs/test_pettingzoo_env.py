@@ -12,9 +12,9 @@ from gymnasium.vector import AutoresetMode
 
 from envs.pettingzoo_env import AgentRows, make_pettingzoo
 from rl.agents import RecurrentPPO
-from rl.evaluation import evaluate
-from rl.metrics import Episodes
-from rl.stepping import Stepper
+from rl.training.evaluation import evaluate
+from rl.training.metrics import Episodes
+from rl.training.stepping import Stepper
 
 # Of each agent the step after which it appears, its last step, and what ends it.
 LIVES = {"a": (0, 2, "terminated"), "b": (0, 4, "truncated"), "c": (1, 3, "terminated")}

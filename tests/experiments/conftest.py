@@ -12,7 +12,7 @@ import pytest
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 
-import experiments.build
+import experiments.launch.build
 
 ROOT = Path(__file__).parents[2]
 TINY = (
@@ -53,7 +53,7 @@ def cwd(tmp_path, monkeypatch):
 @pytest.fixture
 def command(cwd, monkeypatch, capsys):
     """``command("train", "env=t_maze", ...)``: ``main`` of that module in this process, with two evaluation copies."""
-    monkeypatch.setattr(experiments.build, "EVALUATION_ENVS", 2)
+    monkeypatch.setattr(experiments.launch.build, "EVALUATION_ENVS", 2)
     monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)  # composes everything once more, for hydra.mode=...
     root = logging.getLogger()
     before = root.level, root.handlers[:]

@@ -15,7 +15,7 @@ from gymnasium.vector import VectorWrapper
 from envs.batched_env import BatchedEnv
 from envs.t_maze import TMaze
 from rl.agents import RecurrentPPO
-from rl.ppo import PPO
+from rl.ppo.update import PPO
 
 
 class Decay(torch.nn.Module):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from rl.trainer import Trainer
+from rl.training.trainer import Trainer
 
 OBSERVATIONS = {"vector": spaces.Box(-1.0, 1.0, (2,), np.float32), "graph": spaces.Graph(spaces.Box(-1, 1), None)}
 ACTIONS = {"discrete": spaces.Discrete(2), "text": spaces.Text(3)}

@@ -23,7 +23,7 @@ from envs.batched_env import BatchedEnv
 from experiments.benchmark import peers, training
 from experiments.benchmark.light_speed import LightSpeed
 from experiments.benchmark.rows import Process, Row, closing, shown, table
-from experiments.config import ConfigError
+from experiments.launch.check import ConfigError
 from experiments.peers.recurrent_ppo import training_run
 from experiments.peers.workloads import WORKLOADS
 from rl.agents.actor import Actor

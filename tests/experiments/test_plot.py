@@ -5,7 +5,7 @@ import pytest
 from matplotlib import image
 
 from experiments import plot
-from experiments.config import ConfigError
+from experiments.launch.check import ConfigError
 
 SIZE = 330, 462  # pixels of one panel of several
 ALONE = 462, 693

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rl.metrics import GLOSSARY
+from rl.training.metrics import GLOSSARY
 
 PPO = ("bptt=4", "num_minibatches=1", "epochs=1")
 QUANTILES = ("bptt=2", "n_step=1", "batch_size=2", "learning_starts=1", "epsilon=0.1", "epsilon_min=0.1")

@@ -21,9 +21,9 @@ from tensorboard.summary.writer import event_file_writer
 
 from envs import workers
 from envs.t_maze import TMaze
-from rl import threads
-from rl.metrics import GLOSSARY
-from rl.trainer import as_arrays
+from rl.checkpoint import as_arrays
+from rl.training import threads
+from rl.training.metrics import GLOSSARY
 
 ROLLOUT = 8  # steps in an update of a tiny run
 DOCUMENTED = {

@@ -8,8 +8,8 @@ import torch
 from gymnasium import spaces
 
 from rl.networks import ActorCritic
-from rl.recordings import Recording
-from rl.rollout_buffer import RolloutBuffer, Targets
+from rl.ppo.rollout_buffer import RolloutBuffer, Targets
+from rl.recordings.recording import Recording
 from rl.spaces import leaf_arrays, leaf_spaces
 
 
@@ -25,21 +25,6 @@ def assert_close():
         assert error <= tolerance * scale, f"off by {error:.3g} at scale {scale:.3g}"
 
     return check
-
-
-@pytest.fixture
-def randomise():
-    """Draws every parameter anew: biases start at zero and the policy almost so, which would hide errors in them."""
-
-    def draw(module, seed=0):
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for parameter in module.parameters():
-                size = parameter[0].numel() if parameter.dim() > 1 else 1
-                parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / size**0.5)
-        return module
-
-    return draw
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from envs.delayed_recall import DelayedRecall
 from envs.probes import Counter, SpaceProbe
 from rl import cores
 from rl.agents import Population, RecurrentIQN, RecurrentPPO
-from rl.evaluation import evaluate
 from rl.export import PolicyStep, check_format, decided, executed, facts, record, write
 from rl.networks import make_head
+from rl.training.evaluation import evaluate
 
 OBSERVATIONS = ["box", "image", "image_last", "discrete", "dict", "tuple"]
 ACTIONS = ["discrete", "multi_discrete", "multi_binary", "box"]
@@ -198,7 +198,7 @@ def test_onnx(make_agent, tmp_path, index, core):
 
 
 class OnnxPlayer:
-    """Plays for :func:`rl.evaluation.evaluate` with the file alone."""
+    """Plays for :func:`rl.training.evaluation.evaluate` with the file alone."""
 
     def __init__(self, session, num_envs):
         self.session, self.starts = session, np.ones(num_envs, dtype=bool)

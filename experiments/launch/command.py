@@ -1,0 +1,148 @@
+"""From a command line to a checked configuration, and from any fault to one clear sentence."""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import conf
+from experiments.launch.check import ConfigError, nearest
+
+FAULTS = (
+    HydraException,
+    OmegaConfBaseException,
+    ValueError,
+    TypeError,
+    OSError,
+    EOFError,
+    ImportError,
+    RuntimeError,
+    ArithmeticError,
+)
+
+
+def launch(task: Callable[[DictConfig], Any], config_name: str) -> None:
+    """Composes ``conf/<config_name>.yaml`` with the command line and runs ``task`` on it.
+
+    A fault ends the process with one sentence and exit code 1; with ``HYDRA_FULL_ERROR=1`` it ends with its traceback.
+    """
+    full_error = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
+    faults = []
+
+    def guarded(config: DictConfig) -> Any:
+        try:
+            check_keys(config, config_name)
+            with hydra_raises(full_error):  # as the user wants it, also for processes that the task starts
+                return task(config)
+        except FAULTS as error:
+            if full_error or HydraConfig.get().mode == RunMode.MULTIRUN:  # a sweep goes on with its other jobs
+                raise
+            faults.append(error)  # returning keeps Hydra from putting a line of its own in front of ours
+            return None
+
+    try:
+        sys.argv[1:] = rewritten(sys.argv[1:])
+        with hydra_raises(True):  # instead of printing: the sentence is ours
+            hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)(guarded)()
+    except FAULTS as error:
+        if full_error:
+            raise
+        faults.append(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    if faults:
+        print(f"{config_name}: {sentence(faults[0], config_name)}", file=sys.stderr)
+        sys.exit(1)
+
+
+@contextmanager
+def hydra_raises(wanted: bool) -> Iterator[None]:
+    """While open, Hydra lets errors through (True) or prints them and ends the process (False)."""
+    before = os.environ.get("HYDRA_FULL_ERROR", "0")
+    os.environ["HYDRA_FULL_ERROR"] = str(int(wanted))
+    try:
+        yield
+    finally:
+        os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def rewritten(arguments: list[str]) -> Iterator[str]:
+    """Arguments with ``a.b=c`` turned into ``++a.b=c``.
+
+    Defaults live in the Python signatures and YAML lists only what differs, so a key need not be in the YAML to be set.
+    Whether it exists at all is checked against the signature, see :mod:`experiments.launch.check`.
+
+    Raises:
+        ConfigError: there is no run to resume.
+    """
+    resumed = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
+    for argument in arguments:
+        key, equals, _ = argument.partition("=")
+        yield f"++{argument}" if equals and "." in key and re.match(r"(?!hydra\.)[a-z][^@]*$", key) else argument
+    if resumed and resumed[-1] not in ("", "null"):
+        folder = str(Path(resumed[-1]).expanduser())
+        if not Path(folder, "config.yaml").is_file():
+            raise ConfigError(f"resume={resumed[-1]}: there is no run in that folder (no config.yaml)")
+        yield f"hydra.run.dir='{folder}'"
+
+
+def check_keys(config: DictConfig, config_name: str) -> None:
+    """The top level of ``config`` has the keys of its YAML file: ``agnt.clip=1`` would else be added and ignored.
+
+    Raises:
+        ConfigError: a key too many or too few.
+    """
+    known = _top_level_keys(config_name)
+    for key in config:
+        if key not in known:
+            raise ConfigError(f"there is no key {key!r}{nearest(key, known)}")
+    missing = [key for key in known if key not in config and key not in _optional_groups(config_name)]
+    if missing:
+        raise ConfigError(f"{missing[0]} is missing")
+
+
+def sentence(error: BaseException, config_name: str) -> str:
+    """What a user needs to know of an error, on one line."""
+    while error.__cause__ is not None and isinstance(error, (HydraException, OmegaConfBaseException)):
+        error = error.__cause__
+    text = re.sub(r"\s*\n\s*", " ", str(error).strip()) or type(error).__name__
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"there is no {group}={name}{nearest(name, error.options)}"
+    if "Config group override must be" in text:
+        return "agent, agent/core, env and experiment are given by name, for example env=t_maze"
+    unknown = re.search(r"Key '([^']+)' is not in struct.*full_key: (\S+)", text)
+    if unknown:
+        return f"there is no key {unknown[2]!r}{nearest(unknown[1], _top_level_keys(config_name))}"
+    if isinstance(error, (EOFError, ConnectionError)):
+        return "a worker process of the environments has died"
+    if isinstance(error, KeyError):
+        return f"missing entry {text}"
+    return re.sub(r" full_key: .*", "", text)
+
+
+def _top_level_keys(config_name: str) -> list[str]:
+    """The keys of the YAML file and the groups that it takes in."""
+    content = _content(config_name)
+    groups = [str(key) for part in content.get("defaults", ()) if isinstance(part, DictConfig) for key in part]
+    return [key for key in content if key not in ("defaults", "hydra")] + [key for key in groups if " " not in key]
+
+
+def _optional_groups(config_name: str) -> set[str]:
+    """The groups from which nothing need be chosen."""
+    parts = [part for part in _content(config_name).get("defaults", ()) if isinstance(part, DictConfig)]
+    return {str(key) for part in parts for key, choice in part.items() if choice is None}
+
+
+def _content(config_name: str) -> DictConfig:
+    return OmegaConf.load(Path(conf.__file__).parent / f"{config_name}.yaml")

@@ -1,0 +1,1 @@
+"""Many runs side by side, and the tables and plots that come of them."""

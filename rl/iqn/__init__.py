@@ -1,0 +1,5 @@
+"""Implicit quantile networks over replayed sequences. Others use :class:`IQN`."""
+
+from rl.iqn.update import IQN
+
+__all__ = ["IQN"]

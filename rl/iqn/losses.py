@@ -1,0 +1,70 @@
+"""The equations of implicit quantile networks and of n-step returns, as functions of tensors."""
+
+import torch
+from torch import Tensor
+
+
+def quantile_huber_loss(
+    quantiles: Tensor, taus: Tensor, targets: Tensor, kappa: float, weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """sum_t w_t sum_i E_j[|tau_i - 1{d_ij < 0}| L(d_ij) / kappa] with d_ij = target_j - quantile_i.
+
+    L(d) = d^2 / 2 where |d| <= kappa, else kappa (|d| - kappa / 2) (Dabney et al., 2018, equations 2 and 3).
+
+    Args:
+        quantiles: ``[..., N]``.
+        taus: of the quantiles; broadcasts to their shape.
+        targets: ``[..., N']``.
+        kappa: where L becomes linear.
+        weights: ``[...]``, w.
+
+    Returns:
+        The loss, and its derivative by ``quantiles``.
+    """
+    errors = targets.unsqueeze(-2) - quantiles.unsqueeze(-1)  # [..., N, N']
+    held = errors.clamp(-kappa, kappa)
+    sides = (taus.unsqueeze(-1) - (errors < 0).to(errors.dtype)).abs_().mul_(held)
+    slopes = sides.mean(-1).mul_(weights.unsqueeze(-1) / -kappa)  # [..., N]
+    loss = (sides * (errors - 0.5 * held)).mean(-1).sum(-1)  # L is held * (d - held / 2)
+    return (loss * weights).sum() / kappa, slopes
+
+
+def n_step_returns(
+    rewards: Tensor, terminated: Tensor, final: Tensor, n_step: int, gamma: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each step t the return up to the row t + m whose value stands for the rest, m = n or what an end leaves.
+
+    G_t = r_t + gamma r_{t+1} + ... + gamma^(m-1) r_{t+m-1}, and then gamma^m V(o_{t+m}), or 0 if the episode terminated
+    in one of these steps. A final row is the last that an episode has: m goes no further.
+
+    Args:
+        rewards, terminated, final: ``[L + n, ...]``; of final rows the first two do not count.
+        n_step: n.
+        gamma: discount.
+
+    Returns:
+        G, the factor of the value (gamma^m or 0), and the row t + m, int64, each ``[L, ...]``.
+    """
+    length = rewards.shape[0] - n_step
+    returns, factors = torch.zeros_like(rewards[:length]), torch.ones_like(rewards[:length])
+    going = torch.ones_like(terminated[:length])
+    row = torch.arange(length).view(-1, *[1] * (rewards.dim() - 1)).repeat(1, *rewards.shape[1:])
+    for k in range(n_step):
+        returns += rewards[k : k + length] * factors * going
+        row += going
+        factors[going] *= gamma
+        factors[going & terminated[k : k + length]] = 0.0
+        going &= ~terminated[k : k + length] & ~final[k + 1 : k + 1 + length]
+    return returns, factors, row
+
+
+def squash(x: Tensor) -> Tensor:
+    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + x / 1000, which makes large values small (Pohlen et al., 2018)."""
+    return x.sign() * ((x.abs() + 1.0).sqrt() - 1.0) + 1e-3 * x
+
+
+def unsquash(x: Tensor) -> Tensor:
+    """The inverse of :func:`squash`: sign(x) (z^2 - 1), where z + (z^2 - 1) / 1000 - 1 = |x|."""
+    y = x.abs() + 1.001
+    z = 2.0 * y / (1.0 + (1.0 + 4e-3 * y).sqrt())  # the root in a form that loses no digits
+    return x.sign() * (z * z - 1.0)

@@ -1,0 +1,5 @@
+"""Proximal policy optimisation over sequences replayed from stored states. Others use :class:`PPO`."""
+
+from rl.ppo.update import PPO
+
+__all__ = ["PPO"]

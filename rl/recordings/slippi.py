@@ -1,0 +1,164 @@
+"""Slippi replays (.slp) of Super Smash Bros. Melee as recordings, through the package peppi-py.
+
+An episode is one port of one game: what it saw of both characters after frame t - 1 (``post``), and the controller
+input that frame t then used (``pre``), so no observation shows an effect of the input it is paired with. The input is
+eight buttons, four stick axes in 17 bins and the shoulder in 5 bins.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from rl.recordings.recording import Recording
+
+BUTTONS = {"a": 0x100, "b": 0x200, "x": 0x400, "y": 0x800, "z": 0x10, "l": 0x40, "r": 0x20, "d_up": 0x8}
+STICKS = ("joystick.x", "joystick.y", "cstick.x", "cstick.y")
+STICK_BINS, SHOULDER_BINS = 17, 5
+ACTION_SPACE = spaces.MultiDiscrete([2] * len(BUTTONS) + [STICK_BINS] * len(STICKS) + [SHOULDER_BINS])
+ACTION_NAMES = (*BUTTONS, "main_x", "main_y", "c_x", "c_y", "shoulder")
+SIX_HEADS = (1 / len(BUTTONS),) * len(BUTTONS) + (1.0,) * (len(STICKS) + 1)
+"""The loss that ExPhil reports: the mean over the buttons plus four sticks plus the shoulder."""
+
+STATES, CHARACTERS = 512, 33
+NUMBERS = {  # field of a character after a frame: least and greatest value allowed, what it is divided by
+    "position.x": (-1000, 1000, 100),
+    "position.y": (-1000, 1000, 100),
+    "direction": (-1, 1, 1),
+    "percent": (0, 999, 100),
+    "shield": (0, 60, 60),
+    "stocks": (0, 99, 4),
+    "state_age": (-1, 10_000, 50),
+    "airborne": (0, 1, 1),
+    "jumps": (0, 10, 2),
+    "hitlag": (0, 1000, 10),
+    "velocities.self_x_air": (-100, 100, 5),
+    "velocities.self_x_ground": (-100, 100, 5),
+    "velocities.self_y": (-100, 100, 5),
+    "velocities.knockback_x": (-100, 100, 5),
+    "velocities.knockback_y": (-100, 100, 5),
+}
+CODES = {"state": (0, STATES - 1), "character": (0, CHARACTERS - 1)}
+INPUTS = {"buttons_physical": (0, 0xFFFF), **dict.fromkeys(STICKS, (-1.0001, 1.0001)), "triggers": (0, 1.0001)}
+CAP = 3.0  # a state's age in units of 50 frames, beyond which it tells nothing more
+OBSERVATION_SPACE = spaces.Dict(
+    {
+        f"{who}_{part}": space
+        for who in ("own", "other")
+        for part, space in (
+            ("numbers", spaces.Box(-np.inf, np.inf, (len(NUMBERS),))),
+            ("state", spaces.Discrete(STATES)),
+            ("character", spaces.Discrete(CHARACTERS)),
+        )
+    }
+)
+
+
+def slippi_files(name: str) -> list[Path]:
+    """A .slp file, or those directly in a folder; none if ``name`` is something else."""
+    path = Path(name)
+    if path.suffix == ".slp":
+        return [path]
+    return sorted(path.glob("*.slp")) if path.is_dir() else []
+
+
+def read_slippi(paths: Sequence[Path]) -> Recording:
+    """Games of two players each as one recording; the two episodes of a game are one group.
+
+    Raises:
+        ImportError: peppi-py is not installed.
+        FileNotFoundError, ValueError: a file is missing, damaged or holds a value out of range: one sentence.
+    """
+    try:
+        import peppi_py
+    except ImportError as error:
+        raise ImportError(f"Slippi games need the package {error.name}: pip install 'recurrent-ppo[melee]'") from error
+    obs: dict[str, list[np.ndarray]] = {name: [] for name in OBSERVATION_SPACE.spaces}
+    actions, groups = [], []
+    for group, path in enumerate(paths):
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path}")
+        try:
+            frames = peppi_py.read_slippi(str(path)).frames
+        except Exception as error:  # peppi's errors have no base class of their own
+            raise ValueError(f"{path.name} is damaged or no Slippi game ({str(error).strip()})") from error
+        for leaves, inputs in game(frames, path.name):
+            for name, leaf in leaves.items():
+                obs[name].append(leaf)
+            actions.append(inputs)
+            groups.append(group)
+    bounds = np.cumsum([0, *map(len, actions)])
+    stacked = {name: np.concatenate(parts) for name, parts in obs.items()}
+    rewards = np.zeros(bounds[-1], dtype=np.float32)
+    return Recording(
+        OBSERVATION_SPACE,
+        ACTION_SPACE,
+        stacked,
+        np.concatenate(actions),
+        rewards,
+        bounds,
+        np.array(groups),
+        ACTION_NAMES,
+        {"six_heads": SIX_HEADS},
+    )
+
+
+def game(frames: Any, name: str) -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
+    """Observations and actions of each of the two ports; ``name`` is for messages.
+
+    Raises:
+        ValueError: another number of players, or a bad value.
+    """
+    if frames is None or len(frames.ports) != 2:
+        raise ValueError(f"{name} has {0 if frames is None else len(frames.ports)} players: games of two can be read")
+    seen = [character(port.leader.post, f"{name}, player {number}") for number, port in enumerate(frames.ports, 1)]
+    made = [controller(port.leader.pre, f"{name}, player {number}") for number, port in enumerate(frames.ports, 1)]
+    if len(made[0]) < 2:
+        raise ValueError(f"{name} has {len(made[0])} frames: there must be at least 2")
+    episodes = []
+    for own in (0, 1):
+        leaves = {f"own_{part}": leaf[:-1] for part, leaf in seen[own].items()}
+        leaves |= {f"other_{part}": leaf[:-1] for part, leaf in seen[1 - own].items()}
+        episodes.append((leaves, made[own][1:]))
+    return episodes
+
+
+def character(post: Any, where: str) -> dict[str, np.ndarray]:
+    """What is seen of a character after each frame: numbers of order 1, its state and its kind."""
+    numbers = [values(post, field, low, high, where) / scale for field, (low, high, scale) in NUMBERS.items()]
+    codes = {field: values(post, field, low, high, where).astype(np.int64) for field, (low, high) in CODES.items()}
+    return {"numbers": np.clip(np.stack(numbers, axis=1), -CAP, CAP).astype(np.float32), **codes}
+
+
+def controller(pre: Any, where: str) -> np.ndarray:
+    """The inputs of each frame, ``[frames, 13]``: buttons, stick bins, shoulder bin."""
+    given = {field: values(pre, field, low, high, where) for field, (low, high) in INPUTS.items()}
+    held = given["buttons_physical"].astype(np.int64)
+    buttons = [(held & mask > 0).astype(np.int64) for mask in BUTTONS.values()]
+    sticks = [bins((given[field] + 1) / 2, STICK_BINS) for field in STICKS]
+    return np.stack([*buttons, *sticks, bins(given["triggers"], SHOULDER_BINS)], axis=1)
+
+
+def bins(share: np.ndarray, count: int) -> np.ndarray:
+    """The nearest of ``count`` points from 0 to 1."""
+    return np.rint(np.clip(share, 0, 1) * (count - 1)).astype(np.int64)
+
+
+def values(data: Any, field: str, low: float, high: float, where: str) -> np.ndarray:
+    """A field of every frame as float64 (``a.b`` is field b of field a).
+
+    Raises:
+        ValueError: it is missing, or a value is not a number from ``low`` to ``high``.
+    """
+    for part in field.split("."):
+        data = getattr(data, part, None)
+    if data is None:
+        raise ValueError(f"{where}: the field {field} is missing, the replay is of an old version")
+    array = np.asarray(data.to_numpy(zero_copy_only=False), dtype=np.float64)
+    good = (array >= low) & (array <= high)  # False for NaN
+    if not good.all():
+        frame = int(np.argmin(good))
+        raise ValueError(f"{where}: {field} is {array[frame]:g} in frame {frame}, outside {low:g} ... {high:g}")
+    return array

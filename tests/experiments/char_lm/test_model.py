@@ -1,0 +1,251 @@
+"""Cutting a text, the model over every core, its cost in bits, sampling."""
+
+import math
+from functools import partial
+from itertools import islice
+
+import pytest
+import torch
+
+from experiments.char_lm.model import (
+    Alphabet,
+    SequenceModel,
+    bits_per_symbol,
+    endless_stream_blocks,
+    random_blocks,
+    sample,
+    stream_blocks,
+    streams,
+    train_step,
+)
+from rl import cores
+
+V = 7
+
+
+@pytest.fixture
+def make_model(randomise):
+    def make(core="gru", num_symbols=V, hidden_size=8):
+        return randomise(SequenceModel(num_symbols, partial(getattr(cores, core), hidden_size=hidden_size), 5))
+
+    return make
+
+
+@pytest.fixture
+def text():
+    return torch.randint(V, (501,), generator=torch.Generator().manual_seed(0))
+
+
+# ------------------------------------------------------------------------------------------------------------- cutting
+
+
+@pytest.mark.parametrize(("total", "number"), [(13, 3), (14, 3), (15, 3), (16, 3), (2, 1), (9, 8)])
+def test_streams_cover_the_text_in_order_without_overlap(total, number):
+    """Every place but the first is predicted once, from the place before it; fewer than ``number`` are left over."""
+    columns = streams(torch.arange(total), number)
+    length = (total - 1) // number
+    assert columns.shape == (length + 1, number)
+    assert columns[1:].t().flatten().tolist() == list(range(1, length * number + 1))
+    assert columns[:-1].t().flatten().tolist() == list(range(length * number))
+    assert 0 <= total - 1 - length * number < number
+
+
+@pytest.mark.parametrize("length", [1, 4, 5, 10, 50])
+def test_blocks_of_one_pass(length):
+    """Three streams of ten: joined, the blocks are the streams; memories start at the first step of a stream only."""
+    blocks = list(stream_blocks(torch.arange(31), 3, length))
+    assert [len(block.symbols) for block in blocks[:-1]] == [length] * (len(blocks) - 1)
+    symbols, targets, starts = (
+        torch.cat([getattr(block, name) for block in blocks]) for name in ("symbols", "targets", "starts")
+    )
+    assert symbols.t().flatten().tolist() == list(range(30))
+    assert (targets - symbols).unique().tolist() == [1]
+    assert starts[0].all() and not starts[1:].any()
+
+
+def test_a_block_without_carry_starts_from_nothing():
+    for block in stream_blocks(torch.arange(31), 3, 4, carry=False):
+        assert block.starts[0].all() and not block.starts[1:].any()
+
+
+def test_starts_where_streams_restart():
+    """Three blocks a pass: the fourth is the first one again, and it starts."""
+    blocks = list(islice(endless_stream_blocks(torch.arange(31), 3, 4), 7))
+    assert [bool(block.starts.any()) for block in blocks] == [True, False, False, True, False, False, True]
+    assert blocks[3].symbols.equal(blocks[0].symbols) and blocks[0].starts[0].all()
+
+
+def test_random_blocks():
+    """Windows of the text with targets one further; every place occurs, the same seed draws the same."""
+
+    def draw(seed):
+        return list(islice(random_blocks(torch.arange(10), 5, 4, torch.Generator().manual_seed(seed)), 40))
+
+    blocks = draw(0)
+    for block in blocks:
+        assert block.symbols.shape == block.targets.shape == block.starts.shape == (4, 5)
+        assert (block.symbols.diff(dim=0) == 1).all() and (block.targets - block.symbols == 1).all()
+        assert block.starts[0].all() and not block.starts[1:].any()
+    assert torch.cat([block.targets.flatten() for block in blocks]).unique().tolist() == list(range(1, 10))
+    assert torch.cat([block.symbols[0] for block in blocks]).unique().tolist() == list(range(6))
+    assert all(one.symbols.equal(two.symbols) for one, two in zip(blocks, draw(0), strict=True))
+    assert not all(one.symbols.equal(two.symbols) for one, two in zip(blocks, draw(1), strict=True))
+
+
+def test_alphabet():
+    alphabet = Alphabet("abc")
+    assert alphabet.encode("cab").tolist() == [2, 0, 1]
+    assert alphabet.decode(torch.tensor([2, 0, 1])) == "cab"
+    with pytest.raises(ValueError, match=r"^the prompt has 'x', which is not among the 3 characters of the model$"):
+        alphabet.encode("axb", "the prompt")
+
+
+# ---------------------------------------------------------------------------------------------------------------- bits
+
+
+@pytest.mark.parametrize("carry", [True, False])
+def test_zero_weights_cost_the_logarithm_of_the_alphabet(make_model, text, carry):
+    model = make_model()
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    assert bits_per_symbol(model, text, 4, 10, carry) == pytest.approx(math.log2(V), rel=1e-6)
+
+
+def test_fixed_frequencies_cost_their_cross_entropy(make_model):
+    """Probabilities 1/2, 1/4, 1/4 whatever came before; 12 targets, of which 6, 4 and 2: (6 + 2 * 4 + 2 * 2) / 12."""
+    model = make_model(num_symbols=3)
+    model.head.weight.data.zero_()
+    model.head.bias.data = torch.tensor([0.5, 0.25, 0.25]).log()
+    text = torch.tensor([2, 0, 1, 0, 1, 0, 2, 0, 1, 0, 1, 0, 2])
+    assert bits_per_symbol(model, text, 3, 2) == pytest.approx(18 / 12, rel=1e-6)
+
+
+def test_the_state_is_carried_through_a_text_of_any_blocks(make_model, text):
+    """One stream costs the same in blocks of any length as at once; from zero in every block it does not."""
+    model = make_model()
+    state, starts = model.initial_state(1), torch.zeros(500, 1, dtype=torch.bool)
+    logits, _ = model.unroll(text[:-1].unsqueeze(1), state, starts)
+    whole = torch.nn.functional.cross_entropy(logits[:, 0], text[1:]).item() / math.log(2.0)
+    for length in (7, 100, 500):
+        assert bits_per_symbol(model, text, 1, length) == pytest.approx(whole, rel=1e-5)
+    assert abs(bits_per_symbol(model, text, 1, 7, carry=False) - whole) > 1e-3
+
+
+def test_a_short_text_is_measured_in_fewer_streams(make_model, text):
+    """Of 21 symbols, 4 streams of 10 would be short ones: two are taken, as if two had been asked for."""
+    model = make_model()
+    assert bits_per_symbol(model, text[:21], 4, 10) == bits_per_symbol(model, text[:21], 2, 10)
+    assert math.isfinite(bits_per_symbol(model, text[:2], 4, 10))
+    with pytest.raises(ValueError, match="1 symbols has none"):
+        bits_per_symbol(model, text[:1], 4, 10)
+
+
+def test_measuring_leaves_dropout_as_it_was(randomise, text):
+    """It acts in training only."""
+    model = randomise(SequenceModel(V, partial(cores.gru, hidden_size=8, num_layers=2, dropout=0.5), 5))
+    whole = randomise(SequenceModel(V, partial(cores.gru, hidden_size=8, num_layers=2), 5))
+    assert bits_per_symbol(model, text, 4, 10) == bits_per_symbol(whole, text, 4, 10)
+    sample(model, text[:1], 2, 1.0)
+    assert model.training and model.core.training
+
+
+# ------------------------------------------------------------------------------------------------------------ learning
+
+
+@pytest.mark.parametrize("core", cores.__all__)
+def test_the_loss_falls(core):
+    """A cycle of four symbols is certain after one of them, for a core without memory too."""
+    text = torch.arange(400) % 4
+    torch.manual_seed(0)
+    model = SequenceModel(4, partial(getattr(cores, core), hidden_size=16), 8)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-2)
+    state, losses = model.initial_state(4), []
+    for block in islice(endless_stream_blocks(text, 4, 16), 30):
+        state, bits, norm = train_step(model, optimizer, block, state, 1.0)
+        losses.append(bits)
+        assert math.isfinite(norm) and not any(leaf.requires_grad for leaf in state.values())
+    assert losses[0] > 1.5 and losses[-1] < 0.2
+    assert bits_per_symbol(model, text, 4, 16) < 0.2
+
+
+def test_only_a_carried_state_can_know_what_lies_before_the_block():
+    """Every fourth symbol is a 1 and a block has two: without a state it cannot be foreseen. Streams of 301 symbols,
+    so that each has another phase."""
+    text = (torch.arange(4 * 301 + 1) % 4 == 3).long()
+
+    def learn(blocks):
+        torch.manual_seed(0)
+        model = SequenceModel(2, partial(cores.gru, hidden_size=16), 8)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        state = model.initial_state(4)
+        for block in islice(blocks, 150):
+            state, _, _ = train_step(model, optimizer, block, state, 1.0)
+        return model
+
+    carried = learn(endless_stream_blocks(text, 4, 2))
+    fresh = learn(random_blocks(text, 4, 2, torch.Generator().manual_seed(0)))
+    assert bits_per_symbol(carried, text, 4, 2) < 0.1
+    assert bits_per_symbol(fresh, text, 4, 2, carry=False) > 0.4
+
+
+def test_a_loss_that_is_not_finite_ends_training(make_model, text):
+    model = make_model()
+    model.head.bias.data[0] = math.nan
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    with pytest.raises(ArithmeticError, match="lower the learning rate"):
+        train_step(model, optimizer, next(stream_blocks(text, 4, 8)), model.initial_state(4), 1.0)
+
+
+def test_the_gradient_is_clipped(make_model, text):
+    """Plain gradient descent at rate 1 moves the weights by the clipped norm; what is returned is the norm before."""
+    model = make_model()
+    before = torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    _, _, norm = train_step(model, optimizer, next(stream_blocks(text, 4, 8)), model.initial_state(4), 1e-3)
+    moved = torch.nn.utils.parameters_to_vector(model.parameters()).detach() - before
+    assert norm > 0.01 and moved.norm().item() == pytest.approx(1e-3, rel=1e-2)
+
+
+# ------------------------------------------------------------------------------------------------------------ sampling
+
+
+@pytest.mark.parametrize("core", cores.__all__)
+def test_greedy_sampling_is_the_argmax_of_unroll(core, make_model):
+    """Every symbol sampled through ``step`` is the likeliest one after ``unroll`` over all that came before."""
+    model, seen = make_model(core, num_symbols=20, hidden_size=16), set()
+    model.embedding.weight.data.mul_(5.0)  # let the input decide, not the biases
+    model.head.bias.data.zero_()
+    for prompt in torch.randint(20, (5, 12), generator=torch.Generator().manual_seed(0)):
+        said = sample(model, prompt, 15, 0.0)
+        assert said.shape == (15,)
+        whole = torch.cat([prompt, said])
+        starts = torch.zeros(len(whole) - 1, 1, dtype=torch.bool)
+        with torch.no_grad():
+            logits, _ = model.unroll(whole[:-1].unsqueeze(1), model.initial_state(1), starts)
+        assert logits[len(prompt) - 1 :, 0].argmax(-1).equal(said)
+        seen |= set(said.tolist())
+    assert len(seen) > 1
+
+
+def test_sampling_follows_the_probabilities(make_model):
+    """Weights 1, 2, 4, sharpened by temperature 1/2 to 1, 4, 16; the same seed repeats, another does not."""
+    model = make_model(num_symbols=3)
+    model.head.weight.data.zero_()
+    model.head.bias.data = torch.tensor([1.0, 2.0, 4.0]).log()
+
+    def draw(temperature, length=1000, seed=0):
+        return sample(model, torch.tensor([0]), length, temperature, torch.Generator().manual_seed(seed))
+
+    for temperature, weights in ((1.0, [1, 2, 4]), (0.5, [1, 4, 16])):
+        shares = draw(temperature).bincount(minlength=3) / 1000
+        assert shares.tolist() == pytest.approx([weight / sum(weights) for weight in weights], abs=0.04)
+    assert draw(1.0, 50).equal(draw(1.0, 50)) and not draw(1.0, 50).equal(draw(1.0, 50, seed=1))
+
+
+def test_what_cannot_be_sampled(make_model):
+    model, prompt = make_model(), torch.tensor([0])
+    with pytest.raises(ValueError, match="prompt is empty"):
+        sample(model, prompt[:0], 5, 1.0)
+    with pytest.raises(ValueError, match="temperature=-1"):
+        sample(model, prompt, 5, -1.0)
+    assert sample(model, prompt, 0, 1.0).shape == (0,)

@@ -1,0 +1,152 @@
+"""Checking a configuration against signatures."""
+
+import sys
+import types
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Optional
+
+import pytest
+
+from experiments.launch.check import ConfigError, check_node, converted, nearest
+
+
+def inner(input_size: int, width: int = 3, scale: float = 1.0):
+    """A target inside a target."""
+
+
+def target(
+    size: int, rate: float = 0.1, core: Callable = inner, kind: Literal["a", "b"] = "a", where: str | None = None
+):
+    """A target."""
+
+
+def open_ended(size: int, **more):
+    """A target that takes any key."""
+
+
+@pytest.mark.parametrize(
+    "value, annotation, expected",
+    [
+        (3, int, 3),
+        (1e6, int, 1_000_000),
+        (-2.0, int, -2),
+        (3, float, 3.0),
+        (0.5, float, 0.5),
+        (True, bool, True),
+        ("x", str, "x"),
+        (None, int | None, None),
+        (None, Optional[int], None),  # noqa: UP045 (the old form is what is tested)
+        (1e3, int | None, 1000),
+        (2, float | None, 2.0),
+        ("joint", Literal["joint", "per_head"], "joint"),
+        (None, Literal["joint"] | None, None),
+        (2, Literal[1, 2], 2),
+        ([1, 2], list[int], [1, 2]),
+        (["a"], Sequence[str], ["a"]),
+        ({"a": 1}, dict, {"a": 1}),
+        ("anything", Any, "anything"),
+        ([None], int | Any, [None]),
+    ],
+)
+def test_converted(value, annotation, expected):
+    result = converted(value, annotation, "name")
+    assert result == expected and type(result) is type(expected)
+
+
+@pytest.mark.parametrize(
+    "value, annotation, message",
+    [
+        (1.5, int, "name=1.5 is not a whole number"),
+        (True, int, "name=true is not a whole number"),
+        (False, float, "name=false is not a number"),
+        (float("inf"), int, "name=inf is not a whole number"),
+        (float("nan"), int, "name=nan is not a whole number"),
+        ("3", int, "name='3' is not a whole number"),
+        (3, str, "name=3 is not a text"),
+        (1, bool, "name=1 is not true or false"),
+        (None, int, "name=null is not a whole number"),
+        ("x", int | None, "name='x' is not a whole number or null"),
+        ("x", Literal["a", "b"], "name='x' is not 'a' or 'b'"),
+        (None, Literal["a"], "name=null is not 'a'"),
+        ("text", Sequence[str], "name='text' is not Sequence"),
+        ("text", list, "name='text' is not list"),
+        ([1], float, "name=[1] is not a number"),
+        ({"a": 1}, int, "name={'a': 1} is not a whole number"),
+    ],
+)
+def test_not_converted(value, annotation, message):
+    with pytest.raises(ConfigError) as error:
+        converted(value, annotation, "name")
+    assert str(error.value) == message
+
+
+def test_core_by_name():
+    with pytest.raises(ConfigError, match=r"^agent\.core='gru' has no _target_: choose by name, agent/core=NAME$"):
+        converted("gru", Callable[..., object], "agent.core")
+
+
+def node(**keys):
+    return {"_target_": f"{__name__}.target", **keys}
+
+
+def core(**keys):
+    return {"_target_": f"{__name__}.inner", **keys}
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """The targets of this module, under the name that they have here."""
+    module = types.ModuleType(__name__)
+    module.target, module.inner, module.open_ended = target, inner, open_ended
+    monkeypatch.setitem(sys.modules, __name__, module)
+
+
+def test_check_node_converts_all_the_way_down_and_fills_in_defaults():
+    given = core(_partial_=True, width=1e2, scale=2)
+    checked = check_node(node(rate=1, core=given), "agent", given=("size",))
+    assert checked == node(rate=1.0, core={**given, "width": 100, "scale": 2.0}, kind="a", where=None)
+    assert type(checked["core"]["width"]) is int and type(checked["rate"]) is type(checked["core"]["scale"]) is float
+    assert type(given["width"]) is float  # what came in is left alone
+
+
+@pytest.mark.parametrize(
+    "keys, message",
+    [
+        ({"rat": 1}, "there is no key 'agent.rat'; did you mean rate?"),
+        ({"zzz": 1}, "there is no key 'agent.zzz'; there are core, kind, rate, where"),
+        ({"size": 1}, "agent.size is set by the command itself; leave it out"),
+        ({"rate": "x"}, "agent.rate='x' is not a number"),
+        ({"kind": "c"}, "agent.kind='c' is not 'a' or 'b'"),
+        ({"core": core(widht=1)}, "there is no key 'agent.core.widht'; did you mean width?"),
+        ({"core": core(width=1.5)}, "agent.core.width=1.5 is not a whole number"),
+        ({"core": core(input_size=1)}, "agent.core.input_size is set by the command itself; leave it out"),
+    ],
+)
+def test_check_node_names_the_key(keys, message):
+    with pytest.raises(ConfigError) as error:
+        check_node(node(**keys), "agent", given=("size",))
+    assert str(error.value) == message
+
+
+def test_check_node_without_a_usable_target():
+    with pytest.raises(ConfigError, match=r"^agent has no _target_$"):
+        check_node({"size": 1}, "agent")
+    for path, reason in {
+        "nowhere.at.all": "cannot be imported: No module named 'nowhere'",
+        "rl.agents.Nobody": "cannot be imported: module 'rl.agents' has no attribute 'Nobody'",
+        "plain": "cannot be imported",
+        "rl.agents": "cannot be called",
+    }.items():
+        with pytest.raises(ConfigError, match=rf"^env\._target_={path} {reason}"):
+            check_node({"_target_": path}, "env")
+
+
+def test_open_ended_target_takes_any_key():
+    checked = check_node({"_target_": f"{__name__}.open_ended", "size": 2.0, "extra": "x"}, "env")
+    assert (checked["size"], checked["extra"]) == (2, "x")
+
+
+def test_nearest():
+    assert nearest("totl_steps", ["total_steps", "seed"]) == "; did you mean total_steps?"
+    assert nearest("zz", ["b", "a"]) == "; there are a, b"
+    assert nearest("zz", []) == ""

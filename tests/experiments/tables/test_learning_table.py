@@ -1,0 +1,122 @@
+"""``python -m experiments.learning_table``."""
+
+import json
+import subprocess
+
+import pytest
+
+from experiments.launch.check import ConfigError
+from experiments.tables import learning_table
+from experiments.tables.learning_table import MARKERS, insert, markdown
+
+
+def outcome(seed, hit=True, **changes):
+    """What ``result.json`` of a run may hold."""
+    return {
+        "agent": "RecurrentPPOLSTM",
+        "core": "gru",
+        "optimal_return": 1.0,
+        "memoryless_return": 0.5,
+        "threshold": 0.95,
+        "eval_return_mean": 0.9 + seed / 100,
+        "memory_zeroed_return_mean": 0.4 + seed / 10,
+        "steps_to_threshold": 10_000 * seed if hit else None,
+        "seconds_to_threshold": 2.0 * seed if hit else None,
+        "total_steps": 200_000,
+        **changes,
+    }
+
+
+def test_markdown():
+    rows = {"maze": {"label": "a maze"}, "pole": {}}
+    results = {
+        "maze": [outcome(1), outcome(2), outcome(6)],
+        "pole": [outcome(1), outcome(2, hit=False, optimal_return=None), outcome(3)],
+    }
+    head, rule, maze, pole = markdown(rows, results).splitlines()
+    assert head.count("|") == rule.count("|") == maze.count("|") == pole.count("|") == 10
+    cells = [cell.strip() for cell in maze.strip("|").split("|")]
+    assert cells == [
+        "a maze",
+        "RecurrentPPOLSTM, gru",
+        "1 / 0.5",
+        "0.95",
+        "0.91, 0.92, 0.96",
+        "0.7",  # mean of 0.5, 0.6 and 1.0
+        "20 k",  # medians
+        "4",
+        "200 k",
+    ]
+    cells = [cell.strip() for cell in pole.strip("|").split("|")]
+    assert cells[0] == "pole" and cells[6:8] == ["2 of 3 seeds", "-"]
+    assert "?" in markdown(rows, {"maze": [outcome(1, memoryless_return=None)]})
+
+
+def test_insert(cwd):
+    begin, end = MARKERS
+    readme = cwd / "README.md"
+    readme.write_text(f"# Before\n{begin}\nold\n{end}\nAfter\n")
+    for table in ("| one |\n", "| two |\n"):
+        insert(readme, table)
+        assert readme.read_text() == f"# Before\n{begin}\n{table}{end}\nAfter\n"
+    readme.write_text("no markers\n")
+    with pytest.raises(ConfigError, match="has no place for the table"):
+        insert(readme, "| three |\n")
+    assert readme.read_text() == "no markers\n"
+
+
+def test_end_to_end(command, tiny, cwd, monkeypatch, child_environment):
+    """One row, one seed; the second time nothing is trained again."""
+    for name in ("PYTHONPATH", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, child_environment[name])
+    (cwd / "README.md").write_text("\n".join(["Title", *MARKERS, "End"]))
+    sizes = [size for size in tiny if not size.startswith("evaluate_every")]
+    overrides = ",".join(f"'{size}'" for size in [*sizes, "evaluate_every=8", "evaluate_episodes=2", "threshold=-9"])
+    row = f"table.small={{experiment:t_maze_10,overrides:[{overrides}],label:Small}}"
+    arguments = row, "rows=[small]", "seeds=[1]", "output=out", "plot=docs/curves.png", "readme=README.md"
+
+    ended = command("learning_table", *arguments)
+    assert (ended.code, ended.err) == (0, "")
+    assert (cwd / "docs/curves.png").stat().st_size > 5000
+    table = (cwd / "out/table.md").read_text()
+    assert len(table.splitlines()) == 3 and "| Small | RecurrentPPOLSTM, lstm | 1 / 0.5 | -9 |" in table
+    assert table in ended.out and table in (cwd / "README.md").read_text()
+    raw = json.loads((cwd / "out/table.json").read_text())
+    assert raw == {"small": [json.loads((cwd / "out/small/seed1/result.json").read_text())]}
+    assert raw["small"][0]["env_steps"] == 8
+
+    def no_process(*arguments, **options):
+        raise AssertionError("a finished run was started again")
+
+    (cwd / "out/table.md").unlink()
+    monkeypatch.setattr(learning_table.subprocess, "run", no_process)
+    assert command("learning_table", *arguments).code == 0
+    assert (cwd / "out/table.md").read_text() == table
+
+
+def test_a_failing_run_says_why(command, cwd, monkeypatch, child_environment):
+    monkeypatch.setenv("PYTHONPATH", child_environment["PYTHONPATH"])
+    row = "table.bad={experiment:t_maze_10,overrides:['agent.clib=1']}"
+    ended = command("learning_table", row, "rows=[bad]", "seeds=[1]", "output=out", "readme=null")
+    assert ended.code == 1 and ended.err.count("\n") == 1
+    assert "agent.clib=1" in ended.err
+    assert ended.err.endswith(" failed: train: there is no key 'agent.clib'; did you mean clip?\n")
+
+
+@pytest.mark.parametrize(
+    ("result", "arguments"),
+    [
+        (None, ["experiment=t_maze_10", "seed=3", "run_dir={target}"]),
+        ({"env_steps": 99, "total_steps": 100}, ["resume={target}"]),  # stopped by a signal, which writes a result too
+        ({"env_steps": 104, "total_steps": 100}, None),
+    ],
+)
+def test_a_run_is_begun_or_goes_on_or_is_kept(result, arguments, tmp_path, monkeypatch):
+    target, started = tmp_path / "row" / "seed3", []
+    if result is not None:
+        target.mkdir(parents=True)
+        (target / "result.json").write_text(json.dumps(result))
+    done = subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(learning_table.subprocess, "run", lambda command, **_: started.append(command[3:]) or done)
+    learning_table.train(tmp_path, "row", {"experiment": "t_maze_10"}, 3)
+    assert started == ([] if arguments is None else [[part.format(target=target) for part in arguments]])

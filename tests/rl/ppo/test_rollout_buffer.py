@@ -1,0 +1,321 @@
+import numpy as np
+import pytest
+import torch
+
+from rl import cores
+from rl.ppo.rollout_buffer import RolloutBuffer, Targets
+
+B = 3
+
+
+@pytest.fixture
+def numbered(device):
+    """A rollout in which every number says where it comes from, and its targets.
+
+    Observations, actions, params and targets of step t of environment b are t * B + b, states are t + b / 10, starts
+    are at the multiples of 5 + b. Step t of environment b is to be ignored if (t, b) is among the ``gaps``.
+    """
+
+    def make(size, capacity=None, state_stride=1, gaps=()):
+        obs = {
+            "x": torch.zeros(B, 2, device=device),
+            "image": torch.zeros(B, 1, 2, 2, dtype=torch.uint8, device=device),
+        }
+        state = {name: torch.zeros(B, 1, 4, device=device) for name in ("h", "c")}
+        state["count"] = torch.zeros(B, 1, dtype=torch.int64, device=device)
+        actions, params = torch.zeros(B, 1, dtype=torch.int64, device=device), torch.zeros(B, 5, device=device)
+        buffer = RolloutBuffer(capacity or size, obs, state, actions, params, state_stride, device)
+        for t in range(size):
+            number = torch.arange(B, device=device) + t * B
+            step = t + torch.arange(B, device=device) / 10
+            buffer.write_step(
+                {"x": number.unsqueeze(1).expand(B, 2), "image": number.view(B, 1, 1, 1).expand(B, 1, 2, 2)},
+                {"h": step.view(B, 1, 1).expand(B, 1, 4), "c": -step.view(B, 1, 1).expand(B, 1, 4)}
+                | {"count": number.unsqueeze(1)},
+                t % (5 + np.arange(B)) == 0,
+                number.unsqueeze(1).expand(B, 5),
+                number.float(),
+                number.unsqueeze(1),
+            )
+            ignored = np.array([(t, b) in gaps for b in range(B)])
+            buffer.finish_step(np.full(B, t, np.float32), np.full(B, t % 2 == 0), np.full(B, t % 3 == 0), ignored)
+        grid = torch.arange(size * B, device=device).view(size, B).float()
+        return buffer, Targets(grid.unsqueeze(-1), grid, grid + 0.25, grid + 0.5)
+
+    return make
+
+
+@pytest.fixture
+def epoch():
+    def draw(rollout, num_minibatches=4, bptt=None, burn_in=0, seed=0):
+        buffer, targets = rollout
+        shuffle = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
+        return list(buffer.sequences(targets, num_minibatches, bptt, shuffle, burn_in))
+
+    return draw
+
+
+def numbers(minibatch):
+    """The steps ``t * B + b`` of a minibatch, ``[L, N]``."""
+    return minibatch.old_values.long()
+
+
+# ---------------------------------------------------------------------------------------- every transition exactly once
+
+
+@pytest.mark.parametrize("bptt", [None, 1, 4, 8, 24, 5, 7, 9, 16, 23, 100])  # those up to 24 divide the 24 steps
+@pytest.mark.parametrize("num_minibatches", [1, 2, 4, 5])
+def test_every_transition_comes_exactly_once(bptt, num_minibatches, numbered, epoch):
+    minibatches = epoch(numbered(24), num_minibatches, bptt)
+    seen = torch.cat([numbers(mb).flatten() for mb, _ in minibatches])
+    assert sorted(seen.tolist()) == list(range(24 * B))
+
+
+@pytest.mark.parametrize(
+    ("bptt", "chunks"),
+    [
+        (8, [(0, 8), (8, 8), (16, 8)]),
+        (None, [(0, 24)]),
+        (24, [(0, 24)]),
+        (40, [(0, 24)]),
+        # 24 steps need four pieces of at most 7: 6 each; five of at most 5: 4.8 each, so they begin at 0 4 9 14 19
+        (7, [(0, 6), (6, 6), (12, 6), (18, 6)]),
+        (5, [(0, 4), (4, 5), (9, 5), (14, 5), (19, 5)]),
+    ],
+)
+def test_chunks(bptt, chunks, numbered):
+    assert numbered(24)[0].chunks(bptt) == chunks
+
+
+def test_steps_of_a_sequence_follow_each_other(numbered, epoch):
+    for minibatch, _ in epoch(numbered(24), 4, 8):
+        steps = numbers(minibatch)
+        assert steps.shape[0] == 8
+        assert (steps[1:] - steps[:-1] == B).all()  # the same environment, one step on
+        assert (steps[0] // B % 8 == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "bptt", "num_minibatches"),
+    [(24, 8, 3), (24, 8, 4), (24, 8, 5), (24, 8, 9), (24, 8, 20), (24, None, 2), (16, 4, 8), (16, 4, 5)],
+)
+def test_number_of_minibatches(size, bptt, num_minibatches, numbered, epoch):
+    minibatches = epoch(numbered(size), num_minibatches, bptt)
+    sequences = size // (bptt or size) * B
+    assert len(minibatches) == min(num_minibatches, sequences)
+    sizes = [numbers(mb).shape[1] for mb, _ in minibatches]
+    assert sum(sizes) == sequences
+
+
+def test_order_is_drawn_anew_and_comes_from_the_generator(numbered, epoch):
+    rollout, generator = numbered(24), torch.Generator().manual_seed(0)
+    first, second = ([numbers(mb)[0].tolist() for mb, _ in epoch(rollout, 3, 4, seed=generator)] for _ in range(2))
+    assert first != second
+    assert [numbers(mb)[0].tolist() for mb, _ in epoch(rollout, 3, 4, seed=0)] == first
+    order = [step for minibatch in first for step in minibatch]
+    assert order != sorted(order)  # shuffled at all
+
+
+def test_sequences_with_as_many_starts_lie_together(numbered, epoch):
+    minibatches = [mb.starts.sum(0).tolist() for mb, _ in epoch(numbered(60), 3, 10)]  # 1 or 2 starts in each sequence
+    assert all(starts == sorted(starts) for starts in minibatches)
+    assert any(len(set(starts)) > 1 for starts in minibatches)
+
+
+# --------------------------------------------------------------------------------------------- everything in its place
+
+
+@pytest.mark.parametrize(("bptt", "state_stride"), [(4, 1), (4, 2), (8, 8), (8, 4), (None, 24), (None, 5), (5, 1)])
+def test_everything_belongs_to_the_same_step(bptt, state_stride, numbered, epoch, device):
+    for mb, warm_up in epoch(numbered(24, state_stride=state_stride), 4, bptt):
+        steps, (L, N) = numbers(mb), mb.old_values.shape
+        t, b = (steps // B).cpu(), (steps % B).cpu()
+        assert warm_up is None
+        assert torch.equal(mb.obs["x"], steps.unsqueeze(-1).expand(L, N, 2).float())
+        assert torch.equal(mb.obs["image"], steps.view(L, N, 1, 1, 1).expand(L, N, 1, 2, 2).to(torch.uint8))
+        assert torch.equal(mb.actions, steps.unsqueeze(-1))
+        assert torch.equal(mb.old_log_probs, steps.unsqueeze(-1).float())
+        assert torch.equal(mb.advantages, steps + 0.25)
+        assert torch.equal(mb.returns, steps + 0.5)
+        assert torch.equal(mb.starts, t % (5 + b) == 0)
+        before = (steps[0] // B + (steps[0] % B) / 10).view(N, 1, 1).expand(N, 1, 4)
+        assert torch.equal(mb.state["h"], before)
+        assert torch.equal(mb.state["c"], -before)
+        assert torch.equal(mb.state["count"], steps[0].unsqueeze(-1))
+        assert mb.starts.device.type == "cpu"
+        assert mb.obs["x"].device.type == mb.state["h"].device.type == mb.returns.device.type == device.type
+
+
+def test_dtypes_are_kept(numbered, epoch):
+    buffer, targets = numbered(8)
+    mb, _ = epoch((buffer, targets), 1, 4)[0]
+    assert (buffer.obs["image"].dtype, mb.obs["image"].dtype) == (torch.uint8, torch.uint8)
+    assert (buffer.state["count"].dtype, mb.state["count"].dtype) == (torch.int64, torch.int64)
+    assert (mb.actions.dtype, mb.starts.dtype, mb.obs["x"].dtype) == (torch.int64, torch.bool, torch.float32)
+
+
+def test_states_are_kept_at_every_stride_only(numbered):
+    buffer, _ = numbered(24, state_stride=8)
+    assert buffer.state["h"].shape == (3, B, 1, 4)
+    assert buffer.state["h"][:, 0, 0, 0].tolist() == [0.0, 8.0, 16.0]
+    assert numbered(24, state_stride=5)[0].state["h"].shape[0] == 5  # steps 0 5 10 15 20
+
+
+def test_outcomes_are_stored(numbered):
+    buffer, _ = numbered(6)
+    assert buffer.rewards[:, 1].tolist() == [0, 1, 2, 3, 4, 5]
+    assert buffer.terminated[:, 2].tolist() == [True, False, True, False, True, False]
+    assert buffer.truncated[:, 0].tolist() == [True, False, False, True, False, False]
+    assert (buffer.terminated.dtype, buffer.rewards.dtype) == (torch.bool, torch.float32)
+
+
+# ------------------------------------------------------------------------------------------------------------- growth
+
+
+@pytest.mark.parametrize("state_stride", [1, 3, 4])
+def test_growth_keeps_the_content(state_stride, numbered, epoch):
+    grown, targets = numbered(23, capacity=4, state_stride=state_stride)
+    whole, _ = numbered(23, state_stride=state_stride)
+    assert (grown.size, grown.capacity) == (23, 32)  # 4, 8, 16, 32
+    for name in ("actions", "params", "values", "rewards", "starts", "terminated", "truncated", "ignored"):
+        assert torch.equal(getattr(grown, name)[:23], getattr(whole, name))
+    stored = -(-23 // state_stride)
+    for group in ("obs", "state"):
+        for name, leaf in getattr(whole, group).items():
+            count = 23 if group == "obs" else stored
+            assert torch.equal(getattr(grown, group)[name][:count], leaf[:count])
+    seen = torch.cat([numbers(mb).flatten() for mb, _ in epoch((grown, targets), 4, 8 if state_stride == 1 else None)])
+    assert sorted(seen.tolist()) == list(range(23 * B))
+
+
+def test_sequences_that_would_begin_where_no_state_is_stored_are_refused(numbered):
+    buffer, _ = numbered(20, state_stride=8)
+    assert buffer.chunks(None) == [(0, 20)]
+    with pytest.raises(ValueError, match="state_stride=8 does not fit a rollout of 20 steps"):
+        buffer.chunks(8)  # 0, 6, 13
+
+
+def test_a_cleared_buffer_is_written_from_the_front(numbered):
+    buffer, _ = numbered(6)
+    buffer.clear()
+    assert (buffer.size, buffer.capacity) == (0, 6)
+    example = {name: leaf[0] + 1 for name, leaf in buffer.obs.items()}
+    state = {name: leaf[5] for name, leaf in buffer.state.items()}
+    buffer.write_step(example, state, np.ones(B, bool), buffer.params[0], buffer.values[0], buffer.actions[0])
+    assert buffer.size == 0  # it counts with its outcome
+    buffer.finish_step(np.zeros(B, np.float32), *np.zeros((3, B), bool))
+    assert buffer.size == 1
+    assert torch.equal(buffer.obs["x"][0], example["x"])
+
+
+# ------------------------------------------------------------------------------------------------------ ignored steps
+
+
+def test_ignored_steps_leave_no_gap(numbered, device):
+    # row 0 loses steps 2 and 4, row 1 step 0, row 2 none: four of six steps can be kept of each
+    buffer, _ = numbered(6, capacity=8, gaps={(2, 0), (4, 0), (0, 1)})
+    remaining = torch.tensor([[0, 1, 0], [1, 2, 1], [3, 3, 2], [5, 4, 3]])  # the former step, [T, B]
+    cut = torch.arange(6 * B, device=device).view(6, B) + 0.5
+    last_values, cut = buffer.drop_ignored(torch.tensor([100.0, 101.0, 102.0], device=device), cut)
+    step = remaining * B + torch.arange(B)
+    before = remaining + torch.arange(B) / 10
+    assert buffer.size == 4
+    assert torch.equal(buffer.obs["x"][:4, :, 0].cpu(), step.float())
+    assert torch.equal(buffer.obs["image"][:4, :, 0, 0, 0].cpu(), step.to(torch.uint8))
+    assert torch.equal(buffer.state["h"][:4, :, 0, 0].cpu(), before)
+    assert torch.equal(buffer.state["c"][:4, :, 0, 0].cpu(), -before)
+    assert torch.equal(buffer.actions[:4, :, 0].cpu(), step)
+    assert torch.equal(buffer.params[:4, :, 4].cpu(), step.float())
+    assert torch.equal(buffer.values[:4].cpu(), step.float())
+    assert torch.equal(buffer.rewards[:4], remaining.float())
+    assert torch.equal(buffer.starts[:4], remaining % (5 + torch.arange(B)) == 0)
+    assert torch.equal(buffer.terminated[:4], remaining % 2 == 0)
+    assert torch.equal(buffer.truncated[:4], remaining % 3 == 0)
+    assert not buffer.ignored[:4].any()
+    assert torch.equal(cut.cpu(), step + 0.5)
+    # row 0 ends where the rollout did; the first step that row 1 loses at the end is 5 (16), of row 2 it is 4 (14)
+    assert last_values.tolist() == [100.0, 16.0, 14.0]
+
+
+def test_ignored_steps_need_the_state_of_every_step(numbered):
+    buffer, _ = numbered(6, state_stride=2, gaps={(2, 0)})
+    with pytest.raises(ValueError, match="state_stride=2"):
+        buffer.drop_ignored(torch.zeros(B), torch.zeros(6, B))
+
+
+# ------------------------------------------------------------------------------------------------------------ burn-in
+
+
+@pytest.mark.parametrize(("bptt", "burn_in", "state_stride"), [(8, 3, 1), (8, 8, 1), (8, 4, 4), (5, 2, 1)])
+def test_the_warm_up_is_the_steps_before(bptt, burn_in, state_stride, numbered, epoch):
+    opening = 0
+    for mb, warm_up in epoch(numbered(24, state_stride=state_stride), 3, bptt, burn_in):
+        first, (k, N) = numbers(mb)[0], warm_up.obs["x"].shape[:2]
+        assert (k, N) == (burn_in, len(first))
+        available = first >= B  # all but the chunk that opens the rollout
+        assert torch.equal(warm_up.available, available)
+        opening += (~available).sum().item()
+        window = first - B * torch.arange(burn_in, 0, -1, device=first.device).unsqueeze(1)  # [k, N]
+        window, t, b = window[:, available], first[available] // B - burn_in, first[available] % B
+        assert torch.equal(warm_up.obs["x"][:, available, 0], window.float())
+        assert torch.equal(warm_up.starts[:, available.cpu()], ((window // B) % (5 + window % B) == 0).cpu())
+        assert torch.equal(warm_up.state["h"][available, 0, 0], t + b / 10)
+        assert torch.equal(warm_up.state["count"][available, 0], t * B + b)
+    assert opening == B
+
+
+@pytest.mark.parametrize(("size", "bptt", "burn_in"), [(8, None, 10), (8, 16, 16), (9, 4, 4)])
+def test_a_warm_up_longer_than_the_rollout_is_not_available(size, bptt, burn_in, numbered, epoch):
+    for mb, warm_up in epoch(numbered(size), 2, bptt, burn_in):
+        assert torch.equal(warm_up.available, numbers(mb)[0] // B >= burn_in)
+
+
+# ------------------------------------------------------------------------------------------------------------ refresh
+
+
+@pytest.mark.parametrize("core", [cores.gru, cores.lstm], ids=["gru", "lstm"])
+@pytest.mark.parametrize(("bptt", "state_stride"), [(8, 1), (8, 8), (8, 4), (5, 1)])
+@pytest.mark.parametrize("separate_critic", [False, True])
+def test_refresh_recomputes_the_states_at_chunk_starts(
+    core, bptt, state_stride, separate_critic, make_network, collect, randomise, assert_close
+):
+    options = {"core_options": {"num_layers": 2, "dropout": 0.3}, "separate_critic": separate_critic}
+    network = make_network(core, **options)
+    buffer, _ = collect(network, 24, state_stride=state_stride)
+    stored = {name: leaf.clone() for name, leaf in buffer.state.items()}
+    randomise(network, seed=1)
+    with torch.no_grad():
+        buffer.refresh(network.unroll, bptt)
+        state = {name: leaf[0] for name, leaf in stored.items()}
+        begins = [begin for begin, _ in buffer.chunks(bptt)]
+        for t in range(24):
+            place = t // state_stride
+            for name in state:
+                if t in begins:
+                    assert_close(buffer.state[name][place], state[name], 1e-5)
+                    if t and stored[name].is_floating_point():
+                        assert (buffer.state[name][place] - stored[name][place]).abs().max() > 0.01
+                elif t % state_stride == 0:
+                    assert torch.equal(buffer.state[name][place], stored[name][place])
+            step = {name: leaf[t : t + 1] for name, leaf in buffer.obs.items()}
+            *_, state = network.unroll(step, state, buffer.starts[t : t + 1])
+
+
+def test_refresh_with_unchanged_weights_changes_nothing(make_network, collect, assert_close):
+    network = make_network(cores.lstm)
+    buffer, _ = collect(network, 24)
+    stored = {name: leaf.clone() for name, leaf in buffer.state.items()}
+    with torch.no_grad():
+        buffer.refresh(network.unroll, 4)
+    for name, leaf in buffer.state.items():
+        assert_close(leaf, stored[name], 1e-6)
+
+
+def test_refresh_stops_at_the_steps_collected(make_network, collect):
+    network = make_network(cores.gru)
+    buffer, _ = collect(network, 16)
+    buffer.size = 8  # the rest is of an older rollout
+    stored = {name: leaf.clone() for name, leaf in buffer.state.items()}
+    with torch.no_grad():
+        buffer.refresh(network.unroll, 4)
+    assert all(torch.equal(leaf[8:], stored[name][8:]) for name, leaf in buffer.state.items())

@@ -1,0 +1,164 @@
+"""Recordings: no piece of an episode is lost, repeated or joined to another, and no bad value comes in."""
+
+import builtins
+import dataclasses
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from rl.recordings.recording import cut, deal, read_minari, split
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_streams_hold_every_step_once_and_no_piece_crosses_an_episode(make_recording, seed):
+    """Random lengths, streams, piece lengths and warm-ups."""
+    rng = np.random.default_rng(seed)
+    recording = make_recording(rng.integers(1, 15, size=rng.integers(1, 12)).tolist())
+    longest = None if seed % 3 == 0 else int(rng.integers(1, 8))
+    burn_in = 0 if longest is None else int(rng.integers(0, 4))
+    pieces = cut(np.stack([recording.bounds[:-1], recording.bounds[1:]], axis=1), longest, burn_in)
+    streams = deal(pieces, int(rng.integers(1, 6)), seed)
+
+    counts = np.bincount(streams.steps[streams.counted], minlength=recording.bounds[-1])
+    assert (counts == 1).all()
+    episode = np.searchsorted(recording.bounds, streams.steps, side="right") - 1
+    used = np.zeros_like(streams.starts)
+    for column in range(used.shape[1]):  # what comes before the last step that counts
+        used[: np.flatnonzero(streams.counted[:, column]).max() + 1, column] = True
+    goes_on = ~streams.starts[1:] & used[1:]
+    assert (np.diff(streams.steps, axis=0)[goes_on] == 1).all()
+    assert (np.diff(episode, axis=0)[goes_on] == 0).all()
+    assert streams.starts[0].all()
+    warm = used & ~streams.counted
+    assert warm.sum() == (pieces[:, 1] - pieces[:, 0]).sum() and (burn_in or not warm.any())
+
+
+def test_pieces_of_a_long_episode_are_warmed_by_the_steps_before():
+    assert cut(np.array([[0, 7], [7, 9]]), longest=3, burn_in=2).tolist() == [
+        [0, 0, 3],
+        [1, 3, 6],
+        [4, 6, 7],
+        [7, 7, 9],
+    ]
+
+
+def test_streams_are_about_equally_long():
+    streams = deal(cut(np.array([[0, 6], [6, 8], [8, 10], [10, 12]])), 2)
+    assert streams.steps.T.tolist() == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
+    assert streams.starts.T.astype(int).tolist() == [[1, 0, 0, 0, 0, 0], [1, 0, 1, 0, 1, 0]]
+
+
+def test_windows_follow_each_other():
+    streams = deal(cut(np.array([[0, 5], [5, 7]])), 2)
+    sizes = [len(window.steps) for window in streams.windows(2)]
+    assert sizes == [2, 2, 1]
+    assert np.concatenate([window.steps for window in streams.windows(2)]).tolist() == streams.steps.tolist()
+
+
+# --------------------------------------------------------------------------------------------------------------- split
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_split_shares_no_episode_and_no_group(make_recording, seed):
+    rng = np.random.default_rng(seed)
+    groups = rng.integers(0, 5, size=12)
+    groups[:2] = 0, 1
+    recording = make_recording(rng.integers(1, 9, size=12).tolist(), groups=groups)
+    train, held = split(recording, 0.3, "episodes", seed)
+    spans = np.stack([recording.bounds[:-1], recording.bounds[1:]], axis=1).tolist()
+    group_of = dict(zip(map(tuple, spans), groups.tolist(), strict=True))
+    sides = [{group_of[tuple(span)] for span in side.tolist()} for side in (train, held)]
+    assert sides[0] and sides[1] and not sides[0] & sides[1]
+    assert len(train) + len(held) == 12
+    assert (split(recording, 0.3, "episodes", seed)[1] == held).all()
+
+
+def test_a_split_by_time_holds_out_the_end_of_each_episode(make_recording):
+    train, held = split(make_recording((10, 5)), 0.2, "time", seed=0)
+    assert train.tolist() == [[0, 8], [10, 14]]
+    assert held.tolist() == [[8, 10], [14, 15]]
+
+
+def test_what_cannot_be_split(make_recording):
+    with pytest.raises(ValueError, match="one episode or game only: hold out its last part with split=time"):
+        split(make_recording((5, 5), groups=np.array([3, 3])), 0.2, "episodes", 0)
+    with pytest.raises(ValueError, match=r"held_out=0.01: an episode of 5 steps cannot be cut there"):
+        split(make_recording((5,)), 0.01, "time", 0)
+
+
+# ---------------------------------------------------------------------------------------------------------- bad values
+
+
+@pytest.mark.parametrize(
+    ("leaf", "value", "message"),
+    [
+        ("obs", np.nan, r"observation 'obs' is nan at step 1 of episode 1 of the recording: it must be finite"),
+        ("actions", 3, r"action is 3 at step 1 of episode 1 of the recording: it must be in Discrete\(3\)"),
+        ("actions", -1, r"action is -1 at step 1"),
+        ("rewards", np.inf, r"reward is inf at step 1 of episode 1"),
+    ],
+)
+def test_bad_values(make_recording, leaf, value, message):
+    good = make_recording((4, 3))
+    array = (good.obs["obs"] if leaf == "obs" else getattr(good, leaf)).copy()
+    array[5] = value
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(good, **{leaf: {"obs": array} if leaf == "obs" else array})
+
+
+@pytest.mark.parametrize(
+    ("space", "bad"),
+    [
+        (spaces.MultiDiscrete([2, 3]), (0, 3)),
+        (spaces.MultiBinary(2), (2, 0)),
+        (spaces.Box(-1, 1, (2,)), (0, np.nan)),
+    ],
+)
+def test_bad_actions_of_other_kinds(make_recording, space, bad):
+    good = make_recording((3,), space)
+    actions = good.actions.copy()
+    actions[2] = bad
+    with pytest.raises(ValueError, match=r"action is .* at step 2 of episode 0"):
+        dataclasses.replace(good, actions=actions)
+
+
+def test_empty_episodes_and_wrong_shapes(make_recording):
+    with pytest.raises(ValueError, match="an episode without a step"):
+        make_recording((3, 0))
+    good = make_recording((3,))
+    with pytest.raises(ValueError, match=r"action has shape \(1,\), but its space is Discrete\(3\)"):
+        dataclasses.replace(good, actions=good.actions[:, None])
+
+
+def test_returns_and_beginnings(make_recording):
+    recording = make_recording((2, 3))
+    assert recording.begins.tolist() == [True, False, True, False, False]
+    assert recording.returns == pytest.approx([recording.rewards[:2].sum(), recording.rewards[2:].sum()])
+
+
+# -------------------------------------------------------------------------------------------------------------- Minari
+
+
+@pytest.mark.parametrize("package", ["minari", "h5py", "PIL"])
+def test_a_missing_extra_is_named(monkeypatch, package):
+    original = builtins.__import__
+
+    def without(name, *rest):
+        if name == package:
+            raise ImportError(f"no {name}", name=name)
+        return None if name in ("minari", "h5py", "PIL") else original(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(
+        ImportError, match=rf"recordings need the package {package}: pip install 'recurrent-ppo\[data\]'"
+    ):
+        read_minari("nowhere")
+
+
+def test_no_data_set(tmp_path, monkeypatch):
+    pytest.importorskip("minari")
+    pytest.importorskip("h5py")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="data=nothing-v0: there is no Minari data set in that folder or under"):
+        read_minari("nothing-v0")

@@ -1,0 +1,169 @@
+"""Slippi games: what is read, what is refused, and the loss of the reference on a real game where there is one."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from rl.recordings.slippi import BUTTONS, INPUTS, NUMBERS, SIX_HEADS, bins, controller, game, read_slippi, slippi_files
+from rl.recordings.recording import split
+
+ROOT = Path(__file__).parents[2]
+GAME = ROOT.parent / "shared/data/melee_game.slp"
+
+
+@dataclass
+class Column:
+    """An array with the one method of pyarrow's that is used."""
+
+    values: np.ndarray
+
+    def to_numpy(self, zero_copy_only):
+        assert not zero_copy_only  # columns with missing values have no other form
+        return self.values
+
+
+def tree(fields):
+    """``{"position.x": array}`` as nested attributes of columns."""
+    root = SimpleNamespace()
+    for field, array in fields.items():
+        *parents, name = field.split(".")
+        node = root
+        for parent in parents:
+            node.__dict__.setdefault(parent, SimpleNamespace())
+            node = getattr(node, parent)
+        setattr(node, name, Column(np.asarray(array)))
+    return root
+
+
+@pytest.fixture
+def fields():
+    """Allowed values of two players in 3 frames: ``fields[player]["post"][field]``."""
+    rng = np.random.default_rng(0)
+
+    def numbers(low, high):
+        return rng.uniform(max(low, -1), min(high, 1), size=3)
+
+    return [
+        {
+            "post": {field: numbers(low, high) for field, (low, high, _) in NUMBERS.items()}
+            | {"state": np.array([14, 20, 360]), "character": np.full(3, 7 + player)},
+            "pre": {field: numbers(low, high) for field, (low, high) in INPUTS.items()}
+            | {"buttons_physical": np.array([0x100, 0, 0x1018])},
+        }
+        for player in (0, 1)
+    ]
+
+
+def frames(fields):
+    ports = [SimpleNamespace(leader=SimpleNamespace(pre=tree(f["pre"]), post=tree(f["post"]))) for f in fields]
+    return SimpleNamespace(ports=tuple(ports))
+
+
+def test_an_input_is_paired_with_what_was_seen_before_it(fields):
+    """Frame t's input after frame t - 1's picture, and each port sees itself first."""
+    first, second = game(frames(fields), "x.slp")
+    assert first[1].tolist() == controller(tree(fields[0]["pre"]), "")[1:].tolist()
+    assert first[0]["own_state"].tolist() == [14, 20]
+    assert first[0]["own_character"].tolist() == second[0]["other_character"].tolist() == [7, 7]
+    scales = [scale for *_, scale in NUMBERS.values()]
+    seen = np.stack([fields[1]["post"][field] for field in NUMBERS], axis=1) / scales
+    assert second[0]["own_numbers"] == pytest.approx(seen[:-1], rel=1e-6)
+    assert (second[0]["own_numbers"] == first[0]["other_numbers"]).all()
+
+
+def test_controller(fields):
+    pre = fields[0]["pre"] | {"joystick.x": [-1, 0, 1], "joystick.y": [-0.97, 0.06, 0.07], "triggers": [0, 0.13, 1.0]}
+    made = controller(tree(pre), "")
+    assert [name for name, bit in zip(BUTTONS, made[2], strict=False) if bit] == ["z", "d_up"]  # 0x1000 is none of them
+    assert made[:, 0].tolist() == [1, 0, 0]
+    assert made[:, 8:10].T.tolist() == [[0, 8, 16], [0, 8, 9]]
+    assert made[:, 12].tolist() == [0, 1, 4]
+
+
+def test_bins():
+    assert bins(np.array([0, 0.03, 0.04, 0.5, 1]), 17).tolist() == [0, 0, 1, 8, 16]
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "message"),
+    [
+        ("post", "percent", np.nan, "x.slp, player 2: percent is nan in frame 1, outside 0 ... 999"),
+        ("post", "position.x", 3.8e22, "x.slp, player 2: position.x is 3.8e+22 in frame 1, outside -1000 ... 1000"),
+        ("post", "state", 700, "x.slp, player 2: state is 700 in frame 1, outside 0 ... 511"),
+        ("pre", "triggers", 3.8e22, "x.slp, player 2: triggers is 3.8e+22 in frame 1, outside 0 ... 1.0001"),
+        ("pre", "joystick.y", -2, "x.slp, player 2: joystick.y is -2 in frame 1"),
+    ],
+)
+def test_bad_values_are_refused(fields, part, field, value, message):
+    fields[1][part][field] = fields[1][part][field].astype(float)
+    fields[1][part][field][1] = value
+    with pytest.raises(ValueError) as raised:
+        game(frames(fields), "x.slp")
+    assert str(raised.value).startswith(message)
+
+
+def test_old_replays_and_other_numbers_of_players(fields):
+    with pytest.raises(ValueError, match="x has 1 players: games of two can be read"):
+        game(frames(fields[:1]), "x")
+    del fields[0]["post"]["hitlag"]
+    with pytest.raises(ValueError, match="x, player 1: the field hitlag is missing, the replay is of an old version"):
+        game(frames(fields), "x")
+
+
+def test_files(tmp_path):
+    (tmp_path / "b.slp").touch()
+    (tmp_path / "a.slp").touch()
+    assert slippi_files(str(tmp_path)) == [tmp_path / "a.slp", tmp_path / "b.slp"]
+    assert slippi_files("some/id-v0") == []
+    pytest.importorskip("peppi_py")
+    with pytest.raises(ValueError, match=r"a\.slp is damaged or no Slippi game"):
+        read_slippi([tmp_path / "a.slp"])
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        read_slippi([tmp_path / "c.slp"])
+
+
+def test_the_missing_extra(command, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "peppi_py", None)
+    ended = command("imitate", "data=game.slp")
+    assert ended.code == 1 and ended.err == (
+        "imitate: Slippi games need the package peppi_py: pip install 'recurrent-ppo[melee]'\n"
+    )
+
+
+def test_six_heads_are_the_mean_of_the_buttons_and_the_sum_of_the_rest():
+    """Uniform guesses cost ln 2 + 4 ln 17 + ln 5 = 13.635 nats."""
+    sizes = [2] * 8 + [17] * 4 + [5]
+    assert np.log(sizes) @ SIX_HEADS == pytest.approx(np.log(2) + 4 * np.log(17) + np.log(5))
+
+
+# --------------------------------------------------------------------------------------------------------- a real game
+
+
+@pytest.fixture
+def real():
+    pytest.importorskip("peppi_py")
+    if not GAME.is_file():
+        pytest.skip("there is no recorded game beside the repository")
+    return GAME
+
+
+def test_a_real_game(real):
+    recording = read_slippi([real])
+    assert recording.bounds.tolist() == [0, 6401, 12802] and recording.groups.tolist() == [0, 0]
+    with pytest.raises(ValueError, match="split=time"):
+        split(recording, 0.2, "episodes", 0)  # the two ports of one game tell of each other
+
+
+def test_the_command_on_a_real_game(real, command, cwd):
+    small = "agent.previous_action_reward=true", "agent.layer_size=8", "imitation.epochs=1", "imitation.split=time"
+    ended = command("imitate", f"data={real}", *small, "imitation.held_out=0.2", "run_dir=run")
+    assert (ended.code, ended.err) == (0, "")
+    result = json.loads((cwd / "run/result.json").read_text())
+    assert result["repeat_six_heads"] == pytest.approx(1.4548, abs=1e-3)
+    assert result["marginal_six_heads"] == pytest.approx(3.5408, abs=1e-3)
+    assert result["repeat_nll"] == pytest.approx(1.673, abs=1e-3)
+    assert list(result["held_out_nll_branches"])[:2] == ["a", "b"]

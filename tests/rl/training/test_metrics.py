@@ -1,0 +1,243 @@
+"""Episode statistics, the progress of a run, and what TensorBoard reads back."""
+
+import logging
+import time
+from fnmatch import fnmatchcase
+from functools import partial
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from envs.probes import Counter, SpaceProbe
+from rl import cores
+from rl.agents import RecurrentIQN, RecurrentPPO
+from rl.recordings.imitation import Imitation, ImitationTrainer, Imitator
+from rl.training.metrics import GLOSSARY, Episodes, Metrics
+from rl.training.trainer import Trainer
+
+
+@pytest.fixture
+def read():
+    """What TensorBoard shows of a folder: (step, value) pairs of every scalar."""
+
+    def load(folder):
+        events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+        events.Reload()
+        return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+    return load
+
+
+@pytest.fixture
+def run():
+    """A short training with everything that can be reported switched on; ``action`` decides the branches."""
+
+    def train(folder, action, total_steps=48, kind=RecurrentPPO):
+        envs = SpaceProbe(3, "box", action)
+        update = (
+            {"num_minibatches": 2, "teacher_kl": 0.1}
+            if kind is RecurrentPPO
+            else {"batch_size": 8, "burn_in": 0, "learning_starts": 8}
+        )
+        agent = kind(
+            envs.single_observation_space,
+            envs.single_action_space,
+            8,
+            seed=0,
+            core=partial(cores.gru, hidden_size=8),
+            num_envs=3,
+            num_steps=8,
+            bptt=4,
+            **update,
+        )
+
+        agent.save(folder / "first.pt")
+        agent.load_network(folder / "first.pt")
+
+        def evaluate():
+            names = ("eval/episodic_return", "eval/episodic_return_memory_zeroed", "diagnostics/memory_gap")
+            return dict(zip(names, (0.75, 0.5, 0.25), strict=True))
+
+        trainer = Trainer(agent, envs, folder, total_steps, seed=0, evaluate=evaluate, evaluate_every=24)
+        with Metrics(folder, total_steps) as metrics:
+            trainer.train(metrics)
+        return agent
+
+    return train
+
+
+def test_an_event_file_begins_in_a_later_second_than_the_ones_before(tmp_path):
+    """In one second they would be read in the order of process ids: a resumed run's first, if its id is the lower."""
+    second = int(time.time())
+    (tmp_path / f"events.out.tfevents.{second}.host.99999999.0").touch()
+    with Metrics(tmp_path, 100, step=50):
+        made = sorted(path.name for path in tmp_path.glob("events.*"))
+    assert len(made) == 2
+    assert int(made[1].split(".")[3]) > second
+
+
+# ------------------------------------------------------------------------------------------------------------ glossary
+
+
+def test_every_tag_stands_in_the_glossary_and_every_entry_is_written(run, read, tmp_path, make_recording):
+    """One run with a single branch, one with two, which adds an entropy for each, and one of a quantile network."""
+    run(tmp_path / "quantiles", "discrete", kind=RecurrentIQN)
+    written = set(read(tmp_path / "quantiles"))
+    for action in ("discrete", "multi_discrete"):
+        run(tmp_path / action, action)
+        written |= read(tmp_path / action).keys()
+    assert "losses/entropy_action_1" in written
+    with Metrics(tmp_path / "table", 100) as metrics:
+        metrics.hparams({"seed": 1}, {"eval_return_mean": 0.5})
+    written |= read(tmp_path / "table").keys()
+    recording = make_recording((5, 6), forms={"six_heads": (1.0,)})
+    agent = RecurrentPPO(recording.observation_space, recording.action_space, 4, seed=0)
+    trainer = ImitationTrainer(Imitator(agent, recording, Imitation(epochs=1), seed=0), tmp_path / "imitation")
+    with Metrics(tmp_path / "imitation", 100) as metrics:
+        trainer.learn(metrics)
+    written |= read(tmp_path / "imitation").keys()
+    unexplained = {tag for tag in written if not any(fnmatchcase(tag, entry) for entry in GLOSSARY)}
+    assert not unexplained
+    unused = {entry for entry in GLOSSARY if not any(fnmatchcase(tag, entry) for tag in written)}
+    assert not unused
+    assert all(meaning.strip() for meaning in GLOSSARY.values())
+
+
+def test_the_results_of_an_update_are_grouped(read, tmp_path):
+    with Metrics(tmp_path, 100) as metrics:
+        metrics.update({"loss": 1.0, "approx_kl": 2.0, "learning_rate": 3.0, "ratio_error": 4.0}, 7)
+    assert read(tmp_path) == {
+        "losses/approx_kl": [(7, 2.0)],
+        "charts/learning_rate": [(7, 3.0)],
+        "diagnostics/ratio_error": [(7, 4.0)],
+    }
+
+
+def test_the_x_axis_is_environment_steps(run, read, tmp_path):
+    """48 steps of 3 environments in rollouts of 8: updates at 24 and 48, an evaluation at each."""
+    agent = run(tmp_path, "discrete")
+    curves = read(tmp_path)
+    for tag in ("losses/policy_loss", "charts/SPS", "charts/episodic_return", "eval/episodic_return"):
+        assert [step for step, _ in curves[tag]] == [24, 48], tag
+    assert [value for _, value in curves["diagnostics/memory_gap"]] == [0.25, 0.25]
+    assert curves["losses/grad_norm"][-1][1] == pytest.approx(agent.last_metrics["grad_norm"])
+    assert [value for _, value in curves["charts/episodic_length"]] == [4.0, 4.0]
+
+
+# -------------------------------------------------------------------------------------------------------------- resume
+
+
+def test_a_resumed_run_draws_one_curve(read, tmp_path):
+    """Steps 10 to 50 are written, the checkpoint is at 30; the second writer goes on with 40 and 50, new values."""
+    with Metrics(tmp_path, 100) as metrics:
+        for step in (10, 20, 30, 40, 50):
+            metrics.scalars({"losses/entropy": float(step)}, step)
+    with Metrics(tmp_path, 100, 30) as metrics:
+        for step in (40, 50, 60):
+            metrics.scalars({"losses/entropy": float(-step)}, step)
+    assert read(tmp_path)["losses/entropy"] == [(10, 10), (20, 20), (30, 30), (40, -40), (50, -50), (60, -60)]
+
+
+def test_a_run_that_goes_on_from_its_end_loses_nothing(read, tmp_path):
+    with Metrics(tmp_path, 20) as metrics:
+        metrics.scalars({"losses/entropy": 1.0}, 10)
+        metrics.scalars({"losses/entropy": 2.0}, 20)
+    with Metrics(tmp_path, 40, 20) as metrics:
+        metrics.scalars({"losses/entropy": 3.0}, 30)
+    assert read(tmp_path)["losses/entropy"] == [(10, 1), (20, 2), (30, 3)]
+
+
+# ------------------------------------------------------------------------------------------------------------ progress
+
+
+def test_without_a_terminal_a_line_for_each_tenth_is_logged(tmp_path, caplog):
+    """Steps 5 to 100 of 100 in fives: ten lines. A run that goes on from 50 has five left."""
+    for start, lines in ((0, 10), (50, 5)):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, logger="rl.training.metrics"), Metrics(tmp_path, 100, start) as metrics:
+            assert metrics.bar.disable  # pytest captures the error stream
+            for step in range(start + 5, 101, 5):
+                metrics.progress(step, None if step < 60 else 0.5, 123.4)
+        assert len(caplog.messages) == lines
+    assert caplog.messages[0] == "60 steps, return 0.50, 123 steps/s"
+
+
+def test_messages_are_logged_without_a_terminal(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, logger="rl.training.metrics"), Metrics(tmp_path, 100) as metrics:
+        metrics.say("hello")
+    assert caplog.messages == ["hello"]
+
+
+def test_flushed_scalars_can_be_read_while_the_run_goes_on(read, tmp_path):
+    with Metrics(tmp_path, 100) as metrics:
+        metrics.scalars({"losses/entropy": 1.0}, 10)
+        metrics.flush()
+        assert read(tmp_path) == {"losses/entropy": [(10, 1.0)]}
+
+
+# ------------------------------------------------------------------------------------------------------------ episodes
+
+
+def test_returns_and_lengths_of_episodes():
+    """Row 0 ends after rewards 1, 2 and again after 4; row 1 never ends."""
+    episodes, none = Episodes(2), np.zeros(2, dtype=bool)
+    episodes.add(np.array([1.0, 10.0]), none, none)
+    assert episodes.drain() == {}
+    episodes.add(np.array([2.0, 10.0]), np.array([True, False]), none)
+    episodes.add(np.array([4.0, 10.0]), np.array([True, False]), none)
+    assert episodes.drain() == {"charts/episodic_return": 3.5, "charts/episodic_length": 1.5}
+    assert episodes.drain() == {}
+    assert list(episodes.recent) == [3.0, 4.0]
+    assert episodes.returns.tolist() == [0.0, 30.0]
+    assert episodes.lengths.tolist() == [0, 3]
+
+
+def test_ignored_steps_have_no_length():
+    episodes, off, on = Episodes(1), np.array([False]), np.array([True])
+    for reward, ended, ignored in ((1.0, off, off), (1.0, on, off), (0.0, off, on), (1.0, on, off)):
+        episodes.add(np.array([reward]), ended, ignored)
+    assert episodes.drain() == {"charts/episodic_return": 1.5, "charts/episodic_length": 1.5}  # 2 steps, then 1
+
+
+def test_the_recent_returns_are_a_window():
+    episodes, on, off = Episodes(1, window=3), np.array([True]), np.array([False])
+    for reward in range(5):
+        episodes.add(np.array([float(reward)]), on, off)
+    assert list(episodes.recent) == [2.0, 3.0, 4.0]
+
+
+def test_episodes_survive_a_checkpoint():
+    episodes, off = Episodes(2, window=3), np.zeros(2, dtype=bool)
+    for step in range(6):
+        episodes.add(np.array([1.0, 2.0]), np.array([step % 2 == 1, False]), off)
+    other = Episodes(2, window=3)
+    other.load_state_dict(episodes.state_dict())
+    for one in (episodes, other):
+        one.drain()
+        one.add(np.array([1.0, 2.0]), np.array([True, True]), off)
+    assert episodes.drain() == other.drain() == {"charts/episodic_return": 7.5, "charts/episodic_length": 4.0}
+    assert list(other.recent) == list(episodes.recent) == [2.0, 1.0, 14.0]
+
+
+def test_episodes_of_a_counter_through_a_trainer(tmp_path):
+    """Episodes of 3 and 4 steps pay 0+1+2 = 3 and 0+1+2+3 = 6; in 12 steps row 0 ends 4 times, row 1 three times."""
+    envs = Counter(2, [3, 4])
+    agent = RecurrentPPO(
+        envs.single_observation_space,
+        envs.single_action_space,
+        8,
+        seed=0,
+        num_envs=2,
+        num_steps=12,
+        bptt=4,
+        num_minibatches=2,
+        epochs=1,
+    )
+    trainer = Trainer(agent, envs, tmp_path, 24, seed=0)
+    trainer.obs = trainer.envs.reset(0)
+    trainer.collect()
+    drained = trainer.episodes.drain()
+    assert drained["charts/episodic_return"] == pytest.approx((4 * 3 + 3 * 6) / 7)
+    assert drained["charts/episodic_length"] == pytest.approx(24 / 7)
+    assert trainer.recent_return == pytest.approx((4 * 3 + 3 * 6) / 7)
