@@ -24,9 +24,11 @@ Dtypes
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
-from torch import Tensor, device
+import numpy as np
+from torch import Tensor, device, nn
 
 State = dict[str, Tensor]
 """The memory of a core: named leaves, each batch-leading ``[B, layers, ...]``; empty for a core without memory."""
@@ -45,16 +47,83 @@ class Core(Protocol):
     output_size: int
 
     def initial_state(self, batch_size: int, device: device | str | None = None) -> State:
-        """The state of ``batch_size`` fresh memories: leaves ``[B, layers, ...]``."""
+        """Make the state of ``batch_size`` fresh memories: leaves ``[B, layers, ...]``."""
 
     def step(self, x: Tensor, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
-        """One step: ``x [B, D]``, ``starts [B]`` bool (None: no start) -> output ``[B, H]`` and the next state."""
+        """Take one step: ``x [B, D]``, ``starts [B]`` bool (None: no start) -> output ``[B, H]`` and the next state."""
 
     def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
-        """A sequence: ``x [T, B, D]``, ``starts [T, B]`` bool -> outputs ``[T, B, H]``, the state after step T.
+        """Run a sequence: ``x [T, B, D]``, ``starts [T, B]`` bool -> outputs ``[T, B, H]``, the state after step T.
 
         ``starts`` lies on the CPU whatever the device of ``x``: a core may plan from it without asking the device.
         """
+
+
+class Player(Protocol):
+    """Plays B environments with weights that stay as they are and with memories of its own."""
+
+    def act(self, observation: Any, greedy: bool = False) -> np.ndarray:
+        """Choose actions ``[B, ...]``, as a vector environment takes them, for an observation ``[B, ...]``."""
+
+    def observe(self, rewards: np.ndarray, ended: np.ndarray) -> None:
+        """Take in what came of the last :meth:`act`: ``rewards [B]``, and where episodes ``ended [B]``."""
+
+
+class Agent(Protocol):
+    """A learner in the batched form. This is all that trainer, evaluation, recordings and export know of it.
+
+    One iteration of training is ``num_steps`` times ``act``, a step of the environments, ``observe``; then ``learn``.
+    """
+
+    num_envs: int
+    num_steps: int
+    device: device
+    model_name: str
+
+    @property
+    def network(self) -> nn.Module:
+        """All that has weights: one network, or those of a population by name."""
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that are learned."""
+
+    @property
+    def env_steps(self) -> int:
+        """Steps of all environments learned from so far."""
+
+    @property
+    def last_metrics(self) -> dict[str, float]:
+        """Results of the last update by metric name."""
+
+    def act(self, observation: Any) -> Any:
+        """Choose actions ``[B, ...]``, as a vector environment takes them; the step waits for :meth:`observe`."""
+
+    def observe(
+        self, rewards: Any, terminated: Any, truncated: Any = False, final_observation: Any = None, ignored: Any = False
+    ) -> None:
+        """Take in what came of the last :meth:`act`, ``[B]`` each; final observations are read where ``truncated``."""
+
+    def learn(self, next_observation: Any = None) -> float:
+        """Learn from what was collected, if there is enough; return the mean loss, 0 if there was not."""
+
+    def reset(self) -> None:
+        """Close unfinished episodes as truncations and clear the memories."""
+
+    def new_actor(self, num_envs: int, seed: int | None = None, memory: bool = True) -> Player:
+        """Make a player of ``num_envs`` other environments with the same weights."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Collect all that training needs to go on."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave."""
+
+    def save(self, path: str | Path) -> None:
+        """Write a checkpoint."""
+
+    def load(self, path: str | Path) -> None:
+        """Read a checkpoint."""
 
 
 @dataclass
