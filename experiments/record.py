@@ -122,9 +122,9 @@ def play(player: Any, envs: VectorEnv, episodes: int, seed: int, greedy: bool) -
     steps: list[list[tuple]] = [[] for _ in range(envs.num_envs)]
     obs = stepper.reset(seed)
     while min(map(len, done)) < quota:
-        actions = player.play(obs, greedy)
+        actions = player.act(obs, greedy)
         after = stepper.step(actions)
-        player.outcome(after.rewards, after.ended)
+        player.observe(after.rewards, after.ended)
         for row in np.flatnonzero(~after.ignored):
             ends = after.terminated[row], after.truncated[row]
             steps[row].append((one(obs, row), np.asarray(actions)[row], after.rewards[row], *ends))

@@ -102,7 +102,7 @@ def executed(head: CategoricalHead | GaussianHead | BernoulliHead, actions: Tens
         return actions[:, 0] if head.flat else actions
     if isinstance(head, BernoulliHead):
         return actions.to(torch.int8).reshape(-1, *head.shape)
-    half, centre, low, high = map(torch.from_numpy, (head.half, head.centre, head.low, head.high))
+    half, centre, low, high = map(torch.from_numpy, (head.half_width, head.centre, head.low, head.high))
     scaled = torch.minimum(torch.maximum(actions.double() * half + centre, low), high)
     return scaled.to(torch.from_numpy(np.zeros(0, head.dtype)).dtype).reshape(-1, *head.shape)
 
@@ -202,7 +202,7 @@ def record(agent: Any, envs: VectorEnv, steps: int, seed: int, every: int = 20) 
         for t in range(steps):
             given = player.inputs(obs)
             row = {f"input/{name}": leaf for name, leaf in given.items()} | {f"input/{START}": player.starts.copy()}
-            params, values, actions = player.act(given, greedy=True)
+            params, values, actions = player.step(given, greedy=True)
             taken = head.to_environment(actions.cpu().numpy())
             row |= {"output/action": taken, f"output/{params_name(agent.network)}": params, "output/value": values}
             row["decided"] = decided(head, params)
@@ -213,7 +213,7 @@ def record(agent: Any, envs: VectorEnv, steps: int, seed: int, every: int = 20) 
             for name, value in row.items():
                 noted.setdefault(name, []).append(value.cpu().numpy() if isinstance(value, Tensor) else value)
             after = stepper.step(taken)
-            player.observe(actions, after.rewards, after.ended)
+            player.observe(after.rewards, after.ended)
             obs = after.obs
     finally:
         agent.network.train(was_training)

@@ -1,32 +1,91 @@
-"""Adam over all weights of a network as one vector: one norm, one clip and one step instead of one per parameter."""
+"""Adam over all weights of a network as one vector, and the one step that every learner takes with it."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
-from torch.optim import Adam, Optimizer
+from torch.optim import Adam
 
 
-def flat_adam(network: nn.Module, learning_rate: float) -> Adam:
-    """Adam (Kingma and Ba, 2015) whose only parameter holds all weights of ``network`` end to end.
+class FlatAdam(Adam):
+    """Adam with one parameter; its fused kernel reads the two attributes, which torch only names in its AMP scaler.
 
-    The parameters of ``network`` become views of it, so the network is to be on its device already and to stay there.
-    Every step is elementwise, so it computes what Adam over the separate parameters would.
+    Attributes:
+        grad_scale: 0-d, what the kernel divides the gradient by.
+        found_inf: 0-d, 1 where the kernel is to leave weights and moments as they are.
+    """
+
+    grad_scale: Tensor
+    found_inf: Tensor
+
+
+def flat_adam(network: nn.Module, learning_rate: float) -> FlatAdam:
+    """Make Adam (Kingma and Ba, 2015) whose only parameter holds all weights of ``network`` end to end.
+
+    Norm, clip and step are then one operation each instead of one per parameter. Every step is elementwise, so it
+    computes what Adam over the separate parameters would. The parameters of ``network`` become views of the vector, so
+    the network has to be on its device already and to stay there.
     """
     parameters = list(network.parameters())
     vector = nn.Parameter(parameters_to_vector(parameters).detach())
     vector_to_parameters(vector.data, parameters)
-    return Adam([vector], lr=learning_rate, eps=1e-5, fused=True)
+    return FlatAdam([vector], lr=learning_rate, eps=1e-5, fused=True)
 
 
-def set_clipped_gradient(optimizer: Optimizer, gradients: tuple[Tensor, ...], max_norm: float) -> Tensor:
-    """Hands ``gradients``, one for each parameter of the network, to the optimiser of :func:`flat_adam`.
+def guarded_step(
+    optimizer: FlatAdam, loss: Tensor, parameters: Sequence[nn.Parameter], max_grad_norm: float, allowed: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Take one step down the gradient of ``loss``, unless it is not allowed or not finite.
+
+    The decision is made on the device, so nothing waits for the host: the fused kernel leaves weights and moments as
+    they are where ``found_inf`` is 1, and divides the gradient by ``grad_scale``, which clips it without another pass.
+
+    Args:
+        optimizer: from :func:`flat_adam`.
+        loss: 0-d.
+        parameters: all those of the network, in its order.
+        max_grad_norm: a longer gradient is scaled down to this norm.
+        allowed: 0-d bool; False takes no step.
 
     Returns:
-        Their joint norm before it was cut to ``max_norm``, as a 0-d tensor.
+        The norm of the gradient before clipping, and whether norm and loss are finite, both 0-d.
     """
+    gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
     gradient = torch.cat([part.reshape(-1) for part in gradients])
     norm = torch.linalg.vector_norm(gradient)
+    finite = torch.isfinite(norm + loss.detach())
+    _vector(optimizer).grad = gradient
+    optimizer.grad_scale = (norm / max_grad_norm).clamp_(min=1.0)
+    optimizer.found_inf = (~(finite & allowed)).float()
+    optimizer.step()
+    return norm, finite
+
+
+@contextmanager
+def undone_on_failure(optimizer: FlatAdam, others: Iterable[Tensor] = ()) -> Iterator[None]:
+    """Put weights and moments, and the ``others``, back as they were if the block raises ``FloatingPointError``.
+
+    So nothing is left of an update in which some minibatches were good and a later one was not.
+    """
+    vector = _vector(optimizer)
+    state = optimizer.state[vector]
+    kept = [vector, *(leaf for leaf in state.values()), *others]
+    copies = [leaf.detach().clone() for leaf in kept]
+    first = not state
+    try:
+        yield
+    except FloatingPointError:
+        with torch.no_grad():
+            for leaf, copy in zip(kept, copies, strict=True):
+                leaf.copy_(copy)
+        if first:
+            optimizer.state.clear()
+        raise
+
+
+def _vector(optimizer: FlatAdam) -> Tensor:
+    """Return the one parameter of the optimiser."""
     (vector,) = optimizer.param_groups[0]["params"]
-    vector.grad = gradient
-    optimizer.grad_scale = (norm / max_norm).clamp_(min=1.0)  # the fused step divides by it: one pass less over memory
-    return norm
+    return vector

@@ -136,7 +136,9 @@ class Sequences:
         starts: ``[L, N]`` bool.
         actions: ``[L, N, ...]``.
         old_log_probs: ``[L, N, branches]`` under the behaviour weights.
-        old_values, advantages, returns: ``[L, N]``.
+        old_values: ``[L, N]`` under the behaviour weights.
+        advantages: ``[L, N]``.
+        returns: ``[L, N]``.
         teacher_params: ``[L, N, P]`` distribution parameters of a teacher; None without one.
     """
 
@@ -149,3 +151,39 @@ class Sequences:
     advantages: Tensor
     returns: Tensor
     teacher_params: Tensor | None = None
+
+
+@dataclass
+class Targets:
+    """The numbers of a rollout that its losses compare with.
+
+    Attributes:
+        old_log_probs: ``[T, B, branches]`` under the behaviour weights.
+        old_values: ``[T, B]`` under the behaviour weights.
+        advantages: ``[T, B]``.
+        returns: ``[T, B]``.
+        teacher_params: ``[T, B, P]``, the distribution parameters of a teacher; None without one.
+    """
+
+    old_log_probs: Tensor
+    old_values: Tensor
+    advantages: Tensor
+    returns: Tensor
+    teacher_params: Tensor | None = None
+
+
+@dataclass
+class WarmUp:
+    """Steps to replay without loss in front of sequences, to warm their state with the current weights (burn-in).
+
+    Attributes:
+        obs: leaves ``[k, N, ...]`` of the k steps before.
+        state: before the first of them, leaves ``[N, ...]``.
+        starts: ``[k, N]`` bool.
+        available: ``[N]`` bool; False for sequences that open the rollout, which have nothing in front of them.
+    """
+
+    obs: Observation
+    state: State
+    starts: Tensor
+    available: Tensor

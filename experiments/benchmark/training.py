@@ -76,7 +76,7 @@ def host_reads(run: Iterations) -> int:
     """How often one update reads the device: once, for its metrics."""
     run.collect()
     agent, buffer = run.agent, run.agent.buffer
-    targets, _ = agent._targets(run.obs)
+    targets, _ = agent.targets(run.obs)
     stored = [leaf for leaf in buffer.leaves() if leaf.is_floating_point()]
     with HostReads([*agent.network.parameters(), *stored, *vars(targets).values()]) as mode:
         agent.ppo.update(agent.network, agent.optimizer, buffer, targets, agent.shuffle, 0.0)
@@ -109,15 +109,15 @@ def stopwatch(run: Iterations) -> Iterator[dict[str, float]]:
     trunk = agent.network.actor
     watched = (
         ("environment", run.envs, "step"),
-        ("acting", agent, "take_action"),
+        ("acting", agent, "act"),
         ("policy_step", Actor, "act"),
         ("write", RolloutBuffer, "write_step"),
-        ("outcome", agent, "add_memory_ppo"),
+        ("outcome", agent, "observe"),
         ("targets", agent, "_targets"),
         ("gather", RolloutBuffer, "sequences"),
         ("encoder", trunk.encoder, "forward"),
         ("core", trunk.core, "unroll"),
-        ("heads_loss", ppo.PPO, "_losses"),
+        ("heads_loss", ppo.PPO, "loss"),
         ("backward", torch.autograd, "grad"),
         ("clip", ppo, "set_clipped_gradient"),
         ("optimiser", agent.optimizer, "step"),

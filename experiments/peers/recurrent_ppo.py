@@ -63,15 +63,15 @@ class Iterations:
 
     def __call__(self) -> tuple[int, int]:
         steps, episodes = self.agent.env_steps, self.collect()
-        self.agent.train_step(self.obs)
+        self.agent.learn(self.obs)
         return self.agent.env_steps - steps, episodes
 
     def collect(self) -> int:
         """Plays one rollout; the episodes that ended in it."""
         agent, episodes = self.agent, 0
         for _ in range(agent.num_steps):
-            after = self.envs.step(agent.take_action(self.obs))
-            agent.add_memory_ppo(after.rewards, after.terminated, after.truncated, after.final_obs, after.ignored)
+            after = self.envs.step(agent.act(self.obs))
+            agent.observe(after.rewards, after.terminated, after.truncated, after.final_obs, after.ignored)
             self.obs = after.obs
             episodes += int((after.terminated | after.truncated).sum())
         return episodes

@@ -1,19 +1,70 @@
-"""Construction from plain sizes, with the argument names of the older social-dilemma agents."""
+"""Constructor arguments of IQN-style clients: plain sizes in place of spaces, and the older names of options."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from gymnasium import spaces
 
+from rl.agents.recurrent_ppo import RecurrentPPOOptions
 from rl.checks import one_of, positive
+from rl.iqn.options import IQNOptions
+from rl.networks.encoders import ImageLayout
 from rl.types import Core
 
-ONE_ENVIRONMENT = {"normalise_returns": True, "gae_lambda": 0.8}
+SINGLE_ENV_DEFAULTS: dict[str, Any] = {"normalise_returns": True, "gae_lambda": 0.8}
 """Defaults of a PPO agent that is constructed from sizes: its client has one environment, so few steps to learn from,
 and rewards of any size. Two foragers with rewards of -10 to 10 then gain 65 in 60 epochs of 100 steps, else nothing."""
+
+
+class OlderNames(TypedDict, total=False):
+    """Options of the older social-dilemma agents; :func:`translate_options` says what they mean."""
+
+    input_size: int | tuple[int, ...]
+    obs_type: str
+    obs_dim: tuple[int, int, int]
+    use_cnn: bool
+    use_factored_actions: bool
+    action_dims: str | Sequence[int]
+    hidden_size: int
+    lr: float
+    clip_param: float
+    K_epochs: int
+    rollout_length: int
+    entropy_start: float
+    entropy_end: float
+    entropy_decay_steps: int
+
+
+class ClientOptions(RecurrentPPOOptions, OlderNames, total=False):
+    """Options of :class:`rl.agents.RecurrentPPO` under their own or their older names."""
+
+    batch_size: int
+
+
+class DualHeadOptions(ClientOptions, total=False):
+    """Options of :class:`rl.agents.DualHeadRecurrentPPO`."""
+
+    use_dual_head: bool
+    use_composite_actions: bool
+    n_move_actions: int
+    n_vote_actions: int
+
+
+class QuantileOptions(IQNOptions, OlderNames, total=False):
+    """Options of :class:`rl.agents.RecurrentIQN` beside those that its constructor names."""
+
+    LR: float
+    GAMMA: float
+    TAU: float
+    memory_size: int
+    n_quantiles: int
+    n_frames: int
+    sync_freq: int
+    model_update_freq: int
+
 
 RENAMED = {"lr": "learning_rate", "clip_param": "clip", "K_epochs": "epochs", "entropy_start": "entropy_coef"}
 RENAMED_IN_IQN = {"LR": "learning_rate", "GAMMA": "gamma", "TAU": "target_share", "memory_size": "capacity"}
@@ -21,21 +72,21 @@ RENAMED_IN_IQN |= {"n_quantiles": "num_quantiles"}
 DROPPED_IN_IQN = ("n_frames", "sync_freq", "model_update_freq")
 
 
-def is_sizes(observation_space: Any, options: dict[str, Any]) -> bool:
-    """Whether an agent is constructed from sizes instead of Gymnasium spaces."""
+def uses_client_options(observation_space: Any, options: dict[str, Any]) -> bool:
+    """Say whether an agent is constructed from sizes instead of Gymnasium spaces."""
     return "input_size" in options or not isinstance(observation_space, spaces.Space)
 
 
-def options_from_sizes(
+def translate_options(
     input_size: Any, action_space: Any, core: Callable[..., Core], options: dict[str, Any]
 ) -> tuple[spaces.Space, spaces.Space, Callable[..., Core], dict[str, Any]]:
-    """Spaces, core and options of :class:`rl.agents.RecurrentPPO` from the older names.
+    """Translate the older names into spaces, core and options of :class:`rl.agents.RecurrentPPO`.
 
     Args:
         input_size: the number of inputs, or a shape; the keyword ``input_size`` among the options goes first.
         action_space: the number of actions.
         core: the memory, which gets ``hidden_size``.
-        options: translated here are, and all others are passed on: ``obs_type`` (``auto``, ``image``, ``flattened``;
+        options: these are translated, all others pass through: ``obs_type`` (``auto``, ``image``, ``flattened``;
             ``use_cnn=False`` means the last); ``obs_dim`` (C, H, W) of the image that the first numbers of a flat
             observation hold, the others being kept as scalars; ``hidden_size`` (256); ``lr``, ``clip_param``,
             ``K_epochs``; ``rollout_length`` (100) and ``batch_size`` (64), which give the number of minibatches;
@@ -43,7 +94,7 @@ def options_from_sizes(
             ``use_factored_actions`` with ``action_dims`` (``"5,3"`` or a sequence).
 
     Raises:
-        ValueError: sizes that are no positive ints or do not fit each other.
+        ValueError: a size is no positive int, or sizes do not fit each other.
     """
     options = {"image_layout": "channels_first"} | options
     obs_type = options.pop("obs_type", "auto")
@@ -79,15 +130,15 @@ def options_from_sizes(
     return observation_space, action_space, partial(core, hidden_size=options.pop("hidden_size", 256)), options
 
 
-def quantile_options_from_sizes(
+def translate_quantile_options(
     input_size: Any,
     action_space: Any,
     core: Callable[..., Core],
     layer_size: int,
-    image_layout: str,
+    image_layout: ImageLayout,
     options: dict[str, Any],
-) -> tuple[spaces.Space, spaces.Space, Callable[..., Core], str, dict[str, Any]]:
-    """Spaces, core and options of :class:`rl.agents.RecurrentIQN` from the older names, see :func:`options_from_sizes`.
+) -> tuple[spaces.Space, spaces.Space, Callable[..., Core], ImageLayout, dict[str, Any]]:
+    """Translate the older names into arguments of :class:`rl.agents.RecurrentIQN`, see :func:`translate_options`.
 
     Besides, ``LR``, ``GAMMA``, ``TAU`` (of a target network that moves with every minibatch), ``memory_size`` and
     ``n_quantiles`` of older quantile networks are translated.
@@ -101,10 +152,21 @@ def quantile_options_from_sizes(
     batch = options.setdefault("batch_size", 64)
     translated = {"image_layout": image_layout if image_layout != "auto" else "channels_first"}
     translated = {"hidden_size": layer_size, "learning_starts": batch} | translated | options
-    observation_space, action_space, core, translated = options_from_sizes(input_size, action_space, core, translated)
+    observation_space, action_space, core, translated = translate_options(input_size, action_space, core, translated)
     for name in ("num_steps", "num_minibatches"):
         del translated[name]
     return observation_space, action_space, core, translated.pop("image_layout"), translated | {"batch_size": batch}
+
+
+def as_spaces(observation_space: object, action_space: object) -> tuple[spaces.Space, spaces.Space]:
+    """Return both arguments, which have to be Gymnasium spaces by now.
+
+    Raises:
+        ValueError: one of them is not.
+    """
+    if not isinstance(observation_space, spaces.Space) or not isinstance(action_space, spaces.Space):
+        raise ValueError(f"action_space={action_space!r}: it must be a Gymnasium space beside {observation_space}")
+    return observation_space, action_space
 
 
 def _observation_space(input_size: Any, obs_dim: Any, obs_type: str) -> spaces.Space:

@@ -1,21 +1,24 @@
 """Recurrent PPO with a GRU and two action heads: a move and a vote in every step."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Unpack
 
-import numpy as np
 from gymnasium import spaces
 
-from rl.agents.client_options import ONE_ENVIRONMENT, is_sizes, options_from_sizes
-from rl.agents.interface import merged_signature
+from rl.agents.client_options import (
+    SINGLE_ENV_DEFAULTS,
+    DualHeadOptions,
+    as_spaces,
+    translate_options,
+    uses_client_options,
+)
 from rl.agents.recurrent_ppo import RecurrentPPO
 from rl.cores import gru
-from rl.networks.heads import NOT_EXECUTED
 from rl.types import Core
 
 
 class DualHeadRecurrentPPO(RecurrentPPO):
-    """:class:`RecurrentPPO` with a GRU unless another ``core`` is given; two action branches are named move and vote.
+    """Recurrent PPO with a GRU unless another ``core`` is given; two action branches are named move and vote.
 
     Instead of Gymnasium spaces the first two arguments may be ``input_size`` (an int or a shape) and the number of
     action codes, followed by the options of the older social-dilemma agents:
@@ -25,7 +28,7 @@ class DualHeadRecurrentPPO(RecurrentPPO):
       sampled with it. Only what was executed is trained: both if the client fetched the pair with
       :meth:`get_dual_action`, else the vote alone. ``True``: the int is ``move * n_vote_actions + vote``. The codes of
       a no-op above these are never chosen; give it a move of its own;
-    * the rest as in :func:`rl.agents.client_options.options_from_sizes`; ``normalise_returns`` is then on and
+    * the rest as in :func:`rl.agents.client_options.translate_options`; ``normalise_returns`` is then on and
       ``gae_lambda`` 0.8, which suits the single environment of such a client.
     """
 
@@ -40,29 +43,31 @@ class DualHeadRecurrentPPO(RecurrentPPO):
         seed: int | None = None,
         *,
         core: Callable[..., Core] = gru,
-        action_names: Sequence[str] | None = None,
-        **options: Any,
+        **options: Unpack[DualHeadOptions],
     ):
-        self._vote_hides_move = False
-        if is_sizes(observation_space, options):
-            dual = options.pop("use_dual_head", True)
-            composite = options.pop("use_composite_actions", False)
-            sizes = options.pop("n_move_actions", 4), options.pop("n_vote_actions", 3)
-            codes = action_space
-            if dual and (options.get("use_factored_actions") or options.get("action_dims")):
+        self._vote_hides_move = self._move_is_hidden = False
+        given: dict[str, Any] = {**options}
+        if uses_client_options(observation_space, given):
+            dual = given.pop("use_dual_head", True)
+            composite = given.pop("use_composite_actions", False)
+            sizes = given.pop("n_move_actions", 4), given.pop("n_vote_actions", 3)
+            codes: Any = action_space
+            if dual and (given.get("use_factored_actions") or given.get("action_dims")):
                 raise ValueError(
                     "action_dims are for one head: give use_dual_head=False, or the numbers of moves and votes"
                 )
             if dual:
                 _check_codes(codes, *sizes, composite)
-                self._vote_hides_move = not composite
-                options |= {"use_factored_actions": True, "action_dims": sizes}
+                self._vote_hides_move, self._num_moves = not composite, sizes[0]
+                given |= {"use_factored_actions": True, "action_dims": sizes}
                 codes = sizes[0] * sizes[1]
-            observation_space, action_space, core, options = options_from_sizes(
-                observation_space, codes, core, ONE_ENVIRONMENT | options
+            observation_space, action_space, core, given = translate_options(
+                observation_space, codes, core, SINGLE_ENV_DEFAULTS | given
             )
-        if action_names is None and isinstance(action_space, spaces.MultiDiscrete) and len(action_space.nvec) == 2:
-            action_names = ("move", "vote")
+        observation_space, action_space = as_spaces(observation_space, action_space)
+        two_branches = isinstance(action_space, spaces.MultiDiscrete) and len(action_space.nvec) == 2
+        if two_branches and given.get("action_names") is None:
+            given["action_names"] = ("move", "vote")
         super().__init__(
             observation_space,
             action_space,
@@ -72,35 +77,43 @@ class DualHeadRecurrentPPO(RecurrentPPO):
             device,
             seed,
             core=core,
-            action_names=action_names,
-            **options,
+            **given,
         )
-        self._pair_read = None  # the pending actions whose pair the client has fetched
+
+    def take_action(self, state: Any) -> Any:
+        """Act on an observation, which clients call a state; where votes hide moves, the int is a move or a vote."""
+        if not self._vote_hides_move:
+            return super().take_action(state)
+        move, vote = self.act(state).tolist()
+        self._move_is_hidden = self.training and vote != 0
+        return move if vote == 0 else self._num_moves + vote - 1
 
     def get_dual_action(self) -> tuple[int, ...] | None:
-        """(move, vote) of the action that waits for its outcome, None if none does; the client is to execute both."""
-        self._pair_read = self._pending
+        """Return (move, vote) of the action that waits for its outcome, None if none does; a client executes both."""
+        self._move_is_hidden = False
         return super().get_dual_action()
 
-    def add_memory_ppo(self, reward: Any, done: Any, *args: Any, **kwargs: Any) -> None:
-        """See :meth:`RecurrentPPO.add_memory_ppo`."""
-        waiting = self.training and self._pending is not None
-        if self._vote_hides_move and waiting and self._pair_read is not self._pending:
-            executed = self.buffer.actions[self.buffer.size]  # [1, 2]
-            executed[:, 0] = executed[:, 0].where(executed[:, 1] == 0, NOT_EXECUTED)
-        super().add_memory_ppo(reward, done, *args, **kwargs)
+    def observe(
+        self, rewards: Any, terminated: Any, truncated: Any = False, final_observation: Any = None, ignored: Any = False
+    ) -> None:
+        """Take in what came of the last action, see :meth:`RecurrentAgent.observe`."""
+        if self._move_is_hidden:
+            self.rollout.hide_branch(0)
+        super().observe(rewards, terminated, truncated, final_observation, ignored)
+        self._move_is_hidden = False
 
-    add_memory = add_memory_ppo
-
-    def _to_client(self, action: np.ndarray) -> Any:
-        if not self._vote_hides_move:
-            return super()._to_client(action)
-        move, vote = action.tolist()
-        return move if vote == 0 else int(self.action_space.nvec[0]) + vote - 1
+    def reset(self) -> None:
+        """Close unfinished episodes and clear the memories, see :meth:`RecurrentPPO.reset`."""
+        self._move_is_hidden = False
+        super().reset()
 
 
 def _check_codes(codes: int, moves: int, votes: int, composite: bool) -> None:
-    """There must be as many codes as pairs (composite) or as moves and votes, with or without a no-op."""
+    """Check that there are as many codes as pairs (composite) or as moves and votes, with or without a no-op.
+
+    Raises:
+        ValueError: there are more or fewer.
+    """
     needed = moves * votes if composite else moves + votes - 1
     if codes not in (needed, needed + 1):
         kind = "move * vote" if composite else "a move or a vote"
@@ -108,6 +121,3 @@ def _check_codes(codes: int, moves: int, votes: int, composite: bool) -> None:
             f"action_space={codes}: {moves} moves and {votes} votes with codes of {kind} make {needed}, "
             f"or {needed + 1} with a no-op"
         )
-
-
-DualHeadRecurrentPPO.__signature__ = merged_signature(DualHeadRecurrentPPO, RecurrentPPO)

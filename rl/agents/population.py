@@ -1,6 +1,6 @@
 """Several agents in one vector environment: each plays the rows of its seats, all learn side by side."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,15 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from rl.agents.interface import rows_of
+from rl.agents.agent import check_outcome
+from rl.agents.client import ClientLoop
 from rl.checkpoint import load_checkpoint, save_checkpoint
 from rl.checks import positive
 from rl.spaces import take_rows
+from rl.types import Agent, Player
 
 
-class Population:
+class Population(ClientLoop):
     """Agents of any types, in the batched form that trainer and evaluation know.
 
     Row r of the environment is seat ``r % len(seats)``. An environment with several agents in a world numbers its rows
@@ -25,25 +27,26 @@ class Population:
     Between two rollouts an entry of :attr:`members` may be replaced by another agent of as many rows.
 
     Args:
-        observation_space, action_space: of ONE row.
+        observation_space: of ONE row.
+        action_space: of ONE row.
         members: ``name -> member(observation_space, action_space, num_envs=..., ...)``.
         seats: names of members; each must have a seat.
         num_envs: rows of the environment, a multiple of the number of seats.
         num_steps: of each row in a rollout.
         total_steps: steps of all rows, shared out among the members by their rows; None keeps hyperparameters constant.
         device: of every member.
-        seed: of the first member; the others count up from it.
+        seed: each member draws its own from this one and its place, see :func:`member_seed`.
         action_names: names of the action branches.
 
     Raises:
-        ValueError: members and seats that do not fit each other or ``num_envs``.
+        ValueError: members and seats do not fit each other or ``num_envs``.
     """
 
     def __init__(
         self,
         observation_space: spaces.Space,
         action_space: spaces.Space,
-        members: Mapping[str, Callable[..., Any]],
+        members: Mapping[str, Callable[..., Agent]],
         seats: Sequence[str],
         *,
         num_envs: int,
@@ -68,45 +71,41 @@ class Population:
                 num_steps=num_steps,
                 total_steps=total_steps and max(1, total_steps * len(self.rows[name]) // num_envs),
                 device=device,
-                seed=None if seed is None else seed + index,
+                seed=None if seed is None else member_seed(seed, index),
                 action_names=action_names,
             )
             for index, (name, make) in enumerate(members.items())
         }
 
     def _rows_of(self, name: str, num_envs: int) -> np.ndarray:
-        """The rows that a member plays among ``num_envs``."""
+        """Return the rows that a member plays among ``num_envs``."""
         if num_envs % len(self.seats):
             raise ValueError(f"num_envs={num_envs} is no multiple of the {len(self.seats)} seats {self.seats}")
         return np.flatnonzero(np.tile([seat == name for seat in self.seats], num_envs // len(self.seats)))
 
-    def take_action(self, state: Any) -> np.ndarray:
-        """Observations ``[B, ...]`` -> actions ``[B, ...]``, see :meth:`rl.agents.RecurrentPPO.take_action`."""
-        return _merged(
-            (rows, self.members[name].take_action(take_rows(state, rows))) for name, rows in self.rows.items()
-        )
+    def act(self, observation: Any) -> np.ndarray:
+        """Choose actions ``[B, ...]`` for observations ``[B, ...]``, see :meth:`rl.types.Agent.act`."""
+        return _merged((rows, self.members[name].act(take_rows(observation, rows))) for name, rows in self.rows.items())
 
-    def add_memory_ppo(
-        self, reward: Any, done: Any, truncated: Any = False, final_observation: Any = None, ignored: Any = False
+    def observe(
+        self, rewards: Any, terminated: Any, truncated: Any = False, final_observation: Any = None, ignored: Any = False
     ) -> None:
-        """The outcome of the last :meth:`take_action`, each ``[B]``."""
-        rewards = rows_of("reward", reward, self.num_envs, np.float32)
-        given = {"done": done, "truncated": truncated, "ignored": ignored}
-        flags = [rows_of(name, flag, self.num_envs, bool) for name, flag in given.items()]
+        """Take in what came of the last :meth:`act`, each ``[B]``."""
+        outcome = check_outcome(self.num_envs, rewards, terminated, truncated, ignored)
         for name, rows in self.rows.items():
             final = None if final_observation is None else take_rows(final_observation, rows)
-            terminated, cut, none = (flag[rows] for flag in flags)
-            self.members[name].add_memory_ppo(rewards[rows], terminated, cut, final, none)
+            member = self.members[name]
+            member.observe(
+                outcome.rewards[rows], outcome.terminated[rows], outcome.truncated[rows], final, outcome.ignored[rows]
+            )
 
-    add_memory = add_memory_ppo
-
-    def train_step(self, next_observation: Any = None) -> np.ndarray:
-        """Every member learns from its own rollout: 0-d array, the mean of their losses."""
+    def learn(self, next_observation: Any = None) -> float:
+        """Let every member learn from its own rollout; return the mean of their losses."""
         losses = []
         for name, rows in self.rows.items():
             following = None if next_observation is None else take_rows(next_observation, rows)
-            losses.append(self.members[name].train_step(following))
-        return np.array(np.mean(losses))
+            losses.append(self.members[name].learn(following))
+        return float(np.mean(losses))
 
     @property
     def network(self) -> nn.ModuleDict:
@@ -119,7 +118,7 @@ class Population:
         return sum(member.num_parameters for member in self.members.values())
 
     def reset(self) -> None:
-        """See :meth:`rl.agents.RecurrentPPO.reset`."""
+        """Close unfinished episodes and clear the memories of all members."""
         for member in self.members.values():
             member.reset()
 
@@ -138,19 +137,19 @@ class Population:
         }
 
     def new_actor(self, num_envs: int, seed: int | None = None, memory: bool = True) -> "Players":
-        """Who plays ``num_envs`` other rows, with the same seats."""
+        """Make players of ``num_envs`` other rows, with the same seats."""
         rows = {name: self._rows_of(name, num_envs) for name in self.members}
         return Players({n: m.new_actor(len(rows[n]), seed, memory) for n, m in self.members.items()}, rows)
 
     def state_dict(self) -> dict[str, Any]:
-        """What each member needs to go on, by name."""
+        """Collect what each member needs to go on, by name."""
         return {name: member.state_dict() for name, member in self.members.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The counterpart of :meth:`state_dict`.
+        """Take back what :meth:`state_dict` gave.
 
         Raises:
-            ValueError: it is of other members.
+            ValueError: the state is of other members.
         """
         if not isinstance(state, dict) or state.keys() != self.members.keys():
             raise ValueError(f"the checkpoint is of other agents than {', '.join(self.members)}")
@@ -158,34 +157,47 @@ class Population:
             member.load_state_dict(state[name])
 
     def save(self, path: str | Path) -> None:
-        """Writes a checkpoint; the folder is made if it is missing."""
+        """Write a checkpoint; the folder is made if it is missing."""
         save_checkpoint({"agent": self.state_dict()}, path)
 
     def load(self, path: str | Path) -> None:
-        """Reads what :meth:`save` or the trainer wrote."""
+        """Read what :meth:`save` or the trainer wrote."""
         self.load_state_dict(load_checkpoint(path, map_location=self.device)["agent"])
 
 
 class Players:
-    """The players of a population, see :meth:`rl.agents.actor.Actor.play`."""
+    """The players of a population, see :class:`rl.types.Player`.
 
-    def __init__(self, players: dict[str, Any], rows: dict[str, np.ndarray]):
+    Args:
+        players: of the members, by name.
+        rows: that each of them plays.
+    """
+
+    def __init__(self, players: dict[str, Player], rows: dict[str, np.ndarray]):
         self.players, self.rows = players, rows
 
-    def play(self, observation: Any, greedy: bool = False) -> np.ndarray:
-        """Observations ``[B, ...]`` -> actions ``[B, ...]``."""
+    def act(self, observation: Any, greedy: bool = False) -> np.ndarray:
+        """Choose actions ``[B, ...]`` for observations ``[B, ...]``."""
         return _merged(
-            (rows, self.players[name].play(take_rows(observation, rows), greedy)) for name, rows in self.rows.items()
+            (rows, self.players[name].act(take_rows(observation, rows), greedy)) for name, rows in self.rows.items()
         )
 
-    def outcome(self, rewards: np.ndarray, ended: np.ndarray) -> None:
-        """What came of the last :meth:`play`, each ``[B]``."""
+    def observe(self, rewards: np.ndarray, ended: np.ndarray) -> None:
+        """Take in what came of the last :meth:`act`, each ``[B]``."""
         for name, rows in self.rows.items():
-            self.players[name].outcome(rewards[rows], ended[rows])
+            self.players[name].observe(rewards[rows], ended[rows])
 
 
-def _merged(parts: Any) -> np.ndarray:
-    """``(rows, actions of these rows)`` of all members -> the actions of all rows, ``[B, ...]``."""
+def member_seed(seed: int, index: int) -> int:
+    """Draw the seed of the member at a place; other pairs of seed and place give other seeds.
+
+    Were it ``seed + index``, a member of one run would be the next member of the run with the seed before.
+    """
+    return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+
+
+def _merged(parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Put ``(rows, actions of these rows)`` of all members together: the actions of all rows, ``[B, ...]``."""
     rows, actions = zip(*parts, strict=True)
     whole = np.empty((sum(map(len, rows)), *actions[0].shape[1:]), dtype=np.result_type(*actions))
     for where, part in zip(rows, actions, strict=True):

@@ -75,7 +75,7 @@ class MambaLayer(nn.Module):
         return self._out(x, y, u, gate), {"conv": tail, "ssm": ssm}
 
     def _selected(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """dt ``[..., I]``, B and C ``[..., N]`` of ``u [..., I]``."""
+        """Dt ``[..., I]``, B and C ``[..., N]`` of ``u [..., I]``."""
         N = len(self.log_decay)
         dt, write, read = self.select(u).split((self.rank, N, N), dim=-1)
         return softplus(self.step_size(dt)), write, read

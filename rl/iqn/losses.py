@@ -1,13 +1,13 @@
 """The equations of implicit quantile networks and of n-step returns, as functions of tensors."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 
-def quantile_huber_loss(
-    quantiles: Tensor, taus: Tensor, targets: Tensor, kappa: float, weights: Tensor
-) -> tuple[Tensor, Tensor]:
-    """sum_t w_t sum_i E_j[|tau_i - 1{d_ij < 0}| L(d_ij) / kappa] with d_ij = target_j - quantile_i.
+def quantile_huber_loss(quantiles: Tensor, taus: Tensor, targets: Tensor, kappa: float, weights: Tensor) -> Tensor:
+    """Compute sum_t w_t sum_i E_j[|tau_i - 1{d_ij < 0}| L(d_ij) / kappa] with d_ij = target_j - quantile_i.
 
     L(d) = d^2 / 2 where |d| <= kappa, else kappa (|d| - kappa / 2) (Dabney et al., 2018, equations 2 and 3).
 
@@ -19,26 +19,44 @@ def quantile_huber_loss(
         weights: ``[...]``, w.
 
     Returns:
-        The loss, and its derivative by ``quantiles``.
+        The loss, 0-d; only ``quantiles`` get a gradient.
     """
-    errors = targets.unsqueeze(-2) - quantiles.unsqueeze(-1)  # [..., N, N']
-    held = errors.clamp(-kappa, kappa)
-    sides = (taus.unsqueeze(-1) - (errors < 0).to(errors.dtype)).abs_().mul_(held)
-    slopes = sides.mean(-1).mul_(weights.unsqueeze(-1) / -kappa)  # [..., N]
-    loss = (sides * (errors - 0.5 * held)).mean(-1).sum(-1)  # L is held * (d - held / 2)
-    return (loss * weights).sum() / kappa, slopes
+    return _QuantileHuberLoss.apply(quantiles, taus, targets, kappa, weights)
+
+
+class _QuantileHuberLoss(torch.autograd.Function):
+    """The loss of :func:`quantile_huber_loss` as one node of the graph, which keeps ``[..., N]`` instead of N x N'.
+
+    Its derivative by quantile i is -w_t E_j[|tau_i - 1{d_ij < 0}| clip(d_ij, -kappa, kappa)] / kappa.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, quantiles: Tensor, taus: Tensor, targets: Tensor, kappa: float, weights: Tensor) -> Tensor:
+        errors = targets.unsqueeze(-2) - quantiles.unsqueeze(-1)  # [..., N, N']
+        held = errors.clamp(-kappa, kappa)
+        sides = (taus.unsqueeze(-1) - (errors < 0).to(errors.dtype)).abs_().mul_(held)
+        ctx.save_for_backward(sides.mean(-1).mul_(weights.unsqueeze(-1) / -kappa))  # [..., N]
+        loss = (sides * (errors - 0.5 * held)).mean(-1).sum(-1)  # L is held * (d - held / 2)
+        return (loss * weights).sum() / kappa
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        (by_quantiles,) = ctx.saved_tensors
+        return slope * by_quantiles, None, None, None, None
 
 
 def n_step_returns(
     rewards: Tensor, terminated: Tensor, final: Tensor, n_step: int, gamma: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each step t the return up to the row t + m whose value stands for the rest, m = n or what an end leaves.
+    """Compute n-step returns, and which row's value stands for the rest: t + m, m = min(n, steps left in the episode).
 
     G_t = r_t + gamma r_{t+1} + ... + gamma^(m-1) r_{t+m-1}, and then gamma^m V(o_{t+m}), or 0 if the episode terminated
     in one of these steps. A final row is the last that an episode has: m goes no further.
 
     Args:
-        rewards, terminated, final: ``[L + n, ...]``; of final rows the first two do not count.
+        rewards: ``[L + n, ...]``; those of final rows do not count.
+        terminated: ``[L + n, ...]`` bool; those of final rows do not count.
+        final: ``[L + n, ...]`` bool.
         n_step: n.
         gamma: discount.
 
@@ -59,12 +77,12 @@ def n_step_returns(
 
 
 def squash(x: Tensor) -> Tensor:
-    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + x / 1000, which makes large values small (Pohlen et al., 2018)."""
+    """Compute h(x) = sign(x) (sqrt(|x| + 1) - 1) + x / 1000, which makes large values small (Pohlen et al., 2018)."""
     return x.sign() * ((x.abs() + 1.0).sqrt() - 1.0) + 1e-3 * x
 
 
 def unsquash(x: Tensor) -> Tensor:
-    """The inverse of :func:`squash`: sign(x) (z^2 - 1), where z + (z^2 - 1) / 1000 - 1 = |x|."""
+    """Invert :func:`squash`: sign(x) (z^2 - 1), where z + (z^2 - 1) / 1000 - 1 = |x|."""
     y = x.abs() + 1.001
     z = 2.0 * y / (1.0 + (1.0 + 4e-3 * y).sqrt())  # the root in a form that loses no digits
     return x.sign() * (z * z - 1.0)

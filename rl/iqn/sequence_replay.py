@@ -15,7 +15,7 @@ FLAGS = ("rewards", "starts", "terminated", "final")
 
 
 @dataclass
-class Stretch:
+class ReplayBatch:
     """A minibatch of ``N`` sequences of ``M`` rows, oldest first.
 
     Attributes:
@@ -108,13 +108,10 @@ class SequenceReplay:
 
     # ----------------------------------------------------------------------------------------------------- writing
 
-    def write_step(
-        self, obs: Observation, state: State, starts: np.ndarray, params: Any, values: Any, actions: Tensor
-    ) -> None:
-        """The acting half of a step, as :meth:`rl.ppo.rollout_buffer.RolloutBuffer.write_step` takes it.
+    def write_step(self, obs: Observation, state: State, starts: np.ndarray, actions: Tensor) -> None:
+        """Write the acting half of a step: leaves ``[B, ...]``, the state before it, ``starts [B]``, ``actions``.
 
-        ``params`` and ``values`` are not kept: other weights will replay the step. Where it opens an episode, the row
-        before it has to be an end; if it is none, nobody told what it led to.
+        Where it opens an episode, the row before it has to be an end; if it is none, it was not told what it led to.
         """
         places, on_device = self._write(self.envs, obs, state)
         self.actions.index_copy_(0, on_device, actions)
@@ -189,7 +186,7 @@ class SequenceReplay:
 
     def minibatches(
         self, count: int, sequences: int, generator: Generator, alpha: float = 0.0, beta: float = 0.0
-    ) -> Iterator[Stretch]:
+    ) -> Iterator[ReplayBatch]:
         """``count`` times ``sequences`` random ones; none if there is no whole sequence yet.
 
         One is drawn with probability proportional to its priority to the power ``alpha``, and weighs
@@ -205,11 +202,11 @@ class SequenceReplay:
             weights = chances[slots] ** -beta
             yield self._read(slots, torch.from_numpy(weights / weights.max()).float())
 
-    def _read(self, slots: np.ndarray, weights: Tensor) -> Stretch:
+    def _read(self, slots: np.ndarray, weights: Tensor) -> ReplayBatch:
         first = slots // self.num_envs * self.stride
         rows = (first + np.arange(self.length)[:, None]) % self.size * self.num_envs + slots % self.num_envs  # [M, N]
         shape, places, stored = rows.shape, self._upload(rows.ravel()), self._upload(slots)
-        return Stretch(
+        return ReplayBatch(
             {name: leaf.index_select(0, places).unflatten(0, shape) for name, leaf in self.obs.items()},
             {name: leaf.index_select(0, stored) for name, leaf in self.state.items()},
             self.actions.index_select(0, places).unflatten(0, shape),

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Generator, Tensor, nn
-from torch.optim import Optimizer
 
 from rl.checks import positive, within
-from rl.flat_adam import set_clipped_gradient
+from rl.flat_adam import FlatAdam, guarded_step
 from rl.iqn.losses import n_step_returns, quantile_huber_loss, squash, unsquash
-from rl.iqn.sequence_replay import SequenceReplay, Stretch
+from rl.iqn.sequence_replay import ReplayBatch, SequenceReplay
 from rl.networks import QuantileNetwork
 from rl.normalisation import ReturnScale
 from rl.transfer import upload
@@ -93,7 +92,7 @@ class IQN:
         self,
         network: QuantileNetwork,
         target: QuantileNetwork,
-        optimizer: Optimizer,
+        optimizer: FlatAdam,
         replay: SequenceReplay,
         count: int,
         done: int,
@@ -120,35 +119,38 @@ class IQN:
         Raises:
             FloatingPointError: a loss or gradient was not finite; the steps that it would have spoilt were not taken.
         """
-        for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate * (max(0.0, 1.0 - progress) if self.anneal_learning_rate else 1.0)
+        left = max(0.0, 1.0 - progress) if self.anneal_learning_rate else 1.0
+        optimizer.param_groups[0]["lr"] = self.learning_rate * left
         parameters = list(network.parameters())
-        rows, slots, errors = [], [], []
-        finite = torch.ones((), dtype=torch.bool, device=replay.device)
+        reports, slots, errors = [], [], []
+        all_finite = torch.ones((), dtype=torch.bool, device=replay.device)
         exponents = self.priority_exponent, self.priority_correction
-        for index, minibatch in enumerate(replay.minibatches(count, self.sequences, shuffle, *exponents)):
-            quantiles, slopes, row, error = self._losses(network, target, minibatch, generator, return_scale)
-            gradients = torch.autograd.grad(quantiles, parameters, slopes, materialize_grads=True)
-            norm = set_clipped_gradient(optimizer, gradients, self.max_grad_norm)
-            finite = finite & torch.isfinite(norm) & torch.isfinite(row[0])
-            optimizer.found_inf = (~finite).float()  # the kernel then leaves the weights, without asking the host
-            optimizer.step()
+        for index, mb in enumerate(replay.minibatches(count, self.sequences, shuffle, *exponents)):
+            loss, q_mean, error = self.loss(network, target, mb, generator, return_scale)
+            norm, finite = guarded_step(optimizer, loss, parameters, self.max_grad_norm, all_finite)
+            all_finite = all_finite & finite
             if (done + index + 1) % self.target_interval == 0:
                 follow(target, network, self.target_share)
-            rows.append(torch.stack([*row, norm]))
-            slots.append(minibatch.slots)
+            reports.append(torch.stack([loss.detach(), q_mean, norm]))
+            slots.append(mb.slots)
             errors.append(error)
-        return self._read(replay, rows, slots, errors, finite)
+        return self._read(replay, reports, slots, errors, all_finite)
 
-    def _losses(
+    def loss(
         self,
         network: QuantileNetwork,
         target: QuantileNetwork,
-        minibatch: Stretch,
+        minibatch: ReplayBatch,
         generator: Generator,
         return_scale: ReturnScale | None = None,
-    ) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
-        """One minibatch: quantiles, the derivative of the loss by them, what to report, the error of each sequence."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute the loss of one minibatch.
+
+        To add a term of your own, override this method: call it and add your term to the loss.
+
+        Returns:
+            The loss and the mean value of the replayed actions, 0-d; the error of each sequence ``[N]``, for its priority.
+        """
         warm, state, device = self.burn_in, minibatch.state, minibatch.actions.device
         obs = {name: leaf[warm:] for name, leaf in minibatch.obs.items()}
         returns, factors, weights, following = self._plan(minibatch, device, return_scale)
@@ -172,14 +174,16 @@ class IQN:
             taus = torch.rand(sequences, self.num_quantiles, generator=generator, device=device)
         taken = network.head.codes(minibatch.actions[warm : warm + self.bptt])  # [L, N]
         quantiles = _of(network.quantiles(features[: self.bptt], taus), taken)  # [L, N, num_quantiles]
+        loss = quantile_huber_loss(quantiles, taus, targets, self.kappa, weights)
         with torch.no_grad():
-            loss, slopes = quantile_huber_loss(quantiles, taus, targets, self.kappa, weights)
             means, trained = quantiles.mean(-1), (weights > 0).float()
-            row = [loss, (means * trained).sum() / trained.sum().clamp_min(1.0)]
+            q_mean = (means * trained).sum() / trained.sum().clamp_min(1.0)
             error = self._priority((targets.mean(-1) - means).abs() * trained, trained)
-        return quantiles, slopes, row, error
+        return loss, q_mean, error
 
-    def _plan(self, minibatch: Stretch, device: torch.device, return_scale: ReturnScale | None) -> tuple[Tensor, ...]:
+    def _plan(
+        self, minibatch: ReplayBatch, device: torch.device, return_scale: ReturnScale | None
+    ) -> tuple[Tensor, ...]:
         """What the rewards and ends say, worked out on the CPU where they lie: four ``[L, N]`` on ``device``.
 
         Returns:
@@ -187,28 +191,38 @@ class IQN:
             rest, counted from the one after the first.
         """
         rewards = minibatch.rewards if return_scale is None else return_scale(minibatch.rewards)
-        flags = rewards * self.reward_scale, minibatch.terminated, minibatch.final
-        returns, factors, following = n_step_returns(*(leaf[self.burn_in :] for leaf in flags), self.n_step, self.gamma)
+        trained = slice(self.burn_in, None)
+        returns, factors, following = n_step_returns(
+            rewards[trained] * self.reward_scale,
+            minibatch.terminated[trained],
+            minibatch.final[trained],
+            self.n_step,
+            self.gamma,
+        )
         counts = ~minibatch.final[self.burn_in : self.burn_in + self.bptt]
         weights = counts * minibatch.weights / counts.sum().clamp_min(1)
         return *upload(torch.stack([returns, factors, weights]), device).unbind(0), upload(following - 1, device)
 
     def _priority(self, errors: Tensor, trained: Tensor) -> Tensor:
-        """eta max_t |d_t| + (1 - eta) mean_t |d_t|, ``[L, N]`` -> ``[N]`` (R2D2, section 2.3)."""
+        """Eta max_t |d_t| + (1 - eta) mean_t |d_t|, ``[L, N]`` -> ``[N]`` (R2D2, section 2.3)."""
         mean = errors.sum(0) / trained.sum(0).clamp_min(1.0)
         return self.priority_peak * errors.amax(0) + (1.0 - self.priority_peak) * mean + 1e-6
 
     def _read(
-        self, replay: SequenceReplay, rows: list[Tensor], slots: list[np.ndarray], errors: list[Tensor], finite: Tensor
+        self,
+        replay: SequenceReplay,
+        reports: list[Tensor],
+        slots: list[np.ndarray],
+        errors: list[Tensor],
+        finite: Tensor,
     ) -> dict[str, float]:
         """The one transfer to the host: means over the minibatches, and the new priorities."""
-        means = torch.stack(rows).mean(0)
+        means = torch.stack(reports).mean(0)
         prioritised = errors if self.priority_exponent else []
         loss, q_mean, norm, fine, *priorities = torch.cat([means, finite.float().view(1), *prioritised]).tolist()
         if not fine:
             raise FloatingPointError(
-                "a loss or gradient was not finite; from there on the weights were left as they were: "
-                "look for extreme rewards or observations, or lower learning_rate"
+                "a loss or gradient was not finite: look for extreme rewards or observations, or lower learning_rate"
             )
         if priorities:
             replay.prioritise(np.concatenate(slots), np.array(priorities))

@@ -1,6 +1,6 @@
 """Encoder, memory, policy head and value head as one module with explicit state."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from gymnasium import spaces
@@ -17,7 +17,7 @@ MASK = "action_mask"
 
 
 class ActorCritic(nn.Module):
-    """``observation, state -> distribution parameters, value, next state``.
+    """A policy and a value behind one memory: ``observation, state -> parameters, value, next state``.
 
     Args:
         leaves: observation leaves by name.
@@ -39,7 +39,7 @@ class ActorCritic(nn.Module):
         separate_critic: bool = False,
         normalise: bool = False,
         image_layout: ImageLayout = "auto",
-        action_names: tuple[str, ...] | None = None,
+        action_names: Sequence[str] | None = None,
     ):
         super().__init__()
         inputs = {name: space for name, space in leaves.items() if name != MASK}
@@ -57,44 +57,70 @@ class ActorCritic(nn.Module):
         nn.init.zeros_(self.heads.bias)
 
     def initial_state(self, batch_size: int, device: device | str | None = None) -> State:
-        """State of ``batch_size`` fresh memories; the leaves of a separate critic are named ``critic.*``."""
+        """Make the state of ``batch_size`` fresh memories; the leaves of a separate critic are named ``critic.*``."""
         state = self.actor.core.initial_state(batch_size, device)
         if self.critic is not None:
-            extra = self.critic.core.initial_state(batch_size, device)
-            state |= {f"critic.{name}": leaf for name, leaf in extra.items()}
+            state = _joined(state, self.critic.core.initial_state(batch_size, device))
         return state
 
     def step(self, obs: Observation, state: State, starts: Tensor | None) -> tuple[Tensor, Tensor, State]:
-        """Leaves ``[B, ...]``, ``starts [B]`` or None -> params ``[B, P]``, values ``[B]``, next state."""
-        return self._run("step", obs, state, starts)
+        """Take one step of B environments.
+
+        Args:
+            obs: leaves ``[B, ...]``.
+            state: leaves ``[B, ...]``.
+            starts: ``[B]`` bool, or None if no episode starts.
+
+        Returns:
+            Distribution parameters ``[B, P]``, values ``[B]``, next state.
+        """
+        features, after = self.actor.step(obs, state, starts)
+        of_critic = features
+        if self.critic is not None:
+            of_critic, own = self.critic.step(obs, _of_critic(state), starts)
+            after = _joined(after, own)
+        params, values = self._heads(features, of_critic, obs)
+        return params, values, after
 
     def unroll(self, obs: Observation, state: State, starts: Tensor) -> tuple[Tensor, Tensor, State]:
-        """Leaves ``[T, B, ...]``, ``starts [T, B]`` -> params ``[T, B, P]``, values ``[T, B]``, state after step T."""
-        return self._run("unroll", obs, state, starts)
+        """Run sequences of T steps; equals T calls of :meth:`step`.
 
-    def _run(self, how: str, obs: Observation, state: State, starts: Tensor | None) -> tuple[Tensor, Tensor, State]:
-        features, new = self.actor.run(how, obs, state, starts)
+        Args:
+            obs: leaves ``[T, B, ...]``.
+            state: before the first step, leaves ``[B, ...]``.
+            starts: ``[T, B]`` bool.
+
+        Returns:
+            Distribution parameters ``[T, B, P]``, values ``[T, B]``, state after step T.
+        """
+        features, after = self.actor.unroll(obs, state, starts)
+        of_critic = features
+        if self.critic is not None:
+            of_critic, own = self.critic.unroll(obs, _of_critic(state), starts)
+            after = _joined(after, own)
+        params, values = self._heads(features, of_critic, obs)
+        return params, values, after
+
+    def _heads(self, features: Tensor, of_critic: Tensor, obs: Observation) -> tuple[Tensor, Tensor]:
+        """Map features ``[..., H]`` of policy and critic to parameters ``[..., P]`` and values ``[...]``."""
         if self.critic is None:
             params, values = self.heads(features).split((self.head.num_params, 1), dim=-1)
         else:
-            own = {name.removeprefix("critic."): leaf for name, leaf in state.items() if name.startswith("critic.")}
-            of_critic, own = self.critic.run(how, obs, own, starts)
-            new |= {f"critic.{name}": leaf for name, leaf in own.items()}
             params = linear(features, self.heads.weight[:-1], self.heads.bias[:-1])
             values = linear(of_critic, self.heads.weight[-1:], self.heads.bias[-1:])
         if self.masked:
             params = params.masked_fill(~obs[MASK].bool(), -1e9)
-        return params, values.squeeze(-1), new
+        return params, values.squeeze(-1)
 
     def accelerate(self, example: Observation, compile_encoder: bool, autocast: bool) -> None:
-        """Compiled encoders, and encoders in bfloat16, where that works; ``example`` is a batch of observations."""
+        """Compile encoders, or run them in bfloat16, where that works; ``example`` is a batch of observations."""
         for trunk in (self.actor, *([self.critic] if self.critic else [])):
             trunk.autocast = autocast and acceleration.supports_autocast(trunk.encoder, example)
             if compile_encoder:
                 acceleration.compile_encoder(trunk.encoder, example)
 
     def update_moments(self, obs: Observation) -> None:
-        """Takes the observations of a rollout into the running normalisation."""
+        """Take the observations of a rollout into the running normalisation."""
         self.actor.encoder.update_moments(obs)
         if self.critic is not None:
             self.critic.encoder.update_moments(obs)
@@ -109,11 +135,24 @@ class Trunk(nn.Module):
         self.core = core(encoder.output_size)
         self.autocast = False
 
-    def run(self, how: str, obs: Observation, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
-        """``how`` is ``step`` or ``unroll``."""
-        features = self._rounded(obs) if self.autocast else self.encoder(obs)
-        return getattr(self.core, how)(features, state, starts)
+    def step(self, obs: Observation, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
+        """Map leaves ``[B, ...]`` and a state to features ``[B, H]`` and the next state."""
+        return self.core.step(self._rounded(obs) if self.autocast else self.encoder(obs), state, starts)
+
+    def unroll(self, obs: Observation, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        """Map leaves ``[T, B, ...]`` and a state to features ``[T, B, H]`` and the state after step T."""
+        return self.core.unroll(self._rounded(obs) if self.autocast else self.encoder(obs), state, starts)
 
     def _rounded(self, obs: Observation) -> Tensor:
         with torch.autocast(next(iter(obs.values())).device.type, torch.bfloat16):
             return self.encoder(obs).float()
+
+
+def _of_critic(state: State) -> State:
+    """Pick the leaves of a separate critic, under their own names."""
+    return {name.removeprefix("critic."): leaf for name, leaf in state.items() if name.startswith("critic.")}
+
+
+def _joined(state: State, critic_state: State) -> State:
+    """Put the leaves of a separate critic beside those of the policy."""
+    return state | {f"critic.{name}": leaf for name, leaf in critic_state.items()}

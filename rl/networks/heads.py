@@ -1,10 +1,7 @@
-"""From distribution parameters ``[..., P]`` to actions, log-probabilities and entropies, for each kind of action space.
-
-A head has one or more named branches (``move`` and ``vote``, say). ``evaluate`` gives log-probabilities and entropies
-with one column for each branch, ``[..., branches]``; the joint log-probability is their sum.
-"""
+"""From distribution parameters ``[..., P]`` to actions, log-probabilities and entropies, for each action space."""
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,20 +13,62 @@ NOT_EXECUTED = -1
 """In place of a discrete action: this branch was sampled but had no part in what the environment executed."""
 
 
-def make_head(
-    space: spaces.Space, names: Sequence[str] | None = None
-) -> "CategoricalHead | GaussianHead | BernoulliHead":
-    """The head for an action space.
+class Head(Protocol):
+    """The distribution of actions. A head has one or more named branches (``move`` and ``vote``, say).
+
+    Attributes:
+        branches: their names.
+        num_params: P, the distribution parameters of all branches.
+        action_shape: of one action inside the network.
+        action_dtype: of actions inside the network.
+        previous_space: of an action that is fed as an input of the next step.
+    """
+
+    num_params: int
+    branches: tuple[str, ...]
+    action_shape: tuple[int, ...]
+    action_dtype: torch.dtype
+    previous_space: spaces.Space
+
+    def sample(self, params: Tensor, generator: Generator) -> Tensor:
+        """Draw actions ``[B, ...]`` from ``params [B, P]``."""
+
+    def mode(self, params: Tensor) -> Tensor:
+        """Choose the likeliest actions ``[B, ...]`` for ``params [B, P]``."""
+
+    def evaluate(self, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute log-probabilities and entropies, each ``[..., branches]``; the joint log-probability is their sum."""
+
+    def kl(self, params: Tensor, actions: Tensor, other: "Head", other_params: Tensor) -> Tensor:
+        """Compute KL(this || other), ``[..., branches]``, 0 where a branch of ``actions`` was not executed.
+
+        Raises:
+            TypeError: the other head is of another kind.
+        """
+
+    def to_environment(self, actions: np.ndarray) -> np.ndarray:
+        """Turn actions ``[B, ...]`` into what a vector environment takes."""
+
+    def from_environment(self, actions: np.ndarray) -> np.ndarray:
+        """Invert :meth:`to_environment`."""
+
+    def as_previous(self, actions: Tensor) -> Tensor:
+        """Turn actions into an input of the next step; zeros mean that there was none."""
+
+
+def make_head(space: spaces.Space, names: Sequence[str] | None = None) -> Head:
+    """Make the head for an action space.
 
     Args:
         space: Discrete, MultiDiscrete, Box or MultiBinary.
         names: one name for each branch; default ``action`` for one branch, ``action_0`` ... for several.
 
     Raises:
-        ValueError: another space, an empty or unsuitable one, or a wrong number of names.
+        ValueError: the space is not supported or empty, or there is a wrong number of names.
     """
+    head: Head
     if isinstance(space, spaces.Discrete):
-        head = CategoricalHead([space.n], [space.start], flat=True)
+        head = CategoricalHead([int(space.n)], [int(space.start)], flat=True)
     elif isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
         head = CategoricalHead(space.nvec.tolist(), space.start.tolist(), flat=False)
     elif isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating) and np.prod(space.shape) > 0:
@@ -54,7 +93,7 @@ class _Categorical(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, logits, action):
+    def forward(ctx: Any, logits: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """``[..., n]``, ``[..., 1]`` -> each ``[..., 1]``; log p_a is 0 where the action is ``NOT_EXECUTED``."""
         logs = logits.log_softmax(dim=-1)
         p = logs.exp()
@@ -66,7 +105,7 @@ class _Categorical(torch.autograd.Function):
         return log_prob, entropy
 
     @staticmethod
-    def backward(ctx, d_log_prob, d_entropy):
+    def backward(ctx: Any, d_log_prob: Tensor, d_entropy: Tensor) -> tuple[Tensor, None]:
         logs, p, index, hidden, entropy = ctx.saved_tensors
         d_log_prob = d_log_prob.masked_fill(hidden, 0.0)
         d_logits = (logs + entropy).mul_(d_entropy).add_(d_log_prob).mul_(p).neg_()
@@ -75,6 +114,10 @@ class _Categorical(torch.autograd.Function):
 
 class CategoricalHead(nn.Module):
     """Independent categorical branches; ``params`` are their logits side by side; actions int64 ``[..., branches]``."""
+
+    branches: tuple[str, ...]
+    action_shape: tuple[int, ...]
+    previous_space: spaces.Space
 
     def __init__(self, sizes: Sequence[int], starts: Sequence[int], flat: bool):
         super().__init__()
@@ -87,18 +130,18 @@ class CategoricalHead(nn.Module):
         self.previous_space = spaces.MultiDiscrete([n + 1 for n in self.sizes])
 
     def sample(self, params: Tensor, generator: Generator) -> Tensor:
-        """``[B, P]`` -> ``[B, branches]``, by the Gumbel-max trick: an arg max costs a tenth of a Categorical."""
+        """Draw actions ``[B, branches]`` by the Gumbel-max trick: an arg max costs a tenth of a ``Categorical``."""
         noise = torch.empty_like(params).exponential_(generator=generator).log_()
         return self.mode(params - noise)
 
     def mode(self, params: Tensor) -> Tensor:
-        """``[B, P]`` -> the likeliest action, ``[B, branches]``."""
+        """Choose the likeliest actions, ``[B, branches]``."""
         if len(self.sizes) == 1:
             return params.argmax(dim=-1, keepdim=True)
         return torch.stack([logits.argmax(dim=-1) for logits in params.split(self.sizes, dim=-1)], dim=-1)
 
     def evaluate(self, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """``[..., P]``, ``[..., branches]`` -> log-probabilities, 0 where :data:`NOT_EXECUTED`, and entropies."""
+        """Compute log-probabilities, 0 where :data:`NOT_EXECUTED`, and entropies, each ``[..., branches]``."""
         if len(self.sizes) == 1:
             log_probs, entropies = _Categorical.apply(params, actions)
         else:
@@ -107,24 +150,24 @@ class CategoricalHead(nn.Module):
             log_probs, entropies = (torch.cat(column, dim=-1) for column in zip(*columns, strict=True))
         return log_probs, entropies
 
-    def kl(self, params: Tensor, actions: Tensor, other: "CategoricalHead", other_params: Tensor) -> Tensor:
-        """KL(this || other) ``[..., branches]``, 0 where :data:`NOT_EXECUTED`; parameters are ``[..., P]``."""
+    def kl(self, params: Tensor, actions: Tensor, other: Head, other_params: Tensor) -> Tensor:
+        """Compute KL(this || other) ``[..., branches]``, 0 where :data:`NOT_EXECUTED`."""
         pairs = zip(params.split(self.sizes, -1), other_params.split(self.sizes, -1), strict=True)
         logs = [(logits.log_softmax(-1), others.log_softmax(-1)) for logits, others in pairs]
         columns = [(own.exp() * (own - theirs)).sum(-1) for own, theirs in logs]
         return torch.stack(columns, dim=-1).masked_fill(actions == NOT_EXECUTED, 0.0)
 
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
-        """``[B, branches]`` -> what the environment takes: ``[B]`` for a Discrete space, else ``[B, branches]``."""
+        """Turn ``[B, branches]`` into ``[B]`` for a Discrete space, else ``[B, branches]``."""
         actions = actions + self.starts
         return actions[:, 0] if self.flat else actions
 
     def from_environment(self, actions: np.ndarray) -> np.ndarray:
-        """The counterpart of :meth:`to_environment`."""
+        """Invert :meth:`to_environment`."""
         return (actions.reshape(len(actions), -1) - self.starts).astype(np.int64)
 
     def as_previous(self, actions: Tensor) -> Tensor:
-        """Actions as an input of the next step: shifted by one, 0 means that there was none."""
+        """Shift actions by one; 0 means that there was none."""
         return actions + 1
 
 
@@ -135,6 +178,10 @@ class GaussianHead(nn.Module):
     their way to the environment, so the network sees the same scale whatever the bounds. Actions are stored unclipped.
     """
 
+    branches: tuple[str, ...]
+    action_shape: tuple[int, ...]
+    previous_space: spaces.Space
+
     def __init__(self, space: spaces.Box):
         super().__init__()
         self.branches = ("action",)
@@ -143,7 +190,7 @@ class GaussianHead(nn.Module):
         low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
         self.bounded = np.isfinite(low) & np.isfinite(high)
         bottom, top = np.where(self.bounded, low, -1.0), np.where(self.bounded, high, 1.0)
-        self.centre, self.half = (bottom + top) / 2, (top - bottom) / 2
+        self.centre, self.half_width = (bottom + top) / 2, (top - bottom) / 2
         self.low, self.high, self.dtype = low, high, space.dtype
         self.num_params = size
         self.action_shape, self.action_dtype = (size,), torch.float32
@@ -151,43 +198,49 @@ class GaussianHead(nn.Module):
         self.log_std = nn.Parameter(torch.zeros(size))
 
     def sample(self, params: Tensor, generator: Generator) -> Tensor:
-        """``[B, P]`` -> ``[B, P]``."""
+        """Draw actions ``[B, P]``."""
         noise = torch.empty_like(params).normal_(generator=generator)
         return torch.addcmul(params, noise, self.log_std.exp())
 
     def mode(self, params: Tensor) -> Tensor:
-        """``[B, P]`` -> the mean."""
+        """Choose the means, ``[B, P]``."""
         return params
 
     def evaluate(self, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """``[..., P]``, ``[..., P]`` -> log-probabilities and entropies, each ``[..., 1]``."""
+        """Compute log-probabilities and entropies, each ``[..., 1]``."""
         z = (actions - params) * torch.exp(-self.log_std)
         constant = self.log_std + 0.5 * np.log(2 * np.pi)
         entropy = (constant + 0.5).sum()
         return -(0.5 * z * z + constant).sum(-1, keepdim=True), entropy.expand(*params.shape[:-1], 1)
 
-    def kl(self, params: Tensor, actions: Tensor, other: "GaussianHead", other_params: Tensor) -> Tensor:
-        """KL(this || other) ``[..., 1]``, whatever the actions; parameters are ``[..., P]``."""
+    def kl(self, params: Tensor, actions: Tensor, other: Head, other_params: Tensor) -> Tensor:
+        """Compute KL(this || other) ``[..., 1]``, whatever the actions."""
+        if not isinstance(other, GaussianHead):
+            raise TypeError(f"other={other}: it must be a GaussianHead, too")
         wider = self.log_std - other.log_std
         z = (params - other_params) * torch.exp(-other.log_std)
         return (0.5 * (torch.exp(2 * wider) + z * z - 1) - wider).sum(-1, keepdim=True)
 
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
-        """``[B, P]`` -> ``[B, *shape]``, within the bounds."""
-        scaled = actions * self.half + self.centre
+        """Turn ``[B, P]`` into ``[B, *shape]`` within the bounds."""
+        scaled = actions * self.half_width + self.centre
         return np.clip(scaled, self.low, self.high).astype(self.dtype).reshape(-1, *self.shape)
 
     def from_environment(self, actions: np.ndarray) -> np.ndarray:
-        """The counterpart of :meth:`to_environment`, within the bounds."""
-        return ((actions.reshape(len(actions), -1) - self.centre) / self.half).astype(np.float32)
+        """Invert :meth:`to_environment` within the bounds."""
+        return ((actions.reshape(len(actions), -1) - self.centre) / self.half_width).astype(np.float32)
 
     def as_previous(self, actions: Tensor) -> Tensor:
-        """Actions as an input of the next step; zeros mean that there was none."""
+        """Return the actions as they are; zeros mean that there was none."""
         return actions
 
 
 class BernoulliHead(nn.Module):
     """Independent bits; ``params`` are their logits; actions int64 ``[..., bits]``; one branch."""
+
+    branches: tuple[str, ...]
+    action_shape: tuple[int, ...]
+    previous_space: spaces.Space
 
     def __init__(self, shape: tuple[int, ...]):
         super().__init__()
@@ -198,34 +251,34 @@ class BernoulliHead(nn.Module):
         self.previous_space = spaces.MultiDiscrete([3] * self.num_params)
 
     def sample(self, params: Tensor, generator: Generator) -> Tensor:
-        """``[B, P]`` -> ``[B, P]``, by inverting the logistic distribution."""
+        """Draw bits ``[B, P]`` by inverting the logistic distribution."""
         uniform = clamp_probs(torch.empty_like(params).uniform_(generator=generator))
         return (params + uniform.logit() > 0).long()
 
     def mode(self, params: Tensor) -> Tensor:
-        """``[B, P]`` -> the likelier value of each bit."""
+        """Choose the likelier value of each bit, ``[B, P]``."""
         return (params > 0).long()
 
     def evaluate(self, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """``[..., P]``, ``[..., P]`` -> log-probabilities and entropies, each ``[..., 1]``."""
+        """Compute log-probabilities and entropies, each ``[..., 1]``."""
         log_probs = nn.functional.logsigmoid(params * (2 * actions - 1))
         entropies = nn.functional.softplus(params) - params.sigmoid() * params
         return log_probs.sum(-1, keepdim=True), entropies.sum(-1, keepdim=True)
 
-    def kl(self, params: Tensor, actions: Tensor, other: "BernoulliHead", other_params: Tensor) -> Tensor:
-        """KL(this || other) ``[..., 1]``, whatever the actions; parameters are ``[..., P]``."""
+    def kl(self, params: Tensor, actions: Tensor, other: Head, other_params: Tensor) -> Tensor:
+        """Compute KL(this || other) ``[..., 1]``, whatever the actions."""
         log_of = nn.functional.logsigmoid
         bits = [log_of(sign * params).exp() * (log_of(sign * params) - log_of(sign * other_params)) for sign in (1, -1)]
-        return sum(bits).sum(-1, keepdim=True)
+        return (bits[0] + bits[1]).sum(-1, keepdim=True)
 
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
-        """``[B, P]`` -> int8 ``[B, *shape]``."""
+        """Turn ``[B, P]`` into int8 ``[B, *shape]``."""
         return actions.astype(np.int8).reshape(-1, *self.shape)
 
     def from_environment(self, actions: np.ndarray) -> np.ndarray:
-        """The counterpart of :meth:`to_environment`."""
+        """Invert :meth:`to_environment`."""
         return actions.reshape(len(actions), -1).astype(np.int64)
 
     def as_previous(self, actions: Tensor) -> Tensor:
-        """Bits as an input of the next step: shifted by one, 0 means that there was none."""
+        """Shift bits by one; 0 means that there was none."""
         return actions + 1

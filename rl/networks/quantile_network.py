@@ -1,7 +1,7 @@
 """Encoder, memory and the quantiles of every action's return as one module with explicit state."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,18 +11,18 @@ from torch import Generator, Tensor, device, nn
 from rl.checks import positive
 from rl.networks.actor_critic import MASK, Trunk
 from rl.networks.encoders import Encoder, ImageLayout
-from rl.networks.heads import make_head
+from rl.networks.heads import CategoricalHead, make_head
 from rl.types import Core, Observation, State
 
 FORBIDDEN = -1e9
 """The value of an action that the mask forbids."""
 
-MOST_ACTIONS = 2**16
-"""So many codes of a MultiDiscrete space at most: each has an output of its own."""
+MAX_ACTIONS = 2**16
+"""Largest number of codes of a MultiDiscrete space: each has an output of its own."""
 
 
 class QuantileNetwork(nn.Module):
-    """``observation, state, tau -> the tau-quantile of the return of every action``, by an implicit quantile network.
+    """An implicit quantile network: ``observation, state, tau -> the tau-quantile of every action's return``.
 
     Z_tau(o, a) = f(psi(o) * phi(tau))_a with phi(tau) = relu(W cos(pi i tau) + b), i = 0 ... n - 1 (Dabney et al.,
     2018, equation 4). psi is an encoder with a memory behind it; f has one hidden layer.
@@ -43,8 +43,11 @@ class QuantileNetwork(nn.Module):
         dueling: f gives a value and an advantage of each action (Wang et al., 2016).
 
     Raises:
-        ValueError: another action space, or a size below 1.
+        ValueError: the action space is another, or a size is below 1.
     """
+
+    frequencies: Tensor
+    midpoints: Tensor
 
     def __init__(
         self,
@@ -54,7 +57,7 @@ class QuantileNetwork(nn.Module):
         layer_size: int = 64,
         normalise: bool = False,
         image_layout: ImageLayout = "auto",
-        action_names: tuple[str, ...] | None = None,
+        action_names: Sequence[str] | None = None,
         num_cosines: int = 64,
         num_action_quantiles: int = 8,
         dueling: bool = False,
@@ -81,32 +84,32 @@ class QuantileNetwork(nn.Module):
         self.register_buffer("midpoints", midpoints, persistent=False)
 
     def initial_state(self, batch_size: int, device: device | str | None = None) -> State:
-        """State of ``batch_size`` fresh memories."""
+        """Make the state of ``batch_size`` fresh memories."""
         return self.trunk.core.initial_state(batch_size, device)
 
     def step(self, obs: Observation, state: State, starts: Tensor | None) -> tuple[Tensor, Tensor, State]:
-        """Leaves ``[B, ...]``, ``starts [B]`` or None -> action values ``[B, A]``, the best ``[B]``, next state."""
-        features, state = self.trunk.run("step", obs, state, starts)
+        """Take one step from leaves ``[B, ...]``: action values ``[B, A]``, the best ``[B]``, next state."""
+        features, state = self.trunk.step(obs, state, starts)
         values = self.action_values(features, obs)
         return values, values.amax(-1), state
 
     def unroll(self, obs: Observation, state: State, starts: Tensor) -> tuple[Tensor, State]:
-        """Leaves ``[T, B, ...]``, ``starts [T, B]`` -> psi ``[T, B, H]`` and the state after step T."""
-        return self.trunk.run("unroll", obs, state, starts)
+        """Run sequences: leaves ``[T, B, ...]``, ``starts [T, B]`` -> psi ``[T, B, H]``, state after step T."""
+        return self.trunk.unroll(obs, state, starts)
 
     def quantiles(self, features: Tensor, taus: Tensor) -> Tensor:
-        """psi ``[..., H]`` and ``taus [..., N]``, whose leading axes broadcast -> ``[..., N, A]``."""
+        """Map psi ``[..., H]`` and ``taus [..., N]``, whose leading axes broadcast, to quantiles ``[..., N, A]``."""
         return self._outputs(self._hidden(features, taus))
 
     def action_values(self, features: Tensor, obs: Observation) -> Tensor:
-        """psi ``[..., H]`` and the observations, for their mask -> ``[..., A]``, the mean over the midpoints."""
+        """Map psi ``[..., H]`` to action values ``[..., A]``, means over the midpoints; ``obs`` is for its mask."""
         values = self._outputs(self._hidden(features, self.midpoints).mean(-2))  # the last layer is linear
         if self.masked:
             values = values.masked_fill(~self.head.allowed(obs[MASK]), FORBIDDEN)
         return values
 
     def _hidden(self, features: Tensor, taus: Tensor) -> Tensor:
-        """``[..., H]``, ``[..., N]`` -> ``[..., N, layer_size]``."""
+        """Map ``[..., H]`` and ``[..., N]`` to ``[..., N, layer_size]``."""
         embedded = torch.relu(self.embedding(torch.cos(taus.unsqueeze(-1) * self.frequencies)))  # [..., N, H]
         return torch.relu(self.hidden(features.unsqueeze(-2) * embedded))
 
@@ -118,12 +121,12 @@ class QuantileNetwork(nn.Module):
         return outputs[..., -1:] + advantages - advantages.mean(-1, keepdim=True)
 
     def update_moments(self, obs: Observation) -> None:
-        """Takes observations ``[..., *shape]`` into the running normalisation."""
+        """Take observations ``[..., *shape]`` into the running normalisation."""
         self.trunk.encoder.update_moments(obs)
 
 
 class EpsilonGreedyHead(nn.Module):
-    """Action values ``[B, A]`` -> actions int64 ``[B, branches]``: the best, or a random one with probability epsilon.
+    """A head that takes the best action, or a random one with probability epsilon: ``[B, A]`` -> ``[B, branches]``.
 
     ``A`` counts all combinations of the branches: action ``a`` is the mixed-radix number of its branches, the first one
     weighing most.
@@ -132,7 +135,11 @@ class EpsilonGreedyHead(nn.Module):
         epsilon: of :meth:`sample`.
     """
 
-    def __init__(self, space: spaces.Space, names: tuple[str, ...] | None = None):
+    digits: Tensor
+    weights: Tensor
+    columns: Tensor
+
+    def __init__(self, space: spaces.Space, names: Sequence[str] | None = None):
         super().__init__()
         if not isinstance(space, spaces.Discrete) and not (
             isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1
@@ -141,10 +148,11 @@ class EpsilonGreedyHead(nn.Module):
                 f"action space {space} is not supported by quantile networks: use Discrete or MultiDiscrete (one axis)"
             )
         branches = make_head(space, names)
+        assert isinstance(branches, CategoricalHead)  # the spaces above have no other
         self.sizes, self.branches = branches.sizes, branches.branches
         self.num_params = math.prod(self.sizes)
-        if self.num_params > MOST_ACTIONS:
-            raise ValueError(f"action space {space} has {self.num_params} combinations, more than {MOST_ACTIONS}")
+        if self.num_params > MAX_ACTIONS:
+            raise ValueError(f"action space {space} has {self.num_params} combinations, more than {MAX_ACTIONS}")
         self.action_shape, self.action_dtype = branches.action_shape, branches.action_dtype
         self.previous_space = branches.previous_space
         self.to_environment, self.as_previous = branches.to_environment, branches.as_previous
@@ -156,19 +164,19 @@ class EpsilonGreedyHead(nn.Module):
         self.epsilon = 0.0
 
     def sample(self, params: Tensor, generator: Generator) -> Tensor:
-        """``[B, A]`` -> ``[B, branches]``; random ones are drawn among those that the mask allows."""
+        """Draw actions ``[B, branches]``; random ones come from those that the mask allows."""
         draws = torch.empty(len(params), self.num_params + 1, device=params.device).uniform_(generator=generator)
         random = draws[:, 1:].masked_fill(params <= FORBIDDEN, -1.0)
         return self.mode(torch.where(draws[:, :1] < self.epsilon, random, params))
 
     def mode(self, params: Tensor) -> Tensor:
-        """``[B, A]`` -> the best action, ``[B, branches]``."""
+        """Choose the best actions ``[B, branches]``."""
         return self.digits[params.argmax(-1)]
 
     def codes(self, actions: Tensor) -> Tensor:
-        """``[..., branches]`` -> ``[...]``."""
+        """Encode branches ``[..., branches]`` as actions ``[...]``."""
         return (actions * self.weights).sum(-1)
 
     def allowed(self, mask: Tensor) -> Tensor:
-        """The choices of each branch side by side, ``[..., sum of sizes]`` -> which actions there are, ``[..., A]``."""
+        """Say which actions ``[..., A]`` a mask of the choices of all branches, ``[..., sum of sizes]``, allows."""
         return mask.bool()[..., self.columns].all(-1)

@@ -1,50 +1,21 @@
-"""Storage of a rollout on the training device, and its cutting into sequences."""
+"""The rollout buffer: stores a rollout on the training device and cuts it into sequences."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from rl.networks.heads import NOT_EXECUTED
 from rl.transfer import upload
-from rl.types import Observation, Sequences, State
+from rl.types import Observation, Sequences, State, Targets, WarmUp
 
 PLAIN = ("actions", "params", "values", "rewards", "starts", "terminated", "truncated", "ignored")
 
 
-@dataclass
-class Targets:
-    """What the losses compare with, each ``[T, B]`` but ``old_log_probs [T, B, branches]``.
-
-    ``teacher_params [T, B, P]`` are the distribution parameters of a teacher, None if there is none.
-    """
-
-    old_log_probs: Tensor
-    old_values: Tensor
-    advantages: Tensor
-    returns: Tensor
-    teacher_params: Tensor | None = None
-
-
-@dataclass
-class WarmUp:
-    """Steps to replay without loss in front of sequences, to warm their state with the current weights (burn-in).
-
-    Attributes:
-        obs, state, starts: as in :class:`rl.types.Sequences`, for the k steps before.
-        available: ``[N]`` bool; False for sequences that open the rollout, which have nothing in front of them.
-    """
-
-    obs: Observation
-    state: State
-    starts: Tensor
-    available: Tensor
-
-
 class RolloutBuffer:
-    """Preallocated ``[T, B, ...]`` storage, one tensor for each observation leaf, state leaf, and so on.
+    """A buffer of preallocated tensors ``[T, B, ...]``, one for each observation leaf, state leaf, and so on.
 
     It knows nothing of cores: a state leaf is one more key. Leaves are stored at every ``state_stride``-th step, where
     sequences may begin. Flags and rewards, which come from the environment, lie on the CPU until training; all else
@@ -52,7 +23,10 @@ class RolloutBuffer:
 
     Args:
         num_steps: T to begin with.
-        obs, state, actions, params: one batched example ``[B, ...]`` of each, for shapes and dtypes.
+        obs: an example, leaves ``[B, ...]``, for shapes and dtypes.
+        state: an example, leaves ``[B, ...]``.
+        actions: an example, ``[B, ...]``.
+        params: an example, ``[B, P]``.
         state_stride: distance of the stored states in steps.
         device: where the tensors lie.
     """
@@ -72,42 +46,52 @@ class RolloutBuffer:
         self.capacity = num_steps
         self.size = 0  # steps collected
 
-        def rows(example: Tensor, count: int = num_steps, device: torch.device | str = device) -> Tensor:
+        def zeros(example: Tensor, count: int = num_steps) -> Tensor:
             return torch.zeros(count, *example.shape, dtype=example.dtype, device=device)
 
-        self.obs = {name: rows(leaf) for name, leaf in obs.items()}
-        self.state = {name: rows(leaf, -(-num_steps // state_stride)) for name, leaf in state.items()}
-        self.actions, self.params = rows(actions), rows(params)
+        self.obs = {name: zeros(leaf) for name, leaf in obs.items()}
+        self.state = {name: zeros(leaf, -(-num_steps // state_stride)) for name, leaf in state.items()}
+        self.actions, self.params = zeros(actions), zeros(params)
         self.values = torch.zeros(num_steps, self.num_envs, device=device)
         self.rewards = torch.zeros(num_steps, self.num_envs)
         flags = torch.zeros(4, num_steps, self.num_envs, dtype=torch.bool)
         self.starts, self.terminated, self.truncated, self.ignored = flags
-        self._bind()
+        self._make_views()
 
-    def _bind(self) -> None:
-        """Makes the rows that :meth:`write_step` copies to: a view made once costs half of indexing at every step."""
+    def _make_views(self) -> None:
+        """Cache one view per step; copying into it is twice as fast as indexing each time."""
         written = (*self.obs.values(), self.params, self.values, self.actions)
-        self._rows = list(zip(*(leaf.unbind(0) for leaf in written), strict=True))
-        self._state_rows = [list(leaf.unbind(0)) for leaf in self.state.values()]
+        self._step_views = list(zip(*(leaf.unbind(0) for leaf in written), strict=True))
+        self._state_views = [list(leaf.unbind(0)) for leaf in self.state.values()]
 
     def write_step(
         self, obs: Observation, state: State, starts: np.ndarray, params: Tensor, values: Tensor, actions: Tensor
     ) -> None:
-        """The acting half of step ``size``: leaves ``[B, ...]``, the state **before** the step, ``starts [B]``."""
+        """Write the acting half of step ``size``.
+
+        Args:
+            obs: leaves ``[B, ...]``.
+            state: **before** the step and before the clearing that ``starts`` asks for, leaves ``[B, ...]``.
+            starts: ``[B]`` bool.
+            params: ``[B, P]``.
+            values: ``[B]``.
+            actions: ``[B, ...]``.
+        """
         t = self.size
         if t == self.capacity:
             self._grow()
-        for row, leaf in zip(self._rows[t], (*(obs[name] for name in self.obs), params, values, actions), strict=True):
-            row.copy_(leaf)
+        written = (*[obs[name] for name in self.obs], params, values, actions)
+        for view, leaf in zip(self._step_views[t], written, strict=True):
+            view.copy_(leaf)
         if t % self.stride == 0:
-            for rows, name in zip(self._state_rows, self.state, strict=True):
-                rows[t // self.stride].copy_(state[name])
+            for views, name in zip(self._state_views, self.state, strict=True):
+                views[t // self.stride].copy_(state[name])
         self.starts.numpy()[t] = starts  # these lie on the CPU, where numpy writes a row faster than torch
 
     def finish_step(
         self, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, ignored: np.ndarray | bool = False
     ) -> None:
-        """The outcome of step ``size``, each ``[B]``; the step now counts, but not where it is to be ``ignored``."""
+        """Write what came of step ``size``, ``[B]`` each; the step now counts, but not where it is ``ignored``."""
         t = self.size
         self.rewards.numpy()[t] = rewards
         self.terminated.numpy()[t] = terminated
@@ -115,20 +99,30 @@ class RolloutBuffer:
         self.ignored.numpy()[t] = ignored
         self.size = t + 1
 
+    def hide_branch(self, branch: int) -> None:
+        """Mark an action branch of step ``size``, which waits for its outcome, as not executed: it is not trained."""
+        self.actions[self.size, :, branch] = NOT_EXECUTED
+
+    def truncate(self) -> None:
+        """Mark unfinished episodes as truncated after the last step."""
+        if self.size:
+            last = self.size - 1
+            self.truncated[last] |= ~(self.terminated[last] | self.truncated[last])
+
     def observations(self) -> Observation:
-        """Leaves ``[size, B, ...]``."""
+        """Return the observations of the rollout, leaves ``[size, B, ...]``."""
         return {name: leaf[: self.size] for name, leaf in self.obs.items()}
 
     def leaves(self) -> list[Tensor]:
-        """Every stored tensor."""
+        """List every stored tensor."""
         return [*self.obs.values(), *self.state.values(), *(getattr(self, name) for name in PLAIN)]
 
     def clear(self) -> None:
-        """Forgets the rollout; the memory stays allocated."""
+        """Forget the rollout; the memory stays allocated."""
         self.size = 0
 
     def _grow(self) -> None:
-        """Doubles the number of steps."""
+        """Double the number of steps."""
         self.capacity *= 2
         for group in (self.obs, self.state):
             for name, leaf in group.items():
@@ -136,14 +130,14 @@ class RolloutBuffer:
         for name in PLAIN:
             leaf = getattr(self, name)
             setattr(self, name, torch.cat([leaf, torch.zeros_like(leaf)]))
-        self._bind()
+        self._make_views()
 
     def has_empty_row(self) -> bool:
-        """Whether some environment has no transition yet, only ignored steps."""
+        """Say whether some environment has no transition yet, only ignored steps."""
         return bool(self.ignored[: self.size].all(dim=0).any())
 
     def drop_ignored(self, last_values: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
-        """Closes the gaps that ignored steps left, so that every row is a transition.
+        """Close the gaps that ignored steps left, so that every step is a transition.
 
         Environments with fewer gaps than others then have steps too many at the end; these are dropped.
 
@@ -155,7 +149,7 @@ class RolloutBuffer:
             The same for the new, smaller size.
 
         Raises:
-            ValueError: states are not stored at every step.
+            ValueError: states are stored at some steps only.
         """
         if self.stride > 1:
             raise ValueError(f"state_stride={self.stride}: environments in NEXT_STEP autoreset mode need 1")
@@ -176,7 +170,7 @@ class RolloutBuffer:
         return last_values, *(column[kept, env] for column in columns)
 
     def chunks(self, bptt: int | None) -> list[tuple[int, int]]:
-        """(first step, length) of the pieces of the rollout: as few as ``bptt`` allows, all of one length.
+        """Cut the rollout into as few pieces as ``bptt`` allows, all of one length: ``(first step, length)`` each.
 
         Only a rollout that ``bptt`` does not divide, which a client may end at any step, has two lengths, one apart.
         """
@@ -189,7 +183,7 @@ class RolloutBuffer:
     def sequences(
         self, targets: Targets, num_minibatches: int, bptt: int | None, generator: Generator, burn_in: int = 0
     ) -> Iterator[tuple[Sequences, WarmUp | None]]:
-        """One epoch of minibatches: every transition exactly once, nothing padded.
+        """Yield one epoch of minibatches: every transition exactly once, nothing padded.
 
         The unit of shuffling is a sequence, a (chunk, environment) pair; the order is drawn anew in each call.
 
@@ -208,48 +202,47 @@ class RolloutBuffer:
         for length in sorted({length for _, length in chunks}):
             begins = torch.tensor([begin for begin, chunk_length in chunks if chunk_length == length])
             order = torch.randperm(len(begins) * self.num_envs, generator=generator)
-            pieces = min(len(order), max(1, round(num_minibatches * len(order) / total)))
-            yield from self._cut(
-                begins[order // self.num_envs], order % self.num_envs, length, pieces, targets, burn_in
-            )
+            count = min(len(order), max(1, round(num_minibatches * len(order) / total)))
+            first, env = begins[order // self.num_envs], order % self.num_envs
+            yield from self._minibatches(first, env, length, count, targets, burn_in)
 
-    def _cut(
-        self, first: Tensor, env: Tensor, length: int, pieces: int, targets: Targets, burn_in: int
+    def _minibatches(
+        self, first: Tensor, env: Tensor, length: int, count: int, targets: Targets, burn_in: int
     ) -> Iterator[tuple[Sequences, WarmUp | None]]:
-        """The sequences of ``length`` steps that begin at ``first [n]`` in ``env [n]``, in ``pieces`` minibatches.
+        """Gather ``count`` minibatches of the sequences that begin at ``first [n]`` in ``env [n]``.
 
         Observations, which may be large, are gathered for each minibatch; everything else once, for all of them.
         """
-        rows = (first + torch.arange(length).unsqueeze(1)) * self.num_envs + env  # [L, n], each t * B + b
-        order = _alike(_pick(self.starts, rows.flatten()).view(rows.shape).sum(0), pieces)
-        first, env, rows = first[order], env[order], rows[:, order]
-        rows = [part.flatten() for part in rows.tensor_split(pieces, dim=1)]
-        sizes, every = [len(part) for part in rows], torch.cat(rows)
-        on_device = upload(every, self.values.device)
-        numbers = [
+        index = (first + torch.arange(length).unsqueeze(1)) * self.num_envs + env  # [L, n], each t * B + b
+        order = _sort_by_starts_within_minibatch(_gather(self.starts, index.flatten()).view(index.shape).sum(0), count)
+        first, env, index = first[order], env[order], index[:, order]
+        parts = [part.flatten() for part in index.tensor_split(count, dim=1)]
+        sizes, whole = [len(part) for part in parts], torch.cat(parts)
+        on_device = upload(whole, self.values.device)
+        columns = [
             torch.stack([targets.old_values, targets.advantages, targets.returns], dim=-1),
             targets.old_log_probs,
+            *([] if targets.teacher_params is None else [targets.teacher_params]),
         ]
-        numbers += [] if targets.teacher_params is None else [targets.teacher_params]
-        widths = [column.shape[-1] for column in numbers]
-        numbers = torch.cat(numbers, dim=-1)  # [T, B, 3 + branches + P, without P if there is no teacher]
-        columns = zip(
+        widths = [column.shape[-1] for column in columns]
+        numbers = torch.cat(columns, dim=-1)  # [T, B, 3 + branches + P, without P if there is no teacher]
+        states = {name: leaf.tensor_split(count) for name, leaf in self._state_at(first, env).items()}
+        gathered = zip(
             on_device.split(sizes),
-            _pick(self.starts, every).split(sizes),
-            _pick(self.actions, on_device).split(sizes),
-            _pick(numbers, on_device).split(sizes),
-            first.tensor_split(pieces),
-            env.tensor_split(pieces),
-            _split(self._state_at(first, env), pieces),
+            _gather(self.starts, whole).split(sizes),
+            _gather(self.actions, on_device).split(sizes),
+            _gather(numbers, on_device).split(sizes),
+            first.tensor_split(count),
+            env.tensor_split(count),
             strict=True,
         )
-        for steps, starts, actions, rest, begins, envs, state in columns:
+        for i, (steps, starts, actions, rest, begins, envs) in enumerate(gathered):
             shape = length, len(envs)
             plain, old_log_probs, *teacher_params = rest.view(*shape, -1).split(widths, dim=-1)
             old_values, advantages, returns = plain.unbind(-1)
             minibatch = Sequences(
-                obs={name: _pick(leaf, steps).unflatten(0, shape) for name, leaf in self.obs.items()},
-                state=state,
+                obs={name: _gather(leaf, steps).unflatten(0, shape) for name, leaf in self.obs.items()},
+                state={name: leaves[i] for name, leaves in states.items()},
                 starts=starts.view(shape),
                 actions=actions.unflatten(0, shape),
                 old_log_probs=old_log_probs,
@@ -261,24 +254,27 @@ class RolloutBuffer:
             yield minibatch, self._warm_up(begins, envs, burn_in) if burn_in else None
 
     def _state_at(self, first: Tensor, env: Tensor) -> State:
-        """State leaves ``[N, ...]`` before the steps ``first [N]`` of ``env [N]``."""
-        rows = upload(first // self.stride * self.num_envs + env, self.values.device)
-        return {name: _pick(leaf, rows) for name, leaf in self.state.items()}
+        """Gather the state leaves ``[N, ...]`` before the steps ``first [N]`` of ``env [N]``."""
+        index = upload(first // self.stride * self.num_envs + env, self.values.device)
+        return {name: _gather(leaf, index) for name, leaf in self.state.items()}
 
     def _warm_up(self, first: Tensor, env: Tensor, burn_in: int) -> WarmUp:
         begin = (first - burn_in).clamp_min(0)
         steps = (begin + torch.arange(burn_in).unsqueeze(1)).clamp_max(self.size - 1)
-        rows = steps * self.num_envs + env
-        on_device = upload(rows, self.values.device)
-        obs = {name: _pick(leaf, on_device.flatten()).unflatten(0, rows.shape) for name, leaf in self.obs.items()}
+        index = steps * self.num_envs + env
+        on_device = upload(index, self.values.device)
+        obs = {name: _gather(leaf, on_device.flatten()).unflatten(0, index.shape) for name, leaf in self.obs.items()}
         available = upload(first >= burn_in, self.values.device)
-        return WarmUp(obs, self._state_at(begin, env), _pick(self.starts, rows.flatten()).view(rows.shape), available)
+        starts = _gather(self.starts, index.flatten()).view(index.shape)
+        return WarmUp(obs, self._state_at(begin, env), starts, available)
 
-    def refresh(self, unroll, bptt: int | None) -> None:
-        """Recomputes the stored state at the start of every chunk but the first with the current weights.
+    def refresh(
+        self, unroll: Callable[[Observation, State, Tensor], tuple[Tensor, Tensor, State]], bptt: int | None
+    ) -> None:
+        """Recompute the stored state at the start of every chunk but the first with the current weights.
 
         Args:
-            unroll: ``unroll(obs, state, starts) -> (..., state)``.
+            unroll: of the network.
             bptt: as in :meth:`sequences`.
         """
         chunks = self.chunks(bptt)
@@ -290,20 +286,14 @@ class RolloutBuffer:
                 self.state[name][following // self.stride] = leaf
 
 
-def _pick(data: Tensor, rows: Tensor) -> Tensor:
-    """Rows ``[n]`` of ``data [T, B, ...]`` by ``t * B + b``: one gather, ``[n, ...]``."""
-    return data.flatten(0, 1).index_select(0, rows)
+def _gather(data: Tensor, index: Tensor) -> Tensor:
+    """Gather ``data [T, B, ...]`` at ``index [n]``, each ``t * B + b``: ``[n, ...]``."""
+    return data.flatten(0, 1).index_select(0, index)
 
 
-def _alike(starts: Tensor, pieces: int) -> Tensor:
-    """An order of sequences with ``starts [n]`` that keeps the ``pieces`` apart and sorts each by the number of starts.
+def _sort_by_starts_within_minibatch(starts: Tensor, count: int) -> Tensor:
+    """Permute sequences with ``starts [n]`` episode starts, sorted by them within each of ``count`` minibatches.
 
     A core that unrolls a block of them at a time then has fewer steps to add for the one with most starts.
     """
-    return torch.cat([part[starts[part].argsort()] for part in torch.arange(len(starts)).tensor_split(pieces)])
-
-
-def _split(state: State, pieces: int) -> list[State]:
-    """State leaves ``[n, ...]`` cut into ``pieces``."""
-    parts = {name: leaf.tensor_split(pieces) for name, leaf in state.items()}
-    return [{name: leaves[i] for name, leaves in parts.items()} for i in range(pieces)]
+    return torch.cat([part[starts[part].argsort()] for part in torch.arange(len(starts)).tensor_split(count)])

@@ -1,5 +1,7 @@
-"""A frozen policy that PPO is kept close to, after kickstarting (Schmitt et al., 2018, arXiv 1803.03835), which takes
-the cross-entropy with it instead of KL(policy || teacher).
+"""A frozen policy that PPO is kept close to.
+
+After kickstarting (Schmitt et al., 2018, arXiv 1803.03835), which takes the cross-entropy with the teacher instead of
+KL(policy || teacher).
 """
 
 from typing import Any
@@ -9,17 +11,18 @@ from torch import Tensor
 
 from rl.networks import ActorCritic
 from rl.networks.frozen import frozen_copy
-from rl.types import Observation
+from rl.networks.heads import Head
+from rl.types import Observation, Sequences
 
 STEPS = 32
-"""So many at a time: a whole rollout of images may have more activations than fit into memory."""
+"""Steps to unroll at a time: a whole rollout of images may have more activations than fit into memory."""
 
 
 class Teacher:
-    """Follows every rollout of its pupil with a memory of its own, carried on from rollout to rollout.
+    """A frozen copy that follows every rollout of its pupil with a memory of its own.
 
     What the teacher would have done depends on what the teacher remembers, and the states that the pupil stored say
-    nothing of that once their weights have parted.
+    nothing of that once their weights have parted. So its memory is carried on from rollout to rollout.
 
     Args:
         network: is copied; the copy never changes.
@@ -34,7 +37,12 @@ class Teacher:
 
     @torch.no_grad()
     def follow(self, obs: Observation, starts: Tensor) -> Tensor:
-        """The next rollout, leaves ``[T, B, ...]`` and ``starts [T, B]`` on the CPU -> its parameters ``[T, B, P]``."""
+        """Follow the next rollout and return the parameters of the teacher, ``[T, B, P]``.
+
+        Args:
+            obs: leaves ``[T, B, ...]``.
+            starts: ``[T, B]`` bool on the CPU.
+        """
         params = []
         for first in range(0, len(starts), STEPS):
             steps = slice(first, first + STEPS)
@@ -43,12 +51,27 @@ class Teacher:
             params.append(some)
         return torch.cat(params)
 
+    def kl(self, head: Head, params: Tensor, mb: Sequences) -> Tensor:
+        """Compute KL(policy || teacher) of a minibatch, ``[L, N, branches]``; 0 where a branch was not executed.
+
+        Args:
+            head: of the policy.
+            params: of the policy, ``[L, N, P]``.
+            mb: the minibatch, with the parameters of the teacher.
+
+        Raises:
+            ValueError: the minibatch has none.
+        """
+        if mb.teacher_params is None:
+            raise ValueError("the rollout holds no parameters of the teacher: it has to follow the rollout first")
+        return head.kl(params, mb.actions, self.head, mb.teacher_params)
+
     def state_dict(self) -> dict[str, Any]:
-        """Weights and memories."""
+        """Collect weights and memories."""
         return {"network": self.network.state_dict(), "state": self.state}
 
     def load_state_dict(self, state: dict[str, Any], same_size: bool) -> None:
-        """The counterpart of :meth:`state_dict`; memories only with as many environments (``same_size``)."""
+        """Take back what :meth:`state_dict` gave; memories only with as many environments (``same_size``)."""
         self.network.load_state_dict(state["network"])
         if same_size:
             self.state = {name: leaf.to(self.state[name].device) for name, leaf in state["state"].items()}

@@ -19,7 +19,7 @@ from torch import Tensor
 from rl.agents.actor import PREVIOUS_ACTION, PREVIOUS_REWARD
 from rl.checkpoint import load_checkpoint, save_checkpoint
 from rl.checks import one_of, positive, within
-from rl.flat_adam import set_clipped_gradient
+from rl.flat_adam import guarded_step
 from rl.training.metrics import Metrics
 from rl.networks.heads import BernoulliHead, CategoricalHead
 from rl.recordings.recording import SPLITS, Recording, Streams, cut, deal, split
@@ -148,13 +148,10 @@ class Imitator:
         self.network.train()
         for window, log_probs in self.replay(streams, how.bptt):
             counted = upload(torch.from_numpy(window.counted), self.device).unsqueeze(-1)  # [L, B, 1]
-            slopes = (-weight * counted).expand_as(log_probs)
-            gradient = torch.autograd.grad(log_probs, self.parameters, slopes, materialize_grads=True)
-            norm = set_clipped_gradient(optimizer, gradient, how.max_grad_norm)
-            finite = finite & torch.isfinite(norm)
-            optimizer.found_inf = (~finite).float()
-            optimizer.step()
-            nll -= (log_probs.detach() * counted).sum()
+            loss = -weight * (log_probs * counted).sum()
+            norm, is_finite = guarded_step(optimizer, loss, self.parameters, how.max_grad_norm, finite)
+            finite = finite & is_finite
+            nll += loss.detach() / weight
             norms.append(norm)
         if not bool(finite):
             raise FloatingPointError("a gradient was not finite: look for extreme observations or lower learning_rate")

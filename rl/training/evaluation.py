@@ -55,8 +55,8 @@ def evaluate(
         stepper = Stepper(envs)
         obs = stepper.reset(seed)
         while played.min() < quota:
-            after = stepper.step(player.play(obs, greedy))
-            player.outcome(after.rewards, after.ended)
+            after = stepper.step(player.act(obs, greedy))
+            player.observe(after.rewards, after.ended)
             ended, obs = after.terminated | after.truncated, after.obs
             returns += after.rewards
             lengths += ~after.ignored

@@ -72,7 +72,7 @@ class Trainer:
                 before, began = agent.env_steps, time.perf_counter()
                 self.collect()
                 with self.threads.update(metrics.say):
-                    agent.train_step(self.obs)
+                    agent.learn(self.obs)
                 self.seconds += time.perf_counter() - began
                 self.report(metrics)
                 if crossed(self.evaluate_every, before, agent.env_steps):
@@ -86,9 +86,9 @@ class Trainer:
     def collect(self) -> None:
         """One rollout."""
         for _ in range(self.agent.num_steps):
-            actions = self.agent.take_action(self.obs)
+            actions = self.agent.act(self.obs)
             after = self.envs.step(actions)
-            self.agent.add_memory_ppo(after.rewards, after.terminated, after.truncated, after.final_obs, after.ignored)
+            self.agent.observe(after.rewards, after.terminated, after.truncated, after.final_obs, after.ignored)
             self.episodes.add(after.rewards, after.terminated | after.truncated, after.ignored)
             self.obs = after.obs
 

@@ -8,7 +8,8 @@ import torch
 from gymnasium import spaces
 
 from rl.networks import ActorCritic
-from rl.ppo.rollout_buffer import RolloutBuffer, Targets
+from rl.ppo.rollout_buffer import RolloutBuffer
+from rl.types import Targets
 from rl.recordings.recording import Recording
 from rl.spaces import leaf_arrays, leaf_spaces
 

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from rl import cores
-from rl.ppo.rollout_buffer import RolloutBuffer, Targets
+from rl.ppo.rollout_buffer import RolloutBuffer
+from rl.types import Targets
 
 B = 3
 

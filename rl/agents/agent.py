@@ -1,0 +1,347 @@
+"""What every recurrent agent shares: acting and observing, the pending action, counters, generators, checkpoints."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from copy import deepcopy
+from inspect import Signature
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector.utils import create_empty_array
+from torch import Tensor
+
+from rl.agents.actor import Actor, previous_spaces
+from rl.agents.client import Client
+from rl.agents.persistence import check_agent_state
+from rl.agents.signature import forwarded_signature
+from rl.checkpoint import load_checkpoint, save_checkpoint
+from rl.checks import positive
+from rl.flat_adam import flat_adam
+from rl.networks import ActorCritic, QuantileNetwork, make_head
+from rl.normalisation import ReturnScale
+from rl.spaces import leaf_spaces
+from rl.types import Observation, State
+
+
+class StepOutcome(NamedTuple):
+    """What came of one step of B environments: ``[B]`` each; where both are given, termination wins."""
+
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    ignored: np.ndarray
+
+
+class RecurrentAgent(Client):
+    """A network with memories that acts, observes and learns; the base of the learners of this package.
+
+    A subclass stores steps (:meth:`_store_action`, :meth:`_store_outcome`), learns (:meth:`learn`) and says what it
+    forgets (:meth:`forget_rollout`). With ``num_envs=None`` it plays one environment; that is the batched form with one
+    row.
+
+    Args:
+        observation_space: of ONE environment.
+        action_space: of ONE environment.
+        make_network: ``make_network(observation leaves) -> network``.
+        device: where network and stored steps lie.
+        seed: of initialisation, sampling and shuffling; the global generators are left alone.
+        learning_rate: of Adam.
+        num_envs: None for the single-environment form.
+        num_steps: of each environment in a rollout.
+        total_steps: of a whole training, for what is annealed.
+        previous_action_reward: feed them as inputs.
+        normalise_returns: divide rewards by the running standard deviation of the discounted return.
+
+    Attributes:
+        training: False plays without storing or learning.
+        env_steps: steps of all environments learned from.
+        updates: calls of the update, or its minibatches.
+        last_metrics: results of the last update by metric name.
+
+    Raises:
+        ValueError: an argument is out of range, or a space is not supported.
+    """
+
+    __signature__: ClassVar[Signature]
+    network: ActorCritic | QuantileNetwork
+    algorithm: ClassVar[Callable[..., Any]]
+    """Class of the update; a subclass may name one of its own."""
+
+    ENTRIES: ClassVar[tuple[str, ...]] = (
+        *("model_name", "network", "optimizer", "num_envs", "env_steps", "updates", "epsilon"),
+        *("generators", "memories", "return_scale"),
+    )
+    """What a checkpoint must hold."""
+
+    def __init_subclass__(cls) -> None:
+        """Let ``inspect.signature`` show every keyword of a subclass, those of its algorithm included."""
+        own = [kind for kind in cls.__mro__ if issubclass(kind, RecurrentAgent) and kind is not RecurrentAgent]
+        constructors = [vars(kind)["__init__"] for kind in own if "__init__" in vars(kind)]
+        cls.__signature__ = forwarded_signature(*constructors, cls.algorithm)
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        make_network: Callable[[dict[str, spaces.Space]], ActorCritic | QuantileNetwork],
+        *,
+        device: str,
+        seed: int | None,
+        learning_rate: float,
+        num_envs: int | None,
+        num_steps: int,
+        total_steps: int | None,
+        previous_action_reward: bool,
+        normalise_returns: bool,
+    ):
+        super().__init__()
+        self.batched = num_envs is not None
+        self.num_envs, self.num_steps, self.total_steps = 1 if num_envs is None else num_envs, num_steps, total_steps
+        positive(num_envs=self.num_envs, num_steps=num_steps)
+        if total_steps is not None:
+            positive(total_steps=total_steps)
+        self.observation_space, self.action_space = observation_space, action_space
+        self.leaves = leaf_spaces(observation_space)
+        self.device = torch.device(device)
+        self.model_name = type(self).__name__
+        self.feed_previous = previous_action_reward
+        fed = previous_spaces(make_head(action_space).previous_space) if previous_action_reward else {}
+        with torch.random.fork_rng(devices=[]):  # initialisation draws from the global generator: leave no trace there
+            torch.seed() if seed is None else torch.manual_seed(seed)
+            self.network = make_network(self.leaves | fed).to(self.device)
+            self.shuffle = torch.Generator().manual_seed(torch.initial_seed())
+        self.optimizer = flat_adam(self.network, learning_rate)
+        self.num_parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        self.return_scale = ReturnScale(self.num_envs) if normalise_returns else None
+        self.actor = self.new_actor(self.num_envs, seed)
+        self.env_steps = self.updates = 0
+        self.last_metrics: dict[str, float] = {}
+        self._pending: Tensor | None = None  # actions [B, ...] that wait for their outcome
+
+    # ------------------------------------------------------------------------------------------------------ collecting
+
+    @property
+    def training(self) -> bool:
+        """False plays without storing or learning: the likeliest actions, no dropout. A switch begins a new epoch."""
+        return self.network.training
+
+    @training.setter
+    def training(self, value: bool) -> None:
+        if value != self.training:
+            self.network.train()
+            self.reset()
+        self.network.train(value)
+
+    def act(self, observation: Any) -> Any:
+        """Choose actions for an observation; in training the step is stored and waits for :meth:`observe`.
+
+        Args:
+            observation: of the space, of any shape that holds its numbers; batched: with a leading axis B.
+
+        Returns:
+            What the environment takes. Batched: ``[B]`` for Discrete, else ``[B, ...]``. Single form: an int for
+            Discrete, else an array.
+
+        Raises:
+            ValueError: the observation does not fit the space.
+            RuntimeError: the previous action still waits for its outcome.
+        """
+        if self._pending is not None and self.training:
+            raise RuntimeError(
+                "act (take_action) was called twice without observe (add_memory_ppo) in between: tell the outcome of "
+                "each action, or set agent.training = False to play without learning"
+            )
+        before, starts = self.actor.state, self.actor.starts
+        obs = self.actor.inputs(observation)
+        params, values, actions = self.actor.step(obs, greedy=not self.training)
+        if self.training:
+            self._store_action(obs, before, starts, params, values, actions)
+        self._pending = actions
+        executed = self.network.head.to_environment(actions.cpu().numpy())
+        if self.batched:
+            return executed
+        return executed[0].item() if executed.ndim == 1 else executed[0]
+
+    def observe(
+        self, rewards: Any, terminated: Any, truncated: Any = False, final_observation: Any = None, ignored: Any = False
+    ) -> None:
+        """Take in what came of the last :meth:`act`.
+
+        Args:
+            rewards: float; batched ``[B]``.
+            terminated: the episode ended, its future is worth nothing: bool; batched ``[B]``.
+            truncated: the episode was cut, by a time limit say, its future is worth V(final observation).
+            final_observation: what was observed after the last action of a truncated episode; batched: ``[B, ...]``,
+                read where ``truncated``. Without it a PPO agent takes V of the last observation acted on instead, and
+                an IQN does not train the last step.
+            ignored: the environment used the step to reset itself (Gymnasium's NEXT_STEP mode), or no agent is in the
+                row: it is no transition and is left out.
+
+        Raises:
+            RuntimeError: no action waits for an outcome.
+            ValueError: a reward is not finite, or an array has a wrong shape; the outcome may be given again.
+        """
+        if self._pending is None:
+            raise RuntimeError("observe (add_memory_ppo) was called without act (take_action) before it")
+        outcome = check_outcome(self.num_envs, rewards, terminated, truncated, ignored)
+        self.actor.observe(outcome.rewards, outcome.terminated | outcome.truncated | outcome.ignored, outcome.ignored)
+        if self.training:
+            self._store_outcome(outcome, final_observation)
+        self._pending = None  # last, so that an outcome that was refused may be given again
+
+    def reset(self) -> None:
+        """Close unfinished episodes as truncations and clear the memories.
+
+        Everything stored is kept for training; an action without an outcome is dropped.
+        """
+        self._pending = None
+        self.actor.reset()
+
+    @abstractmethod
+    def _store_action(
+        self, obs: Observation, state: State, starts: np.ndarray, params: Tensor, values: Tensor, actions: Tensor
+    ) -> None:
+        """Store the acting half of a step; ``state`` is the one before it."""
+
+    @abstractmethod
+    def _store_outcome(self, outcome: StepOutcome, final_observation: Any) -> None:
+        """Store what came of the step."""
+
+    @abstractmethod
+    def forget_rollout(self) -> None:
+        """Drop what was collected and not yet learned from."""
+
+    @property
+    def pending_action(self) -> np.ndarray | None:
+        """All branches ``[B, branches]`` of the actions that wait for their outcome; None if none do."""
+        return None if self._pending is None else self._pending.cpu().numpy()
+
+    def _check_nothing_pending(self) -> None:
+        """Check that no action waits for its outcome.
+
+        Raises:
+            RuntimeError: one does.
+        """
+        if self._pending is not None:
+            raise RuntimeError(
+                "learn (train_step) was called while an action waits for its outcome: "
+                "call observe (add_memory_ppo) first"
+            )
+
+    @property
+    def progress(self) -> float:
+        """Share of training done, 0 to 1; 0 without ``total_steps``."""
+        return min(1.0, self.env_steps / self.total_steps) if self.total_steps else 0.0
+
+    def new_actor(self, num_envs: int, seed: int | None = None, memory: bool = True) -> Actor:
+        """Make a player of ``num_envs`` other environments with the same weights and memories of its own."""
+        return Actor(self.network, self.observation_space, num_envs, self.device, seed, self.feed_previous, memory)
+
+    def example_inputs(self) -> Observation:
+        """Make inputs of the network from an empty observation of the space, leaves ``[B, ...]``."""
+        return self.actor.inputs(create_empty_array(self.observation_space, self.num_envs))
+
+    # ----------------------------------------------------------------------------------------------------- checkpoints
+
+    def state_dict(self) -> dict[str, Any]:
+        """Collect all that training needs to go on: weights, optimiser, counters, generators, memories, scales."""
+        return {
+            "model_name": self.model_name,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "num_envs": self.num_envs,
+            "env_steps": self.env_steps,
+            "updates": self.updates,
+            "epsilon": self.epsilon,
+            "generators": [self.shuffle.get_state(), self.actor.generator.get_state()],
+            "memories": self.actor.state_dict(),
+            "return_scale": self.return_scale.state_dict() if self.return_scale else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave; memories and generators only with as many environments.
+
+        An action that waits for its outcome is dropped, as is what was collected: other weights played it.
+
+        Raises:
+            ValueError: the state belongs to an agent of another shape; this one is unchanged.
+        """
+        check_agent_state(state, self.ENTRIES, self.network, self.return_scale is not None)
+        self._pending = None
+        self.forget_rollout()
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(deepcopy(state["optimizer"]))  # it would share tensors with the state
+        self.env_steps, self.updates, self.epsilon = state["env_steps"], state["updates"], state["epsilon"]
+        same_size = self.is_same_size(state)
+        if same_size:
+            self.shuffle.set_state(state["generators"][0].cpu())
+            self.actor.generator.set_state(state["generators"][1].cpu())
+            self.actor.load_state_dict(state["memories"])
+        else:
+            self.actor.reset()
+        if self.return_scale is not None:
+            self.return_scale.load(state["return_scale"], same_size)
+
+    def is_same_size(self, state: dict[str, Any]) -> bool:
+        """Say whether a state was written with as many environments as this agent plays."""
+        return bool(state["num_envs"] == self.num_envs)
+
+    def save(self, path: str | Path) -> None:
+        """Write a checkpoint; the folder is made if it is missing."""
+        save_checkpoint({"agent": self.state_dict()}, path)
+
+    def load(self, path: str | Path) -> None:
+        """Read what :meth:`save` or the trainer wrote, onto the agent's device.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is damaged, foreign, or of an agent of another shape.
+        """
+        self.load_state_dict(load_checkpoint(path, map_location=self.device)["agent"])
+
+    def load_network(self, path: str | Path) -> None:
+        """Take the network of a checkpoint, by names that must all be the same, and nothing else.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is damaged, foreign, or of another network; the agent is unchanged.
+        """
+        state = load_checkpoint(path, map_location=self.device)["agent"]
+        check_agent_state(state, ("network",), self.network, self.return_scale is not None)
+        self.network.load_state_dict(state["network"])
+
+
+def check_outcome(num_envs: int, rewards: Any, terminated: Any, truncated: Any, ignored: Any) -> StepOutcome:
+    """Bring what a caller tells of a step into arrays ``[B]``; a scalar goes to all environments.
+
+    Raises:
+        ValueError: a reward is not finite, or an array has a wrong shape.
+    """
+    ended = spread_over_envs("terminated", terminated, num_envs, bool)
+    outcome = StepOutcome(
+        spread_over_envs("rewards", rewards, num_envs, np.float32),
+        ended,
+        spread_over_envs("truncated", truncated, num_envs, bool) & ~ended,
+        spread_over_envs("ignored", ignored, num_envs, bool),
+    )
+    if not np.isfinite(outcome.rewards).all():
+        env_id = int(np.argmin(np.isfinite(outcome.rewards)))
+        raise ValueError(f"rewards={rewards}: they must be finite, but environment {env_id} sent another one")
+    return outcome
+
+
+def spread_over_envs(name: str, value: Any, num_envs: int, dtype: type) -> np.ndarray:
+    """Bring ``value`` into one number for each environment, ``[B]``; a scalar goes to all of them.
+
+    Raises:
+        ValueError: there are more or fewer numbers than environments.
+    """
+    array: np.ndarray = np.asarray(value, dtype=dtype)
+    if array.shape == (num_envs,):
+        return array
+    if array.ndim and array.size != num_envs:
+        raise ValueError(f"{name} has shape {array.shape}, but ({num_envs},) is expected")
+    return np.broadcast_to(array.reshape(-1), (num_envs,)).copy()

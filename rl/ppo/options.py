@@ -1,0 +1,90 @@
+"""The hyperparameters of PPO as keyword arguments, and the checks that they and the size of a rollout must pass."""
+
+from typing import Any, Literal, TypedDict
+
+from rl.checks import one_of, positive, within
+
+Ratio = Literal["joint", "per_head"]
+
+
+class PPOOptions(TypedDict, total=False):
+    """The keyword arguments of :class:`rl.ppo.PPO`, for agents that pass them on; a test holds both alike."""
+
+    epochs: int
+    num_minibatches: int
+    bptt: int | None
+    burn_in: int
+    refresh_states: bool
+    gamma: float
+    gae_lambda: float
+    clip: float
+    value_clip: float | None
+    ratio: Ratio
+    value_coef: float
+    entropy_coef: float
+    entropy_coef_final: float | None
+    teacher_kl: float
+    teacher_kl_final: float | None
+    normalise_advantages: bool
+    target_kl: float | None
+    learning_rate: float
+    anneal_learning_rate: bool
+    anneal_clip: bool
+    max_grad_norm: float
+
+
+def check_hyperparameters(values: dict[str, Any]) -> None:
+    """Check the fields of :class:`rl.ppo.PPO`, given by name.
+
+    Raises:
+        ValueError: a value is out of range, or two exclude each other.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    positive(**{name: given[name] for name in ("epochs", "num_minibatches", "bptt") if name in given})
+    within(0, given.get("bptt", float("inf")), burn_in=given["burn_in"])
+    within(0.0, 1.0, gamma=given["gamma"], gae_lambda=given["gae_lambda"])
+    one_of(("joint", "per_head"), ratio=given["ratio"])
+    weights = ("value_coef", "entropy_coef", "entropy_coef_final", "teacher_kl", "teacher_kl_final")
+    within(0.0, float("inf"), **{name: given[name] for name in (*weights, "value_clip", "target_kl") if name in given})
+    within(1e-12, float("inf"), **{name: given[name] for name in ("clip", "learning_rate", "max_grad_norm")})
+    if given["burn_in"] and given["refresh_states"]:
+        raise ValueError("burn_in and refresh_states both renew the stored states: use one of them")
+
+
+def check_rollout(
+    bptt: int | None,
+    burn_in: int,
+    num_minibatches: int,
+    num_envs: int,
+    num_steps: int,
+    state_stride: int,
+    fixed_size: bool,
+) -> None:
+    """Check that rollouts can be cut into sequences and minibatches.
+
+    Args:
+        bptt: length of the sequences in steps; None for the whole rollout.
+        burn_in: steps of warm-up in front of them.
+        num_minibatches: in each epoch.
+        num_envs: rows of a rollout.
+        num_steps: steps of a rollout.
+        state_stride: distance of the stored states in steps.
+        fixed_size: False if a client may end rollouts at any step; they are then cut as evenly as possible.
+
+    Raises:
+        ValueError: the numbers do not fit each other.
+    """
+    length = bptt or num_steps
+    positive(num_envs=num_envs, num_steps=num_steps, state_stride=state_stride)
+    if fixed_size and num_steps % length:
+        raise ValueError(f"bptt={length} does not divide num_steps={num_steps}: all sequences must have one length")
+    if state_stride > 1 and not fixed_size:
+        raise ValueError(f"state_stride={state_stride}: one environment may stop at any step, so it must be 1")
+    if length % state_stride or burn_in % state_stride:
+        raise ValueError(f"state_stride={state_stride} must divide bptt={length} and burn_in={burn_in}")
+    sequences = num_envs * (num_steps // length)
+    if fixed_size and num_minibatches > sequences:
+        raise ValueError(
+            f"num_minibatches={num_minibatches} is more than the {sequences} sequences of a rollout "
+            f"({num_envs} environments x {num_steps // length}): lower it, or lower bptt"
+        )
