@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from experiments.peers.recurrent_ppo import Iterations
-from rl.flat_adam import set_clipped_gradient
 from rl.networks.encoders import VectorEncoder
 from rl.types import Observation, Sequences, State
 
@@ -36,8 +35,8 @@ class LightSpeed:
         """One epoch of a real rollout."""
         self.run.collect()
         agent, ppo = self.agent, self.agent.ppo
-        targets, _ = agent._targets(self.run.obs)
-        drawn = list(agent.buffer.sequences(targets, ppo.num_minibatches, ppo.bptt, torch.Generator().manual_seed(0)))
+        targets, _ = agent.targets(self.run.obs)
+        drawn = list(agent.rollout.sequences(targets, ppo.num_minibatches, ppo.bptt, torch.Generator().manual_seed(0)))
         agent.forget_rollout()
         return [minibatch for minibatch, _ in drawn]
 
@@ -85,7 +84,10 @@ class LightSpeed:
         with torch.no_grad():
             gradient = self.slope(out, mb)
         gradients = torch.autograd.grad(out, self.parameters, gradient)
-        set_clipped_gradient(self.optimizer, gradients, self.agent.ppo.max_grad_norm)
+        (vector,) = self.optimizer.param_groups[0]["params"]
+        vector.grad = torch.cat([part.reshape(-1) for part in gradients])
+        norm = torch.linalg.vector_norm(vector.grad)
+        self.optimizer.grad_scale = (norm / self.agent.ppo.max_grad_norm).clamp_(min=1.0)
         self.optimizer.step()
 
     def slope(self, out: Tensor, mb: Sequences) -> Tensor:

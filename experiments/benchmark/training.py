@@ -110,18 +110,18 @@ def stopwatch(run: Iterations) -> Iterator[dict[str, float]]:
     watched = (
         ("environment", run.envs, "step"),
         ("acting", agent, "act"),
-        ("policy_step", Actor, "act"),
+        ("policy_step", Actor, "step"),
         ("write", RolloutBuffer, "write_step"),
         ("outcome", agent, "observe"),
-        ("targets", agent, "_targets"),
+        ("targets", agent, "targets"),
         ("gather", RolloutBuffer, "sequences"),
         ("encoder", trunk.encoder, "forward"),
         ("core", trunk.core, "unroll"),
         ("heads_loss", ppo.PPO, "loss"),
         ("backward", torch.autograd, "grad"),
-        ("clip", ppo, "set_clipped_gradient"),
+        ("clip", ppo, "guarded_step"),
         ("optimiser", agent.optimizer, "step"),
-        ("rest_of_update", agent, "train_step"),
+        ("rest_of_update", agent, "learn"),
     )
     spent = {name: 0.0 for name, _, _ in watched}
     inside = [0.0]  # seconds of the parts within the open one
