@@ -1,7 +1,7 @@
 """From distribution parameters ``[..., P]`` to actions, log-probabilities and entropies, for each action space."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -86,32 +86,6 @@ def make_head(space: spaces.Space, names: Sequence[str] | None = None) -> Head:
     return head
 
 
-class _Categorical(torch.autograd.Function):
-    """log p_a and H = -sum_k p_k log p_k of a softmax over logits, with their gradient in closed form.
-
-    d log p_a / d logit_k = [k = a] - p_k,  d H / d logit_k = -p_k (log p_k + H). One node instead of a dozen.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """``[..., n]``, ``[..., 1]`` -> each ``[..., 1]``; log p_a is 0 where the action is ``NOT_EXECUTED``."""
-        logs = logits.log_softmax(dim=-1)
-        p = logs.exp()
-        index = action.clamp_min(0)
-        hidden = action == NOT_EXECUTED
-        log_prob = logs.gather(-1, index).masked_fill_(hidden, 0.0)
-        entropy = (p * logs).sum(-1, keepdim=True).neg_()
-        ctx.save_for_backward(logs, p, index, hidden, entropy)
-        return log_prob, entropy
-
-    @staticmethod
-    def backward(ctx: Any, d_log_prob: Tensor, d_entropy: Tensor) -> tuple[Tensor, None]:
-        logs, p, index, hidden, entropy = ctx.saved_tensors
-        d_log_prob = d_log_prob.masked_fill(hidden, 0.0)
-        d_logits = (logs + entropy).mul_(d_entropy).add_(d_log_prob).mul_(p).neg_()
-        return d_logits.scatter_add_(-1, index, d_log_prob), None
-
-
 class CategoricalHead(nn.Module):
     """Independent categorical branches; ``params`` are their logits side by side; actions int64 ``[..., branches]``."""
 
@@ -142,13 +116,15 @@ class CategoricalHead(nn.Module):
 
     def evaluate(self, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Compute log-probabilities, 0 where :data:`NOT_EXECUTED`, and entropies, each ``[..., branches]``."""
-        if len(self.sizes) == 1:
-            log_probs, entropies = _Categorical.apply(params, actions)
-        else:
-            pairs = zip(params.split(self.sizes, -1), actions.split(1, -1), strict=True)
-            columns = [_Categorical.apply(logits, action) for logits, action in pairs]
-            log_probs, entropies = (torch.cat(column, dim=-1) for column in zip(*columns, strict=True))
-        return log_probs, entropies
+        columns = []
+        for logits, action in zip(params.split(self.sizes, -1), actions.split(1, -1), strict=True):
+            logs = logits.log_softmax(dim=-1)
+            log_prob = logs.gather(-1, action.clamp_min(0)).masked_fill(action == NOT_EXECUTED, 0.0)
+            columns.append((log_prob, -(logs.exp() * logs).sum(-1, keepdim=True)))
+        if len(columns) == 1:
+            return columns[0]
+        log_probs, entropies = zip(*columns, strict=True)
+        return torch.cat(log_probs, dim=-1), torch.cat(entropies, dim=-1)
 
     def kl(self, params: Tensor, actions: Tensor, other: Head, other_params: Tensor) -> Tensor:
         """Compute KL(this || other) ``[..., branches]``, 0 where :data:`NOT_EXECUTED`."""
