@@ -56,7 +56,8 @@ def guarded_step(
     gradient = torch.cat([part.reshape(-1) for part in gradients])
     norm = torch.linalg.vector_norm(gradient)
     finite = torch.isfinite(norm + loss.detach())
-    _vector(optimizer).grad = gradient
+    (vector,) = optimizer.param_groups[0]["params"]
+    vector.grad = gradient
     optimizer.grad_scale = (norm / max_grad_norm).clamp_(min=1.0)
     optimizer.found_inf = (~(finite & allowed)).float()
     optimizer.step()
@@ -69,23 +70,17 @@ def undone_on_failure(optimizer: FlatAdam, others: Iterable[Tensor] = ()) -> Ite
 
     So nothing is left of an update in which some minibatches were good and a later one was not.
     """
-    vector = _vector(optimizer)
+    (vector,) = optimizer.param_groups[0]["params"]
     state = optimizer.state[vector]
-    kept = [vector, *(leaf for leaf in state.values()), *others]
+    kept = [vector, *state.values(), *others]
     copies = [leaf.detach().clone() for leaf in kept]
-    first = not state
+    is_first = not state
     try:
         yield
     except FloatingPointError:
         with torch.no_grad():
             for leaf, copy in zip(kept, copies, strict=True):
                 leaf.copy_(copy)
-        if first:
+        if is_first:
             optimizer.state.clear()
         raise
-
-
-def _vector(optimizer: FlatAdam) -> Tensor:
-    """Return the one parameter of the optimiser."""
-    (vector,) = optimizer.param_groups[0]["params"]
-    return vector

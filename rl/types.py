@@ -187,3 +187,20 @@ class WarmUp:
     state: State
     starts: Tensor
     available: Tensor
+
+
+@dataclass
+class CutEpisodes:
+    """Episodes that were cut in mid-play, and what V of their future needs.
+
+    Attributes:
+        step: of the rollout, after which they were cut.
+        env_ids: ``[K]``, the environments that played them.
+        obs: what followed the last action, leaves ``[K, ...]``.
+        state: of the memories then, leaves ``[K, ...]``.
+    """
+
+    step: int
+    env_ids: np.ndarray
+    obs: Observation
+    state: State

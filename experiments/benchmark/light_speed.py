@@ -36,7 +36,7 @@ class LightSpeed:
         self.run.collect()
         agent, ppo = self.agent, self.agent.ppo
         targets, _ = agent.targets(self.run.obs)
-        drawn = list(agent.rollout.sequences(targets, ppo.num_minibatches, ppo.bptt, torch.Generator().manual_seed(0)))
+        drawn = list(agent.buffer.sequences(targets, ppo.num_minibatches, ppo.bptt, torch.Generator().manual_seed(0)))
         agent.forget_rollout()
         return [minibatch for minibatch, _ in drawn]
 

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from rl.networks import ActorCritic, QuantileNetwork
 from rl.spaces import leaf_arrays, leaf_spaces, split_flat
-from rl.transfer import upload
-from rl.types import Observation, State
+from rl.types import CutEpisodes, Observation
 
 PREVIOUS_ACTION, PREVIOUS_REWARD = "previous_action", "previous_reward"
 
@@ -79,46 +78,42 @@ class Actor:
         }
 
     def inputs(self, observation: Any) -> Observation:
-        """Turn an observation of B environments into what the network takes, on the device.
+        """Turn an observation of B environments into what the network takes: leaves ``[B, ...]`` on the device.
 
-        What is fed of the previous step is added.
+        They have the dtypes of the space (float32 for float64); what is fed of the previous step stands beside them.
 
         Raises:
             ValueError: the observation does not fit the space.
         """
-        obs = {name: upload(torch.from_numpy(array), self.device) for name, array in self._arrays(observation).items()}
-        return obs | self.previous if self.feed_previous else obs
-
-    def inputs_after_last_step(self, observation: Any, env_ids: np.ndarray) -> Observation:
-        """Turn what ``env_ids [K]`` observed after the last step into inputs, as if their episodes had gone on.
-
-        Args:
-            observation: of all B environments.
-            env_ids: the environments that count.
-
-        Returns:
-            Leaves ``[K, ...]``.
-        """
-        arrays = self._arrays(observation)
-        obs = {name: upload(torch.from_numpy(array[env_ids]), self.device) for name, array in arrays.items()}
-        if not self.feed_previous:
-            return obs
-        index = upload(torch.from_numpy(env_ids), self.device)
-        return obs | {name: leaf[index] for name, leaf in self.last.items()}
-
-    def _arrays(self, observation: Any) -> dict[str, np.ndarray]:
-        """Bring an observation into leaves ``[B, *shape]`` in the dtypes of the space (float32 for float64)."""
         if not self.composite:
             arrays = {"obs": np.asarray(observation)}
         elif isinstance(observation, np.ndarray):
             arrays = split_flat(self.leaves, observation.reshape(self.num_envs, -1))
         else:
             arrays = leaf_arrays(self.observation_space, observation)
+        obs = {}
         for name, (shape, dtype) in self.formats.items():
             array = arrays[name]
             if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
-                arrays[name] = _fitted(name, array, shape, dtype)
-        return arrays
+                array = _fitted(name, array, shape, dtype)
+            obs[name] = torch.from_numpy(array).to(self.device, non_blocking=True)
+        return obs | self.previous if self.feed_previous else obs
+
+    def cut_episodes(self, step: int, observation: Any, env_ids: np.ndarray) -> CutEpisodes:
+        """Note what V needs of the future of episodes that the last step cut, as if they had gone on.
+
+        Args:
+            step: of the rollout, after which they were cut.
+            observation: what all B environments observed then; only ``env_ids`` count.
+            env_ids: ``[K]``, the environments.
+
+        Raises:
+            ValueError: the observation does not fit the space.
+        """
+        index = torch.from_numpy(env_ids).to(self.device, non_blocking=True)
+        obs = self.inputs(observation) | (self.last if self.feed_previous else {})
+        cut = [{name: leaf.index_select(0, index) for name, leaf in leaves.items()} for leaves in (obs, self.state)]
+        return CutEpisodes(step, env_ids, *cut)
 
     @torch.inference_mode()
     def step(self, obs: Observation, greedy: bool = False) -> tuple[Tensor, Tensor, Tensor]:
@@ -128,7 +123,7 @@ class Actor:
             Distribution parameters ``[B, P]``, values ``[B]``, actions ``[B, ...]``.
         """
         self.before = self.state
-        starts = upload(torch.from_numpy(self.starts), self.device) if self.starts.any() else None
+        starts = torch.from_numpy(self.starts).to(self.device, non_blocking=True) if self.starts.any() else None
         params, values, self.state = self.network.step(obs, self.state, starts)
         head = self.network.head
         self.actions = head.mode(params) if greedy else head.sample(params, self.generator)
@@ -148,24 +143,19 @@ class Actor:
             ignored: ``[B]`` bool: it was no step; the memories are put back.
         """
         if ignored is not None and ignored.any():
-            undone = upload(torch.from_numpy(ignored), self.device)
+            undone = torch.from_numpy(ignored).to(self.device, non_blocking=True)
             self.state = {
                 name: torch.where(undone.view(-1, *[1] * (leaf.dim() - 1)), self.before[name], leaf)
                 for name, leaf in self.state.items()
             }
         self.starts = ended.copy() if self.memory else np.ones(self.num_envs, dtype=bool)
         if self.feed_previous:
-            paid, cleared = (upload(torch.from_numpy(array), self.device) for array in (rewards, self.starts))
+            paid, cleared = (torch.from_numpy(array).to(self.device) for array in (rewards, self.starts))
             self.last = {
                 PREVIOUS_ACTION: self.network.head.as_previous(self.actions),
                 PREVIOUS_REWARD: paid.unsqueeze(1),
             }
             self.previous = {name: leaf.masked_fill(cleared.unsqueeze(1), 0) for name, leaf in self.last.items()}
-
-    def state_of(self, env_ids: np.ndarray) -> State:
-        """Return the memories of ``env_ids [K]``, leaves ``[K, ...]``."""
-        index = upload(torch.from_numpy(env_ids), self.device)
-        return {name: leaf[index] for name, leaf in self.state.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Collect the memories, to go on from exactly here."""

@@ -25,6 +25,10 @@ from rl.normalisation import ReturnScale
 from rl.spaces import leaf_spaces
 from rl.types import Observation, State
 
+LEARN_TOO_EARLY = (
+    "learn (train_step) was called while an action waits for its outcome: call observe (add_memory_ppo) first"
+)
+
 
 class StepOutcome(NamedTuple):
     """What came of one step of B environments: ``[B]`` each; where both are given, termination wins."""
@@ -149,15 +153,16 @@ class RecurrentAgent(Client):
             ValueError: the observation does not fit the space.
             RuntimeError: the previous action still waits for its outcome.
         """
-        if self._pending is not None and self.training:
+        training = self.network.training
+        if self._pending is not None and training:
             raise RuntimeError(
                 "act (take_action) was called twice without observe (add_memory_ppo) in between: tell the outcome of "
                 "each action, or set agent.training = False to play without learning"
             )
         before, starts = self.actor.state, self.actor.starts
         obs = self.actor.inputs(observation)
-        params, values, actions = self.actor.step(obs, greedy=not self.training)
-        if self.training:
+        params, values, actions = self.actor.step(obs, greedy=not training)
+        if training:
             self._store_action(obs, before, starts, params, values, actions)
         self._pending = actions
         executed = self.network.head.to_environment(actions.cpu().numpy())
@@ -218,18 +223,6 @@ class RecurrentAgent(Client):
     def pending_action(self) -> np.ndarray | None:
         """All branches ``[B, branches]`` of the actions that wait for their outcome; None if none do."""
         return None if self._pending is None else self._pending.cpu().numpy()
-
-    def _check_nothing_pending(self) -> None:
-        """Check that no action waits for its outcome.
-
-        Raises:
-            RuntimeError: one does.
-        """
-        if self._pending is not None:
-            raise RuntimeError(
-                "learn (train_step) was called while an action waits for its outcome: "
-                "call observe (add_memory_ppo) first"
-            )
 
     @property
     def progress(self) -> float:
@@ -320,28 +313,23 @@ def check_outcome(num_envs: int, rewards: Any, terminated: Any, truncated: Any, 
     Raises:
         ValueError: a reward is not finite, or an array has a wrong shape.
     """
-    ended = spread_over_envs("terminated", terminated, num_envs, bool)
-    outcome = StepOutcome(
-        spread_over_envs("rewards", rewards, num_envs, np.float32),
-        ended,
-        spread_over_envs("truncated", truncated, num_envs, bool) & ~ended,
-        spread_over_envs("ignored", ignored, num_envs, bool),
-    )
-    if not np.isfinite(outcome.rewards).all():
-        env_id = int(np.argmin(np.isfinite(outcome.rewards)))
+    arrays: list[np.ndarray] = []
+    for name, value in zip(StepOutcome._fields, (rewards, terminated, truncated, ignored), strict=True):
+        array: np.ndarray = np.asarray(value, dtype=bool if arrays else np.float32)
+        arrays.append(array if array.shape == (num_envs,) else spread_over_envs(name, array, num_envs))
+    if not np.isfinite(arrays[0]).all():
+        env_id = int(np.argmin(np.isfinite(arrays[0])))
         raise ValueError(f"rewards={rewards}: they must be finite, but environment {env_id} sent another one")
-    return outcome
+    arrays[2] = arrays[2] & ~arrays[1]
+    return StepOutcome(*arrays)
 
 
-def spread_over_envs(name: str, value: Any, num_envs: int, dtype: type) -> np.ndarray:
-    """Bring ``value`` into one number for each environment, ``[B]``; a scalar goes to all of them.
+def spread_over_envs(name: str, array: np.ndarray, num_envs: int) -> np.ndarray:
+    """Bring an array with one number, or one for each environment, into the shape ``[B]``.
 
     Raises:
         ValueError: there are more or fewer numbers than environments.
     """
-    array: np.ndarray = np.asarray(value, dtype=dtype)
-    if array.shape == (num_envs,):
-        return array
     if array.ndim and array.size != num_envs:
         raise ValueError(f"{name} has shape {array.shape}, but ({num_envs},) is expected")
     return np.broadcast_to(array.reshape(-1), (num_envs,)).copy()

@@ -97,8 +97,8 @@ class DualHeadRecurrentPPO(RecurrentPPO):
         self, rewards: Any, terminated: Any, truncated: Any = False, final_observation: Any = None, ignored: Any = False
     ) -> None:
         """Take in what came of the last action, see :meth:`RecurrentAgent.observe`."""
-        if self._move_is_hidden:
-            self.rollout.hide_branch(0)
+        if self._move_is_hidden and self.buffer is not None:
+            self.buffer.hide_branch(0)
         super().observe(rewards, terminated, truncated, final_observation, ignored)
         self._move_is_hidden = False
 

@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rl.agents.agent import RecurrentAgent, StepOutcome
+from rl.agents.agent import LEARN_TOO_EARLY, RecurrentAgent, StepOutcome
 from rl.agents.client_options import QuantileOptions, as_spaces, translate_quantile_options, uses_client_options
 from rl.checks import positive, within
 from rl.cores import gru
@@ -152,14 +152,13 @@ class RecurrentIQN(RecurrentAgent):
         self.buffer.write_step(obs, state, starts, actions)
 
     def _store_outcome(self, outcome: StepOutcome, final_observation: Any) -> None:
-        before, env_ids = self.buffer.added, np.flatnonzero(outcome.truncated)
-        obs = None
-        if final_observation is not None and len(env_ids):
-            obs = self.actor.inputs_after_last_step(final_observation, env_ids)
+        before, cut = self.buffer.added, None
+        if final_observation is not None and outcome.truncated.any():
+            cut = self.actor.cut_episodes(before, final_observation, np.flatnonzero(outcome.truncated))
         self.buffer.finish_step(*outcome)
         self._played += self.buffer.added - before
-        if obs is not None:
-            self.buffer.write_final(env_ids, obs, self.actor.state_of(env_ids))
+        if cut is not None:
+            self.buffer.write_final(cut.env_ids, cut.obs, cut.state)
         if self.return_scale is not None:
             rewards, ignored = torch.from_numpy(outcome.rewards), torch.from_numpy(outcome.ignored)
             self.return_scale.take_in(
@@ -182,7 +181,8 @@ class RecurrentIQN(RecurrentAgent):
         """
         if not self.training:
             return 0.0
-        self._check_nothing_pending()
+        if self._pending is not None:
+            raise RuntimeError(LEARN_TOO_EARLY)
         played, self._played = self._played, 0
         self.env_steps += played
         if self.normalise and played:

@@ -9,18 +9,18 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rl.agents.agent import RecurrentAgent, StepOutcome
+from rl.agents.agent import LEARN_TOO_EARLY, RecurrentAgent, StepOutcome
 from rl.checks import within
 from rl.cores import gru
 from rl.flat_adam import undone_on_failure
 from rl.networks import ActorCritic
 from rl.networks.encoders import ImageLayout
 from rl.ppo import PPO
-from rl.ppo.advantages import CutEpisodes, bootstrap_values_of_cut_episodes
+from rl.ppo.advantages import bootstrap_values_of_cut_episodes
 from rl.ppo.options import PPOOptions, check_rollout
 from rl.ppo.rollout_buffer import RolloutBuffer
 from rl.ppo.teacher import Teacher
-from rl.types import Core, Observation, State, Targets
+from rl.types import Core, CutEpisodes, Observation, State, Targets
 
 
 class RecurrentPPOOptions(PPOOptions, total=False):
@@ -151,12 +151,11 @@ class RecurrentPPO(RecurrentAgent):
         self.buffer.write_step(obs, state, starts, params, values, actions)
 
     def _store_outcome(self, outcome: StepOutcome, final_observation: Any) -> None:
-        buffer = self.rollout
+        assert self.buffer is not None  # the action has made it
         if final_observation is not None and outcome.truncated.any():
             env_ids = np.flatnonzero(outcome.truncated)
-            obs = self.actor.inputs_after_last_step(final_observation, env_ids)
-            self._truncated.append(CutEpisodes(buffer.size, env_ids, obs, self.actor.state_of(env_ids)))
-        buffer.finish_step(*outcome)
+            self._truncated.append(self.actor.cut_episodes(self.buffer.size, final_observation, env_ids))
+        self.buffer.finish_step(*outcome)
 
     def learn(self, next_observation: Any = None) -> float:
         """Learn from the rollout if it has ``num_steps`` steps, else leave it to grow.
@@ -174,16 +173,16 @@ class RecurrentPPO(RecurrentAgent):
                 as they were, the rollout is dropped.
         """
         buffer = self.buffer
-        if not self.training or buffer is None or buffer.size < self.num_steps or buffer.has_empty_row():
+        if not self.network.training or buffer is None or buffer.size < self.num_steps or buffer.has_empty_env():
             return 0.0
-        self._check_nothing_pending()
+        if self._pending is not None:
+            raise RuntimeError(LEARN_TOO_EARLY)
         scale = () if self.return_scale is None else self.return_scale.buffers()
         try:
             with undone_on_failure(self.optimizer, scale):
                 targets, metrics = self.targets(next_observation)
-                metrics |= self.ppo.update(
-                    self.network, self.optimizer, buffer, targets, self.shuffle, self.progress, self.teacher
-                )
+                given = buffer, targets, self.shuffle, self.progress, self.teacher
+                metrics |= self.ppo.update(self.network, self.optimizer, *given)
         except FloatingPointError:
             self.forget_rollout()  # nothing can be learned from it, so it must not stay in the way
             raise
@@ -201,11 +200,10 @@ class RecurrentPPO(RecurrentAgent):
 
         Where steps are ignored, the rollout is closed up; so this is called once for a rollout.
         """
-        buffer, last = self.rollout, None
+        buffer, last = self.buffer, None
+        assert buffer is not None  # there is a rollout
         if next_observation is not None:
-            env_ids = np.arange(self.num_envs)
-            obs = self.actor.inputs_after_last_step(next_observation, env_ids)
-            last = CutEpisodes(buffer.size, env_ids, obs, self.actor.state)
+            last = self.actor.cut_episodes(buffer.size, next_observation, np.arange(self.num_envs))
         *columns, last_values = bootstrap_values_of_cut_episodes(
             self.network.step, buffer.values[: buffer.size], self._truncated, last
         )
@@ -218,22 +216,11 @@ class RecurrentPPO(RecurrentAgent):
             buffer, self.network.head, final_values, last_values, self.return_scale, *teacher_params
         )
 
-    @property
-    def rollout(self) -> RolloutBuffer:
-        """The buffer, once there is one.
-
-        Raises:
-            RuntimeError: nothing has been stored yet.
-        """
-        if self.buffer is None:
-            raise RuntimeError("there is no rollout yet: call act and observe first")
-        return self.buffer
-
     def forget_rollout(self) -> None:
         """Drop what was collected since the last training."""
         self._truncated.clear()
         if self.buffer is not None:
-            self.buffer.clear()
+            self.buffer.size = 0
 
     def reset(self) -> None:
         """Close unfinished episodes as truncations and clear the memories.

@@ -74,10 +74,10 @@ class ActorCritic(nn.Module):
         Returns:
             Distribution parameters ``[B, P]``, values ``[B]``, next state.
         """
-        features, after = self.actor.step(obs, state, starts)
+        features, after = self.actor.core.step(self.actor.features(obs), state, starts)
         of_critic = features
         if self.critic is not None:
-            of_critic, own = self.critic.step(obs, _of_critic(state), starts)
+            of_critic, own = self.critic.core.step(self.critic.features(obs), _of_critic(state), starts)
             after = _joined(after, own)
         params, values = self._heads(features, of_critic, obs)
         return params, values, after
@@ -93,10 +93,10 @@ class ActorCritic(nn.Module):
         Returns:
             Distribution parameters ``[T, B, P]``, values ``[T, B]``, state after step T.
         """
-        features, after = self.actor.unroll(obs, state, starts)
+        features, after = self.actor.core.unroll(self.actor.features(obs), state, starts)
         of_critic = features
         if self.critic is not None:
-            of_critic, own = self.critic.unroll(obs, _of_critic(state), starts)
+            of_critic, own = self.critic.core.unroll(self.critic.features(obs), _of_critic(state), starts)
             after = _joined(after, own)
         params, values = self._heads(features, of_critic, obs)
         return params, values, after
@@ -135,15 +135,10 @@ class Trunk(nn.Module):
         self.core = core(encoder.output_size)
         self.autocast = False
 
-    def step(self, obs: Observation, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
-        """Map leaves ``[B, ...]`` and a state to features ``[B, H]`` and the next state."""
-        return self.core.step(self._rounded(obs) if self.autocast else self.encoder(obs), state, starts)
-
-    def unroll(self, obs: Observation, state: State, starts: Tensor) -> tuple[Tensor, State]:
-        """Map leaves ``[T, B, ...]`` and a state to features ``[T, B, H]`` and the state after step T."""
-        return self.core.unroll(self._rounded(obs) if self.autocast else self.encoder(obs), state, starts)
-
-    def _rounded(self, obs: Observation) -> Tensor:
+    def features(self, obs: Observation) -> Tensor:
+        """Encode leaves ``[..., *shape]`` as features ``[..., D]``, the input of the core."""
+        if not self.autocast:
+            return self.encoder(obs)
         with torch.autocast(next(iter(obs.values())).device.type, torch.bfloat16):
             return self.encoder(obs).float()
 

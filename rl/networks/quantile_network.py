@@ -89,13 +89,13 @@ class QuantileNetwork(nn.Module):
 
     def step(self, obs: Observation, state: State, starts: Tensor | None) -> tuple[Tensor, Tensor, State]:
         """Take one step from leaves ``[B, ...]``: action values ``[B, A]``, the best ``[B]``, next state."""
-        features, state = self.trunk.step(obs, state, starts)
+        features, state = self.trunk.core.step(self.trunk.features(obs), state, starts)
         values = self.action_values(features, obs)
         return values, values.amax(-1), state
 
     def unroll(self, obs: Observation, state: State, starts: Tensor) -> tuple[Tensor, State]:
         """Run sequences: leaves ``[T, B, ...]``, ``starts [T, B]`` -> psi ``[T, B, H]``, state after step T."""
-        return self.trunk.unroll(obs, state, starts)
+        return self.trunk.core.unroll(self.trunk.features(obs), state, starts)
 
     def quantiles(self, features: Tensor, taus: Tensor) -> Tensor:
         """Map psi ``[..., H]`` and ``taus [..., N]``, whose leading axes broadcast, to quantiles ``[..., N, A]``."""

@@ -4,30 +4,11 @@ Generalised advantage estimation: Schulman et al., 2016, arXiv 1506.02438.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from rl.types import Observation, State
-
-
-@dataclass
-class CutEpisodes:
-    """Episodes that were cut in mid-play, and what V of their future needs.
-
-    Attributes:
-        step: of the rollout, after which they were cut.
-        env_ids: ``[K]``, the environments that played them.
-        obs: what followed the last action, leaves ``[K, ...]``.
-        state: of the memories then, leaves ``[K, ...]``.
-    """
-
-    step: int
-    env_ids: np.ndarray
-    obs: Observation
-    state: State
+from rl.types import CutEpisodes, Observation, State
 
 
 @torch.inference_mode()

@@ -1,9 +1,33 @@
 """The losses of proximal policy optimisation (Schulman et al., 2017, arXiv 1707.06347) as functions of tensors."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from rl.types import Sequences
+
+
+class Coefficients(NamedTuple):
+    """The hyperparameters of an update's loss and step, some of which change in the course of training.
+
+    Attributes:
+        learning_rate: of Adam.
+        clip: clip range of the ratio.
+        entropy_coef: weight of the entropy.
+        teacher_kl: weight of KL(policy || teacher).
+        value_coef: weight of the value loss.
+        value_clip: clip range of the values; None for the plain squared error.
+        per_head: clip one ratio for each branch instead of the joint one.
+    """
+
+    learning_rate: float
+    clip: float
+    entropy_coef: float
+    teacher_kl: float
+    value_coef: float
+    value_clip: float | None
+    per_head: bool
 
 
 def probability_ratio(log_probs: Tensor, old_log_probs: Tensor, per_head: bool) -> Tensor:
@@ -52,40 +76,23 @@ def ppo_loss(
     log_probs: Tensor,
     values: Tensor,
     entropies: Tensor,
-    *,
-    old_log_probs: Tensor,
-    old_values: Tensor,
-    advantages: Tensor,
-    returns: Tensor,
-    clip: float,
-    value_clip: float | None,
-    value_coef: float,
-    entropy_coef: float,
-    per_head: bool,
+    mb: Sequences,
+    now: Coefficients,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Compute policy_loss + value_coef * value_loss - entropy_coef * E[entropy summed over branches] (equation 9).
 
     Args:
-        log_probs: ``[..., branches]`` of the actions under the current weights.
-        values: ``[...]`` under the current weights.
-        entropies: ``[..., branches]``.
-        old_log_probs: ``[..., branches]`` under the behaviour weights.
-        old_values: ``[...]`` under the behaviour weights.
-        advantages: ``[...]``.
-        returns: ``[...]``.
-        clip: clip range of the ratio.
-        value_clip: clip range of the values; None for the plain squared error.
-        value_coef: weight of the value loss.
-        entropy_coef: weight of the entropy.
-        per_head: clip one ratio for each branch instead of the joint one.
+        log_probs: ``[L, N, branches]`` of the actions under the current weights.
+        values: ``[L, N]`` under the current weights.
+        entropies: ``[L, N, branches]``.
+        mb: the minibatch, for its old log-probabilities, old values, advantages and returns.
+        now: the coefficients.
 
     Returns:
-        The loss, 0-d, to be differentiated; the ratio ``[..., heads]``; and the two parts, detached.
+        The loss, 0-d, to be differentiated; the ratio ``[L, N, heads]``; and the two parts by name, detached.
     """
-    batch = old_log_probs, old_values, advantages, returns
-    loss, ratio, policy, value = _PPOLoss.apply(
-        log_probs, values, entropies, *batch, clip, value_clip, value_coef, entropy_coef, per_head
-    )
+    batch = mb.old_log_probs, mb.old_values, mb.advantages, mb.returns
+    loss, ratio, policy, value = _PPOLoss.apply(log_probs, values, entropies, *batch, now)
     return loss, ratio, {"policy_loss": policy, "value_loss": value}
 
 
@@ -107,33 +114,29 @@ class _PPOLoss(torch.autograd.Function):
         old_values: Tensor,
         advantages: Tensor,
         returns: Tensor,
-        clip: float,
-        value_clip: float | None,
-        value_coef: float,
-        entropy_coef: float,
-        per_head: bool,
+        now: Coefficients,
     ) -> tuple[Tensor, ...]:
-        ratio = probability_ratio(log_probs, old_log_probs, per_head)  # [..., heads]
-        policy = policy_loss(ratio, advantages, clip)
-        value = value_loss(values, old_values, returns, value_clip)
+        ratio = probability_ratio(log_probs, old_log_probs, now.per_head)  # [L, N, heads]
+        policy = policy_loss(ratio, advantages, now.clip)
+        value = value_loss(values, old_values, returns, now.value_clip)
         ctx.save_for_backward(ratio, advantages, values, old_values, returns, entropies)
-        ctx.options = clip, value_clip, value_coef, entropy_coef
+        ctx.now = now
         ctx.mark_non_differentiable(ratio, policy, value)
-        return policy + value_coef * value - entropy_coef / values.numel() * entropies.sum(), ratio, policy, value
+        entropy = entropies.sum() / values.numel()
+        return policy + now.value_coef * value - now.entropy_coef * entropy, ratio, policy, value
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         ratio, advantages, values, old_values, returns, entropies = ctx.saved_tensors
-        clip, value_clip, value_coef, entropy_coef = ctx.options
-        count = values.numel()
+        now, count = ctx.now, values.numel()
         gain = ratio * advantages.unsqueeze(-1)
-        held = ratio.clamp(1.0 - clip, 1.0 + clip) * advantages.unsqueeze(-1)
+        held = ratio.clamp(1.0 - now.clip, 1.0 + now.clip) * advantages.unsqueeze(-1)
         by_log_probs = (slope * gain * (gain <= held) / -count).expand_as(entropies)
         error = values - returns
-        if value_clip is not None:
-            error = error.masked_fill(_is_held(values, old_values, returns, value_clip), 0.0)
-        by_values = value_coef * (slope * error / count)
-        return by_log_probs, by_values, slope * torch.full_like(entropies, -entropy_coef / count), *[None] * 9
+        if now.value_clip is not None:
+            error = error.masked_fill(_is_held(values, old_values, returns, now.value_clip), 0.0)
+        by_values = now.value_coef * (slope * error / count)
+        return by_log_probs, by_values, slope * torch.full_like(entropies, -now.entropy_coef / count), *[None] * 5
 
 
 def approximate_kl(ratio: Tensor) -> Tensor:

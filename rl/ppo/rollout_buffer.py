@@ -8,7 +8,6 @@ import torch
 from torch import Generator, Tensor
 
 from rl.networks.heads import NOT_EXECUTED
-from rl.transfer import upload
 from rl.types import Observation, Sequences, State, Targets, WarmUp
 
 PLAIN = ("actions", "params", "values", "rewards", "starts", "terminated", "truncated", "ignored")
@@ -44,7 +43,7 @@ class RolloutBuffer:
         self.num_envs = actions.shape[0]
         self.stride = state_stride
         self.capacity = num_steps
-        self.size = 0  # steps collected
+        self.size = 0  # steps collected; setting it to 0 forgets the rollout, the memory stays allocated
 
         def zeros(example: Tensor, count: int = num_steps) -> Tensor:
             return torch.zeros(count, *example.shape, dtype=example.dtype, device=device)
@@ -117,10 +116,6 @@ class RolloutBuffer:
         """List every stored tensor."""
         return [*self.obs.values(), *self.state.values(), *(getattr(self, name) for name in PLAIN)]
 
-    def clear(self) -> None:
-        """Forget the rollout; the memory stays allocated."""
-        self.size = 0
-
     def _grow(self) -> None:
         """Double the number of steps."""
         self.capacity *= 2
@@ -132,7 +127,7 @@ class RolloutBuffer:
             setattr(self, name, torch.cat([leaf, torch.zeros_like(leaf)]))
         self._make_views()
 
-    def has_empty_row(self) -> bool:
+    def has_empty_env(self) -> bool:
         """Say whether some environment has no transition yet, only ignored steps."""
         return bool(self.ignored[: self.size].all(dim=0).any())
 
@@ -198,75 +193,48 @@ class RolloutBuffer:
             A minibatch and its warm-up (None without ``burn_in``).
         """
         chunks = self.chunks(bptt)
-        total = len(chunks) * self.num_envs
+        columns = [self.actions, targets.old_log_probs, targets.old_values, targets.advantages, targets.returns]
+        columns += [] if targets.teacher_params is None else [targets.teacher_params]
         for length in sorted({length for _, length in chunks}):
             begins = torch.tensor([begin for begin, chunk_length in chunks if chunk_length == length])
             order = torch.randperm(len(begins) * self.num_envs, generator=generator)
-            count = min(len(order), max(1, round(num_minibatches * len(order) / total)))
-            first, env = begins[order // self.num_envs], order % self.num_envs
-            yield from self._minibatches(first, env, length, count, targets, burn_in)
+            count = min(len(order), max(1, round(num_minibatches * len(begins) / len(chunks))))
+            order = self._sort_by_starts_within_minibatch(order, begins, length, count)
+            first, env = begins[order // self.num_envs], order % self.num_envs  # [n] each
+            index = (first + torch.arange(length).unsqueeze(1)) * self.num_envs + env  # [L, n], each t * B + b
+            on_device = index.to(self.values.device, non_blocking=True)
+            # all that is small is gathered at once for all minibatches, observations for each
+            gathered = [_gather(self.starts, index), *(_gather(column, on_device) for column in columns)]
+            state = {name: leaf.tensor_split(count) for name, leaf in self._state_at(first, env).items()}
+            splits = [column.tensor_split(count, dim=1) for column in (on_device, *gathered)]
+            for i, (at, *parts) in enumerate(zip(*splits, strict=True)):
+                obs = {name: _gather(leaf, at.contiguous()) for name, leaf in self.obs.items()}
+                mb = Sequences(obs, {name: leaves[i] for name, leaves in state.items()}, *parts)
+                if burn_in:
+                    yield mb, self._warm_up(first.tensor_split(count)[i], env.tensor_split(count)[i], burn_in)
+                else:
+                    yield mb, None
 
-    def _minibatches(
-        self, first: Tensor, env: Tensor, length: int, count: int, targets: Targets, burn_in: int
-    ) -> Iterator[tuple[Sequences, WarmUp | None]]:
-        """Gather ``count`` minibatches of the sequences that begin at ``first [n]`` in ``env [n]``.
+    def _sort_by_starts_within_minibatch(self, order: Tensor, begins: Tensor, length: int, count: int) -> Tensor:
+        """Sort a permutation of sequences by their episode starts within each of ``count`` minibatches.
 
-        Observations, which may be large, are gathered for each minibatch; everything else once, for all of them.
+        A core that unrolls a block of them at a time then has fewer steps to add for the one with most starts.
         """
-        index = (first + torch.arange(length).unsqueeze(1)) * self.num_envs + env  # [L, n], each t * B + b
-        order = _sort_by_starts_within_minibatch(_gather(self.starts, index.flatten()).view(index.shape).sum(0), count)
-        first, env, index = first[order], env[order], index[:, order]
-        parts = [part.flatten() for part in index.tensor_split(count, dim=1)]
-        sizes, whole = [len(part) for part in parts], torch.cat(parts)
-        on_device = upload(whole, self.values.device)
-        columns = [
-            torch.stack([targets.old_values, targets.advantages, targets.returns], dim=-1),
-            targets.old_log_probs,
-            *([] if targets.teacher_params is None else [targets.teacher_params]),
-        ]
-        widths = [column.shape[-1] for column in columns]
-        numbers = torch.cat(columns, dim=-1)  # [T, B, 3 + branches + P, without P if there is no teacher]
-        states = {name: leaf.tensor_split(count) for name, leaf in self._state_at(first, env).items()}
-        gathered = zip(
-            on_device.split(sizes),
-            _gather(self.starts, whole).split(sizes),
-            _gather(self.actions, on_device).split(sizes),
-            _gather(numbers, on_device).split(sizes),
-            first.tensor_split(count),
-            env.tensor_split(count),
-            strict=True,
-        )
-        for i, (steps, starts, actions, rest, begins, envs) in enumerate(gathered):
-            shape = length, len(envs)
-            plain, old_log_probs, *teacher_params = rest.view(*shape, -1).split(widths, dim=-1)
-            old_values, advantages, returns = plain.unbind(-1)
-            minibatch = Sequences(
-                obs={name: _gather(leaf, steps).unflatten(0, shape) for name, leaf in self.obs.items()},
-                state={name: leaves[i] for name, leaves in states.items()},
-                starts=starts.view(shape),
-                actions=actions.unflatten(0, shape),
-                old_log_probs=old_log_probs,
-                old_values=old_values,
-                advantages=advantages,
-                returns=returns,
-                teacher_params=teacher_params[0] if teacher_params else None,
-            )
-            yield minibatch, self._warm_up(begins, envs, burn_in) if burn_in else None
+        num_starts = self.starts[begins + torch.arange(length).unsqueeze(1)].sum(0).flatten()  # [n]
+        return torch.cat([part[num_starts[part].argsort()] for part in order.tensor_split(count)])
 
     def _state_at(self, first: Tensor, env: Tensor) -> State:
         """Gather the state leaves ``[N, ...]`` before the steps ``first [N]`` of ``env [N]``."""
-        index = upload(first // self.stride * self.num_envs + env, self.values.device)
+        index = (first // self.stride * self.num_envs + env).to(self.values.device, non_blocking=True)
         return {name: _gather(leaf, index) for name, leaf in self.state.items()}
 
     def _warm_up(self, first: Tensor, env: Tensor, burn_in: int) -> WarmUp:
         begin = (first - burn_in).clamp_min(0)
-        steps = (begin + torch.arange(burn_in).unsqueeze(1)).clamp_max(self.size - 1)
-        index = steps * self.num_envs + env
-        on_device = upload(index, self.values.device)
-        obs = {name: _gather(leaf, on_device.flatten()).unflatten(0, index.shape) for name, leaf in self.obs.items()}
-        available = upload(first >= burn_in, self.values.device)
-        starts = _gather(self.starts, index.flatten()).view(index.shape)
-        return WarmUp(obs, self._state_at(begin, env), starts, available)
+        index = (begin + torch.arange(burn_in).unsqueeze(1)).clamp_max(self.size - 1) * self.num_envs + env
+        on_device = index.to(self.values.device, non_blocking=True)
+        obs = {name: _gather(leaf, on_device) for name, leaf in self.obs.items()}
+        available = (first >= burn_in).to(self.values.device, non_blocking=True)
+        return WarmUp(obs, self._state_at(begin, env), _gather(self.starts, index), available)
 
     def refresh(
         self, unroll: Callable[[Observation, State, Tensor], tuple[Tensor, Tensor, State]], bptt: int | None
@@ -287,13 +255,6 @@ class RolloutBuffer:
 
 
 def _gather(data: Tensor, index: Tensor) -> Tensor:
-    """Gather ``data [T, B, ...]`` at ``index [n]``, each ``t * B + b``: ``[n, ...]``."""
-    return data.flatten(0, 1).index_select(0, index)
-
-
-def _sort_by_starts_within_minibatch(starts: Tensor, count: int) -> Tensor:
-    """Permute sequences with ``starts [n]`` episode starts, sorted by them within each of ``count`` minibatches.
-
-    A core that unrolls a block of them at a time then has fewer steps to add for the one with most starts.
-    """
-    return torch.cat([part[starts[part].argsort()] for part in torch.arange(len(starts)).tensor_split(count)])
+    """Gather ``data [T, B, ...]`` at ``index [..., N]``, each ``t * B + b``: ``[..., N, ...]``."""
+    shape = data.shape[2:]
+    return data.view(-1, *shape).index_select(0, index.view(-1)).view(*index.shape, *shape)

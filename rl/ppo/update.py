@@ -1,7 +1,6 @@
 """The update of proximal policy optimisation over replayed sequences: hyperparameters and the loop over minibatches."""
 
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -11,21 +10,11 @@ from rl.networks import ActorCritic
 from rl.networks.heads import Head
 from rl.normalisation import ReturnScale
 from rl.ppo.advantages import bootstrap_values, gae
-from rl.ppo.losses import approximate_kl, explained_variance, ppo_loss
+from rl.ppo.losses import Coefficients, approximate_kl, explained_variance, ppo_loss
 from rl.ppo.options import Ratio, check_hyperparameters
 from rl.ppo.rollout_buffer import RolloutBuffer
 from rl.ppo.teacher import Teacher
-from rl.transfer import upload
 from rl.types import Sequences, State, Targets, WarmUp
-
-
-class Annealed(NamedTuple):
-    """The hyperparameters that may change in the course of training, as one update uses them."""
-
-    learning_rate: float
-    clip: float
-    entropy_coef: float
-    teacher_kl: float
 
 
 @dataclass(kw_only=True)
@@ -114,9 +103,8 @@ class PPO:
         """
         steps, device = slice(0, buffer.size), buffer.values.device
         values = buffer.values[steps]
-        rewards, terminated, truncated, starts = (
-            upload(leaf[steps], device) for leaf in (buffer.rewards, buffer.terminated, buffer.truncated, buffer.starts)
-        )
+        told = buffer.rewards, buffer.terminated, buffer.truncated, buffer.starts
+        rewards, terminated, truncated, starts = [leaf[steps].to(device, non_blocking=True) for leaf in told]
         next_values = bootstrap_values(values, last_values, terminated, truncated, final_values)
         if not bool(torch.isfinite(rewards + values + next_values).all()):
             raise FloatingPointError(
@@ -160,7 +148,7 @@ class PPO:
         Raises:
             FloatingPointError: a loss or gradient was not finite.
         """
-        now = self.annealed(progress)
+        now = self.coefficients(progress)
         optimizer.param_groups[0]["lr"] = now.learning_rate
         parameters = list(network.parameters())
         minibatches: list[dict[str, Tensor]] = []
@@ -183,7 +171,7 @@ class PPO:
         return read_metrics(minibatches, all_finite, now.clip, network.head.branches)
 
     def loss(
-        self, network: ActorCritic, mb: Sequences, now: Annealed, teacher: Teacher | None = None
+        self, network: ActorCritic, mb: Sequences, now: Coefficients, teacher: Teacher | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the loss of one minibatch.
 
@@ -195,7 +183,7 @@ class PPO:
         Args:
             network: gives the parameters, values and states.
             mb: the minibatch, with the state to begin with.
-            now: the annealed hyperparameters.
+            now: from :meth:`coefficients`.
             teacher: to stay near to.
 
         Returns:
@@ -204,39 +192,27 @@ class PPO:
         """
         params, values, _ = network.unroll(mb.obs, mb.state, mb.starts)  # [L, N, P], [L, N]
         log_probs, entropies = network.head.evaluate(params, mb.actions)  # each [L, N, branches]
-        loss, ratio, metrics = ppo_loss(
-            log_probs,
-            values,
-            entropies,
-            old_log_probs=mb.old_log_probs,
-            old_values=mb.old_values,
-            advantages=mb.advantages,
-            returns=mb.returns,
-            clip=now.clip,
-            value_clip=self.value_clip,
-            value_coef=self.value_coef,
-            entropy_coef=now.entropy_coef,
-            per_head=self.ratio == "per_head",
-        )
+        loss, ratio, metrics = ppo_loss(log_probs, values, entropies, mb, now)
         if teacher is not None:
             kl = teacher.kl(network.head, params, mb).sum(-1).mean()
             loss = loss + now.teacher_kl * kl
             metrics["teacher_kl"] = kl.detach()
         return loss, metrics | {"ratio": ratio, "entropy": entropies.detach()}
 
-    def annealed(self, progress: float) -> Annealed:
-        """Compute the values for an update when the share ``progress`` of training is done."""
+    def coefficients(self, progress: float) -> Coefficients:
+        """Compute what an update uses when the share ``progress`` of training is done."""
         left = max(0.0, 1.0 - progress)
+        learning_rate = self.learning_rate * (left if self.anneal_learning_rate else 1.0)
+        clip = self.clip * (left if self.anneal_clip else 1.0)
+        entropy_coef = _between(self.entropy_coef, self.entropy_coef_final, left)
+        teacher_kl = _between(self.teacher_kl, self.teacher_kl_final, left)
+        constant = self.value_coef, self.value_clip, self.ratio == "per_head"
+        return Coefficients(learning_rate, clip, entropy_coef, teacher_kl, *constant)
 
-        def between(first: float, final: float | None) -> float:
-            return first if final is None else final + (first - final) * left
 
-        return Annealed(
-            learning_rate=between(self.learning_rate, 0.0 if self.anneal_learning_rate else None),
-            clip=between(self.clip, 0.0 if self.anneal_clip else None),
-            entropy_coef=between(self.entropy_coef, self.entropy_coef_final),
-            teacher_kl=between(self.teacher_kl, self.teacher_kl_final),
-        )
+def _between(first: float, final: float | None, left: float) -> float:
+    """Go from ``first`` to ``final`` as the share ``left`` falls from 1 to 0; None stays at the first."""
+    return first if final is None else final + (first - final) * left
 
 
 def warmed_state(network: ActorCritic, stored: State, warm_up: WarmUp) -> State:
@@ -264,18 +240,15 @@ def read_metrics(
     Raises:
         FloatingPointError: something was not finite.
     """
-    ratios = [metrics.pop("ratio").flatten(0, 1) for metrics in minibatches]
-    entropy = torch.cat([metrics.pop("entropy").flatten(0, 1) for metrics in minibatches]).mean(0)  # [branches]
+    columns = {name: [metrics[name] for metrics in minibatches] for name in minibatches[0]}
+    first, *_ = ratios = [part.flatten(0, 1) for part in columns.pop("ratio")]
     ratio = torch.cat(ratios)  # [transitions, heads]
-    numbers = {
-        **{name: torch.stack([metrics[name] for metrics in minibatches]).mean() for name in minibatches[0]},
-        **{f"entropy_{branch}": value for branch, value in zip(branches, entropy, strict=True) if len(branches) > 1},
-        "entropy": entropy.sum(),
-        "approx_kl": approximate_kl(ratio),
-        "clipfrac": ((ratio - 1.0).abs() > clip).float().mean(),
-        "ratio_error": (ratios[0] - 1.0).abs().max(),
-        "finite": finite.float(),
-    }
+    entropy = torch.cat([part.flatten(0, 1) for part in columns.pop("entropy")]).mean(0)  # [branches]
+    numbers = {name: torch.stack(column).mean() for name, column in columns.items()}
+    numbers |= {"entropy": entropy.sum(), "approx_kl": approximate_kl(ratio), "finite": finite.float()}
+    numbers |= {"clipfrac": ((ratio - 1.0).abs() > clip).float().mean(), "ratio_error": (first - 1.0).abs().max()}
+    if len(branches) > 1:
+        numbers |= {f"entropy_{branch}": value for branch, value in zip(branches, entropy, strict=True)}
     results = dict(zip(numbers, torch.stack(list(numbers.values())).tolist(), strict=True))
     if not results.pop("finite"):
         raise FloatingPointError(
