@@ -8,23 +8,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, pad
 
-from rl.cores.residual import Residual, ages, check, linear
+from rl.checks import positive
+from rl.cores.dropout import refuse_dropout
+from rl.cores.residual import Residual, ages, linear
 from rl.transfer import upload
 from rl.types import State
 
 MLP_RATIO = 2
-"""Width of the hidden layer of a block in multiples of ``hidden_size``."""
+"""Width of the hidden layer of the perceptron in a layer, in multiples of ``hidden_size``."""
 
 
 class AttentionLayer(nn.Module):
-    """One block. Each step attends to itself and to at most ``window_size - 1`` steps before it in its episode.
+    """One layer: each step attends to itself and to at most ``window_size - 1`` steps before it in its episode.
 
     State: ``keys`` and ``values`` ``[B, W - 1, H]`` of the steps before, oldest first, zero where there was none in
-    this episode, and ``age [B]`` int64, how many there were. ``unroll`` cuts a sequence into blocks of C <= W
+    this episode, and ``age [B]`` int64, how many there were. ``unroll`` splits a sequence into blocks of C <= W
     queries, each with the C + W - 1 keys that it can reach: all blocks are one product, its cost linear in T.
     """
 
     leaves = ("keys", "values", "age")
+    columns: Tensor  # [heads, H], 1 in the columns of each head
 
     def __init__(self, hidden_size: int, window_size: int, num_heads: int):
         super().__init__()
@@ -37,17 +40,17 @@ class AttentionLayer(nn.Module):
         self.up = linear(hidden_size, MLP_RATIO * hidden_size)
         self.down = linear(MLP_RATIO * hidden_size, hidden_size)
         self.scale = (hidden_size // num_heads) ** -0.5
-        columns = torch.eye(num_heads).repeat_interleave(hidden_size // num_heads, dim=1)  # [heads, H], 1 in its own
+        columns = torch.eye(num_heads).repeat_interleave(hidden_size // num_heads, dim=1)
         self.register_buffer("columns", columns, persistent=False)
 
-    def fresh(self, batch_size: int, device: torch.device | str | None) -> State:
-        """An empty window."""
+    def initial_state(self, batch_size: int, device: torch.device | str | None) -> State:
+        """Make an empty window."""
         shape = batch_size, self.window_size - 1, self.qkv.in_features
         age = torch.zeros(batch_size, dtype=torch.int64, device=device)
         return {"keys": torch.zeros(shape, device=device), "values": torch.zeros(shape, device=device), "age": age}
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """``x [B, H]`` -> ``[B, H]``, the next window."""
+        """Take one step: ``x [B, H]`` -> ``[B, H]``, the next window."""
         W = self.window_size
         query, key, value = self.qkv(self.norm(x)).unsqueeze(1).chunk(3, dim=-1)  # [B, 1, H]
         keys, values = torch.cat([state["keys"], key], dim=1), torch.cat([state["values"], value], dim=1)  # [B, W, H]
@@ -60,7 +63,7 @@ class AttentionLayer(nn.Module):
         return self._rest(x, attended), {"keys": keys[:, 1:], "values": values[:, 1:], "age": age}
 
     def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
-        """``x [T, B, H]``, ``starts [T, B]`` -> ``[T, B, H]``, the window after step T."""
+        """Run ``x [T, B, H]``, ``starts [T, B]`` -> ``[T, B, H]``, the window after step T."""
         T, W = len(x), self.window_size
         query, key, value = self.qkv(self.norm(x)).transpose(0, 1).chunk(3, dim=-1)  # [B, T, H]
         keys, values = torch.cat([state["keys"], key], dim=1), torch.cat([state["values"], value], dim=1)
@@ -75,7 +78,7 @@ class AttentionLayer(nn.Module):
         return self._rest(x, attended), {"keys": keys, "values": values, "age": last}
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, age: Tensor) -> Tensor:
-        """``query [B, T, H]``, ``keys, values [B, W - 1 + T, H]``, ``age [B, T]`` -> ``[B, T, H]``."""
+        """Attend: ``query [B, T, H]``, ``keys, values [B, W - 1 + T, H]``, ``age [B, T]`` -> ``[B, T, H]``."""
         (B, T, H), W, heads = query.shape, self.window_size, self.num_heads
         blocks = -(-T // W)
         C = -(-T // blocks)  # queries of a block
@@ -94,20 +97,20 @@ class AttentionLayer(nn.Module):
         return attended.transpose(1, 2).reshape(B, blocks * C, H)[:, :T]
 
     def _diagonals(self, C: int) -> Tensor:
-        """``distance [heads, W]`` as ``[heads, C, C + W - 1]``: row i holds it from column i on."""
-        row = pad(self.distance, (0, C))  # C + W numbers: as rows of C + W - 1 each begins one column later
+        """Spread ``distance [heads, W]`` over ``[heads, C, C + W - 1]``: line i holds it from column i on."""
+        line = pad(self.distance, (0, C))  # C + W numbers: in lines of C + W - 1 each begins one column later
         W, heads = self.window_size, self.num_heads
-        return row.repeat(1, C)[:, : C * (C + W - 1)].view(heads, C, C + W - 1)
+        return line.repeat(1, C)[:, : C * (C + W - 1)].view(heads, C, C + W - 1)
 
     def _rest(self, x: Tensor, attended: Tensor) -> Tensor:
         x = x + self.attended(attended)
         return x + self.down(gelu(self.up(self.mlp_norm(x))))
 
 
-def _overlapping(rows: Tensor, step: int, size: int) -> Tensor:
-    """``[B, (n - 1) step + size, H]`` -> ``[B, n, size, H]``, windows that begin ``step`` rows apart."""
-    begins = range(0, rows.shape[1] - size + 1, step)
-    return torch.stack([rows[:, begin : begin + size] for begin in begins], dim=1)
+def _overlapping(x: Tensor, step: int, size: int) -> Tensor:
+    """Copy windows that begin ``step`` steps apart: ``[B, (n - 1) step + size, H]`` -> ``[B, n, size, H]``."""
+    begins = range(0, x.shape[1] - size + 1, step)
+    return torch.stack([x[:, begin : begin + size] for begin in begins], dim=1)
 
 
 def attention(
@@ -118,16 +121,23 @@ def attention(
     window_size: int = 32,
     num_heads: int = 2,
 ) -> Residual:
-    """Attention over the last ``window_size`` steps. State ``{"keys", "values", "age"}``.
+    """Build attention over the last ``window_size`` steps. State ``{"keys", "values", "age"}``.
 
     The state holds 2 (W - 1) H numbers for each layer: store it once for each sequence, ``state_stride`` = ``bptt``.
 
+    Args:
+        input_size: features of the input.
+        hidden_size: H, width of each layer.
+        num_layers: number of layers.
+        dropout: must be 0; it is an argument so that cores can be swapped.
+        window_size: W, the steps that a layer sees, the present one included.
+        num_heads: heads of each layer, a divisor of ``hidden_size``.
+
     Raises:
-        ValueError: a size below 1, ``num_heads`` that does not divide ``hidden_size``, or ``dropout`` other than 0.
+        ValueError: a size is below 1 (``window_size``: below 2), ``num_heads`` does not divide ``hidden_size``, or
+            ``dropout`` is not 0.
     """
-    check(
-        "attention",
-        dropout,
+    positive(
         input_size=input_size,
         hidden_size=hidden_size,
         num_layers=num_layers,
@@ -135,17 +145,18 @@ def attention(
         num_heads=num_heads,
     )
     check_window(hidden_size, window_size, num_heads)
+    refuse_dropout("attention", dropout)
     layers = [AttentionLayer(hidden_size, window_size, num_heads) for _ in range(num_layers)]
     return Residual(input_size, hidden_size, layers)
 
 
 def check_window(hidden_size: int, window_size: int, num_heads: int) -> None:
-    """Of what an attention layer asks for beyond whole numbers.
+    """Check the sizes of attention that :func:`rl.checks.positive` has passed.
 
     Raises:
         ValueError: ``num_heads`` does not divide ``hidden_size``, or the window holds the present step alone.
     """
     if hidden_size % num_heads:
-        raise ValueError(f"num_heads={num_heads} does not divide hidden_size={hidden_size}")
+        raise ValueError(f"num_heads={num_heads}: it must divide hidden_size={hidden_size}")
     if window_size < 2:
         raise ValueError(f"window_size={window_size}: it must be at least 2, the present step and one before it")

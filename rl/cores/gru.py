@@ -3,6 +3,8 @@
 r = s(W_r x + U_r h), z = s(W_z x + U_z h), n = tanh(W_n x + r * (U_n h + c_n)), h' = (1 - z) * n + z * h
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -17,12 +19,22 @@ class _UnrollGRU(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, h0, keep, starting, weight_ih, weight_hh, bias_ih, bias_hh):
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        h0: Tensor,
+        keep: Tensor,
+        starting: list[bool],
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias_ih: Tensor,
+        bias_hh: Tensor,
+    ) -> Tensor:
         (T, B, D), H = x.shape, h0.shape[-1]
         gates = torch.addmm(bias_ih, x.reshape(T * B, D), weight_ih.t()).view(T, B, 3 * H)  # becomes r, z, n in place
         hidden = x.new_empty(T, B, 3 * H)  # U h + c for r, z, n
         y = x.new_empty(T, B, H)
-        rz, r, z, n = (gates[..., cut].unbind(0) for cut in _cuts(H))
+        rz, r, z, n = (gates[..., part].unbind(0) for part in _gate_slices(H))
         hidden_rz, hidden_n = hidden[..., : 2 * H].unbind(0), hidden[..., 2 * H :].unbind(0)
         h, recurrent = h0, weight_hh.t()
         for t, (mask, all_hidden, out) in enumerate(zip(keep.unbind(0), hidden.unbind(0), y.unbind(0), strict=True)):
@@ -36,10 +48,10 @@ class _UnrollGRU(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, h0, y, gates, hidden, keep, weight_ih, weight_hh = ctx.saved_tensors
         (T, B, D), H = x.shape, h0.shape[-1]
-        _, r, z, n = (gates[..., cut] for cut in _cuts(H))
+        _, r, z, n = (gates[..., part] for part in _gate_slices(H))
         before = torch.cat([h0.unsqueeze(0), y[:-1]]).mul_(keep)  # [T, B, H]
         # Every stepwise derivative is dL/dh times a factor known in advance. The order U_n, r, z, W_n makes both the
         # recurrent part (the first three) and the input part (the last three) a slice.
@@ -71,8 +83,8 @@ class _UnrollGRU(torch.autograd.Function):
         return dx, dh, None, None, d_input.t() @ x.reshape(T * B, D), dw_hh, sums[H:], db_hh
 
 
-def _cuts(H: int) -> tuple[slice, slice, slice, slice]:
-    """Where r and z together, r, z and n lie among the gates."""
+def _gate_slices(H: int) -> tuple[slice, slice, slice, slice]:
+    """Return where r and z together, r, z and n lie among the gates."""
     return slice(0, 2 * H), slice(0, H), slice(H, 2 * H), slice(2 * H, 3 * H)
 
 
@@ -90,11 +102,11 @@ class GRULayer(nn.Module):
         initialise(self)
 
     def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """``x [B, D]``, ``(h [B, H],)`` -> ``(h,)``."""
+        """Take one step: ``x [B, D]``, ``(h [B, H],)`` -> ``(h,)``."""
         return (torch.gru_cell(x, state[0], self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh),)
 
     def unroll(self, x: Tensor, state: tuple[Tensor, ...], starts: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """``x [T, B, D]``, ``(h [B, H],)``, ``starts [T, B]`` -> ``[T, B, H]``, ``(h,)``."""
+        """Run ``x [T, B, D]``, ``(h [B, H],)``, ``starts [T, B]`` -> ``[T, B, H]``, ``(h,)``."""
         keep, starting = keep_mask(x, starts)
         weights = self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
         y = _UnrollGRU.apply(x, state[0], keep, starting, *weights)
@@ -102,5 +114,15 @@ class GRULayer(nn.Module):
 
 
 def gru(input_size: int, hidden_size: int = 128, num_layers: int = 1, dropout: float = 0.0) -> Stack:
-    """Gated recurrent units. State ``{"h"}``."""
+    """Build gated recurrent units. State ``{"h"}``.
+
+    Args:
+        input_size: features of the input.
+        hidden_size: width of each layer.
+        num_layers: number of layers.
+        dropout: probability of dropping a unit between two layers.
+
+    Raises:
+        ValueError: a size is below 1 or ``dropout`` is out of range.
+    """
     return build(GRULayer, input_size, hidden_size, num_layers, dropout)

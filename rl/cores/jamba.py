@@ -1,8 +1,10 @@
 """Layers of state space models and of attention on one stream (Lieber et al., 2024, "Jamba"; without experts)."""
 
+from rl.checks import positive
 from rl.cores.attention import AttentionLayer, check_window
+from rl.cores.dropout import refuse_dropout
 from rl.cores.mamba import MambaLayer, check_kernel
-from rl.cores.residual import Residual, check
+from rl.cores.residual import Residual
 
 
 def jamba(
@@ -17,17 +19,27 @@ def jamba(
     kernel_size: int = 4,
     expand: int = 2,
 ) -> Residual:
-    """Every ``attention_every``-th layer attends, the others are mamba: by default mamba, mamba, attention.
+    """Build layers of which every ``attention_every``-th attends and the others are mamba.
 
-    State ``{"conv", "ssm", "keys", "values", "age"}``: the leaves of the two kinds, each over the layers of its kind.
-    Store it once for each sequence, ``state_stride`` = ``bptt``.
+    By default these are mamba, mamba, attention. State ``{"conv", "ssm", "keys", "values", "age"}``: the leaves of the
+    two kinds, each over the layers of its kind. Store it once for each sequence, ``state_stride`` = ``bptt``.
+
+    Args:
+        input_size: features of the input.
+        hidden_size: width of each layer.
+        num_layers: number of layers of both kinds together.
+        dropout: must be 0; it is an argument so that cores can be swapped.
+        attention_every: 1 for attention alone, more than ``num_layers`` for mamba alone.
+        window_size: steps that an attention layer sees, the present one included.
+        num_heads: heads of an attention layer, a divisor of ``hidden_size``.
+        state_size: numbers for each channel of a mamba layer.
+        kernel_size: steps that the convolution of a mamba layer sees, the present one included.
+        expand: channels of a mamba layer in multiples of ``hidden_size``.
 
     Raises:
         ValueError: as :func:`rl.cores.attention.attention` and :func:`rl.cores.mamba.mamba`.
     """
-    check(
-        "jamba",
-        dropout,
+    positive(
         input_size=input_size,
         hidden_size=hidden_size,
         num_layers=num_layers,
@@ -40,6 +52,7 @@ def jamba(
     )
     check_window(hidden_size, window_size, num_heads)
     check_kernel(kernel_size)
+    refuse_dropout("jamba", dropout)
     layers = [
         AttentionLayer(hidden_size, window_size, num_heads)
         if index % attention_every == attention_every - 1

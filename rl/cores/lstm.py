@@ -4,6 +4,7 @@ i, f, o = s(W x + U h + b), g = tanh(W x + U h + b), c' = f * c + i * g, h' = o 
 """
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,17 +19,18 @@ SATURATE = 1e4  # large enough that the sigmoid is 0 or 1 to the last bit, in fl
 class LSTMLayer(nn.Module):
     """One layer; parameters named and shaped as in ``torch.nn.LSTMCell``.
 
-    ``unroll`` is always ONE call of the fused kernel. An episode start inside the sequence is an extra time step in
+    ``unroll`` is always ONE call of the fused kernel. An episode start inside the sequence becomes an extra step in
     front of it whose only input is a flag that shuts the input and forget gates: c and h become exactly 0, and since a
-    saturated gate has no slope no gradient passes. Rows with fewer starts than others are filled up at the end with
-    steps under a second flag that shuts the input gate and opens the forget gate: c is held exactly. For example, two
-    rows of four steps, a start before step 2 of the first (R: reset step, H: hold step)::
+    saturated gate has no derivative no gradient passes. Sequences with fewer starts than others are filled up at the
+    end with steps under a second flag that shuts the input gate and opens the forget gate: c is held exactly. For
+    example, two sequences of four steps, a start at step 2 of the first (R: reset step, H: hold step)::
 
-        row 0:   x0 x1 R x2 x3
-        row 1:   x0 x1 x2 x3 H
+        sequence 0:   x0 x1 R x2 x3
+        sequence 1:   x0 x1 x2 x3 H
     """
 
     leaves = ("h", "c")
+    flags: Tensor  # [4H, 2], the input weights of the two flags: hold, reset
 
     def __init__(self, input_size: int, hidden_size: int, forget_bias: float):
         super().__init__()
@@ -41,22 +43,22 @@ class LSTMLayer(nn.Module):
         reset, hold = torch.zeros(2, 4 * hidden_size)
         reset[: 2 * hidden_size] = -SATURATE
         hold[:hidden_size], hold[hidden_size : 2 * hidden_size] = -SATURATE, SATURATE
-        self.register_buffer("flags", torch.stack([hold, reset], dim=1), persistent=False)  # [4H, 2]
+        self.register_buffer("flags", torch.stack([hold, reset], dim=1), persistent=False)
 
     def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """``x [B, D]``, ``(h, c)`` each ``[B, H]`` -> ``(h, c)``."""
+        """Take one step: ``x [B, D]``, ``(h, c)`` each ``[B, H]`` -> ``(h, c)``."""
         return torch.lstm_cell(x, state, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
 
     def unroll(self, x: Tensor, state: tuple[Tensor, ...], starts: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """``x [T, B, D]``, ``(h, c)`` each ``[B, H]``, ``starts [T, B]`` on the CPU -> ``[T, B, H]``, ``(h, c)``."""
+        """Run ``x [T, B, D]``, ``(h, c)`` each ``[B, H]``, ``starts [T, B]`` -> ``[T, B, H]``, ``(h, c)``."""
         (T, B, _), H = x.shape, self.weight_hh.shape[1]
         position, flags, length = stretch(starts)
-        weight_ih = self.weight_ih
+        weight_ih: Tensor = self.weight_ih
         if length > T:
             position, flags = upload(position, x.device), upload(flags.to(x.dtype), x.device)
             x = _Spread.apply(x, position, flags).view(length, B, -1)
             weight_ih = torch.cat([weight_ih, self.flags.to(x.dtype)], dim=1)
-        weights = [weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
+        weights = (weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         h, c = (leaf.unsqueeze(0) for leaf in state)
         y, _, c = torch.lstm(x, (h, c), weights, True, 1, 0.0, True, False, False)
         if length > T:
@@ -65,52 +67,52 @@ class LSTMLayer(nn.Module):
 
 
 class _Spread(torch.autograd.Function):
-    """Steps ``[T, B, D]`` to their stretched places, with the flags beside them: ``[M * B, D + 2]``.
+    """A copy of steps ``[T, B, D]`` to their stretched places, with the flags beside them: ``[M * B, D + 2]``.
 
     Spelt out, as is its inverse, because the derivative of ``index_select`` adds where a copy will do.
     """
 
     @staticmethod
-    def forward(ctx, x, position, flags):
+    def forward(ctx: Any, x: Tensor, position: Tensor, flags: Tensor) -> Tensor:
         ctx.save_for_backward(position)
         ctx.shape = x.shape
         D = x.shape[-1]
-        rows = x.new_zeros(flags.shape[0], D + 2)
-        rows[:, :D].index_copy_(0, position, x.reshape(-1, D))
-        rows[:, D:] = flags
-        return rows
+        steps = x.new_zeros(flags.shape[0], D + 2)
+        steps[:, :D].index_copy_(0, position, x.reshape(-1, D))
+        steps[:, D:] = flags
+        return steps
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (position,) = ctx.saved_tensors
         return gradient[:, : ctx.shape[-1]].index_select(0, position).view(ctx.shape), None, None
 
 
 class _Collect(torch.autograd.Function):
-    """Rows ``[M * B, H]`` at the places of the steps: ``[T * B, H]``."""
+    """A selection of the outputs ``[M * B, H]`` at the places of the steps: ``[T * B, H]``."""
 
     @staticmethod
-    def forward(ctx, y, position):
+    def forward(ctx: Any, y: Tensor, position: Tensor) -> Tensor:
         ctx.save_for_backward(position)
-        ctx.rows = y.shape[0]
+        ctx.length = y.shape[0]
         return y.index_select(0, position)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (position,) = ctx.saved_tensors
-        return gradient.new_zeros(ctx.rows, gradient.shape[-1]).index_copy_(0, position, gradient), None
+        return gradient.new_zeros(ctx.length, gradient.shape[-1]).index_copy_(0, position, gradient), None
 
 
 def stretch(starts: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Where each step goes when one extra step is put before every start.
+    """Find the place of each step when one extra step is put before every start.
 
     Args:
         starts: ``[T, B]`` bool on the CPU.
 
     Returns:
-        position: ``[T * B]``, the stretched step (``m * B + b``) of each original one.
+        position: ``[T * B]`` int64, the stretched step (``m * B + b``) of each original one.
         flags: ``[M * B, 2]`` bool: is this a hold step, is this a reset step.
-        length: ``M`` = T + the largest number of starts in one row.
+        length: ``M`` = T + the largest number of starts in one sequence.
     """
     opens = starts.numpy()
     T, B = opens.shape
@@ -127,9 +129,17 @@ def stretch(starts: Tensor) -> tuple[Tensor, Tensor, int]:
 def lstm(
     input_size: int, hidden_size: int = 128, num_layers: int = 1, dropout: float = 0.0, forget_bias: float = 1.0
 ) -> Stack:
-    """Long short-term memory. State ``{"h", "c"}``; only h reaches the heads.
+    """Build long short-term memory. State ``{"h", "c"}``; only h reaches the heads.
 
-    ``forget_bias`` is the initial bias of the forget gate. With 1 the memory fades slowly from the start, so long
-    delays are found early (Gers et al., 2000; Jozefowicz et al., 2015); with 0 it halves in every step.
+    Args:
+        input_size: features of the input.
+        hidden_size: width of each layer.
+        num_layers: number of layers.
+        dropout: probability of dropping a unit between two layers.
+        forget_bias: initial bias of the forget gate. With 1 the memory fades slowly from the start, so long delays are
+            found early (Gers et al., 2000; Jozefowicz et al., 2015); with 0 it halves in every step.
+
+    Raises:
+        ValueError: a size is below 1 or ``dropout`` is out of range.
     """
     return build(partial(LSTMLayer, forget_bias=forget_bias), input_size, hidden_size, num_layers, dropout)

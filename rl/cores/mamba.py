@@ -4,11 +4,15 @@ u, g = W x;  u = silu(conv(u));  dt = softplus(W_dt W_r u), B = W_B u, C = W_C u
 h' = exp(dt A) * h + dt u B;  y = C h' + D u;  x + W_o (y * silu(g)), with x normalised first.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
-from rl.cores.residual import Residual, ages, check, linear
+from rl.checks import positive
+from rl.cores.dropout import refuse_dropout
+from rl.cores.residual import Residual, ages, linear
 from rl.cores.rnn import keep_mask
 from rl.transfer import upload
 from rl.types import State
@@ -18,11 +22,11 @@ DT_RANGE = 1e-3, 1e-1
 
 
 class MambaLayer(nn.Module):
-    """One block of ``I = expand * hidden_size`` channels with ``N = state_size`` numbers each.
+    """One layer of ``I = expand * hidden_size`` channels with ``N = state_size`` numbers each.
 
     State: ``conv [B, K - 1, I]``, the inputs of the convolution at the steps before, oldest first, and
-    ``ssm [B, N, I]``. At a start both are cleared; inside a sequence that is the taps of the convolution that reach
-    over the start, and the coefficient of h.
+    ``ssm [B, N, I]``. At a start both are cleared. Inside a sequence the taps of the convolution that would reach over
+    the start are, and the coefficient of h is set to 0.
     """
 
     leaves = ("conv", "ssm")
@@ -37,14 +41,15 @@ class MambaLayer(nn.Module):
         nn.init.uniform_(self.taps, -(kernel_size**-0.5), kernel_size**-0.5)
         self.select = linear(inner, self.rank + 2 * state_size, bias=False)
         self.step_size = linear(self.rank, inner)
-        dt = torch.logspace(*torch.tensor(DT_RANGE).log10(), inner)
+        low, high = torch.tensor(DT_RANGE).log10()
+        dt = torch.logspace(low, high, inner)
         self.step_size.bias.data.copy_(dt.expm1().log())  # the inverse of softplus
         self.log_decay = nn.Parameter(torch.arange(1.0, state_size + 1).log().unsqueeze(1).repeat(1, inner))  # log -A
         self.skip = nn.Parameter(torch.ones(inner))  # D
         self.outputs = linear(inner, hidden_size, bias=False)
 
-    def fresh(self, batch_size: int, device: torch.device | str | None) -> State:
-        """Zeros."""
+    def initial_state(self, batch_size: int, device: torch.device | str | None) -> State:
+        """Make the state of ``batch_size`` fresh memories: zeros."""
         (K, inner), N = self.taps.shape, len(self.log_decay)
         return {
             "conv": torch.zeros(batch_size, K - 1, inner, device=device),
@@ -52,7 +57,7 @@ class MambaLayer(nn.Module):
         }
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """``x [B, H]`` -> ``[B, H]``, the next leaves."""
+        """Take one step: ``x [B, H]`` -> ``[B, H]``, the next leaves."""
         u, gate = self.inputs(self.norm(x)).chunk(2, dim=-1)  # [B, I]
         reach = torch.cat([state["conv"], u.unsqueeze(1)], dim=1)  # [B, K, I]
         u = silu((reach * self.taps).sum(1) + self.taps_bias)
@@ -63,7 +68,7 @@ class MambaLayer(nn.Module):
         return self._out(x, y, u, gate), {"conv": reach[:, 1:], "ssm": ssm}
 
     def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
-        """``x [T, B, H]``, ``starts [T, B]`` -> ``[T, B, H]``, the leaves after step T."""
+        """Run ``x [T, B, H]``, ``starts [T, B]`` -> ``[T, B, H]``, the leaves after step T."""
         u, gate = self.inputs(self.norm(x)).chunk(2, dim=-1)  # [T, B, I]
         u, tail = self._convolve(u, state["conv"], starts)
         u = silu(u)
@@ -75,7 +80,7 @@ class MambaLayer(nn.Module):
         return self._out(x, y, u, gate), {"conv": tail, "ssm": ssm}
 
     def _selected(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Dt ``[..., I]``, B and C ``[..., N]`` of ``u [..., I]``."""
+        """Compute dt ``[..., I]``, B and C ``[..., N]`` from ``u [..., I]``."""
         N = len(self.log_decay)
         dt, write, read = self.select(u).split((self.rank, N, N), dim=-1)
         return softplus(self.step_size(dt)), write, read
@@ -84,33 +89,51 @@ class MambaLayer(nn.Module):
         return x + self.outputs(torch.addcmul(y, u, self.skip) * silu(gate))
 
     def _convolve(self, u: Tensor, tail: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
-        """``u [T, B, I]``, ``tail [B, K - 1, I]`` -> ``[T, B, I]``, the tail after step T; nothing crosses a start."""
+        """Convolve over time; nothing crosses a start.
+
+        Args:
+            u: inputs ``[T, B, I]``.
+            tail: the inputs before them ``[B, K - 1, I]``, oldest first.
+            starts: ``[T, B]`` bool on the CPU.
+
+        Returns:
+            The outputs ``[T, B, I]``, and the tail after step T.
+        """
         T, before = len(u), len(self.taps) - 1
         padded = torch.cat([tail.transpose(0, 1), u])  # [K - 1 + T, B, I]
         y, tail = torch.addcmul(self.taps_bias, u, self.taps[before]), padded[T:]
-        masked = bool(starts.any())
-        age = upload(ages(starts, before), u.device).unsqueeze(2) if masked else None  # [T, B, 1]
+        age = upload(ages(starts, before), u.device).unsqueeze(2) if starts.any() else None  # [T, B, 1]
         for tap in range(before):
             reached = padded[tap : tap + T]
-            if masked:
+            if age is not None:
                 reached = reached * (age >= before - tap)
             y = torch.addcmul(y, reached, self.taps[tap])
-        if masked:
+        if age is not None:
             distance = torch.arange(before - 1, -1, -1, device=u.device)[:, None, None]  # from the last step
             tail = tail * (age[-1] >= distance)
         return y, tail.transpose(0, 1)
 
 
 class _SelectiveScan(torch.autograd.Function):
-    """The whole sequence as one autograd node.
+    """The whole sequence as one autograd node: h' = exp(dt A) * h * keep + dtu * write, y = read h'.
 
     ``dt, dtu [T, B, I]``, ``write, read [T, B, N]``, ``A [N, I]``, ``h0 [B, N, I]``, ``keep [T, B, 1, 1]`` (0 at
-    starts) -> ``y [T, B, I]``, the last ``h``. What has N times the size of its inputs is made step by step, inside
-    the caches.
+    starts) -> ``y [T, B, I]``, the last ``h``. Tensors with N times the size of the inputs are made step by step, so
+    that they stay in the caches.
     """
 
     @staticmethod
-    def forward(ctx, dt, dtu, write, read, A, h0, keep, starting):
+    def forward(
+        ctx: Any,
+        dt: Tensor,
+        dtu: Tensor,
+        write: Tensor,
+        read: Tensor,
+        A: Tensor,
+        h0: Tensor,
+        keep: Tensor,
+        starting: list[bool],
+    ) -> tuple[Tensor, Tensor]:
         (T, B, inner), N = dt.shape, len(A)
         decay, hidden = dt.new_empty(2, T, B, N, inner).unbind(0)
         h = h0
@@ -127,7 +150,7 @@ class _SelectiveScan(torch.autograd.Function):
         return y, h.clone()
 
     @staticmethod
-    def backward(ctx, dy, dh):
+    def backward(ctx: Any, dy: Tensor, dh: Tensor) -> tuple[Tensor | None, ...]:
         dt, dtu, write, read, A, h0, decay, hidden = ctx.saved_tensors
         g = dh.clone()  # dL/dh_t
         product, d_A = torch.empty_like(g), torch.zeros_like(g)
@@ -154,17 +177,24 @@ def mamba(
     kernel_size: int = 4,
     expand: int = 2,
 ) -> Residual:
-    """Selective state spaces. State ``{"conv", "ssm"}``.
+    """Build selective state spaces. State ``{"conv", "ssm"}``.
 
     The state holds ``expand * hidden_size * (state_size + kernel_size - 1)`` numbers for each layer: store it once for
     each sequence, ``state_stride`` = ``bptt``.
 
+    Args:
+        input_size: features of the input.
+        hidden_size: width of each layer.
+        num_layers: number of layers.
+        dropout: must be 0; it is an argument so that cores can be swapped.
+        state_size: numbers for each channel.
+        kernel_size: steps that the convolution sees, the present one included.
+        expand: channels of a layer in multiples of ``hidden_size``.
+
     Raises:
-        ValueError: a size below 1 (``kernel_size``: below 2), or ``dropout`` other than 0.
+        ValueError: a size is below 1 (``kernel_size``: below 2), or ``dropout`` is not 0.
     """
-    check(
-        "mamba",
-        dropout,
+    positive(
         input_size=input_size,
         hidden_size=hidden_size,
         num_layers=num_layers,
@@ -173,15 +203,16 @@ def mamba(
         expand=expand,
     )
     check_kernel(kernel_size)
+    refuse_dropout("mamba", dropout)
     layers = [MambaLayer(hidden_size, state_size, kernel_size, expand) for _ in range(num_layers)]
     return Residual(input_size, hidden_size, layers)
 
 
 def check_kernel(kernel_size: int) -> None:
-    """A convolution reaches back at least one step.
+    """Check that a convolution reaches back at least one step.
 
     Raises:
-        ValueError: it does not.
+        ValueError: ``kernel_size`` is below 2.
     """
     if kernel_size < 2:
         raise ValueError(f"kernel_size={kernel_size}: it must be at least 2, the present step and one before it")

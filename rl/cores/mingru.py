@@ -26,12 +26,12 @@ class MinGRULayer(nn.Module):
         nn.init.constant_(self.bias[:hidden_size], gate_bias)
 
     def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """``x [B, D]``, ``(h [B, H],)`` -> ``(h,)``."""
+        """Take one step: ``x [B, D]``, ``(h [B, H],)`` -> ``(h,)``."""
         gate, candidate = torch.addmm(self.bias, x, self.weight.t()).chunk(2, dim=-1)
         return (torch.lerp(state[0], candidate, gate.sigmoid()),)
 
     def unroll(self, x: Tensor, state: tuple[Tensor, ...], starts: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """``x [T, B, D]``, ``(h [B, H],)``, ``starts [T, B]`` -> ``[T, B, H]``, ``(h,)``."""
+        """Run ``x [T, B, D]``, ``(h [B, H],)``, ``starts [T, B]`` -> ``[T, B, H]``, ``(h,)``."""
         gate, candidate = nn.functional.linear(x, self.weight, self.bias).chunk(2, dim=-1)
         write = gate.sigmoid()
         keep = 1.0 - write
@@ -44,8 +44,16 @@ class MinGRULayer(nn.Module):
 def mingru(
     input_size: int, hidden_size: int = 128, num_layers: int = 1, dropout: float = 0.0, gate_bias: float = 0.0
 ) -> Stack:
-    """Minimal gated recurrent units. State ``{"h"}``.
+    """Build minimal gated recurrent units. State ``{"h"}``.
 
-    ``gate_bias`` is the initial bias of z: with 0 the memory halves in every step, below 0 it fades more slowly.
+    Args:
+        input_size: features of the input.
+        hidden_size: width of each layer.
+        num_layers: number of layers.
+        dropout: probability of dropping a unit between two layers.
+        gate_bias: initial bias of z: with 0 the memory halves in every step, below 0 it fades more slowly.
+
+    Raises:
+        ValueError: a size is below 1 or ``dropout`` is out of range.
     """
     return build(partial(MinGRULayer, gate_bias=gate_bias), input_size, hidden_size, num_layers, dropout)

@@ -6,7 +6,6 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from rl.checks import positive
 from rl.types import State
 
 
@@ -15,39 +14,46 @@ class Layer(Protocol):
 
     leaves: tuple[str, ...]
 
-    def fresh(self, batch_size: int, device: torch.device | str | None) -> State:
-        """The cleared state, all zeros: leaves ``[B, ...]``."""
+    def initial_state(self, batch_size: int, device: torch.device | str | None) -> State:
+        """Make the cleared state, all zeros: leaves ``[B, ...]``."""
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """``x [B, H]``, leaves ``[B, ...]`` already cleared at starts -> ``[B, H]``, the next leaves."""
+        """Take one step: ``x [B, H]``, leaves ``[B, ...]`` already cleared at starts -> ``[B, H]``, next leaves."""
 
     def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
-        """``x [T, B, H]``, leaves ``[B, ...]``, ``starts [T, B]`` -> ``[T, B, H]``, the leaves after step T."""
+        """Run ``x [T, B, H]``, leaves ``[B, ...]``, ``starts [T, B]`` -> ``[T, B, H]``, the leaves after step T."""
 
 
 class Residual(nn.Module):
     """A core: a linear map to ``hidden_size`` features, layers that may be of several kinds, a final normalisation.
 
-    A state leaf ``[B, layers, ...]`` holds that of all layers that have one of its name, bottom to top.
+    A state leaf ``[B, layers, ...]`` holds those of all layers that have one of its name, bottom to top.
+
+    Args:
+        input_size: features of the input.
+        hidden_size: width of the stream and of the output.
+        layers: bottom to top: modules with the members of :class:`Layer`.
     """
+
+    layers: Sequence[Layer]  # a ModuleList, of which a type checker knows only that it holds modules
 
     def __init__(self, input_size: int, hidden_size: int, layers: Sequence[nn.Module]):
         super().__init__()
         self.inputs = linear(input_size, hidden_size)
-        self.layers = nn.ModuleList(layers)
+        self.register_module("layers", nn.ModuleList(layers))
         self.norm = nn.LayerNorm(hidden_size)
         self.output_size = hidden_size
-        self.owners = {
-            name: [index for index, layer in enumerate(layers) if name in layer.leaves]
-            for name in dict.fromkeys(name for layer in layers for name in layer.leaves)
-        }
+        self.owners: dict[str, list[int]] = {}  # the layers that have a leaf of this name
+        for index, layer in enumerate(self.layers):
+            for name in layer.leaves:
+                self.owners.setdefault(name, []).append(index)
 
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> State:
-        """Zeros."""
-        return self._gather([layer.fresh(batch_size, device) for layer in self.layers])
+        """Make the state of ``batch_size`` fresh memories: zeros."""
+        return self._gather([layer.initial_state(batch_size, device) for layer in self.layers])
 
     def step(self, x: Tensor, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
-        """``x [B, D]``, ``starts [B]`` or None -> ``[B, H]`` and the next state."""
+        """Take one step: ``x [B, D]``, ``starts [B]`` or None -> ``[B, H]`` and the next state."""
         if starts is not None and (starts.device.type != "cpu" or starts.any()):  # asking a GPU would cost more
             state = {name: leaf.masked_fill(_beside(starts, leaf), 0) for name, leaf in state.items()}
         x, after = self.inputs(x), []
@@ -57,7 +63,7 @@ class Residual(nn.Module):
         return self.norm(x), self._gather(after)
 
     def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
-        """``x [T, B, D]``, ``starts [T, B]`` -> ``[T, B, H]`` and the state after the last step."""
+        """Run a sequence: ``x [T, B, D]``, ``starts [T, B]`` -> ``[T, B, H]`` and the state after the last step."""
         x, after = self.inputs(x), []
         for layer, own in zip(self.layers, self._scatter(state), strict=True):
             x, new = layer.unroll(x, own, starts)
@@ -65,15 +71,15 @@ class Residual(nn.Module):
         return self.norm(x), self._gather(after)
 
     def _scatter(self, state: State) -> list[State]:
-        """Leaves ``[B, layers, ...]`` to those of each layer, ``[B, ...]``."""
-        parts = [{} for _ in self.layers]
+        """Split leaves ``[B, layers, ...]`` into those of each layer, ``[B, ...]``."""
+        parts: list[State] = [{} for _ in self.layers]
         for name, owners in self.owners.items():
             for index, leaf in zip(owners, state[name].unbind(1), strict=True):
                 parts[index][name] = leaf
         return parts
 
     def _gather(self, parts: list[State]) -> State:
-        """The inverse of :meth:`_scatter`."""
+        """Join what :meth:`_scatter` splits."""
         columns = {name: [parts[index][name] for index in owners] for name, owners in self.owners.items()}
         return {
             name: torch.stack(leaves, dim=1) if len(leaves) > 1 else leaves[0].unsqueeze(1)
@@ -82,12 +88,12 @@ class Residual(nn.Module):
 
 
 def _beside(starts: Tensor, leaf: Tensor) -> Tensor:
-    """``starts [B]`` as ``[B, 1, ...]`` with as many axes as ``leaf``."""
+    """View ``starts [B]`` as ``[B, 1, ...]`` with as many axes as ``leaf``."""
     return starts.view(-1, *[1] * (leaf.dim() - 1))
 
 
 def linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
-    """Orthogonal weights, biases of 0."""
+    """Make a linear layer with orthogonal weights and biases of 0."""
     layer = nn.Linear(inputs, outputs, bias)
     nn.init.orthogonal_(layer.weight)
     if bias:
@@ -96,11 +102,11 @@ def linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
 
 
 def ages(starts: Tensor, before: Tensor | int) -> Tensor:
-    """How many steps of its own episode lie before each step.
+    """Count for each step the steps of its own episode that lie before it.
 
     Args:
         starts: ``[T, B]`` bool.
-        before: ``[B]`` or one number, the same for step 0 if it does not start an episode.
+        before: the same count for step 0 where it does not start an episode: ``[B]``, or one number for all.
 
     Returns:
         ``[T, B]`` int64.
@@ -108,14 +114,3 @@ def ages(starts: Tensor, before: Tensor | int) -> Tensor:
     step = torch.arange(len(starts), device=starts.device).unsqueeze(1)  # [T, 1]
     opened = torch.where(starts, step, -torch.as_tensor(before, device=starts.device)).cummax(dim=0).values
     return step - opened
-
-
-def check(core: str, dropout: float, **sizes: int) -> None:
-    """Of the arguments of a residual core. ``dropout`` is accepted for the sake of swapping cores and must be 0.
-
-    Raises:
-        ValueError: a size below 1, or ``dropout`` other than 0.
-    """
-    positive(**sizes)
-    if dropout:
-        raise ValueError(f"dropout={dropout}: the {core} core has no dropout, give 0")

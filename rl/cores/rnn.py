@@ -1,5 +1,7 @@
 """The Elman network: h = tanh(W x + b + U h + c)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,16 @@ class _UnrollRNN(torch.autograd.Function):
     """The whole sequence as one node: input and weight gradients are single matrix products, only U h is stepwise."""
 
     @staticmethod
-    def forward(ctx, x, h0, keep, starting, weight_ih, weight_hh, bias):
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        h0: Tensor,
+        keep: Tensor,
+        starting: list[bool],
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias: Tensor,
+    ) -> Tensor:
         (T, B, D), H = x.shape, h0.shape[-1]
         y = torch.addmm(bias, x.reshape(T * B, D), weight_ih.t()).view(T, B, H)
         h, recurrent = h0, weight_hh.t()
@@ -23,15 +34,15 @@ class _UnrollRNN(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, h0, y, keep, weight_ih, weight_hh = ctx.saved_tensors
         (T, B, D), H = x.shape, h0.shape[-1]
-        slope = (1.0 - y * y).unbind(0)
+        derivative = (1.0 - y * y).unbind(0)  # of tanh
         dgates = torch.empty_like(y)
         dg, dys, masks = dgates.unbind(0), dy.unbind(0), keep.unbind(0)
         dh = torch.zeros_like(h0)
         for t in range(T - 1, -1, -1):
-            torch.mul(dh.add_(dys[t]), slope[t], out=dg[t])
+            torch.mul(dh.add_(dys[t]), derivative[t], out=dg[t])
             dh = torch.mm(dg[t], weight_hh)
             if ctx.starting[t]:
                 dh.mul_(masks[t])
@@ -55,11 +66,11 @@ class RNNLayer(nn.Module):
         initialise(self)
 
     def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """``x [B, D]``, ``(h [B, H],)`` -> ``(h,)``."""
+        """Take one step: ``x [B, D]``, ``(h [B, H],)`` -> ``(h,)``."""
         return (torch.rnn_tanh_cell(x, state[0], self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh),)
 
     def unroll(self, x: Tensor, state: tuple[Tensor, ...], starts: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """``x [T, B, D]``, ``(h [B, H],)``, ``starts [T, B]`` -> ``[T, B, H]``, ``(h,)``."""
+        """Run ``x [T, B, D]``, ``(h [B, H],)``, ``starts [T, B]`` -> ``[T, B, H]``, ``(h,)``."""
         keep, starting = keep_mask(x, starts)
         bias = self.bias_ih + self.bias_hh
         y = _UnrollRNN.apply(x, state[0], keep, starting, self.weight_ih, self.weight_hh, bias)
@@ -67,14 +78,30 @@ class RNNLayer(nn.Module):
 
 
 def keep_mask(x: Tensor, starts: Tensor) -> tuple[Tensor, list[bool]]:
-    """``starts [T, B]`` as a factor ``[T, B, 1]`` beside ``x``, and for each step whether any memory starts there.
+    """Turn the starts of episodes into a factor that clears memories.
 
-    The second lets a step without starts skip the product. It is a fact of the rollout that lies on the CPU.
+    Args:
+        x: gives the dtype and the device.
+        starts: ``[T, B]`` bool on the CPU.
+
+    Returns:
+        keep: ``[T, B, 1]``, 0 at starts and 1 elsewhere.
+        starting: for each step whether any memory starts there, so that a step without starts can skip the product.
     """
     keep = upload((~starts).to(x.dtype), x.device)
     return keep.unsqueeze(-1), starts.any(dim=1).tolist()
 
 
 def rnn(input_size: int, hidden_size: int = 128, num_layers: int = 1, dropout: float = 0.0) -> Stack:
-    """Elman layers: a memory that forgets fast, cheap and plain. State ``{"h"}``."""
+    """Build Elman layers: a memory that forgets fast, cheap and plain. State ``{"h"}``.
+
+    Args:
+        input_size: features of the input.
+        hidden_size: width of each layer.
+        num_layers: number of layers.
+        dropout: probability of dropping a unit between two layers.
+
+    Raises:
+        ValueError: a size is below 1 or ``dropout`` is out of range.
+    """
     return build(RNNLayer, input_size, hidden_size, num_layers, dropout)
