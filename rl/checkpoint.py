@@ -4,14 +4,15 @@ import io
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 
 
 def save_checkpoint(content: dict[str, Any], path: str | Path) -> None:
-    """Writes tensors and plain Python values; the folder is made if it is missing.
+    """Write tensors and plain Python values to ``path``; the folder is made if it is missing.
 
     Raises:
         OSError: the folder cannot be written or the disk is full; an older file of that name is untouched.
@@ -23,38 +24,17 @@ def save_checkpoint(content: dict[str, Any], path: str | Path) -> None:
         file.write(memory.getbuffer())
 
 
-class atomic_write:  # noqa: N801 (used as a function)
-    """``with atomic_write(path) as file``: a binary file that appears under ``path`` only if the block succeeds."""
-
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-
-    def __enter__(self):
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        self.file = self.temporary.open("wb")
-        return self.file
-
-    def __exit__(self, kind, error, trace) -> None:
-        try:
-            if kind is None:
-                self.file.flush()
-                os.fsync(self.file.fileno())
-                self.file.close()
-                os.replace(self.temporary, self.path)
-        finally:
-            with suppress(OSError):
-                self.file.close()  # on a full disk it tries once more to write
-            with suppress(FileNotFoundError):
-                self.temporary.unlink()  # it is gone if all went well
-
-
 def load_checkpoint(path: str | Path, map_location: torch.device | str = "cpu") -> dict[str, Any]:
-    """Reads what :func:`save_checkpoint` wrote; never executes what is inside.
+    """Read what :func:`save_checkpoint` wrote; never execute what is inside.
+
+    Args:
+        path: the file.
+        map_location: the device of the tensors.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged or was not written by this project.
+        OSError: the file cannot be read.
     """
     path = Path(path)
     if not path.is_file():
@@ -71,7 +51,10 @@ def load_checkpoint(path: str | Path, map_location: torch.device | str = "cpu") 
 
 
 def as_tensors(value: Any) -> Any:
-    """Arrays inside dicts, lists and tuples as tensors, which checkpoints may hold; anything else as it is."""
+    """Turn arrays inside dicts, lists and tuples into tensors, which checkpoints may hold.
+
+    Scalars of numpy become plain numbers; anything else stays as it is.
+    """
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
     if isinstance(value, dict):
@@ -82,7 +65,7 @@ def as_tensors(value: Any) -> Any:
 
 
 def as_arrays(value: Any) -> Any:
-    """The counterpart of :func:`as_tensors`."""
+    """Turn tensors inside dicts, lists and tuples into arrays: the way back from :func:`as_tensors`."""
     if isinstance(value, torch.Tensor):
         return value.cpu().numpy()
     if isinstance(value, dict):
@@ -90,3 +73,33 @@ def as_arrays(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(as_arrays(part) for part in value)
     return value
+
+
+class atomic_write:  # noqa: N801 (used as a function)
+    """A binary file that appears under ``path`` only if the block of ``with atomic_write(path) as file`` succeeds."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    def __enter__(self) -> BinaryIO:
+        """Open a temporary file beside the target; its folder is made if it is missing."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        self.file = self.temporary.open("wb")
+        return self.file
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Flush the file to disk and rename it over the target, or delete it after an error."""
+        try:
+            if kind is None:
+                self.file.flush()
+                os.fsync(self.file.fileno())
+                self.file.close()
+                os.replace(self.temporary, self.path)
+        finally:
+            with suppress(OSError):
+                self.file.close()  # on a full disk it tries once more to write
+            with suppress(FileNotFoundError):
+                self.temporary.unlink()  # it is gone if all went well

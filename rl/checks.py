@@ -6,10 +6,10 @@ from numbers import Integral
 
 
 def positive(**sizes: int) -> None:
-    """Every value is a whole number of at least 1.
+    """Check that every value is a whole number of at least 1.
 
     Raises:
-        ValueError: the first one that is not.
+        ValueError: a value is not; the message names the first such value and its argument.
     """
     for name, value in sizes.items():
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
@@ -17,10 +17,15 @@ def positive(**sizes: int) -> None:
 
 
 def within(low: float, high: float, **values: float) -> None:
-    """Every value is a finite number with ``low <= value <= high``.
+    """Check that every value is a finite number with ``low <= value <= high``.
+
+    Args:
+        low: the smallest value that is allowed.
+        high: the largest value that is allowed; ``math.inf`` for no limit.
+        values: the values by the names of their arguments.
 
     Raises:
-        ValueError: the first one that is not.
+        ValueError: a value is not; the message names the first such value and its argument.
     """
     for name, value in values.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
@@ -30,10 +35,10 @@ def within(low: float, high: float, **values: float) -> None:
 
 
 def one_of(allowed: Collection[object], **values: object) -> None:
-    """Every value is one of ``allowed``.
+    """Check that every value is one of ``allowed``.
 
     Raises:
-        ValueError: the first one that is not.
+        ValueError: a value is not; the message names the first such value and its argument.
     """
     for name, value in values.items():
         if value not in allowed:

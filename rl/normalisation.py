@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class RunningMoments(nn.Module):
-    """Mean and variance of everything seen so far, for each feature (Chan, Golub and LeVeque, 1983).
+    """Mean and variance of all samples so far, for each feature (Chan, Golub and LeVeque, 1983).
 
     They change only in :meth:`update`, which training calls between an update and the next rollout. So a rollout and
     its replay see the same numbers, and the probability ratio of an unchanged policy is 1.
@@ -14,6 +14,10 @@ class RunningMoments(nn.Module):
         shape: shape of one sample.
         clip: normalised values are clipped to +-clip.
     """
+
+    mean: Tensor  # [*shape]
+    var: Tensor  # [*shape]
+    count: Tensor  # [], samples so far
 
     def __init__(self, shape: tuple[int, ...], clip: float = 10.0):
         super().__init__()
@@ -24,7 +28,7 @@ class RunningMoments(nn.Module):
 
     @torch.no_grad()
     def update(self, samples: Tensor) -> None:
-        """Takes in ``samples [..., *shape]``."""
+        """Add ``samples [..., *shape]``."""
         samples = samples.reshape(-1, *self.mean.shape).float()
         n = samples.shape[0]
         var, mean = torch.var_mean(samples, dim=0, unbiased=False)
@@ -35,27 +39,36 @@ class RunningMoments(nn.Module):
         self.count.copy_(total)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x [..., *shape]`` with mean 0 and variance 1."""
+        """Normalise ``x [..., *shape]`` to mean 0 and variance 1."""
         return ((x - self.mean) * torch.rsqrt(self.var + 1e-8)).clamp(-self.clip, self.clip)
 
 
 class ReturnScale(nn.Module):
-    """Divides rewards by the running standard deviation of the discounted return (Engstrom et al., 2020, section 3).
+    """A scale of rewards: the running standard deviation of the discounted return (Engstrom et al., 2020, section 3).
 
     Args:
         num_envs: B.
         clip: scaled rewards are clipped to +-clip.
     """
 
+    running: Tensor  # [B], the discounted sum of the rewards of each environment so far
+
     def __init__(self, num_envs: int, clip: float = 10.0):
         super().__init__()
         self.clip = clip
         self.moments = RunningMoments(())
-        self.register_buffer("running", torch.zeros(num_envs))  # the discounted sum of each environment so far
+        self.register_buffer("running", torch.zeros(num_envs))
 
     @torch.no_grad()
-    def take_in(self, rewards: Tensor, starts: Tensor, gamma: float, ignored: Tensor | None = None) -> None:
-        """The next steps of all environments, ``rewards, starts [T, B]``; those ``ignored [T, B]`` are no steps."""
+    def update(self, rewards: Tensor, starts: Tensor, gamma: float, ignored: Tensor | None = None) -> None:
+        """Add the next steps of all environments.
+
+        Args:
+            rewards: ``[T, B]``.
+            starts: ``[T, B]`` bool, steps that open an episode.
+            gamma: discount.
+            ignored: ``[T, B]`` bool, entries that are no steps and do not count; None for none.
+        """
         returns = discounted_returns(rewards, starts, self.running, gamma)
         self.running.copy_(returns[-1])
         counted = returns if ignored is None else returns[~ignored]
@@ -63,18 +76,23 @@ class ReturnScale(nn.Module):
             self.moments.update(counted)
 
     def forward(self, rewards: Tensor) -> Tensor:
-        """Rewards scaled by what has been taken in so far."""
+        """Divide ``rewards`` of any shape by the scale."""
         return (rewards * torch.rsqrt(self.moments.var + 1e-8)).clamp(-self.clip, self.clip)
 
     def load(self, state: dict[str, Tensor], same_envs: bool) -> None:
-        """Takes over a stored scale; the running sums only if they belong to the ``same_envs``."""
+        """Take over a stored scale.
+
+        Args:
+            state: what ``state_dict`` gave.
+            same_envs: the environments go on from where they were, so the running sums go on too; else from 0.
+        """
         if not same_envs:
             state = state | {"running": torch.zeros_like(self.running)}
         self.load_state_dict(state)
 
 
 def discounted_returns(rewards: Tensor, starts: Tensor, before: Tensor, gamma: float) -> Tensor:
-    """The running sum R_t = gamma * R_{t-1} + r_t that return normalisation measures; it restarts at ``starts``.
+    """Compute the running sum R_t = gamma * R_{t-1} + r_t of rewards, which begins anew at ``starts``.
 
     Args:
         rewards: ``[T, B]``.

@@ -5,9 +5,10 @@ from torch import Tensor
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on ``device``: itself if that is the CPU, through pinned memory if it is a GPU.
+    """Copy a tensor from the CPU to ``device``; return the tensor itself if that is the CPU.
 
-    From pinned memory a copy runs beside the host, which need not wait for what the GPU still has to do.
+    The way to a GPU is through pinned memory, from which a copy runs beside the host: the host need not wait for what
+    the GPU still has to do.
     """
     if device.type == "cuda":
         tensor = tensor.pin_memory()

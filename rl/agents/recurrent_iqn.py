@@ -161,7 +161,7 @@ class RecurrentIQN(RecurrentAgent):
             self.buffer.write_final(cut.env_ids, cut.obs, cut.state)
         if self.return_scale is not None:
             rewards, ignored = torch.from_numpy(outcome.rewards), torch.from_numpy(outcome.ignored)
-            self.return_scale.take_in(
+            self.return_scale.update(
                 rewards.unsqueeze(0), self._starts.unsqueeze(0), self.iqn.gamma, ignored.unsqueeze(0)
             )
 

@@ -61,7 +61,7 @@ class _UnrollGRU(torch.autograd.Function):
         torch.mul(to_hidden_n, hidden[..., 2 * H :] * (1.0 - r), out=factor[:, :, 1])
         torch.mul((before - n) * z, 1.0 - z, out=factor[:, :, 2])
         factor[:, :, 4] = z
-        recurrent = torch.cat([weight_hh[2 * H :], weight_hh[: 2 * H]])  # rows in the order U_n, r, z
+        recurrent = torch.cat([weight_hh[2 * H :], weight_hh[: 2 * H]])  # in the order U_n, r, z
 
         product = torch.empty_like(factor)
         flat = product.view(T, B, 5 * H)

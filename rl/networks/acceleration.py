@@ -1,4 +1,4 @@
-"""Optional ways to run an encoder faster, for machines that have them; elsewhere a sentence says why not."""
+"""Optional ways to run an encoder faster; where a machine does not have them, the log says why."""
 
 import logging
 
@@ -11,9 +11,12 @@ log = logging.getLogger(__name__)
 
 
 def compile_encoder(encoder: nn.Module, example: Observation) -> bool:
-    """Compiles ``encoder`` in place with ``torch.compile``; its weights keep their names.
+    """Compile ``encoder`` in place with ``torch.compile``; its weights keep their names.
 
-    torch compiles a module when it is first called, forward and backward, so that is done here, on ``example``.
+    Args:
+        encoder: takes one argument, an observation.
+        example: a batch of observations. torch compiles a module, forward and backward, when it is first called; so
+            the encoder is called on this here.
 
     Returns:
         Whether it could be compiled; if not, the encoder is as before and the log says why.
@@ -22,16 +25,19 @@ def compile_encoder(encoder: nn.Module, example: Observation) -> bool:
         encoder.compile(dynamic=True)
         torch.autograd.grad(encoder(example).sum(), list(encoder.parameters()), materialize_grads=True)
     except Exception as error:  # what compilers raise has no common base
-        encoder._compiled_call_impl = None  # there is no public way back
-        log.warning(
-            "compile_encoder: torch.compile does not work here, so nothing is compiled (%s)", _first_line(error)
-        )
+        encoder._compiled_call_impl = None  # torch has no public way back
+        reason = _first_line(error)
+        log.warning("compile_encoder: torch.compile does not work here, so nothing is compiled (%s)", reason)
         return False
     return True
 
 
 def supports_autocast(encoder: nn.Module, example: Observation) -> bool:
-    """Whether the device of ``example`` runs ``encoder`` in bfloat16; if not, the log says why."""
+    """Find out whether the device of ``example``, a batch of observations, runs ``encoder`` in bfloat16.
+
+    Returns:
+        Whether it does; if not, the log says why.
+    """
     device = next(iter(example.values())).device
     try:
         with torch.autocast(device.type, torch.bfloat16), torch.no_grad():

@@ -9,5 +9,5 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def frozen_copy(network: Network) -> Network:
-    """A copy of ``network`` that is not trained and drops nothing out."""
+    """Copy ``network``; the copy asks for no gradients and is in evaluation mode, so it drops nothing out."""
     return deepcopy(network).requires_grad_(False).eval()

@@ -111,7 +111,7 @@ class PPO:
                 "a value or observation of this rollout is not finite: nothing was learned from it"
             )
         if return_scale is not None:
-            return_scale.take_in(rewards, starts, self.gamma)
+            return_scale.update(rewards, starts, self.gamma)
             rewards = return_scale(rewards)
         advantages = gae(rewards, values, next_values, terminated | truncated, self.gamma, self.gae_lambda)
         returns = advantages + values

@@ -94,7 +94,7 @@ def test_rewards_are_divided_by_the_deviation_of_the_returns(rollouts, device, a
     first, second, returns = rollouts
     scale = ReturnScale(1).to(device)
     for count, (rewards, starts) in ((3, first), (5, second)):
-        scale.take_in(rewards.to(device), starts.to(device), 0.5)
+        scale.update(rewards.to(device), starts.to(device), 0.5)
         scaled = scale(rewards.to(device))
         assert_close(scaled.cpu(), rewards / returns[:count].std(unbiased=False), 1e-6)  # the mean is not moved
     assert scale.running.tolist() == [8.0]
@@ -104,16 +104,16 @@ def test_rewards_are_divided_by_the_deviation_of_the_returns(rollouts, device, a
 def test_what_was_no_step_is_not_measured(rollouts):
     (rewards, starts), _, _ = rollouts
     scale = ReturnScale(1)
-    scale.take_in(rewards, starts, 0.5, torch.tensor([[False], [False], [True]]))
+    scale.update(rewards, starts, 0.5, torch.tensor([[False], [False], [True]]))
     assert (scale.moments.count, scale.moments.mean) == (2, 3.0)  # of 4 and 2
-    scale.take_in(torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool), 0.5, torch.ones(1, 1, dtype=torch.bool))
+    scale.update(torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool), 0.5, torch.ones(1, 1, dtype=torch.bool))
     assert (scale.moments.count, scale.moments.mean) == (2, 3.0)
 
 
 def test_scaled_rewards_are_clipped():
     scale = ReturnScale(2, clip=1.5)
     rewards = torch.tensor([[1.0, -1.0], [2.0, -2.0], [9.0, -9.0]])
-    scale.take_in(rewards, torch.ones(3, 2, dtype=torch.bool), 0.9)
+    scale.update(rewards, torch.ones(3, 2, dtype=torch.bool), 0.9)
     assert scale(rewards).abs().max() == 1.5
 
 
@@ -121,10 +121,10 @@ def test_scaled_rewards_are_clipped():
 def test_a_stored_return_scale_goes_on(rollouts, same_envs):
     first, second, returns = rollouts
     scale, other = ReturnScale(1), ReturnScale(1)
-    scale.take_in(*first, 0.5)
+    scale.update(*first, 0.5)
     other.running.fill_(7.0)
     other.load({name: value.clone() for name, value in scale.state_dict().items()}, same_envs)
-    other.take_in(*second, 0.5)
+    other.update(*second, 0.5)
     if not same_envs:
         returns[3] = 3.0  # nothing is carried over
     assert other.moments.mean.item() == pytest.approx(returns.mean().item())
@@ -133,7 +133,7 @@ def test_a_stored_return_scale_goes_on(rollouts, same_envs):
 
 def test_a_return_scale_loads_from_another_number_of_environments(rollouts):
     scale, other = ReturnScale(1), ReturnScale(3)
-    scale.take_in(*rollouts[0], 0.5)
+    scale.update(*rollouts[0], 0.5)
     other.load(scale.state_dict(), same_envs=False)
     assert other.moments.mean == scale.moments.mean
     assert other.running.tolist() == [0.0, 0.0, 0.0]
