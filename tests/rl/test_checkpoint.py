@@ -5,10 +5,11 @@ import random
 import resource
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 
-from rl.checkpoint import atomic_write, load_checkpoint, save_checkpoint
+from rl.checkpoint import as_arrays, as_tensors, atomic_write, load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # of files that are none of ours
 
@@ -66,6 +67,31 @@ def test_an_older_file_is_replaced(tmp_path, content):
         save_checkpoint({"agent": n}, tmp_path / "a.pt")
     assert load_checkpoint(tmp_path / "a.pt") == {"agent": 2}
     assert os.listdir(tmp_path) == ["a.pt"]
+
+
+def test_arrays_become_tensors_and_come_back():
+    value = {"a": np.arange(3), "b": (np.float32(0.5), [np.array([True])]), "c": 2**100, "d": None, "e": "text"}
+    stored = as_tensors(value)
+    assert isinstance(stored["a"], torch.Tensor)
+    assert type(stored["b"][0]) is float
+    back = as_arrays(stored)
+    assert back["a"].tolist() == [0, 1, 2]
+    assert back["a"].dtype == np.int64
+    assert back["b"][1][0].tolist() == [True]
+    assert isinstance(back["b"], tuple)
+    assert (back["c"], back["d"], back["e"]) == (2**100, None, "text")
+    value["a"][0] = 9
+    assert stored["a"][0] == 0
+
+
+def test_arrays_inside_a_checkpoint_come_back(tmp_path):
+    value = {"agent": [np.arange(6, dtype=np.uint8).reshape(2, 3), {"x": (np.int64(5), np.zeros((0, 2)))}]}
+    save_checkpoint(as_tensors(value), tmp_path / "a.pt")
+    array, inner = as_arrays(load_checkpoint(tmp_path / "a.pt"))["agent"]
+    assert array.dtype == np.uint8
+    assert array.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert inner["x"][0] == 5
+    assert inner["x"][1].shape == (0, 2)
 
 
 # -------------------------------------------------------------------------------------------------- failures in writing

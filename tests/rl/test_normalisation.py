@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rl.normalisation import ReturnScale, RunningMoments
+from rl.normalisation import ReturnScale, RunningMoments, discounted_returns
 
 
 def test_moments_by_hand():
@@ -137,3 +137,14 @@ def test_a_return_scale_loads_from_another_number_of_environments(rollouts):
     other.load(scale.state_dict(), same_envs=False)
     assert other.moments.mean == scale.moments.mean
     assert other.running.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_discounted_returns_by_hand():
+    # environment 0, before 8:  1 + 0.5 * 8 = 5;  2 + 0.5 * 5 = 4.5;  a start: 3;  4 + 0.5 * 3 = 5.5
+    # environment 1, before 2:  a start: 10;  20 + 0.5 * 10 = 25;  0 + 12.5;  0 + 6.25
+    rewards = torch.tensor([[1.0, 10.0], [2.0, 20.0], [3.0, 0.0], [4.0, 0.0]], dtype=torch.float64)
+    starts = torch.tensor([[False, True], [False, False], [True, False], [False, False]])
+    before = torch.tensor([8.0, 2.0], dtype=torch.float64)
+    found = discounted_returns(rewards, starts, before, 0.5)
+    assert found.t().tolist() == [[5.0, 4.5, 3.0, 5.5], [10.0, 25.0, 12.5, 6.25]]
+    assert before.tolist() == [8.0, 2.0]

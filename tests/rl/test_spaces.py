@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from rl.spaces import leaf_arrays, leaf_spaces, split_flat
+from rl.spaces import get_shape, leaf_arrays, leaf_spaces, split_flat, take_rows
 
 BOX, BITS, NUMBER = spaces.Box(-1.0, 1.0, (2, 3)), spaces.MultiBinary(4), spaces.Discrete(3)
 NESTED = spaces.Dict({"a": spaces.Tuple([BOX, spaces.Dict({"x": NUMBER})]), "b": BITS})
@@ -51,16 +51,36 @@ def test_an_unsupported_space_is_named(space):
         leaf_spaces(space)
 
 
-def test_flat_rows_are_cut_into_leaves():
+def test_flat_observations_are_split_into_leaves():
     leaves = {"a": spaces.Box(-1.0, 1.0, (2, 2)), "b": spaces.Box(-1.0, 1.0, (3,)), "c": spaces.Box(-1.0, 1.0, ())}
     parts = split_flat(leaves, np.arange(16.0).reshape(2, 8))
-    # the rows are 0 ... 7 and 8 ... 15; a takes the first four numbers, b the next three, c the last
+    # the observations are 0 ... 7 and 8 ... 15; a takes the first four numbers, b the next three, c the last
     assert parts["a"].tolist() == [[[0, 1], [2, 3]], [[8, 9], [10, 11]]]
     assert parts["b"].tolist() == [[4, 5, 6], [12, 13, 14]]
     assert parts["c"].tolist() == [7, 15]
 
 
+def test_one_flat_observation_is_split_into_leaves():
+    parts = split_flat({"a": spaces.Box(-1.0, 1.0, (2,)), "b": spaces.Box(-1.0, 1.0, (1,))}, np.arange(3.0))
+    assert {name: part.tolist() for name, part in parts.items()} == {"a": [[0, 1]], "b": [[2]]}
+
+
 @pytest.mark.parametrize("width", [7, 9])
-def test_flat_rows_of_a_wrong_width_are_refused(width):
+def test_flat_observations_of_a_wrong_width_are_refused(width):
     with pytest.raises(ValueError, match=rf"{width} numbers .* 8 are expected"):
         split_flat({"a": spaces.Box(-1.0, 1.0, (2, 4))}, np.zeros((2, width)))
+
+
+def test_shapes_of_elementary_spaces():
+    shapes = [get_shape(space) for space in (BOX, BITS, NUMBER, spaces.MultiDiscrete([2, 3]))]
+    assert shapes == [(2, 3), (4,), (), (2,)]
+
+
+def test_rows_are_taken_from_every_part_of_an_observation():
+    column = np.arange(4)
+    obs = {"a": column, "b": (10 * column, [100, 101, 102, 103]), "c": {"d": np.stack([column, -column], axis=1)}}
+    taken = take_rows(obs, np.array([3, 0]))
+    assert taken["a"].tolist() == [3, 0]
+    assert isinstance(taken["b"], tuple)
+    assert [part.tolist() for part in taken["b"]] == [[30, 0], [103, 100]]
+    assert taken["c"]["d"].tolist() == [[3, -3], [0, 0]]

@@ -323,15 +323,6 @@ def test_a_full_share_copies_exactly(make):
         assert mine.data_ptr() != theirs.data_ptr()
 
 
-def test_a_frozen_copy_is_not_trained_and_drops_nothing_out():
-    core = partial(cores.gru, hidden_size=6, num_layers=2, dropout=0.5)
-    network = QuantileNetwork(leaf_spaces(SPACE), spaces.Discrete(2), core)
-    target = frozen_copy(network)
-    assert network.training
-    assert not target.training
-    assert not any(weights.requires_grad for weights in target.parameters())
-
-
 def test_the_learning_rate_is_annealed(make, update):
     for anneal, expected in ((False, 0.01), (True, 0.0025)):
         parts = make(learning_rate=0.01, anneal_learning_rate=anneal)

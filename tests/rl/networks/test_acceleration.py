@@ -7,9 +7,24 @@ from gymnasium import spaces
 from torch import nn
 
 from rl.agents import RecurrentPPO
-from rl.networks import acceleration
+from rl.networks import Encoder, acceleration
+from rl.networks.acceleration import compile_encoder, supports_autocast
+from rl.spaces import leaf_spaces
 
 SPACE = spaces.Dict({"image": spaces.Box(0, 255, (7, 7, 3), np.uint8), "scalars": spaces.Box(-1.0, 1.0, (2,))})
+
+
+@pytest.fixture
+def encoder():
+    torch.manual_seed(0)
+    return Encoder(leaf_spaces(SPACE), 16)
+
+
+@pytest.fixture
+def example():
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 255, (2, 7, 7, 3), generator=generator, dtype=torch.uint8)
+    return {"image": image, "scalars": torch.rand(2, 2, generator=generator)}
 
 
 @pytest.fixture
@@ -36,6 +51,76 @@ def train():
         return agent.last_metrics
 
     return run
+
+
+# ------------------------------------------------------------------------------------------------- the two functions
+
+
+def test_the_encoder_is_compiled_forward_and_backward_on_the_example(encoder, example, monkeypatch):
+    calls = []
+
+    def compile_now(module, **options):
+        def forward(*arguments):
+            assert torch.is_grad_enabled()
+            y = module.forward(*arguments)
+            y.register_hook(lambda gradient: calls.append("backward"))
+            calls.append((arguments, options))
+            return y
+
+        module._compiled_call_impl = forward
+
+    monkeypatch.setattr(nn.Module, "compile", compile_now)
+    expected = encoder(example)
+    assert compile_encoder(encoder, example) is True
+    assert calls == [((example,), {"dynamic": True}), "backward"]
+    assert all(weights.grad is None for weights in encoder.parameters())
+    assert torch.equal(encoder(example), expected)
+
+
+def test_an_encoder_that_cannot_be_compiled_is_as_before(encoder, example, monkeypatch, caplog):
+    def compile_later(module, **options):
+        def fail(*arguments):
+            raise OSError("no C++ compiler\nsee the manual")
+
+        module._compiled_call_impl = fail
+
+    expected = encoder(example)
+    monkeypatch.setattr(nn.Module, "compile", compile_later)
+    with caplog.at_level(logging.WARNING):
+        assert compile_encoder(encoder, example) is False
+    assert [record.getMessage() for record in caplog.records] == [
+        "compile_encoder: torch.compile does not work here, so nothing is compiled (no C++ compiler)"
+    ]
+    assert torch.equal(encoder(example), expected)
+
+
+def test_bfloat16_is_tried_on_the_example_without_gradients(encoder, example, caplog):
+    seen = []
+    encoder.register_forward_hook(lambda module, inputs, y: seen.append((inputs[0] is example, y.dtype, y.grad_fn)))
+    with caplog.at_level(logging.WARNING):
+        assert supports_autocast(encoder, example) is True
+    assert seen == [(True, torch.bfloat16, None)]
+    assert not caplog.records
+
+
+def test_an_error_without_words_is_named_by_its_kind(encoder, example, monkeypatch, caplog):
+    def refuse(*arguments):
+        raise RuntimeError
+
+    monkeypatch.setattr(encoder, "forward", refuse)
+    with caplog.at_level(logging.WARNING):
+        assert supports_autocast(encoder, example) is False
+    assert [record.getMessage() for record in caplog.records] == [
+        "autocast: bfloat16 does not work on cpu, so float32 is used (RuntimeError)"
+    ]
+
+
+def test_what_is_no_matter_of_the_device_is_an_error(encoder, example):
+    with pytest.raises(KeyError, match="scalars"):
+        supports_autocast(encoder, {"image": example["image"]})
+
+
+# ----------------------------------------------------------------------------------------------------- inside an agent
 
 
 def test_bfloat16_encoders_round_and_learn(make_agent, train):

@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from rl.normalisation import discounted_returns
 from rl.ppo.advantages import bootstrap_values, gae
 
 
@@ -122,10 +121,3 @@ def test_a_time_limit_is_no_death():
 
     assert compute(none, truncated).abs().max() < 1e-12  # 1 + gamma V - V = 1 - (1 - gamma) V = 0
     assert compute(truncated, none)[19::20].eq(1 - exact[0, 0]).all()  # were it a death: 1 - V
-
-
-def test_discounted_returns_by_hand():
-    # before 8:  1 + 0.5 * 8 = 5;  2 + 0.5 * 5 = 4.5;  a start: 3;  4 + 0.5 * 3 = 5.5
-    starts = column(False, False, True, False, dtype=torch.bool)
-    found = discounted_returns(column(1, 2, 3, 4), starts, torch.tensor([8.0], dtype=torch.float64), 0.5)
-    assert found.squeeze(1).tolist() == [5.0, 4.5, 3.0, 5.5]

@@ -4,7 +4,6 @@ import os
 import signal
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
@@ -14,7 +13,7 @@ from envs.repeat_previous import RepeatPrevious
 from envs.single_env import SingleEnv
 from rl import cores
 from rl.agents import RecurrentPPO
-from rl.checkpoint import as_arrays, as_tensors, load_checkpoint
+from rl.checkpoint import load_checkpoint
 from rl.training import threads
 from rl.training.evaluation import evaluate
 from rl.training.metrics import Metrics
@@ -146,21 +145,6 @@ def test_metrics_are_on_disk_before_the_checkpoint(make_trainer, monkeypatch):
         trainer.save(metrics)
     assert order == [False]
     assert checkpoint_path(trainer.run_dir).exists()
-
-
-def test_arrays_become_tensors_and_come_back():
-    value = {"a": np.arange(3), "b": (np.float32(0.5), [np.array([True])]), "c": 2**100, "d": None, "e": "text"}
-    stored = as_tensors(value)
-    assert isinstance(stored["a"], torch.Tensor)
-    assert type(stored["b"][0]) is float
-    back = as_arrays(stored)
-    assert back["a"].tolist() == [0, 1, 2]
-    assert back["a"].dtype == np.int64
-    assert back["b"][1][0].tolist() == [True]
-    assert isinstance(back["b"], tuple)
-    assert (back["c"], back["d"], back["e"]) == (2**100, None, "text")
-    value["a"][0] = 9
-    assert stored["a"][0] == 0
 
 
 @pytest.fixture
