@@ -53,6 +53,7 @@ def test_tensors_go_to_the_device_asked_for(tmp_path, content, device):
     save_checkpoint({"agent": content["agent"]["weights"].to(device)}, tmp_path / "a.pt")
     assert load_checkpoint(tmp_path / "a.pt")["agent"].device.type == "cpu"
     assert load_checkpoint(tmp_path / "a.pt", device)["agent"].device.type == device.type
+    assert load_checkpoint(tmp_path / "a.pt", "meta")["agent"].device.type == "meta"
 
 
 def test_a_file_name_without_a_folder(tmp_path, content, monkeypatch):
@@ -102,7 +103,7 @@ def _half_then_full(content, file):
     raise OSError(28, "No space left on device")
 
 
-def _full(*_):
+def _full(*_, **__):
     raise OSError(28, "No space left on device")
 
 
@@ -168,12 +169,24 @@ def test_nothing_stands_under_the_name_before_the_file_is_whole(tmp_path):
     assert (tmp_path / "a.pt").read_bytes() == b"x"
 
 
-def test_the_file_reaches_the_disk_before_it_is_renamed(tmp_path, monkeypatch):
+def test_the_whole_file_reaches_the_disk_before_it_is_renamed(tmp_path, monkeypatch):
     order, sync, rename = [], os.fsync, os.replace
-    monkeypatch.setattr("os.fsync", lambda handle: (order.append("sync"), sync(handle)))
+    monkeypatch.setattr("os.fsync", lambda handle: (order.append(os.fstat(handle).st_size), sync(handle)))
     monkeypatch.setattr("os.replace", lambda *names: (order.append("rename"), rename(*names)))
-    save_checkpoint({"agent": 0}, tmp_path / "a.pt")
-    assert order[:2] == ["sync", "rename"]
+    with atomic_write(tmp_path / "a.pt") as file:
+        file.write(b"x" * 100)
+    assert order == [100, "rename"]
+
+
+def test_two_processes_that_write_one_file_do_not_meet(tmp_path, monkeypatch):
+    with atomic_write(tmp_path / "a.pt") as first:
+        first.write(b"first")
+        with monkeypatch.context() as other:
+            other.setattr("os.getpid", lambda: -1)
+            with atomic_write(tmp_path / "a.pt") as second:
+                second.write(b"second")
+        assert (tmp_path / "a.pt").read_bytes() == b"second"
+    assert (tmp_path / "a.pt").read_bytes() == b"first"
 
 
 # -------------------------------------------------------------------------------------------------- failures in reading
@@ -183,6 +196,13 @@ def test_a_missing_file_is_named(tmp_path):
     for name in ("none.pt", "."):
         with pytest.raises(FileNotFoundError, match="there is no checkpoint at"):
             load_checkpoint(tmp_path / name)
+
+
+def test_a_file_that_cannot_be_read_is_an_os_error(tmp_path, content, monkeypatch):
+    save_checkpoint(content, tmp_path / "a.pt")
+    monkeypatch.setattr("torch.load", _full)
+    with pytest.raises(OSError, match="No space left"):
+        load_checkpoint(tmp_path / "a.pt")
 
 
 def _zip(content):

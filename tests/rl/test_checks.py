@@ -57,3 +57,5 @@ def test_one_of_names_what_is_allowed():
     with pytest.raises(ValueError) as caught:
         one_of(("joint", "per_head", None), ratio="each")
     assert str(caught.value) == "ratio='each': it must be one of 'joint', 'per_head', None"
+    with pytest.raises(ValueError, match=r"^ratio='': "):
+        one_of(("joint",), ratio="")

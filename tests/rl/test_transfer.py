@@ -4,17 +4,16 @@ from rl.transfer import upload
 
 
 class Recorder:
-    """Stands for a tensor of the CPU and records what is done with it."""
+    """Stands for a tensor of the CPU and records what is done with it and with its pinned copy."""
 
-    def __init__(self):
-        self.calls = []
+    def __init__(self, name, calls):
+        self.name, self.calls = name, calls
 
     def pin_memory(self):
-        self.calls.append("pin_memory")
-        return self
+        return Recorder("pinned", self.calls)
 
     def to(self, device, non_blocking=False):
-        self.calls.append((device, non_blocking))
+        self.calls.append((self.name, device, non_blocking))
         return self
 
 
@@ -25,10 +24,10 @@ def test_a_tensor_for_the_cpu_is_not_copied():
 
 def test_the_way_to_a_gpu_is_pinned_and_does_not_wait():
     gpu, cpu = torch.device("cuda:1"), torch.device("cpu")
-    for device, calls in (gpu, ["pin_memory", (gpu, True)]), (cpu, [(cpu, True)]):
-        tensor = Recorder()
-        upload(tensor, device)
-        assert tensor.calls == calls
+    for device, expected in (gpu, ("pinned", gpu, True)), (cpu, ("plain", cpu, True)):
+        calls = []
+        upload(Recorder("plain", calls), device)
+        assert calls == [expected]
 
 
 def test_values_and_dtype_arrive(device):
