@@ -72,8 +72,7 @@ class AttentionLayer(nn.Module):
 
         keys, values, last = keys[:, T:], values[:, T:], (age[:, -1] + 1).clamp_max(W - 1)
         if starts.any():
-            gone = torch.arange(W - 1, 0, -1, device=x.device) > last.unsqueeze(1)  # [B, W - 1]
-            gone = (gone & upload(starts.any(0), x.device).unsqueeze(1)).unsqueeze(2)
+            gone = (torch.arange(W - 1, 0, -1, device=x.device) > last.unsqueeze(1)).unsqueeze(2)  # [B, W - 1, 1]
             keys, values = keys.masked_fill(gone, 0.0), values.masked_fill(gone, 0.0)
         return self._rest(x, attended), {"keys": keys, "values": values, "age": last}
 

@@ -71,6 +71,13 @@ def test_leaves_and_parameters(count_parameters):
     assert count_parameters(cores.attention(5, hidden_size=6)) == 48 + 2 * 418
 
 
+def test_options_go_to_the_layers():
+    for layer in cores.attention(D, hidden_size=6, num_layers=2, window_size=9, num_heads=3).layers:
+        assert layer.distance.shape == (3, 9)
+        assert (layer.num_heads, layer.window_size) == (3, 9)
+        assert "columns" not in layer.state_dict()  # it follows from the sizes
+
+
 def test_a_bad_size_is_named():
     for argument in "window_size", "num_heads":
         for value in 0, 2.5:

@@ -91,6 +91,16 @@ def test_a_sequence_counts_on_from_the_first_of_its_steps():
         assert torch.equal(whole[t], drop_units(torch.ones(2, 16), counts + t, 1, 0.5))
 
 
+def test_masks_come_from_splitmix64():
+    # The first outputs of SplitMix64 from the seed 0; a mask takes the lowest 24 bits. At count 0 the keys are 0, 1, 2, 3
+    outputs = 0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F
+    for unit, output in enumerate(outputs, start=1):
+        share = (output & 0xFFFFFF) / 2**24
+        for probability, kept in (share, True), (share + 2**-24, False):
+            y = drop_units(torch.ones(1, 4), torch.tensor([[0]]), 0, probability)
+            assert (y[0, unit] > 0).item() == kept
+
+
 def test_memories_begin_far_apart():
     assert initial_counts(7, 3).tolist() == [[7], [7 + 2**40], [7 + 2 * 2**40]]
     assert initial_counts(7, 3).dtype == torch.int64

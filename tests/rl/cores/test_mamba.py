@@ -54,6 +54,16 @@ def test_leaves_and_parameters(count_parameters):
     assert count_parameters(cores.mamba(5, hidden_size=6)) == 48 + 2 * 912
 
 
+def test_options_go_to_the_layers():
+    state = cores.mamba(D, hidden_size=6, num_layers=1, state_size=5, kernel_size=3, expand=4).initial_state(7)
+    assert {leaf: tuple(value.shape) for leaf, value in state.items()} == {"conv": (7, 1, 2, 24), "ssm": (7, 1, 5, 24)}
+
+
+def test_the_rank_of_the_step_sizes_is_a_sixteenth_of_the_width():
+    for hidden_size, rank in (16, 1), (17, 2), (48, 3):
+        assert cores.mamba(D, hidden_size, num_layers=1).layers[0].step_size.weight.shape == (2 * hidden_size, rank)
+
+
 def test_a_bad_size_is_named():
     for argument in "state_size", "kernel_size", "expand":
         for value in 0, 2.5:

@@ -65,6 +65,14 @@ def test_a_coefficient_of_zero_forgets_exactly(way, make_terms, monkeypatch):
     assert d_b[9:].min() > 0
 
 
+def test_a_cpu_takes_the_loop(make_terms, monkeypatch):
+    """As many steps as there are; doubling would be log2 T passes over everything."""
+    calls = []
+    monkeypatch.setattr("rl.cores.scan.loop", lambda *terms: (calls.append(len(terms[0])), loop(*terms))[1])
+    scan(*make_terms(9)).sum().backward()
+    assert calls == [9, 9]  # forward and backward
+
+
 def test_terms_are_left_as_they_are(make_terms):
     terms = make_terms(9)
     copies = [term.clone() for term in terms]
