@@ -193,7 +193,7 @@ class RecurrentAgent(Client):
             raise RuntimeError("observe (add_memory_ppo) was called without act (take_action) before it")
         outcome = check_outcome(self.num_envs, rewards, terminated, truncated, ignored)
         self.actor.observe(outcome.rewards, outcome.terminated | outcome.truncated | outcome.ignored, outcome.ignored)
-        if self.training:
+        if self.network.training:
             self._store_outcome(outcome, final_observation)
         self._pending = None  # last, so that an outcome that was refused may be given again
 

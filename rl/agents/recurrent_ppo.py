@@ -173,7 +173,9 @@ class RecurrentPPO(RecurrentAgent):
                 as they were, the rollout is dropped.
         """
         buffer = self.buffer
-        if not self.network.training or buffer is None or buffer.size < self.num_steps or buffer.has_empty_env():
+        if not self.network.training or buffer is None or buffer.size < self.num_steps:
+            return 0.0
+        if buffer.ignored[: buffer.size].all(dim=0).any():  # some environment has no transition yet
             return 0.0
         if self._pending is not None:
             raise RuntimeError(LEARN_TOO_EARLY)

@@ -11,7 +11,6 @@ from torch.nn.functional import gelu, pad
 from rl.checks import positive
 from rl.cores.dropout import refuse_dropout
 from rl.cores.residual import Residual, ages, linear
-from rl.transfer import upload
 from rl.types import State
 
 MLP_RATIO = 2
@@ -67,7 +66,7 @@ class AttentionLayer(nn.Module):
         T, W = len(x), self.window_size
         query, key, value = self.qkv(self.norm(x)).transpose(0, 1).chunk(3, dim=-1)  # [B, T, H]
         keys, values = torch.cat([state["keys"], key], dim=1), torch.cat([state["values"], value], dim=1)
-        age = ages(upload(starts, x.device), state["age"]).t()  # [B, T]
+        age = ages(starts.to(x.device, non_blocking=True), state["age"]).t()  # [B, T]
         attended = self._attend(query, keys, values, age).transpose(0, 1)  # [T, B, H]
 
         keys, values, last = keys[:, T:], values[:, T:], (age[:, -1] + 1).clamp_max(W - 1)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from rl.cores.stack import Stack, build, initialise
-from rl.transfer import upload
 
 SATURATE = 1e4  # large enough that the sigmoid is 0 or 1 to the last bit, in float32 and in float64
 
@@ -55,7 +54,8 @@ class LSTMLayer(nn.Module):
         position, flags, length = stretch(starts)
         weight_ih: Tensor = self.weight_ih
         if length > T:
-            position, flags = upload(position, x.device), upload(flags.to(x.dtype), x.device)
+            position = position.to(x.device, non_blocking=True)
+            flags = flags.to(x.device, x.dtype, non_blocking=True)
             x = _Spread.apply(x, position, flags).view(length, B, -1)
             weight_ih = torch.cat([weight_ih, self.flags.to(x.dtype)], dim=1)
         weights = (weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)

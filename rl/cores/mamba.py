@@ -14,7 +14,6 @@ from rl.checks import positive
 from rl.cores.dropout import refuse_dropout
 from rl.cores.residual import Residual, ages, linear
 from rl.cores.rnn import keep_mask
-from rl.transfer import upload
 from rl.types import State
 
 DT_RANGE = 1e-3, 1e-1
@@ -102,7 +101,7 @@ class MambaLayer(nn.Module):
         T, before = len(u), len(self.taps) - 1
         padded = torch.cat([tail.transpose(0, 1), u])  # [K - 1 + T, B, I]
         y, tail = torch.addcmul(self.taps_bias, u, self.taps[before]), padded[T:]
-        age = upload(ages(starts, before), u.device).unsqueeze(2) if starts.any() else None  # [T, B, 1]
+        age = ages(starts, before).to(u.device, non_blocking=True).unsqueeze(2) if starts.any() else None  # [T, B, 1]
         for tap in range(before):
             reached = padded[tap : tap + T]
             if age is not None:

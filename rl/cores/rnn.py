@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from rl.cores.stack import Stack, build, initialise
-from rl.transfer import upload
 
 
 class _UnrollRNN(torch.autograd.Function):
@@ -88,7 +87,7 @@ def keep_mask(x: Tensor, starts: Tensor) -> tuple[Tensor, list[bool]]:
         keep: ``[T, B, 1]``, 0 at starts and 1 elsewhere.
         starting: for each step whether any memory starts there, so that a step without starts can skip the product.
     """
-    keep = upload((~starts).to(x.dtype), x.device)
+    keep = (~starts).to(x.device, x.dtype, non_blocking=True)
     return keep.unsqueeze(-1), starts.any(dim=1).tolist()
 
 

@@ -74,28 +74,29 @@ class Stack(nn.Module):
         for index, layer in enumerate(self.layers):
             new = layer.step(x, tuple(leaf.select(1, index) for leaf in cleared))
             after.append(new)
-            x = self._drop(new[0], state, index)
+            x = self._drop(new[0], state, index) if self.dropout else new[0]
         return x, self._next_state(after, state, steps=1)
 
     def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
         """Run a sequence: ``x [T, B, D]``, ``starts [T, B]`` -> ``[T, B, H]`` and the state after the last step."""
-        size = MAX_SEQUENCES_ON_CPU
-        if x.device.type != "cpu" or x.shape[1] <= size:
-            return self._unroll(x, state, starts)
-        leaves = zip(*(leaf.split(size) for leaf in state.values()), strict=True)
-        states = [dict(zip(state, part, strict=True)) for part in leaves]
-        inputs = zip(x.split(size, dim=1), states, starts.split(size, dim=1), strict=True)
-        done = [self._unroll(*part) for part in inputs]
-        y = torch.cat([outputs for outputs, _ in done], dim=1)
-        return y, {name: torch.cat([after[name] for _, after in done]) for name in state}
-
-    def _unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        if x.device.type == "cpu" and x.shape[1] > MAX_SEQUENCES_ON_CPU:
+            return self._unroll_in_blocks(x, state, starts)
         after = []
         for index, layer in enumerate(self.layers):
             x, new = layer.unroll(x, tuple(state[name][:, index] for name in self.leaves), starts)
             after.append(new)
-            x = self._drop(x, state, index)
+            x = self._drop(x, state, index) if self.dropout else x
         return x, self._next_state(after, state, steps=x.shape[0])
+
+    def _unroll_in_blocks(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        """Run :meth:`unroll` on as many sequences at a time as fit the cache."""
+        size = MAX_SEQUENCES_ON_CPU
+        leaves = zip(*(leaf.split(size) for leaf in state.values()), strict=True)
+        states = [dict(zip(state, part, strict=True)) for part in leaves]
+        inputs = zip(x.split(size, dim=1), states, starts.split(size, dim=1), strict=True)
+        done = [self.unroll(*part) for part in inputs]
+        y = torch.cat([outputs for outputs, _ in done], dim=1)
+        return y, {name: torch.cat([after[name] for _, after in done]) for name in state}
 
     def _next_state(self, after: list[tuple[Tensor, ...]], state: State, steps: int) -> State:
         names = self.leaves
@@ -111,7 +112,7 @@ class Stack(nn.Module):
 
     def _drop(self, y: Tensor, state: State, index: int) -> Tensor:
         """Apply dropout to the output of layer ``index``: ``[B, H]`` or ``[T, B, H]``."""
-        if not self.dropout or not self.training or index == len(self.layers) - 1:
+        if not self.training or index == len(self.layers) - 1:
             return y
         return drop_units(y, state[COUNT], index, self.dropout)
 

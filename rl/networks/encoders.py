@@ -110,7 +110,7 @@ class VectorEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode ``[..., *shape]`` as ``[..., D]``."""
-        x = self._flatten(x)
+        x = x.float() if self.axes == 1 else self._flatten(x)
         return x if self.moments is None else self.moments(x)
 
     def update_moments(self, x: Tensor) -> None:
@@ -119,9 +119,7 @@ class VectorEncoder(nn.Module):
             self.moments.update(self._flatten(x))
 
     def _flatten(self, x: Tensor) -> Tensor:
-        if self.axes != 1:
-            x = x.reshape(*x.shape[: x.dim() - self.axes], self.output_size)
-        return x.float()
+        return x.reshape(*x.shape[: x.dim() - self.axes], self.output_size).float()
 
 
 class OneHotEncoder(nn.Module):

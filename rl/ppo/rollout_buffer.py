@@ -127,10 +127,6 @@ class RolloutBuffer:
             setattr(self, name, torch.cat([leaf, torch.zeros_like(leaf)]))
         self._make_views()
 
-    def has_empty_env(self) -> bool:
-        """Say whether some environment has no transition yet, only ignored steps."""
-        return bool(self.ignored[: self.size].all(dim=0).any())
-
     def drop_ignored(self, last_values: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
         """Close the gaps that ignored steps left, so that every step is a transition.
 
@@ -199,7 +195,9 @@ class RolloutBuffer:
             begins = torch.tensor([begin for begin, chunk_length in chunks if chunk_length == length])
             order = torch.randperm(len(begins) * self.num_envs, generator=generator)
             count = min(len(order), max(1, round(num_minibatches * len(begins) / len(chunks))))
-            order = self._sort_by_starts_within_minibatch(order, begins, length, count)
+            # within a minibatch sorted by episode starts, so that blocks that a core unrolls together need less padding
+            num_starts = self.starts[begins + torch.arange(length).unsqueeze(1)].sum(0).flatten()  # [n]
+            order = torch.cat([part[num_starts[part].argsort()] for part in order.tensor_split(count)])
             first, env = begins[order // self.num_envs], order % self.num_envs  # [n] each
             index = (first + torch.arange(length).unsqueeze(1)) * self.num_envs + env  # [L, n], each t * B + b
             on_device = index.to(self.values.device, non_blocking=True)
@@ -214,14 +212,6 @@ class RolloutBuffer:
                     yield mb, self._warm_up(first.tensor_split(count)[i], env.tensor_split(count)[i], burn_in)
                 else:
                     yield mb, None
-
-    def _sort_by_starts_within_minibatch(self, order: Tensor, begins: Tensor, length: int, count: int) -> Tensor:
-        """Sort a permutation of sequences by their episode starts within each of ``count`` minibatches.
-
-        A core that unrolls a block of them at a time then has fewer steps to add for the one with most starts.
-        """
-        num_starts = self.starts[begins + torch.arange(length).unsqueeze(1)].sum(0).flatten()  # [n]
-        return torch.cat([part[num_starts[part].argsort()] for part in order.tensor_split(count)])
 
     def _state_at(self, first: Tensor, env: Tensor) -> State:
         """Gather the state leaves ``[N, ...]`` before the steps ``first [N]`` of ``env [N]``."""

@@ -204,15 +204,12 @@ class PPO:
         left = max(0.0, 1.0 - progress)
         learning_rate = self.learning_rate * (left if self.anneal_learning_rate else 1.0)
         clip = self.clip * (left if self.anneal_clip else 1.0)
-        entropy_coef = _between(self.entropy_coef, self.entropy_coef_final, left)
-        teacher_kl = _between(self.teacher_kl, self.teacher_kl_final, left)
+        entropy_end = self.entropy_coef if self.entropy_coef_final is None else self.entropy_coef_final
+        entropy_coef = entropy_end + (self.entropy_coef - entropy_end) * left
+        teacher_end = self.teacher_kl if self.teacher_kl_final is None else self.teacher_kl_final
+        teacher_kl = teacher_end + (self.teacher_kl - teacher_end) * left
         constant = self.value_coef, self.value_clip, self.ratio == "per_head"
         return Coefficients(learning_rate, clip, entropy_coef, teacher_kl, *constant)
-
-
-def _between(first: float, final: float | None, left: float) -> float:
-    """Go from ``first`` to ``final`` as the share ``left`` falls from 1 to 0; None stays at the first."""
-    return first if final is None else final + (first - final) * left
 
 
 def warmed_state(network: ActorCritic, stored: State, warm_up: WarmUp) -> State:
