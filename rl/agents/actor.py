@@ -1,7 +1,7 @@
 """Acting: a network together with the memories of B environments. Training and evaluation each have their own."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,15 @@ PREVIOUS_ACTION, PREVIOUS_REWARD = "previous_action", "previous_reward"
 def previous_spaces(previous_action: spaces.Space) -> dict[str, spaces.Space]:
     """Return the extra observation leaves of an agent that is fed its previous action and reward."""
     return {PREVIOUS_ACTION: previous_action, PREVIOUS_REWARD: spaces.Box(-np.inf, np.inf, (1,))}
+
+
+class StepOutcome(NamedTuple):
+    """What came of one step of B environments: ``[B]`` each; where both are given, termination wins."""
+
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    ignored: np.ndarray
 
 
 class Actor:
@@ -187,3 +196,31 @@ def _fitted(name: str, given: np.ndarray, shape: tuple[int, ...], dtype: np.dtyp
             raise ValueError(f"observation {name!r} has shape {array.shape}, but {shape} is expected")
         array = array.reshape(shape)
     return array
+
+
+def check_outcome(num_envs: int, rewards: Any, terminated: Any, truncated: Any, ignored: Any) -> StepOutcome:
+    """Bring what a caller tells of a step into arrays ``[B]``; a scalar goes to all environments.
+
+    Raises:
+        ValueError: a reward is not finite, or an array has a wrong shape.
+    """
+    arrays: list[np.ndarray] = []
+    for name, value in zip(StepOutcome._fields, (rewards, terminated, truncated, ignored), strict=True):
+        array: np.ndarray = np.asarray(value, dtype=bool if arrays else np.float32)
+        arrays.append(array if array.shape == (num_envs,) else spread_over_envs(name, array, num_envs))
+    if not np.isfinite(arrays[0]).all():
+        env_id = int(np.argmin(np.isfinite(arrays[0])))
+        raise ValueError(f"rewards={rewards}: they must be finite, but environment {env_id} sent another one")
+    arrays[2] = arrays[2] & ~arrays[1]
+    return StepOutcome(*arrays)
+
+
+def spread_over_envs(name: str, array: np.ndarray, num_envs: int) -> np.ndarray:
+    """Bring an array with one number, or one for each environment, into the shape ``[B]``.
+
+    Raises:
+        ValueError: there are more or fewer numbers than environments.
+    """
+    if array.ndim and array.size != num_envs:
+        raise ValueError(f"{name} has shape {array.shape}, but ({num_envs},) is expected")
+    return np.broadcast_to(array.reshape(-1), (num_envs,)).copy()

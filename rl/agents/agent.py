@@ -5,7 +5,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from inspect import Signature
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.vector.utils import create_empty_array
 from torch import Tensor
 
-from rl.agents.actor import Actor, previous_spaces
+from rl.agents.actor import Actor, StepOutcome, check_outcome, previous_spaces
 from rl.agents.client import Client
 from rl.agents.persistence import check_agent_state
 from rl.agents.signature import forwarded_signature
@@ -28,15 +28,6 @@ from rl.types import Observation, State
 LEARN_TOO_EARLY = (
     "learn (train_step) was called while an action waits for its outcome: call observe (add_memory_ppo) first"
 )
-
-
-class StepOutcome(NamedTuple):
-    """What came of one step of B environments: ``[B]`` each; where both are given, termination wins."""
-
-    rewards: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
-    ignored: np.ndarray
 
 
 class RecurrentAgent(Client):
@@ -305,31 +296,3 @@ class RecurrentAgent(Client):
         state = load_checkpoint(path, map_location=self.device)["agent"]
         check_agent_state(state, ("network",), self.network, self.return_scale is not None)
         self.network.load_state_dict(state["network"])
-
-
-def check_outcome(num_envs: int, rewards: Any, terminated: Any, truncated: Any, ignored: Any) -> StepOutcome:
-    """Bring what a caller tells of a step into arrays ``[B]``; a scalar goes to all environments.
-
-    Raises:
-        ValueError: a reward is not finite, or an array has a wrong shape.
-    """
-    arrays: list[np.ndarray] = []
-    for name, value in zip(StepOutcome._fields, (rewards, terminated, truncated, ignored), strict=True):
-        array: np.ndarray = np.asarray(value, dtype=bool if arrays else np.float32)
-        arrays.append(array if array.shape == (num_envs,) else spread_over_envs(name, array, num_envs))
-    if not np.isfinite(arrays[0]).all():
-        env_id = int(np.argmin(np.isfinite(arrays[0])))
-        raise ValueError(f"rewards={rewards}: they must be finite, but environment {env_id} sent another one")
-    arrays[2] = arrays[2] & ~arrays[1]
-    return StepOutcome(*arrays)
-
-
-def spread_over_envs(name: str, array: np.ndarray, num_envs: int) -> np.ndarray:
-    """Bring an array with one number, or one for each environment, into the shape ``[B]``.
-
-    Raises:
-        ValueError: there are more or fewer numbers than environments.
-    """
-    if array.ndim and array.size != num_envs:
-        raise ValueError(f"{name} has shape {array.shape}, but ({num_envs},) is expected")
-    return np.broadcast_to(array.reshape(-1), (num_envs,)).copy()

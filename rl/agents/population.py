@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from rl.agents.agent import check_outcome
+from rl.agents.actor import check_outcome
 from rl.agents.client import ClientLoop
 from rl.checkpoint import load_checkpoint, save_checkpoint
 from rl.checks import positive

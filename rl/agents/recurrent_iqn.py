@@ -9,7 +9,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rl.agents.agent import LEARN_TOO_EARLY, RecurrentAgent, StepOutcome
+from rl.agents.actor import StepOutcome
+from rl.agents.agent import LEARN_TOO_EARLY, RecurrentAgent
 from rl.agents.client_options import QuantileOptions, as_spaces, translate_quantile_options, uses_client_options
 from rl.checks import positive, within
 from rl.cores import gru

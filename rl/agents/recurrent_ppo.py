@@ -9,7 +9,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rl.agents.agent import LEARN_TOO_EARLY, RecurrentAgent, StepOutcome
+from rl.agents.actor import StepOutcome
+from rl.agents.agent import LEARN_TOO_EARLY, RecurrentAgent
 from rl.checks import within
 from rl.cores import gru
 from rl.flat_adam import undone_on_failure
