@@ -92,7 +92,7 @@ def test_a_sequence_counts_on_from_the_first_of_its_steps():
 
 
 def test_masks_come_from_splitmix64():
-    # The first outputs of SplitMix64 from the seed 0; a mask takes the lowest 24 bits. At count 0 the keys are 0, 1, 2, 3
+    # The first outputs of SplitMix64 from the seed 0; a mask takes the lowest 24 bits. At count 0 the keys are 0, 1, 2
     outputs = 0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F
     for unit, output in enumerate(outputs, start=1):
         share = (output & 0xFFFFFF) / 2**24
