@@ -1,7 +1,8 @@
 """Memory tasks, vectorised in numpy. Importing this package registers them with Gymnasium.
 
-``gymnasium.make("RecurrentPPO/TMaze-v0", length=30)`` makes one copy, `gymnasium.make_vec("RecurrentPPO/TMaze-v0",
-num_envs=64, length=30)` a vector environment; the classes can as well be constructed directly.
+``gymnasium.make("RecurrentPPO/TMaze-v0", length=30)`` makes one copy,
+``gymnasium.make_vec("RecurrentPPO/TMaze-v0", num_envs=64, length=30)`` a vector environment. The classes can as well be
+constructed directly.
 """
 
 import gymnasium

@@ -22,7 +22,7 @@ from envs.same_step_autoreset import SameStepAutoreset
 from envs.workers import faster_mode, ignoring_interrupts
 
 Wrapper = Callable[..., Any]
-"""What makes another environment of one: a Gymnasium wrapper, or one of PettingZoo's."""
+"""A function from one environment to another: a Gymnasium wrapper, or one of PettingZoo's."""
 
 MODES = ("sync", "async", "auto", "vector_entry_point")
 # Packages that register their environments only when imported: id prefix, module, extra of this project.

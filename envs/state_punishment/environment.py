@@ -77,10 +77,8 @@ class StatePunishment(BatchedEnv):
     """
 
     metadata = SAME_STEP | {"render_modes": list(RENDER_MODES), "render_fps": 5}
-    state_names = (
-        *("level", "account", "pending", "recent", "last_votes", "cells", "position"),
-        *("tally", "finished", "by_level"),
-    )
+    state_names: tuple[str, ...] = ("level", "account", "pending", "recent", "last_votes", "cells", "position")
+    state_names += ("tally", "finished", "by_level")
 
     def __init__(
         self,
@@ -120,8 +118,7 @@ class StatePunishment(BatchedEnv):
         positive(num_agents=num_agents, num_envs=num_envs, max_turns=max_turns)
         if num_envs % num_agents:
             raise ValueError(f"num_envs={num_envs}: it must be a multiple of num_agents={num_agents}")
-        if render_mode is not None:
-            one_of(RENDER_MODES, render_mode=render_mode)
+        one_of((None, *RENDER_MODES), render_mode=render_mode)
         self.num_agents, self.max_turns = int(num_agents), int(max_turns)
         self.render_mode, self.flat, self.delayed_punishment = render_mode, flat, delayed_punishment
         self.payoffs = rules.Payoffs(schedule, values, harms, important_rule, punishment_mode, punishment_magnitude)

@@ -16,7 +16,7 @@ ENCOUNTERS = 0.4  # resources that a walker meets in a turn, roughly
 
 
 class Judge(Protocol):
-    """What a player asks for the worth of each kind."""
+    """An adviser of a player: says what each kind is worth taking."""
 
     def begin(self, rows: np.ndarray) -> None:
         """Forget what was learned in these rows (bool ``[R]``)."""

@@ -54,7 +54,7 @@ SCHEDULES = {"head": _table(_HEAD_A), "seed": _table(), "generated": _generated(
 
 
 class Payoffs:
-    """What each event pays its agent, does to the others and risks; see ``StatePunishment`` for the parameters.
+    """A table of events: what each pays, does to the others and risks; see ``StatePunishment`` for the parameters.
 
     Attributes:
         worth: the reward of each event, not counting punishments, float64 ``[8]``.
