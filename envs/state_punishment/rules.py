@@ -128,7 +128,7 @@ def per_kind(name: str, values: Any, low: float = -np.inf) -> np.ndarray:
     Raises:
         ValueError: they are not five finite numbers of at least ``low``.
     """
-    five = isinstance(values, (Sequence, np.ndarray)) and not isinstance(values, str) and len(values) == len(KINDS)
+    five = isinstance(values, (Sequence, np.ndarray)) and len(values) == len(KINDS)
     if not five or not all(is_number(value) and value >= low for value in values):
         bound = "" if low == -np.inf else f" of at least {low:g}"
         raise ValueError(f"{name}={values!r}: it must be five numbers{bound}, for the kinds A to E")

@@ -1,5 +1,7 @@
 """What the judges make of kinds: fixed, informed, and learned from punishments."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -57,6 +59,49 @@ def test_the_worth_of_a_holds_the_value_of_what_it_tells():
     # two turns: after a punishment and after none, the last take if it is worth it, over the last take at the prior
     later = max(0, (q * 0.1) @ net) + max(0, ((1 - q) * 0.1) @ net) - max(0, mean[0])
     assert worths[1][0] == pytest.approx(mean[0] + later)
+
+
+def value_of_telling(env, offer, other, rival):
+    """What taking A tells with two turns left: what A gains in the last turn then, over what it gains at the prior.
+
+    A is on offer with probability ``offer``, something else beside it with probability ``other``, which is worth
+    ``rival`` by level.
+    """
+    q, net = SCHEDULES["head"][:, 0], env.payoffs.net_values()[:, 0]
+
+    def gain(weights):  # not normalised
+        worth, instead = weights @ net, max(0, weights @ np.broadcast_to(rival, 10))
+        return offer * ((1 - other) * max(0, worth) + other * max(0, worth - instead))
+
+    prior = np.full(10, 0.1)
+    return gain(prior * q) + gain(prior * (1 - q)) - gain(prior)
+
+
+def test_a_menu_offers_a_beside_other_kinds():
+    """Menus of three arms, listed one by one: how often there is an A, and the best of the other two arms."""
+    chances = np.array([0.4, 0.3, 0.1, 0.2, 0.0])
+    env = hidden_level(1, menu=True, menu_size=3, spawn_probabilities=chances, values=(20, 3, 9, 1, 0))
+    others = env.payoffs.net_values() * (np.arange(5) > 0)  # another A is no alternative to A
+    offer = other = 0.0
+    rival = np.zeros(10)
+    for arms in itertools.product(range(5), repeat=3):
+        offer += chances[[*arms]].prod() * (0 in arms)
+    for pair in itertools.product(range(5), repeat=2):
+        chance = chances[[*pair]].prod()
+        other += chance * (pair != (0, 0))
+        rival += chance * np.maximum(0, others[:, pair].max(axis=1))
+    expected = value_of_telling(env, offer, other, rival / other)
+    judge = BayesianJudge(env)
+    assert judge.information[1][0, 0] == pytest.approx(expected) and expected > 0.1
+    assert judge.worth(None, np.array([2]))[0][0] == pytest.approx(
+        0.1 * env.payoffs.net_values()[:, 0].sum() + expected
+    )
+
+
+def test_a_walker_meets_a_as_often_as_it_spawns():
+    env = hidden_level(1, spawn_probabilities=(0.5, 0.5, 0, 0, 0))
+    expected = value_of_telling(env, 0.4 * 0.5, 0, 0)
+    assert BayesianJudge(env).information[1][0, 0] == pytest.approx(expected) and expected > 0.1
 
 
 def test_the_posterior_is_exact_in_play():

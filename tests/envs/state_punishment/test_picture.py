@@ -5,7 +5,7 @@ import numpy as np
 from envs.state_punishment.picture import BACKGROUND, BAR, CELL, COLOURS, FRAME, GAP, GREEN, RED, draw
 
 NONE, INCREASE, DECREASE = range(3)
-CODES = np.array([[1, 1, 1], [1, 4, 1], [1, 8, 0]])  # walls, a resource C, an agent, sand
+CODES = np.array([[1, 1, 1], [1, 4, 7], [1, 8, 0]])  # walls, a resource C, what is outside, an agent, sand
 TILE = 3 * CELL + 2 * GAP
 
 
@@ -37,7 +37,8 @@ def test_resources_and_agents_are_squares_on_sand():
         assert (cell[3:-3, 3:-3] == COLOURS[code]).all()
         for edge in (cell[:3], cell[-3:], cell[:, :3], cell[:, -3:]):
             assert (edge == COLOURS[0]).all()
-    assert (board[:CELL] == COLOURS[1]).all()  # walls fill their cells
+    assert (board[:CELL] == COLOURS[1]).all()  # walls fill their cells, as does what is outside
+    assert (board[CELL : 2 * CELL, 2 * CELL :] == COLOURS[7]).all()
 
 
 def test_the_level_is_a_bar_from_below():
@@ -70,14 +71,16 @@ def test_a_punished_agent_has_a_red_frame():
 
 
 def test_five_agents_stand_side_by_side():
-    drawn = picture(count=7, votes=np.arange(7) % 2, punished=np.arange(7) == 6)
+    codes = (CODES + np.arange(7)[:, None, None]) % 9  # different ones for each
+    drawn = draw(codes, 0.0, np.arange(7) % 2, np.arange(7) == 6)
     assert drawn.shape == (2 * (TILE + BAR), BAR + 2 * GAP + 5 * TILE, 3) and drawn.dtype == np.uint8
     for agent in range(7):
         line, column = divmod(agent, 5)
-        np.testing.assert_array_equal(middles(drawn, line, column), COLOURS[CODES])
+        np.testing.assert_array_equal(middles(drawn, line, column), COLOURS[codes[agent]])
         voted = (tile(drawn, line, column)[4:BAR, GAP : GAP + BAR] == RED).all(axis=2).any()
         assert voted == (agent % 2 == 1)
     assert (tile(drawn, 1, 1)[BAR + GAP - 2, GAP:-GAP] == RED).all()  # of the last one alone
     assert (tile(drawn, 1, 0)[BAR + GAP - 2, GAP:-GAP] == FRAME).all()
     assert (tile(drawn, 1, 2) == BACKGROUND).all()
+    assert picture(count=5).shape == (TILE + BAR, BAR + 2 * GAP + 5 * TILE, 3)
     assert picture(count=2).shape == (TILE + BAR, BAR + 2 * GAP + 2 * TILE, 3)

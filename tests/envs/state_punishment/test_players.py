@@ -84,6 +84,13 @@ def test_a_judge_is_told_what_happened():
     assert judge.begun == [[True] * 2, [False] * 2, [False] * 2, [True] * 2]
 
 
+def test_a_judge_is_told_of_the_kinds_on_the_way():
+    env = hidden_level(1, initial_resources=0, initial_level=1.0)
+    judge = Notes(np.full(5, 9.0))
+    walk(env, judge, 4, b=[(4, 5)], d=[(4, 7)])
+    assert [taken for ((taken, _),) in judge.told] == [-1, 1, -1, 3]
+
+
 def test_an_arm_that_is_not_worth_it_is_left():
     env = hidden_level(1, menu=True, menu_size=3)
     player = Player(env, FixedJudge(np.array([-1.0, 0.0, 2.0, 1.0, -3.0])))
@@ -93,7 +100,7 @@ def test_an_arm_that_is_not_worth_it_is_left():
         assert player.taken.tolist() == [taken]
 
 
-def walk(env, worths, moves, **kinds):
+def walk(env, judge, moves, **kinds):
     """The path of a walker among resources at (y, x), as cells of the grid."""
     env.reset(seed=0)
     env.cells[:, env.board.free] = SAND
@@ -103,7 +110,7 @@ def walk(env, worths, moves, **kinds):
             env.cells[:, (y + radius) * side + x + radius] = FIRST_KIND + "abcde".index(kind)
     env.position[:] = (4 + radius) * side + 4 + radius
     observations, path, starts = env._observe(), [], np.ones(1, dtype=bool)
-    player = Player(env, FixedJudge(np.array(worths)))
+    player = Player(env, judge if isinstance(judge, FixedJudge) else FixedJudge(np.array(judge)))
     for _ in range(moves):
         observations, *_ = env.step(player(observations, starts))
         starts = np.zeros(1, dtype=bool)

@@ -113,6 +113,19 @@ def test_one_number_per_kind():
     assert per_kind("x", np.arange(5), low=0).dtype == np.float64
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"punishment_magnitude": -1}, "punishment_magnitude=-1: it must be a number of at least 0"),
+        ({"punishment_mode": "x"}, "punishment_mode='x': it must be one of 'probabilistic', 'deterministic'"),
+        ({"schedule": "tail"}, "schedule='tail': it must be one of 'head', 'seed', 'generated'"),
+    ],
+)
+def test_what_is_refused(changes, sentence):
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        payoffs(**changes)
+
+
 @pytest.mark.parametrize("values", ["abcde", 5, None, (1, 2, 3, 4), (1,) * 6, (1, 2, 3, 4, None), (0, 0, 0, 0, np.nan)])
 def test_what_is_not_one_number_per_kind(values):
     with pytest.raises(ValueError, match=r"^harms=.*: it must be five numbers, for the kinds A to E$"):

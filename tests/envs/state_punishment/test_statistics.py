@@ -165,7 +165,15 @@ def test_resources_are_counted_by_the_level_at_which_they_were_taken():
 def test_only_episodes_that_end_are_finished():
     """Three worlds of two agents, of which the first and the last end."""
     finished, tally = np.zeros((12, 2)), np.ones((12, 6)) * np.arange(6)
-    ends = np.array([True, True, False, False, True, True])
-    statistics.count_episodes(finished, tally, ends, np.full(6, 0.5))
-    assert finished[statistics.SCORE].tolist() == [4, 6]
-    assert finished[statistics.EPISODES].tolist() == [2, 2] and finished[statistics.LAST_LEVEL].tolist() == [1, 1]
+    ends, levels = np.array([True, True, False, False, True, True]), np.array([0.5, 0.5, 0.9, 0.9, 0.25, 0.25])
+    statistics.count_episodes(finished, tally, ends, levels)
+    assert finished[statistics.SCORE].tolist() == [4, 6] and finished[statistics.EPISODES].tolist() == [2, 2]
+    assert finished[statistics.LAST_LEVEL].tolist() == [0.75, 0.75]
+
+
+def test_a_level_at_which_others_but_no_a_was_taken_has_a_rate_of_zero():
+    finished, by_level = statistics.empty_tally(1, 2) + 1, np.zeros((10, 2))
+    by_level[4], by_level[7] = [3, 0], [1, 3]
+    tags = statistics.tags(finished, by_level, ("up",), 5)
+    rates = {tag: rate for tag, rate in tags.items() if "a_rate" in tag}
+    assert rates == {"Global/a_rate_level_4": 0, "Global/a_rate_level_7": 0.75}
