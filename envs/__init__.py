@@ -1,7 +1,8 @@
 """Memory tasks, vectorised in numpy. Importing this package registers them with Gymnasium.
 
-`gymnasium.make("RecurrentPPO/TMaze-v0", length=30)` makes one copy, `gymnasium.make_vec("RecurrentPPO/TMaze-v0",
-num_envs=64, length=30)` a vector environment; the classes can as well be constructed directly.
+``gymnasium.make("RecurrentPPO/TMaze-v0", length=30)`` makes one copy,
+``gymnasium.make_vec("RecurrentPPO/TMaze-v0", num_envs=64, length=30)`` a vector environment. The classes can as well be
+constructed directly.
 """
 
 import gymnasium
@@ -23,6 +24,6 @@ for _task in (
         f"RecurrentPPO/{_task.split(':')[1]}-v0",
         entry_point="envs.single_env:SingleEnv",
         vector_entry_point="envs.single_env:make_batched",
-        # One copy of State Punishment is one agent, so here it has a world of its own unless `num_agents` is given.
+        # One copy of State Punishment is one agent, so here it has a world of its own unless ``num_agents`` is given.
         kwargs={"task": _task} | ({"num_agents": 1} if _task.endswith(":StatePunishment") else {}),
     )

@@ -8,18 +8,19 @@ from math import comb
 import numpy as np
 from gymnasium import spaces
 
-from envs.batched_env import BatchedEnv, check_integer
+from envs.batched_env import BatchedEnv
+from envs.checks import at_least, positive
 
 MAX_EXACT_STATES = 200_000
 
 
 class BernoulliBandit(BatchedEnv):
-    """`num_arms` arms, each paying with its own probability, drawn anew from U(0, 1) in every episode.
+    """``num_arms`` arms, each paying with its own probability, drawn anew from U(0, 1) in every episode.
 
-    Observation: `Box(0, 1, (num_arms + 2,), float32)`: the last arm one-hot, whether it paid, first-step flag.
-    Action: `Discrete(num_arms)`: the arm to pull.
-    Reward: `1 / episode_length` if the arm pays, else 0.
-    End: terminated after `episode_length` pulls.
+    Observation: ``Box(0, 1, (num_arms + 2,), float32)``: the last arm one-hot, whether it paid, first-step flag.
+    Action: ``Discrete(num_arms)``: the arm to pull.
+    Reward: ``1 / episode_length`` if the arm pays, else 0.
+    End: terminated after ``episode_length`` pulls.
     Optimal return: by backward induction over the counts of each arm (Bayes-optimal for the uniform prior); 0.62156
     for 2 arms and 20 pulls. None where it would take more than some seconds (over 100 pulls of 2 arms, 27 of 3).
     Memoryless return: of win-stay-lose-shift, 0.58520 for 2 arms and 20 pulls, since the observation holds the last
@@ -30,8 +31,9 @@ class BernoulliBandit(BatchedEnv):
     state_names = ("probabilities", "last_outcome")
 
     def __init__(self, num_envs: int, num_arms: int = 2, episode_length: int = 20):
-        self.num_arms = check_integer("num_arms", num_arms, 2)
-        self.episode_length = check_integer("episode_length", episode_length, 1)
+        at_least(2, num_arms=num_arms)
+        positive(episode_length=episode_length)
+        self.num_arms, self.episode_length = int(num_arms), int(episode_length)
         size = self.num_arms + 2
         super().__init__(num_envs, spaces.Box(0.0, 1.0, (size,), np.float32), spaces.Discrete(self.num_arms))
         self.probabilities = np.zeros((self.num_envs, self.num_arms))
@@ -41,12 +43,16 @@ class BernoulliBandit(BatchedEnv):
         self._views[1:-1:2, self.num_arms] = 1.0
         self._views[-1, -1] = 1.0
 
+    # These stand for attributes of the base class that can be set, which mypy sees no property do. They are worked out
+    # when they are asked for only, since that may take seconds.
     @cached_property
-    def optimal_return(self) -> float | None:
+    def optimal_return(self) -> float | None:  # type: ignore[override]
+        """Return the best expected return of an episode, or None where it would take too long to work out."""
         return bayes_optimal_return(self.num_arms, self.episode_length)
 
     @cached_property
-    def memoryless_return(self) -> float | None:
+    def memoryless_return(self) -> float | None:  # type: ignore[override]
+        """Return the expected return of win-stay-lose-shift, or None where it would take too long to work out."""
         return win_stay_lose_shift_return(self.num_arms, self.episode_length)
 
     def _start(self, rows: np.ndarray) -> None:
@@ -64,9 +70,10 @@ class BernoulliBandit(BatchedEnv):
 
 @lru_cache
 def bayes_optimal_return(num_arms: int, episode_length: int) -> float | None:
-    """Mean reward per pull of the Bayes-optimal policy under a uniform prior, by exact dynamic programming.
+    """Return the mean reward per pull of the Bayes-optimal policy under a uniform prior, by dynamic programming.
 
-    A state is the number of wins and losses of every arm. After n pulls there are C(n + 2A - 1, 2A - 1) of them.
+    A situation is the number of wins and losses of every arm. After n pulls there are C(n + 2A - 1, 2A - 1) of them;
+    where the last pull has more than ``MAX_EXACT_STATES``, the result is None.
     """
     too_many = comb(episode_length + 2 * num_arms - 1, 2 * num_arms - 1) > MAX_EXACT_STATES
     if too_many or (episode_length + 1) ** (2 * num_arms) >= 2**63:
@@ -90,10 +97,11 @@ def bayes_optimal_return(num_arms: int, episode_length: int) -> float | None:
 
 @lru_cache
 def win_stay_lose_shift_return(num_arms: int, episode_length: int) -> float | None:
-    """Mean reward per pull of repeating an arm that paid and moving on to the next arm after one that did not.
+    """Return the mean reward per pull of repeating an arm that paid, and trying the next one after an arm that did not.
 
     Given the arms' probabilities, the arm pulled is a Markov chain, so the return is a polynomial in them of degree
-    at most `episode_length` in each: Gauss-Legendre quadrature with enough nodes integrates it exactly.
+    at most ``episode_length`` in each: Gauss-Legendre quadrature with enough nodes integrates it exactly. The result is
+    None where that takes more than ``MAX_EXACT_STATES`` nodes.
     """
     num_nodes = episode_length // 2 + 1
     if num_nodes**num_arms > MAX_EXACT_STATES:

@@ -17,8 +17,8 @@ from envs.batched_env import BatchedEnv
 class CartPoleNoVelocity(BatchedEnv):
     """Balance a pole on a cart, seeing where they are but not how fast they move.
 
-    Observation: `Box((2,), float32)`: cart position (within 4.8) and pole angle (within 0.418 rad).
-    Action: `Discrete(2)`: push the cart to the left or to the right.
+    Observation: ``Box((2,), float32)``: cart position (within 4.8) and pole angle (within 0.418 rad).
+    Action: ``Discrete(2)``: push the cart to the left or to the right.
     Reward: +1 for every step.
     End: terminated beyond 2.4 or 12 degrees, truncated after 500 steps.
     Optimal return: 500, the time limit; two successive observations give the velocities.
@@ -63,9 +63,9 @@ class CartPoleNoVelocity(BatchedEnv):
 class PendulumNoVelocity(BatchedEnv):
     """Swing a pendulum up and hold it there, seeing its angle but not its speed.
 
-    Observation: `Box(-1, 1, (2,), float32)`: cosine and sine of the angle (0 is upright).
-    Action: `Box(-2, 2, (1,), float32)`: the torque.
-    Reward: `-(angle^2 + 0.1 * speed^2 + 0.001 * torque^2)`, with the angle in [-pi, pi].
+    Observation: ``Box(-1, 1, (2,), float32)``: cosine and sine of the angle (0 is upright).
+    Action: ``Box(-2, 2, (1,), float32)``: the torque.
+    Reward: ``-(angle^2 + 0.1 * speed^2 + 0.001 * torque^2)``, with the angle in [-pi, pi].
     End: truncated after 200 steps.
     Optimal return: None, not known in closed form; PPO that sees the speed reaches about -170.
     Memoryless return: None, not known either.
@@ -104,9 +104,9 @@ class PendulumNoVelocity(BatchedEnv):
 class MountainCarContinuousNoVelocity(BatchedEnv):
     """Rock a weak car out of a valley with little effort, seeing where it is but not how fast it moves.
 
-    Observation: `Box(-1.2, 0.6, (1,), float32)`: the position.
-    Action: `Box(-1, 1, (1,), float32)`: the force.
-    Reward: +100 at the goal, minus `0.1 * force^2` in every step.
+    Observation: ``Box(-1.2, 0.6, (1,), float32)``: the position.
+    Action: ``Box(-1, 1, (1,), float32)``: the force.
+    Reward: +100 at the goal, minus ``0.1 * force^2`` in every step.
     End: terminated at position 0.45, truncated after 999 steps.
     Optimal return: None, not known in closed form; a little below 100, and 90 counts as solved.
     Memoryless return: None, not known either; doing nothing gets 0.

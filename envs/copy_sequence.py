@@ -5,27 +5,29 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 
-from envs.batched_env import BatchedEnv, check_integer
+from envs.batched_env import BatchedEnv
+from envs.checks import at_least, positive
 
 
 class CopySequence(BatchedEnv):
-    """`length` random symbols are shown one by one, then they must be named in order, or in reverse order.
+    """``length`` random symbols are shown one by one, then they must be named in order, or in reverse order.
 
-    Observation: `Box(0, 1, (num_symbols + 1,), float32)`: the symbol one-hot and, while answering, only the go flag.
-    Action: `Discrete(num_symbols)`, counted while the go flag is up.
-    Reward: `1 / length` for each right answer, `-1 / (length * (num_symbols - 1))` for each wrong one.
-    End: terminated after `2 * length` steps.
+    Observation: ``Box(0, 1, (num_symbols + 1,), float32)``: the symbol one-hot and, while answering, only the go flag.
+    Action: ``Discrete(num_symbols)``, counted while the go flag is up.
+    Reward: ``1 / length`` for each right answer, ``-1 / (length * (num_symbols - 1))`` for each wrong one.
+    End: terminated after ``2 * length`` steps.
     Optimal return: 1.
     Memoryless return: 0, since all observations with the go flag are alike and the symbols equally likely.
-    Source: the copy task of Graves et al., "Neural Turing machines" (2014); `reverse=True` is POPGym's Autoencode
+    Source: the copy task of Graves et al., "Neural Turing machines" (2014); ``reverse=True`` is POPGym's Autoencode
     (Morad et al., 2023) with independent symbols.
     """
 
     state_names = ("shown",)
 
     def __init__(self, num_envs: int, length: int = 4, num_symbols: int = 4, reverse: bool = False):
-        self.length = check_integer("length", length, 1)
-        self.num_symbols = check_integer("num_symbols", num_symbols, 2)
+        positive(length=length)
+        at_least(2, num_symbols=num_symbols)
+        self.length, self.num_symbols = int(length), int(num_symbols)
         self.reverse = bool(reverse)
         size = self.num_symbols + 1
         super().__init__(num_envs, spaces.Box(0.0, 1.0, (size,), np.float32), spaces.Discrete(self.num_symbols))

@@ -17,11 +17,14 @@ from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from envs.checks import one_of
 from envs.same_step_autoreset import SameStepAutoreset
 from envs.workers import faster_mode, ignoring_interrupts
 
-Wrapper = Callable[[gymnasium.Env], gymnasium.Env]
+Wrapper = Callable[..., Any]
+"""A function from one environment to another: a Gymnasium wrapper, or one of PettingZoo's."""
 
+MODES = ("sync", "async", "auto", "vector_entry_point")
 # Packages that register their environments only when imported: id prefix, module, extra of this project.
 SIDE_PACKAGES = (
     ("MiniGrid-", "minigrid", "envs"),
@@ -38,27 +41,33 @@ def make_gymnasium(
     vectorization_mode: str = "sync",
     **kwargs: Any,
 ) -> VectorEnv:
-    """Build `num_envs` copies of the environment `id` ("module:Id" imports the module first) with SAME_STEP autoreset.
+    """Build copies of an environment that Gymnasium knows, with SAME_STEP autoreset.
 
-    `wrappers` are applied to every single environment, in order. Each is a callable, the dotted path of one, or a
-    mapping with the dotted path under `path` (or `_target_`) and the wrapper's keyword arguments beside it.
-    `vectorization_mode` is "sync", "async" (one process per copy: slower, unless a step takes milliseconds), "auto" for
-    the faster of the two, measured here (see `faster_mode`), or "vector_entry_point" for the environment's own
-    vectorised form, which takes no wrappers. Such a form usually resets one step late; CartPole's is adapted here. Any
-    other keeps the mode that its `metadata["autoreset_mode"]` tells, since not every one can be adapted (see
-    `SameStepAutoreset`). `kwargs` go to the environment.
+    Args:
+        id: the environment's id; "module:Id" imports the module first.
+        num_envs: the number of copies.
+        wrappers: applied to every single environment, in order. Each is a callable, the dotted path of one, or a
+            mapping with the dotted path under ``path`` (or ``_target_``) and the wrapper's keyword arguments beside it.
+        vectorization_mode: "sync", "async" (one process per copy: slower, unless a step takes milliseconds), "auto"
+            for the faster of the two, measured here (see ``faster_mode``), or "vector_entry_point" for the
+            environment's own vectorised form, which takes no wrappers. Such a form usually resets one step late;
+            CartPole's is adapted here. Any other keeps the mode that its ``metadata["autoreset_mode"]`` tells, since
+            not every one can be adapted (see ``SameStepAutoreset``).
+        **kwargs: the environment's own arguments.
+
+    Raises:
+        ValueError: an unknown id, wrapper or mode.
+        ModuleNotFoundError: the environment's package is not installed.
     """
     _import_side_package(id)
     _check_known(id)
     if vectorization_mode == "vector_entry_point":
         if wrappers:
-            raise ValueError("wrappers need vectorization_mode 'sync', 'async' or 'auto', got 'vector_entry_point'.")
+            allowed = "'sync', 'async' or 'auto' where there are wrappers"
+            raise ValueError(f"vectorization_mode='vector_entry_point': it must be {allowed}")
         env = gymnasium.make_vec(id, num_envs=num_envs, vectorization_mode=vectorization_mode, **kwargs)
         return SameStepAutoreset(env) if isinstance(env, CartPoleVectorEnv) else env
-    if vectorization_mode not in ("sync", "async", "auto"):
-        raise ValueError(
-            f"vectorization_mode must be 'sync', 'async', 'auto' or 'vector_entry_point', got {vectorization_mode!r}."
-        )
+    one_of(MODES, vectorization_mode=vectorization_mode)
     resolved = [resolve_wrapper(wrapper) for wrapper in wrappers]
 
     def make(mode: str) -> VectorEnv:
@@ -72,6 +81,7 @@ def make_gymnasium(
 
 
 def _import_side_package(id: str) -> None:
+    """Import the package that registers ``id``, if it is one of SIDE_PACKAGES."""
     for prefix, module, extra in SIDE_PACKAGES:
         if id.startswith(prefix):
             if importlib.util.find_spec(module) is None:
@@ -82,6 +92,11 @@ def _import_side_package(id: str) -> None:
 
 
 def _check_known(id: str) -> None:
+    """Check that Gymnasium knows ``id``.
+
+    Raises:
+        ValueError: it does not; the sentence names the nearest ids.
+    """
     module, _, name = id.rpartition(":")
     if module:
         importlib.import_module(module)
@@ -92,12 +107,17 @@ def _check_known(id: str) -> None:
 
 
 def resolve_wrapper(wrapper: Wrapper | str | Mapping[str, Any]) -> Wrapper:
+    """Return what ``wrapper`` stands for: itself, what a dotted path names, or that with keyword arguments.
+
+    Raises:
+        ValueError: it is none of these, or nothing can be imported from the path.
+    """
     if callable(wrapper):
         return wrapper
     arguments = dict(wrapper) if isinstance(wrapper, Mapping) else {"path": wrapper}
     path = arguments.pop("path", None) or arguments.pop("_target_", None)
     if not isinstance(path, str) or "." not in path:
-        raise ValueError(f"A wrapper must be a callable, a dotted path or a mapping with a 'path', got {wrapper!r}.")
+        raise ValueError(f"wrapper={wrapper!r}: it must be a callable, a dotted path or a mapping with a 'path'")
     module, _, name = path.rpartition(".")
     try:
         function = getattr(importlib.import_module(module), name)
@@ -107,19 +127,28 @@ def resolve_wrapper(wrapper: Wrapper | str | Mapping[str, Any]) -> Wrapper:
 
 
 class DropObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
-    """Removes the components `indices` from a one-dimensional `Box` observation, for instance the velocities."""
+    """A wrapper that removes components of a one-dimensional ``Box`` observation, for instance the velocities.
+
+    Args:
+        env: a single environment.
+        indices: of the components to remove.
+
+    Raises:
+        ValueError: the observation is of another kind, or nothing would be left of it.
+    """
 
     def __init__(self, env: gymnasium.Env, indices: Sequence[int]):
         RecordConstructorArgs.__init__(self, indices=list(indices))
         super().__init__(env)
         space = env.observation_space
         if not isinstance(space, spaces.Box) or len(space.shape) != 1:
-            raise ValueError(f"DropObservation needs a one-dimensional Box observation, got {space}.")
+            raise ValueError(f"observation_space={space}: it must be a one-dimensional Box")
         dropped = set(indices)
         if not dropped <= set(range(space.shape[0])) or len(dropped) == space.shape[0]:
-            raise ValueError(f"indices must be some, but not all, of 0 to {space.shape[0] - 1}, got {sorted(dropped)}.")
+            raise ValueError(f"indices={sorted(dropped)}: it must be some, but not all, of 0 to {space.shape[0] - 1}")
         self._kept = np.array([index for index in range(space.shape[0]) if index not in dropped])
         self.observation_space = spaces.Box(space.low[self._kept], space.high[self._kept], dtype=space.dtype)
 
     def observation(self, observation: np.ndarray) -> np.ndarray:
+        """Return the components that are kept, ``[D]``."""
         return observation[self._kept]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 
-from envs.batched_env import BatchedEnv, check_integer
+from envs.batched_env import BatchedEnv
+from envs.checks import at_least
 
 LEFT, RIGHT, FORWARD = range(3)
 EAST, SOUTH, WEST, NORTH = range(4)
@@ -17,23 +18,24 @@ VIEW = 7  # side of the agent's view, which stands in the middle of its last row
 
 
 class MemoryGrid(BatchedEnv):
-    """`MiniGrid-MemoryS<size>-v0`: a cue in the room where a hallway begins says which way to turn where it ends.
+    """``MiniGrid-MemoryS<size>-v0``: a cue in the room where a hallway begins tells the way to turn where it ends.
 
-    `size` (odd, at least 7) is the side of the square grid. The cue, a key or a ball, lies in cell (1, size // 2 - 1).
-    The hallway, one cell wide, leads to the junction in column `size - 2`; two cells up and down from there lie a key
-    and a ball. The agent starts facing east in the middle row, in any column from 1 to `size - 3`. Start column, cue
-    and the order of key and ball are drawn independently and uniformly; one copy draws what MiniGrid draws with the
-    same seed. Dynamics, observations, rewards and ends are exactly those of MiniGrid 3.2.
+    ``size`` (odd, at least 7) is the side of the square grid. The cue, a key or a ball, lies in cell
+    (1, size // 2 - 1). The hallway, one cell wide, leads to the junction in column ``size - 2``; two cells up and down
+    from there lie a key and a ball. The agent starts facing east in the middle row, in any column from 1 to
+    ``size - 3``. Start column, cue and the order of key and ball are drawn independently and uniformly; one copy draws
+    what MiniGrid draws with the same seed. Dynamics, observations, rewards and ends are exactly those of MiniGrid 3.2.
 
-    Observation: `Box(0, 255, (7, 7, 3), uint8)`, the agent's view as MiniGrid's `ImgObsWrapper` gives it: kind, colour
-    and state of the cells up to 6 ahead and 3 to either side, `[from left to right, from far to near]`; walls hide.
-    Action: `Discrete(7)` as in MiniGrid: 0 turns left, 1 turns right, 2 steps forward unless a wall or an object is
+    Observation: ``Box(0, 255, (7, 7, 3), uint8)``, the agent's view as MiniGrid's ``ImgObsWrapper`` gives it: kind,
+    colour and state of the cells up to 6 ahead and 3 to either side, ``[from left to right, from far to near]``; walls
+    hide.
+    Action: ``Discrete(7)`` as in MiniGrid: 0 turns left, 1 turns right, 2 steps forward unless a wall or an object is
     there. 3 to 6 only let time pass (pickup is turned into toggle in this task, no object here reacts to toggle, and
     with nothing picked up there is nothing to drop).
-    Reward: `1 - 0.9 * t / (5 * size**2)` for reaching, as step t, the cell between the junction and the object that
+    Reward: ``1 - 0.9 * t / (5 * size**2)`` for reaching, as step t, the cell between the junction and the object that
     equals the cue; else 0.
-    End: terminated in the cell between the junction and either object, truncated after `5 * size**2` steps.
-    Optimal return: the mean over start columns x of the reward at t = size - x + d, where `size - x` is the shortest
+    End: terminated in the cell between the junction and either object, truncated after ``5 * size**2`` steps.
+    Optimal return: the mean over start columns x of the reward at t = size - x + d, where ``size - x`` is the shortest
     way and d the detour to see the cue: 0 for x = 1, 2 for x up to 4 (turn left and back), 4 for x up to 7 (turn
     round twice), 2 more for each further column. With sizes 7 and 9 d is at most 2, since one can look back from the
     junction. 0.97796 for size 7, 0.98407 for 9, 0.98587 for 11, 0.98754 for 13, 0.98955 for 17.
@@ -49,9 +51,10 @@ class MemoryGrid(BatchedEnv):
     state_names = ("situation",)
 
     def __init__(self, num_envs: int, size: int = 11):
-        self.size = check_integer("size", size, 7)
-        if self.size % 2 == 0:
-            raise ValueError(f"size must be odd, got {size}.")
+        at_least(7, size=size)
+        if size % 2 == 0:
+            raise ValueError(f"size={size}: it must be odd")
+        self.size = int(size)
         super().__init__(
             num_envs,
             spaces.Box(0, 255, (VIEW, VIEW, 3), np.uint8),
@@ -80,9 +83,13 @@ class MemoryGrid(BatchedEnv):
         return 1 - 0.9 * (step / self.max_episode_steps)
 
     def _moves(self, worlds: np.ndarray, *place: np.ndarray) -> np.ndarray:
-        """The situation after each action in each situation, `[N, 7]`; `place` is layout, x, y, direction, each `[N]`.
+        """Work out the situation after each action in each situation, int ``[N, 7]``.
 
-        Nobody gets into a wall, so what stands for a pose inside one does not matter.
+        The agent cannot get into a wall, so what stands for a pose inside one does not matter.
+
+        Args:
+            worlds: kinds of cells by layout, ``[4, size, size]``.
+            place: layout, x, y and direction of each situation, ``[N]`` each.
         """
         layout, x, y, direction = place
         ahead = np.clip(np.stack([x, y]) + STEPS[direction].T, 0, self.size - 1)
@@ -109,7 +116,7 @@ class MemoryGrid(BatchedEnv):
 
 
 def _worlds(size: int) -> np.ndarray:
-    """The kind of each cell in each layout, `[4, x, y]`. What no view reaches is wall here."""
+    """Return the kind of each cell in each layout, ``[4, x, y]``; cells that no view reaches count as walls."""
     middle, junction = size // 2, size - 2
     worlds = np.full((NUM_LAYOUTS, size, size), WALL)
     worlds[:, 1:4, middle - 1 : middle + 2] = EMPTY  # the room
@@ -123,7 +130,15 @@ def _worlds(size: int) -> np.ndarray:
 
 
 def _views(worlds: np.ndarray, layout: np.ndarray, x: np.ndarray, y: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """What is seen in each layout from each pose, each `[N]`: uint8 `[N, 7, 7, 3]`."""
+    """Draw the agent's view in each situation, uint8 ``[N, 7, 7, 3]``.
+
+    Args:
+        worlds: kinds of cells by layout, ``[4, size, size]``.
+        layout: of each situation, ``[N]``; likewise ``x``, ``y`` and ``direction``, where the agent stands and looks.
+        x: column.
+        y: row.
+        direction: EAST, SOUTH, WEST or NORTH.
+    """
     side, ahead = np.indices((VIEW, VIEW)) - np.array([VIEW // 2, 0])[:, None, None]
     ahead = VIEW - 1 - ahead
     dx, dy = STEPS[direction].T[:, :, None, None]  # [N, 1, 1]; to the right of it lies (-dy, dx)
@@ -142,7 +157,7 @@ def _views(worlds: np.ndarray, layout: np.ndarray, x: np.ndarray, y: np.ndarray,
 
 
 def _visible(clear: np.ndarray) -> np.ndarray:
-    """Which cells are lit, given which let light through, bool `[N, 7, 7]`.
+    """Find the cells that are lit, given those that let light through, bool ``[N, 7, 7]`` both.
 
     Light starts at the agent. Row by row, away from it, a lit clear cell lights its neighbours in the row, and then the
     three cells in front of it.

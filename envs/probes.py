@@ -1,7 +1,7 @@
 """Tiny environments with known answers, each of which can go wrong in one way only: tests of a learning algorithm.
 
 They are steps of a ladder: if an agent fails on one, everything above it is pointless to look at. Actions are
-`Discrete(2)` and the optimal return is 1 where nothing else is said.
+``Discrete(2)`` and the optimal return is 1 where nothing else is said.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
-from envs.batched_env import BatchedEnv, check_integer
+from envs.batched_env import BatchedEnv
+from envs.checks import one_of, positive
 
 
 class ConstantReward(BatchedEnv):
@@ -106,21 +107,27 @@ class EchoCue(BatchedEnv):
 
 
 class Counter(BatchedEnv):
-    """Tells where it is, for tests of alignment: no randomness, and actions do nothing.
+    """A counter of its own steps, for tests of alignment: no randomness, and actions do nothing.
 
     The observation is [steps taken in this episode, row]; the reward is the first number of the observation acted
-    upon. `episode_length` is one number, or one per row to let rows end at different times. `end` says how an episode
-    ends: "terminated", "truncated", or "both" at once.
+    upon. ``episode_length`` is one number, or one per row to let rows end at different times. ``end`` says how an
+    episode ends: "terminated", "truncated", or "both" at once.
     """
 
     def __init__(self, num_envs: int, episode_length: int | Sequence[int] = 5, end: str = "terminated"):
-        if end not in ("terminated", "truncated", "both"):
-            raise ValueError(f"end must be 'terminated', 'truncated' or 'both', got {end!r}.")
-        num_envs = check_integer("num_envs", num_envs, 1)
-        each = [episode_length] * num_envs if np.ndim(episode_length) == 0 else list(episode_length)
+        one_of(("terminated", "truncated", "both"), end=end)
+        positive(num_envs=num_envs)
+        if isinstance(episode_length, (Sequence, np.ndarray)):
+            each = list(episode_length)
+        else:
+            each = [episode_length] * num_envs
         if len(each) != num_envs:
-            raise ValueError(f"episode_length must be one integer or one per row ({num_envs}), got {episode_length}.")
-        self.episode_length = np.array([check_integer("episode_length", length, 1) for length in each])
+            raise ValueError(
+                f"episode_length={episode_length}: it must be one whole number, or one for each of {num_envs} rows"
+            )
+        for length in each:
+            positive(episode_length=length)
+        self.episode_length = np.array(each, dtype=np.int64)
         self.terminates = end != "truncated"
         super().__init__(
             num_envs,
@@ -141,13 +148,13 @@ class Counter(BatchedEnv):
 
 
 class SpaceProbe(BatchedEnv):
-    """Shows a random bit in any form of observation and takes it back in any form of action, at every step.
+    """A task in any spaces: it shows a random bit as an observation and wants it back as an action, at every step.
 
-    `observation`: "box" (the sign of both numbers), "image" (uint8, channels first), "image_last" (channels last),
+    ``observation``: "box" (the sign of both numbers), "image" (uint8, channels first), "image_last" (channels last),
     "discrete", "dict" (image and numbers) or "tuple" (numbers and discrete). Images are bright in the left half for 0,
-    in the right half for 1. `action`: "discrete", "multi_discrete" (`MultiDiscrete([2, 3])`: the bit and twice the
+    in the right half for 1. ``action``: "discrete", "multi_discrete" (``MultiDiscrete([2, 3])``: the bit and twice the
     bit), "multi_binary" (the bit twice) or "box" (-1 or +1 twice).
-    The reward is `1 / episode_length` for a right action, in proportion for a half right one.
+    The reward is ``1 / episode_length`` for a right action, in proportion for a half right one.
     """
 
     state_names = ("bit",)
@@ -166,17 +173,18 @@ class SpaceProbe(BatchedEnv):
         "multi_binary": spaces.MultiBinary(2),
         "box": spaces.Box(-1.0, 1.0, (2,), np.float32),
     }
-    composites: ClassVar[dict[str, Any]] = {"dict": {"image": "image", "numbers": "box"}, "tuple": ("box", "discrete")}
+    composites: ClassVar[dict[str, dict[str, str] | tuple[str, ...]]] = {
+        "dict": {"image": "image", "numbers": "box"},
+        "tuple": ("box", "discrete"),
+    }
 
     def __init__(self, num_envs: int, observation: str = "box", action: str = "discrete", episode_length: int = 4):
-        for name, value, known in (
-            ("observation", observation, [*self.observation_spaces, *self.composites]),
-            ("action", action, list(self.action_spaces)),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} must be one of {known}, got {value!r}.")
-        self.episode_length = check_integer("episode_length", episode_length, 1)
-        self.form = self.composites.get(observation, observation)
+        one_of((*self.observation_spaces, *self.composites), observation=observation)
+        one_of(tuple(self.action_spaces), action=action)
+        positive(episode_length=episode_length)
+        self.episode_length = int(episode_length)
+        self.form: dict[str, str] | tuple[str, ...] | str = self.composites.get(observation, observation)
+        space: spaces.Space
         if isinstance(self.form, dict):
             space = spaces.Dict({key: self.observation_spaces[form] for key, form in self.form.items()})
         elif isinstance(self.form, tuple):

@@ -5,30 +5,32 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 
-from envs.batched_env import BatchedEnv, check_integer
+from envs.batched_env import BatchedEnv
+from envs.checks import at_least, positive
 
 
 class RepeatPrevious(BatchedEnv):
-    """A stream of independent random symbols; the answer is the symbol that was shown `k` steps before.
+    """A stream of independent random symbols; the answer is the symbol that was shown ``k`` steps before.
 
-    Observation: `Box(0, 1, (num_symbols,), float32)`: the current symbol one-hot.
-    Action: `Discrete(num_symbols)`, counted from step `k` on (the first step is 0).
-    Reward: `1 / (episode_length - k)` for the right symbol, minus as much for a wrong one.
-    End: terminated after `episode_length` steps.
+    Observation: ``Box(0, 1, (num_symbols,), float32)``: the current symbol one-hot.
+    Action: ``Discrete(num_symbols)``, counted from step ``k`` on (the first step is 0).
+    Reward: ``1 / (episode_length - k)`` for the right symbol, minus as much for a wrong one.
+    End: terminated after ``episode_length`` steps.
     Optimal return: 1.
-    Memoryless return: `2 / num_symbols - 1`, since the current symbol says nothing about an earlier one.
+    Memoryless return: ``2 / num_symbols - 1``, since the current symbol says nothing about an earlier one.
     Source: POPGym's RepeatPrevious (Morad et al., 2023), with independent symbols in place of a shuffled deck.
     """
 
     state_names = ("symbols",)
 
     def __init__(self, num_envs: int, k: int = 4, num_symbols: int = 4, episode_length: int = 52):
-        self.k = check_integer("k", k, 1)
-        self.num_symbols = check_integer("num_symbols", num_symbols, 2)
-        self.episode_length = check_integer("episode_length", episode_length, self.k + 1)
+        positive(k=k)
+        at_least(2, num_symbols=num_symbols)
+        at_least(k + 1, episode_length=episode_length)
+        self.k, self.num_symbols, self.episode_length = int(k), int(num_symbols), int(episode_length)
         size = self.num_symbols
         super().__init__(num_envs, spaces.Box(0.0, 1.0, (size,), np.float32), spaces.Discrete(size))
-        # The symbol after the last step is the blank one, `num_symbols`.
+        # The symbol after the last step is the blank one, ``num_symbols``.
         self.symbols = np.full((self.num_envs, self.episode_length + 1), size, dtype=np.int64)
         self.optimal_return = 1.0
         self.memoryless_return = 2.0 / size - 1.0

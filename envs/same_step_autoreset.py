@@ -12,16 +12,21 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 
 class SameStepAutoreset(VectorWrapper):
-    """Resets ended rows within the same step, so that every row of every step is a transition.
+    """A vector environment in which every row of every step is a transition: ended rows are reset in the same step.
 
     With NEXT_STEP autoreset, the step after an end ignores that row's action and pays nothing; a learner would have to
-    mask it out. Here `env` is asked to reset only the ended rows, at once, with `reset(options={"reset_mask": ...})`.
-    `SyncVectorEnv` and `AsyncVectorEnv` honour this in any autoreset mode. Gymnasium's `CartPoleVectorEnv` does not
-    (it ignores the mask and resets all rows), so its rows are reset in place instead. An environment that knows
+    mask it out. Here ``env`` is asked to reset only the ended rows, at once, with
+    ``reset(options={"reset_mask": ...})``. ``SyncVectorEnv`` and ``AsyncVectorEnv`` honour this in any autoreset mode.
+    Gymnasium's ``CartPoleVectorEnv`` does not (it ignores the mask and resets all rows), so its rows are reset in place
+    instead. An environment that knows
     neither way cannot be adapted: its step moves all rows, so no row can be reset while the others wait. This is
     detected at the first reset, in which the other rows must keep their observations.
 
-    `info["final_obs"]` is dense, `[B, ...]`, valid where `info["_final_obs"]` is True; `info["final_info"]` likewise.
+    ``info["final_obs"]`` is dense, ``[B, ...]``, valid where ``info["_final_obs"]`` is True; ``info["final_info"]``
+    likewise.
+
+    Args:
+        env: resets one step late (NEXT_STEP), or not at all (DISABLED).
     """
 
     def __init__(self, env: VectorEnv):
@@ -29,6 +34,11 @@ class SameStepAutoreset(VectorWrapper):
         self.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Act in every row, and reset those that end: observations, rewards, terminated, truncated, info.
+
+        Raises:
+            TypeError: ``env`` cannot reset single rows.
+        """
         observations, rewards, terminated, truncated, info = self.env.step(actions)
         ended = terminated | truncated
         if not ended.any():
@@ -53,10 +63,11 @@ class SameStepAutoreset(VectorWrapper):
         if type(self.env) is not CartPoleVectorEnv:
             return self.env.reset(options={"reset_mask": ended.copy()})
         env = self.env
-        env.state[:, ended] = env.np_random.uniform(env.low, env.high, size=(4, ended.sum()))
+        state: Any = env.state  # an array ``[4, B]`` from the first reset on, though Gymnasium declares it as None
+        state[:, ended] = env.np_random.uniform(env.low, env.high, size=(4, ended.sum()))
         env.steps[ended] = 0
         env.prev_done[ended] = False
-        return env.state.T.astype(np.float32), {}
+        return state.T.astype(np.float32), {}
 
 
 def _leaves(observations: Any) -> Iterator[Any]:
@@ -75,7 +86,7 @@ def _equal_rows(left: Any, right: Any, rows: np.ndarray) -> bool:
 
 
 def _merge_info(info: dict[str, Any], reset_info: dict[str, Any], ended: np.ndarray) -> dict[str, Any]:
-    """The step's info in the rows that go on, the reset's info in the rows that ended; `_key` masks say which."""
+    """Return the step's info in the rows that go on and the reset's info in those that ended; ``_key`` masks too."""
     merged = {}
     for key, value in {**info, **reset_info}.items():
         if isinstance(value, dict):

@@ -1,8 +1,8 @@
-"""The single-environment form of every `BatchedEnv`, for `gymnasium.make`."""
+"""The single-environment form of every ``BatchedEnv``, for ``gymnasium.make``."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -12,19 +12,39 @@ from gymnasium.vector.utils import iterate
 
 from envs.batched_env import BatchedEnv
 
+METADATA: dict[str, Any] = {"render_modes": []}
+
 
 def make_batched(task: str, num_envs: int = 1, **kwargs: Any) -> BatchedEnv:
-    """Build the class that `task` names ("module:Class"): the vector entry point of all registered environments."""
-    return load_env_creator(task)(num_envs, **kwargs)
+    """Build ``num_envs`` copies of a task: the vector entry point of all registered environments.
+
+    Args:
+        task: the task's class, as "module:Class".
+        num_envs: the number of copies.
+        **kwargs: the task's own arguments.
+
+    Raises:
+        TypeError: the class is no ``BatchedEnv``.
+    """
+    env = load_env_creator(task)(num_envs=num_envs, **kwargs)
+    if not isinstance(env, BatchedEnv):
+        raise TypeError(f"task={task!r}: it must name a BatchedEnv")
+    return env
 
 
 class SingleEnv(gymnasium.Env):
-    """One copy of a batched task as a plain `gymnasium.Env`: no autoreset, the last step returns the last observation.
+    """One copy of a batched task as a plain ``gymnasium.Env``, without autoreset.
 
-    With the same seed and actions it returns exactly what the batched form with one copy returns.
+    The last step of an episode returns its last observation. With the same seed and actions it returns exactly what
+    the batched form with one copy returns.
+
+    Args:
+        task: the task's class, as "module:Class".
+        render_mode: None; it is here because Gymnasium passes it on.
+        **kwargs: the task's own arguments.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+    metadata = METADATA
 
     def __init__(self, task: str, render_mode: str | None = None, **kwargs: Any):
         self.batched = make_batched(task, **kwargs)
@@ -35,19 +55,27 @@ class SingleEnv(gymnasium.Env):
 
     @property
     def optimal_return(self) -> float | None:
+        """Return the task's best expected return of an episode, or None if it is not known."""
         return self.batched.optimal_return
 
     @property
     def memoryless_return(self) -> float | None:
+        """Return the task's best expected return without a memory, or None if it is not known."""
         return self.batched.memoryless_return
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode: its first observation and an empty info. ``seed`` restarts the generator."""
         observations, info = self.batched.reset(seed=seed, options=options)
         self._np_random, self._np_random_seed = self.batched.np_random, self.batched.np_random_seed
         self._ended = False
         return self._first(observations), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Act once: observation, reward, terminated, truncated and an empty info.
+
+        Raises:
+            ResetNeeded: there was no ``reset`` yet, or none since the episode ended.
+        """
         if self._ended:
             raise ResetNeeded("Call reset() before step(), also after an episode has ended.")
         observations, rewards, terminated, truncated = self.batched.transition(np.asarray(action)[None])

@@ -5,22 +5,24 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 
-from envs.batched_env import BatchedEnv, check_integer
+from envs.batched_env import BatchedEnv
+from envs.checks import positive
 
 FORWARD, UP, DOWN, BACK = range(4)
 
 
 class TMaze(BatchedEnv):
-    """A corridor of `length` cells leads to a junction; a cue says whether to turn up or down there.
+    """A corridor of ``length`` cells leads to a junction; a cue says whether to turn up or down there.
 
-    Observation: `Box(0, 1, (4,), float32)`: cue "up", cue "down", in the corridor, at the junction. With
-    `passive=True` the cue is shown at the first step only. With `passive=False` it is shown in an oracle cell, one
+    Observation: ``Box(0, 1, (4,), float32)``: cue "up", cue "down", in the corridor, at the junction. With
+    ``passive=True`` the cue is shown at the first step only. With ``passive=False`` it is shown in an oracle cell, one
     step behind the start.
-    Action: `Discrete(3)`: forward, up, down; with `passive=False` `Discrete(4)`, where 3 is a step back.
+    Action: ``Discrete(3)``: forward, up, down; with ``passive=False`` ``Discrete(4)``, where 3 is a step back.
     Reward: +1 for the turn that the cue showed, 0 for the other one. Any action that neither moves forward nor turns
-    at the junction costs `1 / length` (and has no effect, but for the step back).
-    End: terminated by a turn at the junction, truncated after `2 * length + 2` steps.
-    Optimal return: 1, or `1 - 1 / length` with `passive=False`, for the step back to the oracle (0.5 if that is more).
+    at the junction costs ``1 / length`` (and has no effect, but for the step back).
+    End: terminated by a turn at the junction, truncated after ``2 * length + 2`` steps.
+    Optimal return: 1, or with ``passive=False`` ``1 - 1 / length``, for the step back to the oracle (0.5 if that is
+    more).
     Memoryless return: 0.5, since all observations at the junction are alike and the cues equally likely.
     Source: Bakker, "Reinforcement learning with long short-term memory" (2001); the active form follows Ni et al.,
     "When do transformers shine in RL?" (2023).
@@ -29,7 +31,8 @@ class TMaze(BatchedEnv):
     state_names = ("position", "cue")
 
     def __init__(self, num_envs: int, length: int = 10, passive: bool = True):
-        self.length = check_integer("length", length, 1)
+        positive(length=length)
+        self.length = int(length)
         self.passive = bool(passive)
         super().__init__(
             num_envs,

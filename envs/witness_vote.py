@@ -5,18 +5,19 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 
-from envs.batched_env import BatchedEnv, check_integer
+from envs.batched_env import BatchedEnv
+from envs.checks import at_least
 
 
 class WitnessVote(BatchedEnv):
-    """A strip of `corridor` cells, walked and voted on by two action heads; the start is any cell, each as likely.
+    """A strip of ``corridor`` cells, walked and voted on by two action heads; the start is any cell, each as likely.
 
-    Observation: `Box(0, 1, (corridor + num_suspects,), float32)`: the position one-hot, then the culprit one-hot,
-    which is visible only in cell 0 and only during the first `corridor` steps.
-    Action: `MultiDiscrete([3, num_suspects])`: move (left, stay, right) and vote. Only the vote of the last step
+    Observation: ``Box(0, 1, (corridor + num_suspects,), float32)``: the position one-hot, then the culprit one-hot,
+    which is visible only in cell 0 and only during the first ``corridor`` steps.
+    Action: ``MultiDiscrete([3, num_suspects])``: move (left, stay, right) and vote. Only the vote of the last step
     counts, together with the cell in which it is cast (the move of that step comes too late).
-    Reward: at the last step +1 for a vote for the culprit cast in the last cell, else `-1 / (num_suspects - 1)`.
-    End: terminated after `2 * corridor` steps.
+    Reward: at the last step +1 for a vote for the culprit cast in the last cell, else ``-1 / (num_suspects - 1)``.
+    End: terminated after ``2 * corridor`` steps.
     Optimal return: 1, since from every start the culprit can be seen and the last cell reached in time.
     Memoryless return: 0. The observation in the last cell at the last step is always the same, so the vote cannot
     depend on the culprit. (Were an absent voter paid 0, staying away after an unfavourable sight would beat guessing.)
@@ -27,8 +28,8 @@ class WitnessVote(BatchedEnv):
     action_names = ("move", "vote")
 
     def __init__(self, num_envs: int, num_suspects: int = 4, corridor: int = 5):
-        self.num_suspects = check_integer("num_suspects", num_suspects, 2)
-        self.corridor = check_integer("corridor", corridor, 2)
+        at_least(2, num_suspects=num_suspects, corridor=corridor)
+        self.num_suspects, self.corridor = int(num_suspects), int(corridor)
         size = self.corridor + self.num_suspects
         super().__init__(
             num_envs, spaces.Box(0.0, 1.0, (size,), np.float32), spaces.MultiDiscrete([3, self.num_suspects])

@@ -1,4 +1,4 @@
-"""Worker processes for the copies of an environment: whether they pay, and how they end."""
+"""Choose between stepping in this process and in worker processes, and shut the workers down."""
 
 from __future__ import annotations
 
@@ -21,16 +21,19 @@ MOST_STEPS, MOST_SECONDS = 100, 0.25  # of one measurement
 
 
 def available_cores() -> int:
-    """The cores that this process may run on."""
+    """Return the number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def faster_mode(make: Callable[[str], VectorEnv]) -> str:
-    """ "sync" or "async", whichever steps all copies sooner; `make(mode)` makes them.
+    """Return the mode, "sync" or "async", in which all copies are stepped sooner: in this process or in workers.
 
     Workers are only started, and one line is only logged, where a step in this process takes longer than the pipes to
     them. What was measured is closed and not used again: an environment may carry over more than a seeded reset clears,
     and a run must not depend on how many steps fitted into a measurement.
+
+    Args:
+        make: makes all copies, given a mode.
     """
     if available_cores() == 1:
         return "sync"
@@ -50,7 +53,7 @@ def faster_mode(make: Callable[[str], VectorEnv]) -> str:
 
 
 def step_seconds(envs: VectorEnv) -> float:
-    """Median seconds of a step of all copies with random actions; closes `envs`."""
+    """Measure the median seconds of a step of all copies with random actions, and close ``envs``."""
     try:
         envs.reset(seed=0)
         envs.action_space.seed(0)
@@ -68,9 +71,9 @@ def step_seconds(envs: VectorEnv) -> float:
 
 @contextmanager
 def ignoring_interrupts() -> Iterator[None]:
-    """Processes started while this is open ignore Ctrl-C, which a terminal sends to them too.
+    """Let processes that are started in this context ignore Ctrl-C, which a terminal sends to them too.
 
-    What it means is for the process to decide that steps them; without this they would die in the middle of a rollout.
+    The process that steps them decides what it means; without this they would die in the middle of a rollout.
     """
     if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
         yield
@@ -83,7 +86,7 @@ def ignoring_interrupts() -> Iterator[None]:
 
 
 def close(envs: VectorEnv) -> None:
-    """Closes `envs`; worker processes are gone afterwards, even those that have failed or do not answer."""
+    """Close ``envs`` and end its worker processes, even those that have failed or do not answer."""
     workers = envs.unwrapped
     if not isinstance(workers, AsyncVectorEnv):
         envs.close()

@@ -1,0 +1,1 @@
+"""The agents, and under ``core`` their memories."""

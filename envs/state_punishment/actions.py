@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 
+from envs.checks import one_of
+
 ACTION_SETS = ("dual", "simple", "composite", "factored")
 NO_VOTE, INCREASE, DECREASE = range(3)
 NUM_VOTES = 3
@@ -13,16 +15,24 @@ VOTE_WORDS = ("no_vote", "increase", "decrease")
 
 
 class ActionSet:
-    """Decodes the actions of one of the four sets; see `StatePunishment` for what they are.
+    """One of the four sets of actions, and how they are decoded; see ``StatePunishment`` for what they are.
+
+    Args:
+        kind: "dual", "simple", "composite" or "factored".
+        num_arms: of a menu; None for a grid.
 
     Attributes:
         space: of one agent.
         branch_names: of a MultiDiscrete space, else None.
         names: of every action code. They are read off the pair that is executed, so the two cannot differ.
         rest: the move that stands for staying in place, or for leaving the menu.
+
+    Raises:
+        ValueError: an unknown kind.
     """
 
     def __init__(self, kind: str, num_arms: int | None):
+        one_of(ACTION_SETS, actions=kind)
         self.rest = len(MOVES) if num_arms is None else num_arms
         pairs = _pairs(kind, self.rest, menu=num_arms is not None)
         self._moves, self._votes = np.array(pairs).T
@@ -43,12 +53,12 @@ class ActionSet:
         return word if kind == "simple" else f"{word}_{vote}"
 
     def decode(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Actions of the batched space -> action codes, moves and votes, int64 `[R]` each."""
+        """Return the action codes, moves and votes, int64 ``[R]`` each, of actions of the batched space."""
         codes = actions if self.branch_names is None else actions[:, 0] * NUM_VOTES + actions[:, 1]
         return codes, self._moves.take(codes), self._votes.take(codes)
 
     def encode(self, moves: np.ndarray) -> np.ndarray:
-        """Moves `[R]` without a vote -> actions of the batched space.
+        """Return the actions of the batched space that make the ``moves`` ``[R]`` without a vote.
 
         Raises:
             ValueError: the set has no such move (dual agents in a grid cannot stay).
@@ -58,12 +68,12 @@ class ActionSet:
         codes[self._moves[silent]] = silent
         chosen = codes.take(moves)
         if chosen.min() < 0:
-            raise ValueError("the action set dual has no action for staying in place.")
+            raise ValueError("the action set dual has no action for staying in place")
         return chosen if self.branch_names is None else np.stack(np.divmod(chosen, NUM_VOTES), axis=1)
 
 
 def _pairs(kind: str, rest: int, menu: bool) -> list[tuple[int, int]]:
-    """The (move, vote) that each action code stands for; move `rest` is none."""
+    """List the (move, vote) that each action code stands for; move ``rest`` is none."""
     votes = range(NUM_VOTES)
     both = [(move, vote) for move in range(rest) for vote in votes]
     if kind == "simple":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 
-from envs.batched_env import check_integer
+from envs.checks import at_least, one_of, positive, within
 from envs.state_punishment.rules import (
     AGENT,
     FIRST_KIND,
@@ -14,8 +14,6 @@ from envs.state_punishment.rules import (
     SAND,
     WALL,
     draw_kinds,
-    number,
-    one_of,
 )
 
 NUM_SIGNS = 16  # length of an agent's identity vector
@@ -28,16 +26,28 @@ ONEHOT_CHANNELS, ONEHOT_WALL, ONEHOT_SAND, ONEHOT_AGENT = 9, 1, 2, 8
 
 
 def identities(num_agents: int) -> np.ndarray:
-    """Fixed vectors by which agents can be told apart: random signs / 4, float32 `[N, 16]` of length 1."""
+    """Return fixed vectors by which agents can be told apart: random signs / 4, float32 ``[N, 16]`` of length 1."""
     signs = np.random.default_rng(0).choice(np.array([-1, 1], dtype=np.float32), size=(num_agents, NUM_SIGNS))
     return signs / 4
 
 
 class Grid:
-    """Square grids of side `size`, walls included; tables only, the state is kept by the environment.
+    """Square grids of side ``size``, walls included. They keep no state: the environment does.
 
-    `cells` are int8 codes `[R, P * P]` of grids widened by `radius` on each side (P = size + 2 * radius), so that a
-    view is a fixed pattern around the `position`, int64 `[R]`. The cell of the agent itself is always SAND.
+    ``cells`` are int8 codes ``[R, P * P]`` of grids widened by ``radius`` on each side (P = size + 2 * radius), so that
+    a view is a fixed pattern around the ``position``, int64 ``[R]``. The cell of the agent itself is always SAND.
+
+    Args:
+        size: side of a grid.
+        radius: cells that an agent sees in each direction.
+        observation: "slot" or "onehot", see ``StatePunishment``.
+        initial_resources: at the start of an episode.
+        max_resources: number beyond which none spawns, None for no limit.
+        respawn_prob: probability that an empty cell becomes a resource before a turn.
+        chances: of each kind to be drawn, float64 ``[5]``.
+
+    Raises:
+        ValueError: a number is out of range, or the first resources do not fit.
     """
 
     leaf = "image"
@@ -52,16 +62,23 @@ class Grid:
         respawn_prob: float,
         chances: np.ndarray,
     ):
-        self.size, self.radius = check_integer("size", size, 3), check_integer("view_radius", radius, 1)
-        self.slot = one_of("observation", observation, ("slot", "onehot")) == "slot"
-        self.initial = check_integer("initial_resources", initial_resources, 0)
-        self.most = None if max_resources is None else check_integer("max_resources", max_resources, 0)
+        at_least(3, size=size)
+        positive(view_radius=radius)
+        one_of(("slot", "onehot"), observation=observation)
+        at_least(0, initial_resources=initial_resources)
         room = (size - 2) ** 2 - 1
-        if self.initial > room:
-            raise ValueError(f"initial_resources must be at most {room} in a grid of size {size}, got {self.initial}.")
-        if self.most is not None and self.initial > self.most:
-            raise ValueError(f"initial_resources must be at most max_resources, got {self.initial} and {self.most}.")
-        self.respawn, self.chances = number("respawn_prob", respawn_prob, 0, 1), chances
+        if initial_resources > room:
+            raise ValueError(f"initial_resources={initial_resources}: it must be at most {room} for size={size}")
+        if max_resources is not None:
+            at_least(0, max_resources=max_resources)
+            if initial_resources > max_resources:
+                raise ValueError(
+                    f"initial_resources={initial_resources}: it must be at most max_resources={max_resources}"
+                )
+        within(0, 1, respawn_prob=respawn_prob)
+        self.size, self.radius, self.slot = int(size), int(radius), observation == "slot"
+        self.initial, self.most = int(initial_resources), max_resources
+        self.respawn, self.chances = float(respawn_prob), chances
         self.side = size + 2 * radius
         self.shape = (self.side * self.side,)
         blank = np.full((self.side, self.side), OUTSIDE, dtype=np.int8)
@@ -78,8 +95,9 @@ class Grid:
         self._build_views()
 
     def _build_views(self) -> None:
-        """The channel of every code in every cell of a view, as an offset into a row of the observation."""
+        """Tabulate the channel of every code, as an offset into a row of the observation; and make the space."""
         kinds = range(5)
+        self.space: spaces.Box
         if self.slot:
             channels = [3, 2, *(4 + kind for kind in kinds), 2]  # sand, wall, A to E, outside
             self.space = spaces.Box(-0.25, 1, (SLOT_CHANNELS, self.window, self.window), np.float32)
@@ -89,7 +107,10 @@ class Grid:
         self._channels = np.array(channels) * self._offsets.size
 
     def start(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """First turns: cells `[count, P * P]` and positions `[count]`, on uniform distinct free cells."""
+        """Begin ``count`` episodes: cells ``[count, P * P]`` and positions ``[count]``.
+
+        Agents and first resources lie on distinct free cells, uniformly.
+        """
         order = np.argsort(rng.random((count, self.free.size), dtype=np.float32), axis=1)
         chosen = self.free[order[:, : self.initial + 1]]
         cells = np.repeat(self._blank[None], count, axis=0)
@@ -99,7 +120,7 @@ class Grid:
         return cells, chosen[:, 0]
 
     def act(self, cells: np.ndarray, position: np.ndarray, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Moves the agents, who consume what they enter (in place): events int64 `[R]` and new positions `[R]`."""
+        """Move the agents, which consume what they enter (in place): events int64 ``[R]`` and new positions ``[R]``."""
         first = np.arange(0, cells.size, self.side * self.side)
         target = position + self._steps.take(moves)
         events = cells.ravel().take(first + target).astype(np.int64)
@@ -109,9 +130,9 @@ class Grid:
         return events, position
 
     def next_turn(self, rng: np.random.Generator, cells: np.ndarray, position: np.ndarray) -> None:
-        """Every empty cell becomes a resource with probability `respawn`, in place.
+        """Turn every empty cell into a resource with probability ``respawn``, in place.
 
-        Where that would make more than `most`, those that come into being are drawn without preference.
+        Where that would make more than ``most``, those that come into being are drawn without preference.
         """
         if self.respawn == 0:
             return
@@ -132,15 +153,20 @@ class Grid:
         cells[rows, cell] = draw_kinds(rng, self.chances, rows.size)
 
     def stock(self, cells: np.ndarray) -> np.ndarray:
-        """The number of resources in each grid, `[R]`."""
+        """Count the resources in each grid, ``[R]``."""
         return ((cells >= FIRST_KIND) & (cells < OUTSIDE)).sum(axis=1)
 
     def paint(
         self, out: np.ndarray, cells: np.ndarray, position: np.ndarray, identity: np.ndarray, marked: np.ndarray
     ) -> None:
-        """Writes the views `[C, V, V]` around the agents into the first columns of `out`, zeros `[R, C * V * V + any]`.
+        """Write the views ``[C, V, V]`` around the agents into the first columns of ``out``.
 
-        `identity` is float32 `[R, 16]`, `marked` bool `[R]`: punished not long ago; both are seen in slot views only.
+        Args:
+            out: zeros, ``[R, C * V * V + any]``.
+            cells: ``[R, P * P]``.
+            position: ``[R]``.
+            identity: of each agent, float32 ``[R, 16]``; seen in slot views only.
+            marked: the agent was punished not long ago, bool ``[R]``; seen in slot views only.
         """
         area, centre = self._offsets.size, self._centre
         first = np.arange(0, cells.size, self.side * self.side) + position
@@ -160,7 +186,7 @@ class Grid:
             out[:, ONEHOT_AGENT * area + centre] = 1
 
     def drawing(self, cells: np.ndarray, position: np.ndarray) -> np.ndarray:
-        """Codes of the cells to draw, int `[R, size, size]`."""
+        """Return the codes of the cells to draw, int ``[R, size, size]``."""
         codes = cells.astype(np.int64)
         codes[np.arange(len(cells)), position] = AGENT
         inner = slice(self.radius, self.radius + self.size)

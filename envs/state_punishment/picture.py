@@ -29,13 +29,13 @@ BACKGROUND, FRAME, RED, GREEN = 250, (180, 180, 186), (200, 40, 40), (30, 140, 6
 
 
 def draw(codes: np.ndarray, level: float, votes: np.ndarray, punished: np.ndarray) -> np.ndarray:
-    """uint8 `[H, W, 3]`: left the level as a bar, then the agents' cells, at most five side by side.
+    """Draw a world, uint8 ``[H, W, 3]``: left the level as a bar, then the agents' cells, at most five side by side.
 
     Args:
-        codes: of the cells by agent, int `[N, h, w]`.
+        codes: of the cells by agent, int ``[N, h, w]``.
         level: punishment level in [0, 1].
-        votes: of the last turn, int `[N]`: a red triangle up or a green one down above the cells, none for no vote.
-        punished: in the last turn, bool `[N]`: a red frame.
+        votes: of the last turn, int ``[N]``: a red triangle up or a green one down above the cells, none for no vote.
+        punished: in the last turn, bool ``[N]``: a red frame.
     """
     count, height, width = codes.shape
     tile_height, tile_width = BAR + height * CELL + 2 * GAP, width * CELL + 2 * GAP
@@ -57,7 +57,7 @@ def draw(codes: np.ndarray, level: float, votes: np.ndarray, punished: np.ndarra
 
 
 def _cells(codes: np.ndarray) -> np.ndarray:
-    """The cells enlarged, resources and agents as squares on sand."""
+    """Enlarge the cells, with resources and agents as squares on sand."""
     large = COLOURS[codes].repeat(CELL, axis=0).repeat(CELL, axis=1)
     edge = np.zeros((CELL, CELL), dtype=bool)
     edge[:3] = edge[-3:] = edge[:, :3] = edge[:, -3:] = True
@@ -67,6 +67,7 @@ def _cells(codes: np.ndarray) -> np.ndarray:
 
 
 def _triangle(area: np.ndarray, upwards: bool) -> None:
+    """Paint a triangle into an area of the picture: red and upwards, or green and downwards."""
     height, width = area.shape[:2]
     depth = np.arange(height)[:: 1 if upwards else -1, None] + 1
     inside = np.abs(np.arange(width) - (width - 1) / 2) < depth * width / 2 / height

@@ -11,7 +11,16 @@ LEVEL, ACCOUNT, THIRD = range(3)
 
 
 class Scalars:
-    """Where each scalar stands; see `StatePunishment` for what they mean.
+    """The places of the scalars of an agent; see ``StatePunishment`` for what they mean.
+
+    Args:
+        num_agents: N, the agents of a world.
+        harm: what each event puts on the account of every other agent, ``[8]``.
+        level: the level is shown.
+        account: the harm account is shown.
+        phased: turns have phases, and the one to come is shown.
+        punishment: the own punishment is shown.
+        others: the punishments of all others are shown.
 
     Attributes:
         space: of one agent.
@@ -21,7 +30,7 @@ class Scalars:
     def __init__(
         self,
         num_agents: int,
-        most_harm: tuple[float, float],
+        harm: np.ndarray,
         level: bool,
         account: bool,
         phased: bool,
@@ -34,19 +43,22 @@ class Scalars:
         self.first_other = THIRD + 1 + (punishment and phased)
         self.size = self.first_other + (num_agents - 1 if others else 0)
         low, high = np.zeros(self.size, dtype=np.float32), np.ones(self.size, dtype=np.float32)
-        low[ACCOUNT], high[ACCOUNT] = np.floor(min(0, most_harm[0])), np.ceil(max(1, most_harm[1]))
+        low[ACCOUNT] = np.floor(min(0, (num_agents - 1) * harm.min()))
+        high[ACCOUNT] = np.ceil(max(1, (num_agents - 1) * harm.max()))
         self.space = spaces.Box(low, high)
         agents = np.arange(num_agents)
         self._others = np.array([np.delete(agents, agent) for agent in agents], dtype=np.int64)  # [N, N - 1]
 
-    def observe(self, level: np.ndarray, account: np.ndarray, voting: np.ndarray, recent: np.ndarray) -> np.ndarray:
-        """float32 `[R, n]`.
+    def observe(
+        self, level: np.ndarray, account: np.ndarray, voting: np.ndarray | None, recent: np.ndarray
+    ) -> np.ndarray:
+        """Return the scalars of every agent, float32 ``[R, size]``.
 
         Args:
-            level: of each world, `[W]`.
-            account: harm that each agent is about to pay, `[R]`.
-            voting: the coming turn is for voting only, bool `[R]`.
-            recent: turns for which the last punishment remains to be shown, `[R]`.
+            level: of each world, ``[W]``.
+            account: harm that each agent is about to pay, ``[R]``.
+            voting: the coming turn is for voting only, bool ``[R]``; None if turns have no phases.
+            recent: turns for which the last punishment remains to be shown, ``[R]``.
         """
         scalars = np.zeros((len(account), self.size), dtype=np.float32)
         if self.level:

@@ -107,5 +107,5 @@ def test_the_arms_pay_with_their_probabilities_and_the_observation_tells():
 
 @pytest.mark.parametrize(("name", "value", "minimum"), [("num_arms", 1, 2), ("episode_length", 0, 1)])
 def test_bad_parameters(name, value, minimum):
-    with pytest.raises(ValueError, match=f"{name} must be an integer of at least {minimum}, got {value}"):
+    with pytest.raises(ValueError, match=f"^{name}={value}: it must be a whole number of at least {minimum}$"):
         BernoulliBandit(2, **{name: value})

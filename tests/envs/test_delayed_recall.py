@@ -46,5 +46,5 @@ def test_what_each_step_shows():
 
 @pytest.mark.parametrize(("name", "value", "minimum"), [("num_cues", 1, 2), ("delay", 0, 1)])
 def test_bad_parameters(name, value, minimum):
-    with pytest.raises(ValueError, match=f"{name} must be an integer of at least {minimum}, got {value}"):
+    with pytest.raises(ValueError, match=f"^{name}={value}: it must be a whole number of at least {minimum}$"):
         DelayedRecall(2, **{name: value})

@@ -37,9 +37,9 @@ def test_rewards_start_at_step_k_and_the_last_observation_is_blank():
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
-        ({"k": 0}, "k must be an integer of at least 1, got 0"),
-        ({"num_symbols": 1}, "num_symbols must be an integer of at least 2, got 1"),
-        ({"k": 5, "episode_length": 5}, "episode_length must be an integer of at least 6, got 5"),
+        ({"k": 0}, "^k=0: it must be a whole number of at least 1$"),
+        ({"num_symbols": 1}, "^num_symbols=1: it must be a whole number of at least 2$"),
+        ({"k": 5, "episode_length": 5}, "^episode_length=5: it must be a whole number of at least 6$"),
     ],
 )
 def test_bad_parameters(parameters, sentence):

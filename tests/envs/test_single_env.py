@@ -45,7 +45,7 @@ def test_make_vec_builds_the_batched_form(id):
 def test_parameters_arrive():
     assert gymnasium.make("RecurrentPPO/TMaze-v0", length=30).unwrapped.batched.length == 30
     assert gymnasium.make_vec("RecurrentPPO/TMaze-v0", num_envs=64, length=30).length == 30
-    with pytest.raises(ValueError, match="length must be"):
+    with pytest.raises(ValueError, match="length=0: it must be"):
         gymnasium.make("RecurrentPPO/TMaze-v0", length=0)
 
 
@@ -60,6 +60,12 @@ def test_the_last_step_returns_the_last_observation_and_asks_for_a_reset():
     observation, _ = env.reset()
     assert observation[2] == 1
     env.step(np.int64(0))
+
+
+def test_a_task_is_a_batched_environment():
+    task = "gymnasium.envs.classic_control.cartpole:CartPoleVectorEnv"
+    with pytest.raises(TypeError, match=f"^task='{task}': it must name a BatchedEnv$"):
+        SingleEnv(task)
 
 
 def test_returns_are_passed_on():

@@ -77,5 +77,5 @@ def test_the_active_cue_is_shown_in_the_oracle_cell_only():
 
 @pytest.mark.parametrize("length", [0, -3, 2.5, "10", True])
 def test_bad_length(length):
-    with pytest.raises(ValueError, match=r"length must be an integer of at least 1, got"):
+    with pytest.raises(ValueError, match=f"^length={length!r}: it must be a whole number of at least 1$"):
         TMaze(2, length)

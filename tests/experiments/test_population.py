@@ -89,7 +89,7 @@ def test_a_stopped_population_goes_on_exactly(train):
         ("agent.seats=[]", "agent.seats has 0 names, but a world of this environment has 3 agents"),
         ("init_from=run", "init_from=run: Population has no single network to begin with"),
         ("agent.seats=[first,second,second]", "must name every member, and no other: there are first, second, third"),
-        ("num_envs=4", "num_envs must be a multiple of num_agents, got 4 and 3"),
+        ("num_envs=4", "num_envs=4: it must be a multiple of num_agents=3"),
         ("agent@agent.members.fourth=recurrent_iqn", "Could not override 'agent@agent.members.fourth'"),
     ],
 )
