@@ -22,9 +22,9 @@ import envs
 from envs.batched_env import BatchedEnv
 from experiments.benchmark import peers, training
 from experiments.benchmark.light_speed import LightSpeed
-from experiments.benchmark.rows import Process, Row, closing, shown, table
+from experiments.benchmark.rows import Process, Row, close_rows, format_number, format_table
 from experiments.launch.check import ConfigError
-from experiments.peers.recurrent_ppo import training_run
+from experiments.peers.recurrent_ppo import make_training
 from experiments.peers.workloads import WORKLOADS
 from rl.agents.actor import Actor
 
@@ -95,7 +95,7 @@ def test_end_to_end(command, cwd, small_workloads):
             rounds = raw[section][label]
             assert len(rounds) == 3
             assert numbers == {name: median(seen[name] for seen in rounds) for name in rounds[0]}
-        assert table(section, rows) in ended.out
+        assert format_table(section, rows) in ended.out
     for row in raw["training"]["w1 gru"]:
         assert list(row) == ["steps_per_second", "light_speed", "share", *PARTS, "buffer_MB", "host_reads"]
         assert row["share"] == pytest.approx(row["steps_per_second"] / row["light_speed"])
@@ -106,10 +106,10 @@ def test_end_to_end(command, cwd, small_workloads):
 @pytest.mark.parametrize(
     "argument, words",
     [
-        ("sections=[trainin]", ["sections: there is no 'trainin'", "did you mean training?"]),
-        ("sections=[training,speed]", ["sections: there is no 'speed'", "did you mean peers?"]),
-        ("workloads=[w4]", ["workloads: there is no 'w4'", "w1"]),
-        ("cores=[lstmm]", ["cores: there is no 'lstmm'", "did you mean lstm"]),
+        ("sections=[trainin]", ["sections: there is no section 'trainin'", "did you mean training?"]),
+        ("sections=[training,speed]", ["sections: there is no section 'speed'", "did you mean peers?"]),
+        ("workloads=[w4]", ["workloads: there is no workload 'w4'", "w1"]),
+        ("cores=[lstmm]", ["cores: there is no core 'lstmm'", "did you mean lstm"]),
         ("sections=[]", ["sections is empty"]),
         ("rounds=0", ["rounds=0"]),
         ("rounds=few", ["rounds='few' is not a whole number"]),
@@ -141,7 +141,7 @@ def test_every_environment_is_measured():
         for name, member in inspect.getmembers(module, inspect.isclass)
         if issubclass(member, BatchedEnv) and member is not BatchedEnv and module.__name__ != "envs.probes"
     }
-    rows = training.environments(seconds=1e-3)
+    rows = training.make_environment_rows(seconds=1e-3)
     assert {row.label for row in rows} == tasks and len(rows) == len(tasks)
     for row in rows:
         assert row.measure(0)["steps_per_second"] > 0, row.label
@@ -150,12 +150,12 @@ def test_every_environment_is_measured():
 def test_environment_speed_counts_all_copies(monkeypatch):
     """64 steps of 64 copies in one second of a clock that is asked three times."""
     monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=iter([10.0, 10.0, 11.0]).__next__))
-    assert training.environment_speed("RecurrentPPO/TMaze-v0", seconds=0.5) == {"steps_per_second": 64 * 64}
+    assert training.measure_environment("RecurrentPPO/TMaze-v0", seconds=0.5) == {"steps_per_second": 64 * 64}
 
 
 def test_table():
     medians = {"a row": {"steps_per_second": 12345.6, "share": 0.87654}, "another": {"share": 1.0, "ms": -1500.0}}
-    assert table("title", medians).split("\n") == [
+    assert format_table("title", medians).split("\n") == [
         "title    steps per second      share         ms",
         "a row              12,346     0.8765           ",
         "another                            1     -1,500",
@@ -166,23 +166,23 @@ def test_table():
     "number, text", [(999.94, "999.9"), (1000.4, "1,000"), (0.000123456, "0.0001235"), (3, "3"), (2e6, "2,000,000")]
 )
 def test_four_digits(number, text):
-    assert shown(number) == text
+    assert format_number(number) == text
 
 
 def test_medians_over_rounds():
     row = Row("row", lambda round: {"x": [5.0, 1.0, 2.0][round], "y": float(round)})
     for round in range(3):
         row.rounds.append(row.measure(round))
-    assert row.medians() == {"x": 2.0, "y": 1.0}
+    assert row.compute_medians() == {"x": 2.0, "y": 1.0}
 
 
 def test_closing_after_a_fault():
     closed = []
     rows = [Row(name, dict, partial(closed.append, name)) for name in "abc"]
-    with pytest.raises(ZeroDivisionError), closing(rows):
+    with pytest.raises(ZeroDivisionError), close_rows(rows):
         raise ZeroDivisionError
     assert closed == ["a", "b", "c"]
-    with closing(rows):
+    with close_rows(rows):
         closed.clear()
     assert closed == ["a", "b", "c"]
 
@@ -211,7 +211,7 @@ def test_process(toy):
 
 def test_process_divides_by_its_seconds():
     process = Process.__new__(Process)
-    process.process = SimpleNamespace(stdin=None)
+    process.input = None
     process._read = lambda: {"env_steps": 600, "episodes": 0, "wall_seconds": 3.0, "cpu_seconds": 2.0}
     assert process.measure(1.0) == {"steps_per_cpu_second": 300, "steps_per_second": 200, "episode_length": 600}
 
@@ -249,7 +249,7 @@ def test_ratios():
         "w3 gru recurrent_ppo": speeds(7, 7),
         "w3 gru skrl, padded": speeds(7, 14),
     }
-    found = {label: tuple(numbers.values()) for label, numbers in peers.ratios(medians).items()}
+    found = {label: tuple(numbers.values()) for label, numbers in peers.compute_ratios(medians).items()}
     assert found == {
         "w1 lstm / skrl": (5.0, 4.0),
         "w1 lstm / skrl, padded": (4.0, 5.0),
@@ -261,7 +261,7 @@ def test_ratios():
         "w3 gru / skrl, padded": (1.0, 0.5),
         "w1 gru / sb3_contrib (LSTM)": (11.0, 11.0),
     }
-    assert list(peers.ratios(medians)["w1 lstm / skrl"]) == ["per_cpu_second", "by_the_clock"]
+    assert list(peers.compute_ratios(medians)["w1 lstm / skrl"]) == ["per_cpu_second", "by_the_clock"]
 
 
 class FakeProcess:
@@ -294,7 +294,7 @@ def fake_processes(monkeypatch):
 
 
 def test_rows_of_peers(fake_processes):
-    rows = peers.rows(2.0, ["w1", "w2"], ["lstm", "gru"], "CHECKOUT", "JAX")
+    rows = peers.make_rows(2.0, ["w1", "w2"], ["lstm", "gru"], "CHECKOUT", "JAX")
     lines = {row.label: " ".join(process.line) for row, process in zip(rows, fake_processes, strict=True)}
     names = {}
     for label in lines:
@@ -322,7 +322,7 @@ def test_beside_peers_end_to_end(command, cwd, fake_processes):
     report = json.loads((cwd / "benchmark.json").read_text())
     wanted = {"per_cpu_second": 4.0, "by_the_clock": 4.0}
     assert report["ratios"] == {"w1 gru / skrl": wanted, "w1 gru / skrl, padded": wanted}
-    assert table("ratio", report["ratios"]) in ended.out
+    assert format_table("ratio", report["ratios"]) in ended.out
     assert len(fake_processes) == 5 and all(process.closed == 1 for process in fake_processes)
 
 
@@ -355,7 +355,7 @@ def test_time_to_threshold(monkeypatch):
     monkeypatch.setattr(peers.subprocess, "run", run)
     monkeypatch.setattr(peers, "time", SimpleNamespace(perf_counter=clock))
     monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: name)
-    cart_pole, with_gru, maze, sb3 = peers.threshold()
+    cart_pole, with_gru, maze, sb3 = peers.make_threshold_rows()
     assert cart_pole.measure(2) == {"seconds": 8.5, "env_steps": 20480, "eval_return": 498.5}
     assert with_gru.measure(0)["seconds"] == 6.5
     assert maze.measure(0)["seconds"] == 7.5
@@ -370,15 +370,15 @@ def test_time_to_threshold(monkeypatch):
     assert lines[3] == ["experiments.peers.sb3_threshold", "--seed", "2", "--evaluate-every", "2048"]
     assert not Path(lines[0][-1].removeprefix("run_dir=")).exists()
     monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
-    assert len(peers.threshold()) == 3
+    assert len(peers.make_threshold_rows()) == 3
     with pytest.raises(ConfigError, match="skrl is not installed"):
         peers.require("skrl")
 
 
 def test_nested_parts_do_not_count_twice(clock):
     spent, inside = {"outer": 0.0, "middle": 0.0, "inner": 0.0}, [0.0]
-    inner = training.timed(clock.take(2.0), "inner", spent, inside)
-    middle = training.timed(clock.take(30.0, inner), "middle", spent, inside)
+    inner = training.clock_calls(clock.take(2.0), "inner", spent, inside)
+    middle = training.clock_calls(clock.take(30.0, inner), "middle", spent, inside)
 
     def calls():
         middle()
@@ -386,7 +386,7 @@ def test_nested_parts_do_not_count_twice(clock):
         clock.now += 400.0
         return "result"
 
-    outer = training.timed(calls, "outer", spent, inside)
+    outer = training.clock_calls(calls, "outer", spent, inside)
     assert (outer(), outer()) == ("result", "result")
     assert spent == {"outer": 800.0, "middle": 60.0, "inner": 8.0}
     assert inside == [868.0] and clock.now == 868.0
@@ -402,7 +402,7 @@ def test_a_generator_counts_only_while_it_works(clock):
         clock.now += 1.0
 
     seen = []
-    for item in training.timed(items, "gather", spent, inside)():
+    for item in training.clock_calls(items, "gather", spent, inside)():
         clock.now += 100.0  # the work of whoever takes the items
         seen.append(item)
     assert (seen, spent) == (["a", "b"], {"gather": 11.0})
@@ -410,7 +410,7 @@ def test_a_generator_counts_only_while_it_works(clock):
 
 def test_stopwatch_takes_parts_out_of_those_around(clock, monkeypatch):
     """Only these calls take time, so all else has none; 16 steps, then 2 minibatches."""
-    run = training_run(small(), "lstm", bptt=8)
+    run = make_training(small(), "lstm", bptt=8)
     run()
     monkeypatch.setattr(run.envs, "step", clock.take(1.0, run.envs.step))
     monkeypatch.setattr(Actor, "act", clock.take(2.0, Actor.act))
@@ -418,7 +418,7 @@ def test_stopwatch_takes_parts_out_of_those_around(clock, monkeypatch):
     monkeypatch.setattr(core, "unroll", clock.take(10.0, core.unroll))
     monkeypatch.setattr(torch.autograd, "grad", clock.take(100.0, torch.autograd.grad))
     monkeypatch.setattr(run.agent.optimizer, "step", clock.take(1000.0, run.agent.optimizer.step))
-    with training.stopwatch(run) as parts:
+    with training.time_parts(run) as parts:
         run()
     wanted = {"environment": 16.0, "policy_step": 32.0, "core": 20.0, "backward": 200.0, "optimiser": 2000.0}
     assert parts == dict.fromkeys(PARTS, 0.0) | wanted
@@ -429,10 +429,10 @@ def test_stopwatch_takes_parts_out_of_those_around(clock, monkeypatch):
 @pytest.mark.parametrize("name", sorted(WORKLOADS))
 def test_no_part_is_missed(name):
     """What is watched still stands where the stopwatch looks for it, and comes to no more than the whole."""
-    run = training_run(small(name), "gru", bptt=8)
+    run = make_training(small(name), "gru", bptt=8)
     run()
     began = training.time.perf_counter()
-    with training.stopwatch(run) as parts:
+    with training.time_parts(run) as parts:
         run()
         elapsed = training.time.perf_counter() - began
     assert list(parts) == PARTS and min(parts.values()) > 0.0
@@ -443,7 +443,7 @@ def test_no_part_is_missed(name):
 def test_growth_changes_one_size(what, monkeypatch):
     monkeypatch.setitem(WORKLOADS, "w1", small(num_steps=32))
     value = {"core": "gru", "bptt": 32, "episode_length": 9}.get(what, 3 if what != "num_steps" else 16)
-    run = training.varied(what, value)
+    run = training.vary_workload(what, value)
     agent = run.agent
     seen = {
         "num_envs": agent.num_envs,
@@ -460,9 +460,9 @@ def test_growth_changes_one_size(what, monkeypatch):
 def test_threads_are_set_for_their_row_only(monkeypatch):
     threads = []
     monkeypatch.setattr(training.torch, "set_num_threads", threads.append)
-    run = training_run(small(), "lstm", bptt=8)
+    run = make_training(small(), "lstm", bptt=8)
     for what, value in (("threads", 2), ("num_envs", 4)):
-        numbers = training.growing(run, what, value, 1e-6, threads=1, round=1)
+        numbers = training.measure_growth(run, what, value, 1e-6, threads=1, round=1)
         assert numbers["us_per_step"] == pytest.approx(1e6 / numbers["steps_per_second"])
     assert threads == [2, 1, 1, 1]
 
@@ -477,7 +477,7 @@ def test_random_ends():
 @pytest.fixture(params=["lstm", "gru"])
 def light(request):
     """Light speed of a tiny w1 in one minibatch, with old log-probabilities such that the clip matters."""
-    run = training_run(small(num_envs=8, num_minibatches=1, hidden_size=8), request.param, bptt=8)
+    run = make_training(small(num_envs=8, num_minibatches=1, hidden_size=8), request.param, bptt=8)
     run()
     return LightSpeed(run)
 

@@ -75,7 +75,7 @@ def test_protocol(python):
 @pytest.mark.parametrize("line", ["soon", "-1", "0", "nan", "inf", ""])
 def test_a_line_that_is_no_time_is_refused(line):
     with pytest.raises(ValueError, match="must be a positive number of seconds"):
-        serve.seconds(line)
+        serve.read_seconds(line)
 
 
 def test_protocol_needs_the_standard_library_only(python):
@@ -99,7 +99,7 @@ def test_environments_of_the_workloads(minigrid, monkeypatch):
     monkeypatch.setattr(workloads, "has_minigrid", lambda: minigrid)
     shapes = {}
     for name, work in workloads.WORKLOADS.items():
-        env = workloads.vector_env(work)
+        env = workloads.make_vector_env(work)
         obs, _ = env.reset(seed=0)
         shapes[name] = (obs.shape, obs.dtype)
         assert isinstance(env.single_action_space, spaces.Discrete)
@@ -121,7 +121,7 @@ def test_this_project_end_to_end(python):
 
 @pytest.mark.parametrize("core", ["lstm", "gru"])
 def test_this_project(tiny_workload, core):
-    arguments = workloads.parser(None).parse_args(["--workload", tiny_workload, "--core", core, "--bptt", "8"])
+    arguments = workloads.make_parser(None).parse_args(["--workload", tiny_workload, "--core", core, "--bptt", "8"])
     check(recurrent_ppo.build(arguments))
 
 
@@ -130,7 +130,7 @@ def test_sb3_contrib(tiny_workload, variant):
     pytest.importorskip("sb3_contrib")
     from experiments.peers import sb3_contrib
 
-    arguments = workloads.parser(None, whole_rollouts=True).parse_args(["--workload", tiny_workload])
+    arguments = workloads.make_parser(None, whole_rollouts=True).parse_args(["--workload", tiny_workload])
     arguments.variant = variant
     check(sb3_contrib.build(arguments))
 
@@ -168,7 +168,7 @@ def test_sb3_threshold_has_the_settings_of_the_zoo():
     pytest.importorskip("sb3_contrib")
     from experiments.peers import sb3_threshold
 
-    agent = sb3_threshold.model(seed=3)
+    agent = sb3_threshold.make_agent(seed=3)
     assert [getattr(agent, name) for name in SETTINGS] == [3, 32, 256, 20, 0.98, 0.8, 0.0, 8]
     rates = (
         [agent.lr_schedule(left) for left in (1.0, 0.25, -0.1)],
@@ -188,8 +188,8 @@ def test_sb3_threshold_evaluates_without_moving_the_moments(monkeypatch):
     from experiments.peers import sb3_threshold
 
     monkeypatch.setattr(sb3_threshold, "COPIES", 3)
-    agent = sb3_threshold.model(seed=1)
-    env = sb3_threshold.evaluation_env(agent.env, seed=2)
+    agent = sb3_threshold.make_agent(seed=1)
+    env = sb3_threshold.make_evaluation_env(agent.env, seed=2)
     agent.env.reset()
     agent.env.obs_rms.mean, agent.env.obs_rms.var = np.array([1.0, 2.0]), np.array([4.0, 4.0])
     first = env.reset()
@@ -266,7 +266,7 @@ def test_skrl(tiny_workload, core, variant, name):
     pytest.importorskip("skrl")
     from experiments.peers import skrl
 
-    arguments = workloads.parser(None).parse_args(["--workload", tiny_workload, "--core", core, "--bptt", "4"])
+    arguments = workloads.make_parser(None).parse_args(["--workload", tiny_workload, "--core", core, "--bptt", "4"])
     arguments.variant = variant
     worker = skrl.build(arguments)
     assert worker.name == name
@@ -278,7 +278,7 @@ def skrl_agent(core, variant, bptt=16, num_envs=4):
     from experiments.peers import skrl
 
     work = replace(workloads.WORKLOADS["w1"], hidden_size=8, num_envs=num_envs, num_steps=64)
-    envs = workloads.vector_env(work)
+    envs = workloads.make_vector_env(work)
     return skrl.make_agent(envs, work, core, bptt, variant), envs, work
 
 
@@ -318,30 +318,30 @@ def test_skrl_calls_of_the_layer(variant, calls):
     pytest.importorskip("skrl")
     agent, _, _ = skrl_agent("lstm", variant, bptt=4)
     model, seen = agent.policy, []
-    run = model.run
+    run = model.run_core
 
     def spy(x, state):
         seen.append(tuple(x.shape[:2]) if variant == "documented" else tuple(x.shape[1::-1]))
         return run(x, state)
 
-    model.run = spy
+    model.run_core = spy
     terminated = torch.zeros(8, 1, dtype=torch.bool)
     terminated[[1, 6, 7]] = True
     inputs = {"observations": torch.randn(8, 2), "terminated": terminated, "truncated": torch.zeros_like(terminated)}
-    model.trunk({**inputs, "rnn": [torch.randn(1, 8, 8) for _ in range(2)]})
+    model.run_trunk({**inputs, "rnn": [torch.randn(1, 8, 8) for _ in range(2)]})
     assert seen == calls
 
 
 def test_purejaxrl_refuses_another_version():
     with pytest.raises(ValueError, match=r"ppo_rnn.py is another version .* matches 0 times, not 1"):
-        purejaxrl.edited("import jax\n", purejaxrl.EDITS, "ppo_rnn.py")
+        purejaxrl.edit("import jax\n", purejaxrl.EDITS, "ppo_rnn.py")
 
 
 def test_purejaxrl_edits():
     wanted = [edit for edit in purejaxrl.EDITS if "GRUCell" in edit[0] or "NUM_ENVS" in edit[0]]
     line = 'ScannedRNN.initialize_carry(config["NUM_ENVS"], 128)\n'
     for cell in ("nn.GRUCell()", "nn.GRUCell(features=ins.shape[1])"):
-        text = purejaxrl.edited(f"new, y = {cell}(rnn_state, ins)\n{line}{line}", wanted, "ppo_rnn.py")
+        text = purejaxrl.edit(f"new, y = {cell}(rnn_state, ins)\n{line}{line}", wanted, "ppo_rnn.py")
         assert text.splitlines() == ["new, y = CELL(features=HIDDEN_SIZE)(rnn_state, ins)"] + 2 * [
             'ScannedRNN.initialize_carry(config["NUM_ENVS"], HIDDEN_SIZE)'
         ]
