@@ -97,7 +97,7 @@ class SharedModel(CategoricalMixin, DeterministicMixin, Model):
         return self.value_head(features), {}
 
     def run_trunk(self, inputs: dict[str, Any]) -> tuple[Tensor, list[Tensor]]:
-        """Return features ``[batch, H]`` and the states after the last step, of one step or a minibatch of sequences."""
+        """Return features ``[batch, H]`` and the states after the last step, of one step or of many."""
         x, state = self.encoder(inputs["observations"]), inputs["rnn"]
         if "terminated" not in inputs:
             axis = 1 if self.documented else 0
