@@ -82,7 +82,7 @@ def one_update(config, run_dir):
     trainer.obs = trainer.envs.reset(settings.seed)
     before = [parameter.detach().clone() for parameter in agent.network.parameters()]
     trainer.collect()
-    agent.train_step(trainer.obs)
+    agent.learn(trainer.obs)
     changed = [not now.equal(then) for now, then in zip(agent.network.parameters(), before, strict=True)]
     assert any(changed)
     envs.close()

@@ -19,7 +19,27 @@ from experiments.launch.build import build
 from experiments.launch.check import ConfigError, choose_names, construct, to_dict
 from experiments.launch.command import check_keys, rewrite_overrides
 from experiments.launch.run_folder import flatten, load_flat_config, read_result
+from experiments.tables.latency import SinglePlayer
 from experiments.tables.runs import list_remaining_arguments
+from rl.types import State
+
+
+class Network(Protocol):
+    """A network with a memory."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return all that is learned."""
+
+    def initial_state(self, batch_size: int) -> State:
+        """Make the state of ``batch_size`` fresh memories."""
+
+
+class Contestant(SinglePlayer, Protocol):
+    """A player of one environment around a core."""
+
+    @property
+    def network(self) -> Network:
+        """The network that it plays with."""
 
 
 @dataclass
@@ -43,7 +63,7 @@ class Entry:
     arguments: list[str]
     settings: dict[str, Any]
     free: set[str]
-    player: Any
+    player: Contestant
     frames: list[Any]
 
     @property
@@ -54,14 +74,6 @@ class Entry:
     def count_state_bytes(self) -> int:
         """Return the size of the memory state of one environment."""
         return sum(leaf.numel() * leaf.element_size() for leaf in self.player.network.initial_state(1).values())
-
-
-class HasNetwork(Protocol):
-    """Anything with a network: its parameters are counted."""
-
-    @property
-    def network(self) -> nn.Module:
-        """All that has weights."""
 
 
 @dataclass
@@ -76,12 +88,12 @@ class Reader:
         self.state = self.network.initial_state(1)
 
     @torch.inference_mode()
-    def take_action(self, symbol: Tensor) -> int:
-        """Return the likeliest symbol to follow ``symbol [1]``."""
-        logits, self.state = self.network.step(symbol, self.state)
+    def act(self, observation: Tensor) -> int:
+        """Return the likeliest symbol to follow ``observation``, one symbol ``[1]``."""
+        logits, self.state = self.network.step(observation, self.state)
         return int(logits.argmax())
 
-    def add_memory(self, reward: float, done: bool) -> None:
+    def observe(self, rewards: float, terminated: bool) -> None:
         """Do nothing: there is no outcome."""
 
 
@@ -97,7 +109,7 @@ class Candidates:
 
     settings: dict[str, Any]
     frames: list[Any]
-    make: Callable[[int | None], Any]
+    make: Callable[[int | None], Contestant]
 
 
 def prepare_agents(config: DictConfig) -> Candidates:
@@ -106,7 +118,7 @@ def prepare_agents(config: DictConfig) -> Candidates:
         settings, envs = flatten(parts.config), parts.envs
         spaces = {"observation_space": envs.single_observation_space, "action_space": envs.single_action_space}
 
-    def make(size: int | None) -> Any:
+    def make(size: int | None) -> Contestant:
         node = resize_core(config.agent, size)
         node.state_stride = 1  # nothing else is allowed with a single environment, and nothing is stored
         agent, _ = construct(node, "agent", num_envs=None, num_steps=settings["num_steps"], seed=1, **spaces)
@@ -229,12 +241,12 @@ def make_entries(config: DictConfig, task: str, row: dict[str, Any], cores: list
         yield Entry(task, core, name, arguments, settings, free, player, found.frames)
 
 
-def count_parameters(player: HasNetwork) -> int:
+def count_parameters(player: Contestant) -> int:
     """Return the parameters of a whole network: encoder, core, heads."""
     return sum(parameter.numel() for parameter in player.network.parameters())
 
 
-def find_nearest_size(make: Callable[[int], HasNetwork], target: int, unit: int) -> int:
+def find_nearest_size(make: Callable[[int], Contestant], target: int, unit: int) -> int:
     """Return the hidden size with which a network comes nearest to a number of parameters.
 
     Args:

@@ -413,7 +413,7 @@ def test_stopwatch_takes_parts_out_of_those_around(clock, monkeypatch):
     run = make_training(small(), "lstm", bptt=8)
     run()
     monkeypatch.setattr(run.envs, "step", clock.take(1.0, run.envs.step))
-    monkeypatch.setattr(Actor, "act", clock.take(2.0, Actor.act))
+    monkeypatch.setattr(Actor, "step", clock.take(2.0, Actor.step))
     core = run.agent.network.actor.core
     monkeypatch.setattr(core, "unroll", clock.take(10.0, core.unroll))
     monkeypatch.setattr(torch.autograd, "grad", clock.take(100.0, torch.autograd.grad))
@@ -516,7 +516,7 @@ def test_light_speed_learns_what_training_learns(light):
     ppo.entropy_coef, ppo.max_grad_norm = 0.1, 0.01  # both matter
     agent.network.heads.weight.data[:-1].mul_(100.0)  # away from a uniform policy, whose entropy has no slope
     run.collect()
-    targets, _ = agent._targets(run.obs)
+    targets, _ = agent.targets(run.obs)
     targets.old_log_probs = away(targets.old_log_probs)
     ((minibatch, _),) = agent.buffer.sequences(targets, 1, ppo.bptt, Generator().manual_seed(0))
     assert minibatch.starts[1:].any()  # an episode starts inside a sequence
