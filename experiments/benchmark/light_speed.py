@@ -40,7 +40,9 @@ class LightSpeed:
         self.run.collect()
         agent, ppo = self.agent, self.agent.ppo
         targets, _ = agent.targets(self.run.obs)
-        drawn = list(agent.buffer.sequences(targets, ppo.num_minibatches, ppo.bptt, torch.Generator().manual_seed(0)))
+        drawn = list(
+            self.run.buffer.sequences(targets, ppo.num_minibatches, ppo.bptt, torch.Generator().manual_seed(0))
+        )
         agent.forget_rollout()
         return [minibatch for minibatch, _ in drawn]
 

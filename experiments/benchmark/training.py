@@ -75,7 +75,7 @@ def make_training_rows(seconds: float, workloads: list[str], core_names: list[st
 def count_host_reads(run: Iterations) -> int:
     """Count how often one update reads the device: once, for its metrics."""
     run.collect()
-    agent, buffer = run.agent, run.agent.rollout
+    agent, buffer = run.agent, run.buffer
     targets, _ = agent.targets(run.obs)
     stored = [leaf for leaf in buffer.leaves() if leaf.is_floating_point()]
     with HostReads([*agent.network.parameters(), *stored, *vars(targets).values()]) as mode:
@@ -98,7 +98,7 @@ def measure_training(run: Iterations, light: LightSpeed, seconds: float, reads: 
     speed = steps / (time.perf_counter() - began)
     with time_parts(run) as parts:
         steps, _ = repeat(run, seconds / 2)
-    buffer, bare = run.agent.rollout, light.measure(seconds)
+    buffer, bare = run.buffer, light.measure(seconds)
     return {
         "steps_per_second": speed,
         "light_speed": bare,

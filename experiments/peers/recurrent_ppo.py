@@ -17,6 +17,7 @@ from experiments.peers.serve import Worker, repeat, serve
 from experiments.peers.workloads import Workload
 from rl import cores
 from rl.agents import RecurrentPPOLSTM
+from rl.ppo.rollout_buffer import RolloutBuffer
 from rl.training.stepping import Stepper
 
 
@@ -72,6 +73,12 @@ class Iterations:
     def __init__(self, agent: RecurrentPPOLSTM, envs: Stepper):
         self.agent, self.envs = agent, envs
         self.obs = envs.reset(0)
+
+    @property
+    def buffer(self) -> RolloutBuffer:
+        """The agent's rollout; there is one after the first step."""
+        assert self.agent.buffer is not None
+        return self.agent.buffer
 
     def __call__(self) -> tuple[int, int]:
         """Return the environment steps and the finished episodes of one iteration."""
