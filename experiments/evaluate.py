@@ -1,4 +1,4 @@
-"""Plays a trained agent: greedy and sampled, with memory and with the memory cleared before every step.
+"""Play a trained agent: greedily and by sampling, with memory and with the memory cleared before every step.
 
 python -m experiments.evaluate run=RUN_DIR episodes=100
 """
@@ -7,52 +7,50 @@ import json
 from contextlib import closing
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.launch.build import build, load_run_config, play
-from experiments.launch.check import ConfigError, converted
+from experiments.launch.build import build, evaluate_agent
+from experiments.launch.check import ConfigError, convert
 from experiments.launch.command import launch
+from experiments.launch.run_folder import load_run_config
 from rl.checks import positive
 from rl.training.run import checkpoint_path
-from rl.training.threads import AUTO
 
 
 def run(config: DictConfig) -> float:
-    """Prints a table, writes ``evaluation.json`` into the run folder.
+    """Print a table and write ``evaluation.json`` into the run folder.
 
     Returns:
-        The mean return of greedy play.
+        The mean return of greedy play with memory.
     """
     if config.run is None:
         raise ConfigError("run is missing: give run=RUN_DIR, the folder of a training run")
-    episodes, seed = converted(config.episodes, int, "episodes"), converted(config.seed, int, "seed")
+    episodes, seed = convert(config.episodes, int, "episodes"), convert(config.seed, int, "seed")
     positive(episodes=episodes)
     stored = load_run_config(config.run)
     OmegaConf.update(stored, "device", config.device)
     with closing(build(stored)) as parts:
-        agent, envs, threads = parts.agent, parts.evaluation_envs, parts.settings["threads"]
+        agent, envs = parts.agent, parts.evaluation_envs
         agent.load(checkpoint_path(config.run))
-        torch.set_num_threads(1 if threads == AUTO else threads)
+        parts.settings.set_threads()
         print(f"{agent.model_name} after {agent.env_steps} steps, {config.run}\n")
         print(f"{'policy':<10}{'memory':<10}{'mean return':>12}{'std. error':>12}{'episodes':>10}{'mean length':>13}")
-        results = []
+        results, means = [], []
         for greedy in (True, False):
             for memory in (True, False):
-                played = play(agent, envs, episodes, seed, memory, greedy)
+                found = evaluate_agent(agent, envs, episodes, seed, memory=memory, greedy=greedy)
                 policy, state = "greedy" if greedy else "sampled", "kept" if memory else "zeroed"
-                row = {"policy": policy, "memory": state, "mean": played.mean, "stderr": played.stderr}
-                results.append(row | {"episodes": len(played.returns), "mean_length": float(played.lengths.mean())})
-                print(
-                    f"{policy:<10}{state:<10}{played.mean:>12.3f}{played.stderr:>12.3f}{len(played.returns):>10}"
-                    f"{played.lengths.mean():>13.1f}"
-                )
+                count, length = len(found.returns), float(found.lengths.mean())
+                result = {"policy": policy, "memory": state, "mean": found.mean, "stderr": found.stderr}
+                results.append(result | {"episodes": count, "mean_length": length})
+                means.append(found.mean)
+                print(f"{policy:<10}{state:<10}{found.mean:>12.3f}{found.stderr:>12.3f}{count:>10}{length:>13.1f}")
     Path(config.run, "evaluation.json").write_text(json.dumps(results, indent=1))
-    return results[0]["mean"]
+    return means[0]
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     launch(run, "evaluate")
 
 

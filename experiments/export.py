@@ -1,4 +1,4 @@
-"""Writes a trained policy as ONNX: one step with its memory as inputs and outputs, for programs without torch.
+"""Write a trained policy as ONNX: one step with its memory as inputs and outputs, for programs without torch.
 
 python -m experiments.export run=RUN_DIR output=policy.onnx
 
@@ -9,36 +9,38 @@ import logging
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from envs.workers import close
-from experiments.launch.build import EVALUATION_SEED, build, load_run_config, unit_of_rows
-from experiments.launch.check import ConfigError, construct, converted, writable
+from experiments.launch.build import EVALUATION_SEED, build, fill_worlds
+from experiments.launch.check import ConfigError, construct, convert, prepare_output
 from experiments.launch.command import launch
+from experiments.launch.run_folder import load_run_config
 from rl import export
 from rl.checkpoint import atomic_write
 from rl.checks import positive, within
 from rl.training.run import checkpoint_path
 
 log = logging.getLogger(__name__)
-ENVS = 2  # of the recording, or a few more to make a whole world of several agents
-FLOAT32 = ("autocast", "compile_encoder")
+RECORDED_ENVS = 2  # or a few more, to make whole worlds of several agents
+FLOAT32 = ("autocast", "compile_encoder")  # options that would put other arithmetic into the exported step
 
 
 def run(config: DictConfig) -> float:
-    """Writes model and recording and, for ONNX, compares them.
+    """Write model and recording and, for ONNX, compare them.
 
     Returns:
         The largest difference between the agent and the ONNX model; 0 for another format.
     """
     if config.run is None:
         raise ConfigError("run is missing: give run=RUN_DIR, the folder of a training run")
-    steps, seed = converted(config.steps, int, "steps"), converted(config.seed, int, "seed")
+    steps, seed = convert(config.steps, int, "steps"), convert(config.seed, int, "seed")
     positive(steps=steps)
     within(0, 2**31, seed=seed)
-    output = writable(converted(config.output, str, "output"), "output")
+    output = prepare_output(convert(config.output, str, "output"), "output")
     export.check_format(output)
     stored = load_run_config(config.run)
     OmegaConf.update(stored, "device", "cpu")
@@ -49,32 +51,35 @@ def run(config: DictConfig) -> float:
         parts = build(stored)
         opened.callback(parts.close)
         parts.agent.load(checkpoint_path(config.run))
-        unit = unit_of_rows(parts.envs, stored.agent)
-        envs, _ = construct(stored.env, "env", num_envs=-(-ENVS // unit) * unit)
+        envs, _ = construct(stored.env, "env", num_envs=fill_worlds(RECORDED_ENVS, parts.envs, stored.agent))
         opened.callback(close, envs)
         export.write(parts.agent, output)
-        recording = export.record(parts.agent, envs, steps, EVALUATION_SEED + seed)
+        recording: dict[str, Any] = export.record(parts.agent, envs, steps, EVALUATION_SEED + seed)
     with atomic_write(output.with_suffix(".npz")) as file:
         np.savez_compressed(file, **recording)
     log.info("%s after %d steps, %s: %s", parts.agent.model_name, parts.agent.env_steps, config.run, output)
-    return compared(output) if output.suffix == ".onnx" else 0.0
+    return compare_with_recording(output) if output.suffix == ".onnx" else 0.0
 
 
-def compared(model: Path) -> float:
-    """The largest difference between the model and the recording beside it."""
+def compare_with_recording(model: Path) -> float:
+    """Play the recording beside a model through it, with the script that is left there for others.
+
+    Returns:
+        The largest difference.
+    """
     from experiments.replay_onnx import replay  # needs a package of an extra
 
     script = Path(__file__).with_name("replay_onnx.py")
     if script.parent != model.parent.resolve():
         shutil.copy(script, model.parent)
-    worst = replay(str(model), str(model.with_suffix(".npz")))
-    for name, difference in worst.items():
+    differences = replay(str(model), str(model.with_suffix(".npz")))
+    for name, difference in differences.items():
         log.info("%-24s equal to %.1e", name, difference)
-    return max(worst.values())
+    return max(differences.values())
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     launch(run, "export")
 
 

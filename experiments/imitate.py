@@ -1,77 +1,83 @@
-"""Teaches an agent what a recording holds: supervised training of the network that PPO can go on with.
+"""Teach an agent what a recording holds: supervised training of the network that PPO can go on with.
 
 python -m experiments.imitate data=recordings/t_maze env=t_maze env.length=30 agent=recurrent_ppo_lstm agent/core=gru
 python -m experiments.imitate data=game.slp agent/core=gru agent.previous_action_reward=true imitation.split=time
 python -m experiments.imitate resume=RUN_DIR imitation.epochs=40
 """
 
-import json
 import logging
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
+from gymnasium.vector import VectorEnv
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-import conf
-from experiments.launch.build import SETTINGS, build, core_of, play, read_settings, resumed
-from experiments.launch.check import ConfigError, construct, listed
-from experiments.launch.command import launch
-from experiments.train import flat
+from experiments.launch.build import (
+    FINAL_SEED,
+    SETTINGS,
+    Settings,
+    build,
+    evaluate_memory,
+    read_settings,
+    tag_returns,
+)
+from experiments.launch.check import ConfigError, construct, read_list, to_dict
+from experiments.launch.command import launch, load_defaults
+from experiments.launch.run_folder import flatten, load_resumed_config, name_core, write_result
 from rl.agents import RecurrentPPO
-from rl.checkpoint import atomic_write
 from rl.recordings.imitation import ImitationTrainer, Imitator
 from rl.recordings.recording import Recording, read_minari
 from rl.recordings.slippi import read_slippi, slippi_files
 from rl.training.metrics import Metrics
-from rl.training.threads import AUTO
 
 log = logging.getLogger(__name__)
 
 
 def run(config: DictConfig) -> float:
-    """Learns, evaluates, fills the run folder.
+    """Learn, evaluate, fill the run folder.
 
     Returns:
         The loss on what was held out, in nats a step.
     """
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     resuming = config.resume is not None
-    config = resumed(config, HydraConfig.get().overrides.task) if resuming else completed(config)
+    overrides = HydraConfig.get().overrides.task
+    config = load_resumed_config(config, overrides) if resuming else add_training_keys(config)
     if config.get("data") is None:
         raise ConfigError("data is missing: give data=FOLDER, a Minari data set, or data=GAME.slp")
     settings = read_settings(config)
-    how, node = construct(config.imitation, "imitation")
-    recording = read(listed(config.data, "data"))
+    hyperparameters, node = construct(config.imitation, "imitation")
+    recording = read_recording(read_list(config.data, "data"))
     with ExitStack() as opened:
-        agent, envs, config = parts(config, recording, settings, opened)
-        torch.set_num_threads(1 if settings["threads"] == AUTO else settings["threads"])
-        config = OmegaConf.merge(config, {"imitation": node})
+        agent, envs, config = build_agent(config, recording, settings, opened)
+        settings.set_threads()
+        config = OmegaConf.create(to_dict(config) | {"imitation": node})
         trainer = ImitationTrainer(
-            Imitator(agent, recording, how, settings["seed"]),
+            Imitator(agent, recording, hyperparameters, settings.seed),
             run_dir,
-            None if envs is None else lambda: played(agent, envs, settings),
-            settings["evaluate_every"],
+            None if envs is None else partial(evaluate, agent, envs, settings),
+            settings.evaluate_every,
         )
         if resuming:
             trainer.resume()
         return teach(trainer, envs, settings, config, run_dir)
 
 
-def completed(config: DictConfig) -> DictConfig:
-    """With the keys at the top of ``train.yaml`` that PPO will need, and ``env: null`` where there is none."""
-    defaults = OmegaConf.load(Path(conf.__file__).parent / "train.yaml")
+def add_training_keys(config: DictConfig) -> DictConfig:
+    """Add the keys at the top of ``train.yaml`` that PPO will need, and ``env: null`` where there is none."""
+    defaults = load_defaults("train")
     more = {key: defaults[key] for key in SETTINGS if key not in config}
-    return OmegaConf.create({"env": None, **more, **OmegaConf.to_container(config, resolve=True)})
+    return OmegaConf.create({"env": None, **more, **to_dict(config)})
 
 
-def read(names: list[Any]) -> Recording:
-    """Slippi games, or one Minari data set.
+def read_recording(names: list[Any]) -> Recording:
+    """Read Slippi games, or one Minari data set.
 
     Raises:
-        ConfigError: several data sets.
+        ConfigError: there are several data sets.
     """
     games = [game for name in names for game in slippi_files(str(name))]
     if games:
@@ -81,50 +87,67 @@ def read(names: list[Any]) -> Recording:
     return read_minari(str(names[0]))
 
 
-def parts(
-    config: DictConfig, recording: Recording, settings: dict[str, Any], opened: ExitStack
-) -> tuple[Any, Any, DictConfig]:
-    """The agent, environments to play in (None without ``env``), and the configuration with all defaults filled in.
+def build_agent(
+    config: DictConfig, recording: Recording, settings: Settings, opened: ExitStack
+) -> tuple[RecurrentPPO, VectorEnv | None, DictConfig]:
+    """Construct the agent and, where ``env`` is given, environments to play in.
+
+    Args:
+        config: of the command.
+        recording: has the spaces of the agent.
+        settings: the keys at the top of ``config``.
+        opened: closes the environments in the end.
+
+    Returns:
+        The agent, the environments or None, and the configuration with all defaults filled in.
 
     Raises:
         ConfigError: the environment has other spaces than the recording, or the agent is of another kind.
     """
+    agent: object
+    envs: VectorEnv | None = None
     if config.env is None:
-        runtime = {name: settings[name] for name in ("num_envs", "num_steps", "total_steps", "seed", "device")}
+        runtime = settings.for_agent()
         runtime |= {"observation_space": recording.observation_space, "action_space": recording.action_space}
         if "action_names" not in config.agent:
             runtime["action_names"] = recording.action_names
         agent, node = construct(config.agent, "agent", **runtime)
-        envs = None
-        config = OmegaConf.create(OmegaConf.to_container(config, resolve=True) | {"agent": node})
+        config = OmegaConf.create(to_dict(config) | {"agent": node})
     else:
-        built = build(config)
-        opened.callback(built.close)
-        agent, envs, config = built.agent, built.evaluation_envs, built.config
-        pairs = {
-            "observation": (recording.observation_space, envs.single_observation_space),
-            "action": (recording.action_space, envs.single_action_space),
-        }
-        for name, (recorded, given) in pairs.items():
-            if recorded != given:
-                raise ConfigError(f"the recording has the {name} space {recorded}, but the environment has {given}")
+        parts = build(config)
+        opened.callback(parts.close)
+        agent, envs, config = parts.agent, parts.evaluation_envs, parts.config
+        check_spaces(recording, envs)
     if not isinstance(agent, RecurrentPPO):
-        raise ConfigError(f"{agent.model_name} cannot learn from recordings: choose agent=recurrent_ppo_lstm")
+        name = getattr(agent, "model_name", type(agent).__name__)
+        raise ConfigError(f"{name} cannot learn from recordings: choose agent=recurrent_ppo_lstm")
     return agent, envs, config
 
 
-def played(agent: Any, envs: Any, settings: dict[str, Any], final: bool = False) -> dict[str, float]:
-    """Greedy returns by TensorBoard tag, with memory and without, and the standard error of the first."""
-    episodes = settings["final_episodes" if final else "evaluate_episodes"]
-    seed = settings["seed"] + (1000 if final else 0)
-    kept, zeroed = (play(agent, envs, episodes, seed, memory=memory) for memory in (True, False))
-    values = {"eval/episodic_return": kept.mean, "eval/episodic_return_memory_zeroed": zeroed.mean}
-    values["diagnostics/memory_gap"] = kept.mean - zeroed.mean
-    return values | ({"stderr": kept.stderr, "episodes": len(kept.returns)} if final else {})
+def check_spaces(recording: Recording, envs: VectorEnv) -> None:
+    """Check that environments have the spaces of a recording.
+
+    Raises:
+        ConfigError: one of them is another.
+    """
+    pairs = {
+        "observation": (recording.observation_space, envs.single_observation_space),
+        "action": (recording.action_space, envs.single_action_space),
+    }
+    for name, (recorded, given) in pairs.items():
+        if recorded != given:
+            raise ConfigError(f"the recording has the {name} space {recorded}, but the environment has {given}")
 
 
-def teach(trainer: ImitationTrainer, envs: Any, settings: dict[str, Any], config: DictConfig, run_dir: Path) -> float:
-    """What :func:`run` does, with everything at hand."""
+def evaluate(agent: RecurrentPPO, envs: VectorEnv, settings: Settings) -> dict[str, float]:
+    """Play greedily between two epochs, with memory and without; return mean returns by TensorBoard tag."""
+    return tag_returns(*evaluate_memory(agent, envs, settings.evaluate_episodes, settings.seed))
+
+
+def teach(
+    trainer: ImitationTrainer, envs: VectorEnv | None, settings: Settings, config: DictConfig, run_dir: Path
+) -> float:
+    """Do what :func:`run` does, with everything at hand."""
     imitator = trainer.imitator
     agent, total = imitator.agent, imitator.how.epochs * trainer.steps_per_epoch
     OmegaConf.save(config, run_dir / "config.yaml")
@@ -136,10 +159,9 @@ def teach(trainer: ImitationTrainer, envs: Any, settings: dict[str, Any], config
         )
         if not trainer.learn(metrics):
             metrics.say(f"stopped after epoch {trainer.done}; go on with resume={run_dir}")
-        result = summary(trainer, envs, settings, config)
-        metrics.hparams(flat(config), {"held_out_nll": result["held_out_nll"]})
-    with atomic_write(run_dir / "result.json") as file:
-        file.write(json.dumps(result, indent=1).encode())
+        result = summarise(trainer, envs, settings, config)
+        metrics.hparams(flatten(config), {"held_out_nll": result["held_out_nll"]})
+    write_result(run_dir, result)
     line = "loss %(held_out_nll).4f nats a step, repeating the last action %(repeat_nll).4f, after %(epochs)d epochs"
     if envs is not None:
         line += "; return %(eval_return_mean).3f (memory zeroed %(memory_zeroed_return_mean).3f), "
@@ -148,15 +170,17 @@ def teach(trainer: ImitationTrainer, envs: Any, settings: dict[str, Any], config
     return result["held_out_nll"]
 
 
-def summary(trainer: ImitationTrainer, envs: Any, settings: dict[str, Any], config: DictConfig) -> dict[str, Any]:
-    """What ``result.json`` holds."""
+def summarise(
+    trainer: ImitationTrainer, envs: VectorEnv | None, settings: Settings, config: DictConfig
+) -> dict[str, Any]:
+    """Return what ``result.json`` holds; returns of the agent only where there is an environment to play in."""
     imitator, agent = trainer.imitator, trainer.imitator.agent
     result = {
         "agent": agent.model_name,
-        "core": core_of(config.agent),
+        "core": name_core(config.agent),
         "env": None if envs is None else config.env._target_.rpartition(".")[2],
-        "data": OmegaConf.to_container(config)["data"],
-        "seed": settings["seed"],
+        "data": to_dict(config)["data"],
+        "seed": settings.seed,
         "parameters": agent.num_parameters,
         "epochs": trainer.done,
         "best_epoch": trainer.best_epoch,
@@ -166,18 +190,18 @@ def summary(trainer: ImitationTrainer, envs: Any, settings: dict[str, Any], conf
         "history": trainer.history,
     }
     if envs is not None:
-        values = played(agent, envs, settings, final=True)
+        kept, zeroed = evaluate_memory(agent, envs, settings.final_episodes, settings.seed + FINAL_SEED)
         result |= {
-            "eval_return_mean": values["eval/episodic_return"],
-            "eval_return_stderr": values["stderr"],
-            "eval_episodes": values["episodes"],
-            "memory_zeroed_return_mean": values["eval/episodic_return_memory_zeroed"],
+            "eval_return_mean": kept.mean,
+            "eval_return_stderr": kept.stderr,
+            "eval_episodes": len(kept.returns),
+            "memory_zeroed_return_mean": zeroed.mean,
         }
     return result
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     launch(run, "imitate")
 
 

@@ -1,16 +1,15 @@
-"""How long one decision takes: an observation in, an action of six heads out, one environment, one thread.
+"""Measure how long one decision takes: an observation in, an action of many heads out, one environment, one thread.
 
 python -m experiments.realtime cores=[gru,mamba] steps=2000
 
-A decision is ``take_action`` and ``add_memory`` of an agent that plays without learning. All cores take turns in blocks
-of steps, so that what else the machine does hits them alike. Each core has two agents: one late in a long episode, one
-early in it. ``window`` is the time to run a window of frames again from the initial state instead of carrying a state.
+A decision is what :func:`experiments.tables.latency.time_steps` times, of an agent that plays without learning. All
+cores take turns in blocks of steps, so that what else the machine does hits them alike. Each core has two agents: one
+late in a long episode, one early in it. ``window`` is the time to run a window of frames again from the initial state
+instead of carrying a state.
 """
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,15 +18,15 @@ import torch
 from gymnasium import spaces
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.launch.check import ConfigError, construct, converted, listed, nearest, writable
+from experiments.launch.check import choose_names, construct, convert, prepare_output, to_dict
 from experiments.launch.command import launch
+from experiments.tables.latency import BLOCK, EARLY_STEP, time_steps, use_one_thread
 from rl import cores
 from rl.agents import RecurrentPPO
 from rl.checkpoint import atomic_write
 from rl.checks import positive, within
 
 HEADS = [2] * 8 + [17] * 4 + [5]  # buttons, two sticks, shoulder
-EARLY_STEP, BLOCK = 100, 20
 SIZES = ("steps", "late_step", "window", "input_size", "layer_size", "hidden_size", "num_layers")
 
 
@@ -42,8 +41,8 @@ class Contender:
     late_seconds: list[float] = field(default_factory=list)
     window_seconds: list[float] = field(default_factory=list)
 
-    def row(self, frame_ms: float) -> dict[str, Any]:
-        """What is reported of it."""
+    def summarise(self, frame_ms: float) -> dict[str, Any]:
+        """Return what is reported of the core; a decision is missed that takes more than ``frame_ms`` milliseconds."""
         p50, p99 = np.percentile(self.early_seconds, (50, 99)) * 1e3
         late, window = (float(np.median(part)) * 1e3 for part in (self.late_seconds, self.window_seconds))
         state = self.early.actor.state.values()
@@ -62,85 +61,69 @@ class Contender:
 
 
 def run(config: DictConfig) -> float:
-    """Prints a table and writes it as JSON.
+    """Print a table and write it as JSON.
 
     Returns:
         The largest median of a step, in milliseconds.
     """
-    sizes = {name: converted(config[name], int, name) for name in SIZES}
+    sizes = {name: convert(config[name], int, name) for name in SIZES}
     positive(**sizes)
-    frame_ms, seed = converted(config.frame_ms, float, "frame_ms"), converted(config.seed, int, "seed")
+    frame_ms, seed = convert(config.frame_ms, float, "frame_ms"), convert(config.seed, int, "seed")
     within(0, 2**31, seed=seed)
-    names = list(cores.__all__) if config.cores is None else [str(name) for name in listed(config.cores, "cores")]
-    for name in [*names, *(config.options or ())]:
-        if name not in cores.__all__:
-            raise ConfigError(f"there is no core {name!r}{nearest(name, cores.__all__)}")
-    output = writable(converted(config.output, str, "output"), "output")
-    with one_thread():
-        contenders = [contender(name, config, sizes, seed) for name in names]
+    chosen = cores.__all__ if config.cores is None else config.cores
+    names = choose_names(chosen, cores.__all__, "cores", "core")
+    if config.options:
+        choose_names(config.options, cores.__all__, "options", "core")
+    output = prepare_output(convert(config.output, str, "output"), "output")
+    with use_one_thread():
+        contenders = [make_contender(name, config, sizes, seed) for name in names]
         frames = np.random.default_rng(seed).normal(size=(1000 + sizes["window"], sizes["input_size"]))
         measure(contenders, frames.astype(np.float32), sizes)
-    rows = [each.row(frame_ms) for each in contenders]
-    report(rows, frame_ms, sizes)
+    rows = [each.summarise(frame_ms) for each in contenders]
+    print_table(rows, frame_ms, sizes)
     settings = sizes | {"frame_ms": frame_ms, "early_step": EARLY_STEP, "heads": HEADS, "torch": torch.__version__}
     with atomic_write(output) as file:
         file.write(json.dumps({"settings": settings, "rows": rows}, indent=1).encode())
     return max(row["p50_ms"] for row in rows)
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """While open, torch has one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def contender(name: str, config: DictConfig, sizes: dict[str, int], seed: int) -> Contender:
-    """Two agents of the same weights, playing."""
+def make_contender(name: str, config: DictConfig, sizes: dict[str, int], seed: int) -> Contender:
+    """Build two playing agents of the same weights around a core."""
     shared = {key: sizes[key] for key in ("hidden_size", "num_layers")}
-    own = OmegaConf.to_container(config.options, resolve=True).get(name) if config.options else None
-    node = {"_target_": f"rl.cores.{name}", "_partial_": True} | shared | (own or {})
+    own = (to_dict(config.options).get(name) if config.options else None) or {}
+    node = {"_target_": f"rl.cores.{name}", "_partial_": True} | shared | own
     core, _ = construct(OmegaConf.create(node), f"options.{name}")
     space = spaces.Box(-np.inf, np.inf, (sizes["input_size"],))
     agents = [RecurrentPPO(space, spaces.MultiDiscrete(HEADS), sizes["layer_size"], seed=seed, core=core) for _ in "ab"]
     for agent in agents:
         agent.training = False
-    return Contender(name, *agents)
+    early, late = agents
+    return Contender(name, early, late)
 
 
 def measure(contenders: list[Contender], frames: np.ndarray, sizes: dict[str, int]) -> None:
-    """Brings every agent to its step, then measures in turns."""
+    """Bring every agent to its step, then time all of them in turns.
+
+    Args:
+        contenders: get the seconds.
+        frames: ``[F, D]`` observations.
+        sizes: the steps to time, the step of the late agents, the window.
+    """
     for each in contenders:
-        play(each.early, frames, EARLY_STEP)
-        play(each.late, frames, sizes["late_step"])
-        run_again(each.early, frames[: sizes["window"]])
+        time_steps(each.early, frames, EARLY_STEP)
+        time_steps(each.late, frames, sizes["late_step"])
+        time_window(each.early, frames[: sizes["window"]])
     for first in range(0, sizes["steps"], BLOCK):
         count = min(BLOCK, sizes["steps"] - first)
         for each in contenders:
-            each.early_seconds += play(each.early, frames, count)
-            each.late_seconds += play(each.late, frames, count)
-            each.window_seconds.append(run_again(each.early, np.roll(frames, first, axis=0)[: sizes["window"]]))
-
-
-def play(agent: RecurrentPPO, frames: np.ndarray, steps: int) -> list[float]:
-    """Plays on in the episode; the seconds of each step."""
-    seconds = []
-    for t in range(steps):
-        frame = frames[t % len(frames)]
-        begin = time.perf_counter()
-        agent.take_action(frame)
-        agent.add_memory(0.0, False)
-        seconds.append(time.perf_counter() - begin)
-    return seconds
+            each.early_seconds += time_steps(each.early, frames, count)
+            each.late_seconds += time_steps(each.late, frames, count)
+            each.window_seconds.append(time_window(each.early, np.roll(frames, first, axis=0)[: sizes["window"]]))
 
 
 @torch.inference_mode()
-def run_again(agent: RecurrentPPO, window: np.ndarray) -> float:
-    """The seconds of a step without a state: ``window [W, D]`` from the first state to the last action."""
+def time_window(agent: RecurrentPPO, window: np.ndarray) -> float:
+    """Return the seconds of a step without a state: ``window [W, D]`` from the first state to the last action."""
     network = agent.network
     starts = torch.zeros(len(window), 1, dtype=torch.bool)
     begin = time.perf_counter()
@@ -150,8 +133,8 @@ def run_again(agent: RecurrentPPO, window: np.ndarray) -> float:
     return time.perf_counter() - begin
 
 
-def report(rows: list[dict[str, Any]], frame_ms: float, sizes: dict[str, int]) -> None:
-    """Prints the table."""
+def print_table(rows: list[dict[str, Any]], frame_ms: float, sizes: dict[str, int]) -> None:
+    """Print one line for each core."""
     print(f"one step, milliseconds; {sizes['steps']} steps of each core in turns, one thread\n")
     print(
         f"{'core':<10}{'parameters':>11}{'state':>9}{'p50':>8}{'p99':>8}{f'> {frame_ms:g}':>9}"
@@ -166,7 +149,7 @@ def report(rows: list[dict[str, Any]], frame_ms: float, sizes: dict[str, int]) -
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     launch(run, "realtime")
 
 

@@ -1,4 +1,4 @@
-"""Plays recorded inputs through an exported policy and compares all that comes out; needs numpy and onnxruntime alone.
+"""Play recorded inputs through an exported policy and compares all that comes out; needs numpy and onnxruntime alone.
 
 python replay_onnx.py policy.onnx policy.npz
 """
@@ -9,8 +9,19 @@ import numpy as np
 import onnxruntime
 
 
-def replay(model, recording):
-    """The largest difference of each output; an error if one is above 1e-5 or a clear action differs."""
+def replay(model: str, recording: str) -> dict[str, float]:
+    """Play a recording through a model and compare.
+
+    Args:
+        model: path of the ONNX file.
+        recording: path of the recording, an ``.npz`` file.
+
+    Returns:
+        The largest difference of each output.
+
+    Raises:
+        AssertionError: a difference is above 1e-5, or an action differs where no two are as good.
+    """
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     names, data = [output.name for output in session.get_outputs()], dict(np.load(recording))
     given = {name.removeprefix("input/"): array for name, array in data.items() if name.startswith("input/")}

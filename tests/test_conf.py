@@ -15,7 +15,7 @@ import experiments.launch.build
 from experiments import train
 from experiments.launch.build import build
 from experiments.launch.check import check_node
-from experiments.launch.command import check_keys, rewritten, sentence
+from experiments.launch.command import check_keys, describe, rewrite_overrides
 from rl.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
@@ -78,11 +78,11 @@ def one_update(config, run_dir):
     """The agent after one rollout and one update."""
     parts = build(config)
     agent, envs, evaluation_envs, settings = parts.agent, parts.envs, parts.evaluation_envs, parts.settings
-    trainer = Trainer(agent, envs, run_dir, settings["total_steps"], settings["seed"])
-    trainer.obs = trainer.envs.reset(settings["seed"])
+    trainer = Trainer(agent, envs, run_dir, settings.total_steps, settings.seed)
+    trainer.obs = trainer.envs.reset(settings.seed)
     before = [parameter.detach().clone() for parameter in agent.network.parameters()]
     trainer.collect()
-    agent.train_step(trainer.obs)
+    agent.learn(trainer.obs)
     changed = [not now.equal(then) for now, then in zip(agent.network.parameters(), before, strict=True)]
     assert any(changed)
     envs.close()
@@ -139,7 +139,7 @@ def test_quantile_networks_take_every_environment_with_discrete_actions(env, com
         return
     with pytest.raises(HydraException) as raised:
         build(config)
-    assert sentence(raised.value, "train").endswith("use Discrete or MultiDiscrete (one axis)")
+    assert describe(raised.value, "train").endswith("use Discrete or MultiDiscrete (one axis)")
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -198,7 +198,7 @@ def test_command_line_before_preset_before_defaults(composed):
     chosen = ["experiment=full", "agent=recurrent_iqn", "agent/core=mamba", "env=t_maze", "env.length=30"]
     chosen += ["num_envs=12", "agent.core.hidden_size=48", "agent.learning_rate=4e-4"]
     for order in (chosen, chosen[::-1], chosen[4:] + chosen[:4]):
-        config = composed(*rewritten(order))
+        config = composed(*rewrite_overrides(order))
         agent = config.agent
         assert agent._target_.endswith("RecurrentIQN") and agent.core._target_ == "rl.cores.mamba"
         assert config.env._target_.endswith("TMaze") and config.env.length == 30
@@ -244,8 +244,8 @@ def test_rollouts_of_a_preset_can_be_cut(preset, composed):
 def test_mistyped_beside_a_preset(mistyped, words, composed):
     """One sentence; a population has no sizes of its own to set, so it is refused too."""
     with pytest.raises((HydraException, ValueError)) as raised:
-        build(composed(*rewritten(["experiment=quick", "env=t_maze", mistyped])))
-    assert words in sentence(raised.value, "train")
+        build(composed(*rewrite_overrides(["experiment=quick", "env=t_maze", mistyped])))
+    assert words in describe(raised.value, "train")
 
 
 @pytest.mark.parametrize("experiment", [*EXPERIMENTS, *PRESETS])

@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from envs.players import TMazeExpert
 from envs.t_maze import TMaze
 from experiments import train
-from experiments.record import Scripted, play
+from experiments.record import ScriptedPlayer, record_episodes
 from rl import cores
 from rl.agents import RecurrentPPOLSTM
 from rl.recordings.imitation import Imitation, Imitator
@@ -84,7 +84,7 @@ def test_controls_fail(experiment, control, steps, trained):
 def test_a_teacher_keeps_what_a_recording_taught(trained, tmp_path):
     """The first updates of PPO have a critic that knows nothing: without the teacher they may undo the imitation."""
     envs = TMaze(50, length=10)
-    episodes = play(Scripted(TMazeExpert(envs), 50), envs, episodes=2000, seed=0, greedy=True)
+    episodes = record_episodes(ScriptedPlayer(TMazeExpert(envs), 50), envs, episodes=2000, seed=0, greedy=True)
     obs, actions, rewards = (
         np.concatenate([episode[key][: len(episode["rewards"])] for episode in episodes])
         for key in ("observations", "actions", "rewards")

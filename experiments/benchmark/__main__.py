@@ -1,4 +1,4 @@
-"""Measures speed in one sitting: rounds over all chosen rows, medians, one table for each section, one JSON.
+"""Measure speed in one sitting: rounds over all chosen rows, medians, one table for each section, one JSON.
 
 python -m experiments.benchmark                                            # the default sections, under five minutes
 python -m experiments.benchmark sections=[training] workloads=[w1]
@@ -7,8 +7,11 @@ python -m experiments.benchmark sections=[peers,threshold]                 # nee
 
 import json
 import platform
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,99 +19,102 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from experiments.benchmark import peers, training
-from experiments.benchmark.rows import Row, closing, table
-from experiments.launch.check import ConfigError, converted, listed, nearest, writable
+from experiments.benchmark.rows import Row, close_rows, format_table
+from experiments.launch.check import choose_names, convert, prepare_output
 from experiments.launch.command import launch
 from experiments.peers.workloads import WORKLOADS
 from rl import cores
 from rl.checks import positive, within
 
-SECTIONS = ("environments", "training", "acting", "growth", "peers", "threshold")
+
+@dataclass(frozen=True)
+class Settings:
+    """The keys of ``benchmark.yaml``, which says what they mean."""
+
+    sections: list[str]
+    workloads: list[str]
+    cores: list[str]
+    rounds: int
+    seconds: float
+    threads: int
+    purejaxrl: str | None
+    jax_python: str
+    output: Path
+
+
+SECTIONS: dict[str, Callable[[Settings], list[Row]]] = {
+    "environments": lambda s: training.make_environment_rows(s.seconds / 5),
+    "training": lambda s: training.make_training_rows(s.seconds, s.workloads, s.cores),
+    "acting": lambda s: training.make_acting_rows(s.cores),
+    "growth": lambda s: training.make_growth_rows(s.seconds / 2, s.threads),
+    "peers": lambda s: peers.make_rows(s.seconds, s.workloads, s.cores, s.purejaxrl, s.jax_python),
+    "threshold": lambda s: peers.make_threshold_rows(),
+}
 
 
 def run(config: DictConfig) -> None:
-    """Measures, prints, writes."""
-    settings = read(config)
-    torch.set_num_threads(settings["threads"])
-    sections = {name: rows_of(name, settings) for name in settings["sections"]}
-    everything = [row for rows in sections.values() for row in rows]
-    bar = tqdm(total=settings["rounds"] * len(everything), unit=" measurements", disable=None)
-    with closing(everything), bar:
-        for round in range(settings["rounds"]):
-            for row in everything:
+    """Measure, print, write."""
+    settings = read_settings(config)
+    torch.set_num_threads(settings.threads)
+    sections = {name: SECTIONS[name](settings) for name in settings.sections}
+    rows = [row for part in sections.values() for row in part]
+    bar = tqdm(total=settings.rounds * len(rows), unit=" measurements", disable=None)
+    with close_rows(rows), bar:
+        for round in range(settings.rounds):
+            for row in rows:
                 bar.set_postfix_str(row.label, refresh=False)
                 row.rounds.append(row.measure(round))
                 bar.update()
-    report = {
+    report: dict[str, Any] = {
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
         "versions": {name: version(name) for name in ("torch", "numpy", "gymnasium")},
-        "threads": settings["threads"],
-        "rounds": settings["rounds"],
-        "medians": {name: {row.label: row.medians() for row in rows} for name, rows in sections.items()},
+        "threads": settings.threads,
+        "rounds": settings.rounds,
+        "medians": {name: {row.label: row.compute_medians() for row in part} for name, part in sections.items()},
     }
     if "peers" in sections:
-        report["ratios"] = peers.ratios(report["medians"]["peers"])
-    print(text(report))
-    settings["output"].write_text(json.dumps(report | {"all_rounds": raw(sections)}, indent=1))
+        report["ratios"] = peers.compute_ratios(report["medians"]["peers"])
+    print(format_report(report))
+    raw = {name: {row.label: row.rounds for row in part} for name, part in sections.items()}
+    settings.output.write_text(json.dumps(report | {"all_rounds": raw}, indent=1))
 
 
-def read(config: DictConfig) -> dict[str, Any]:
-    """The keys of ``benchmark.yaml`` in the types they must have.
+def read_settings(config: DictConfig) -> Settings:
+    """Read the keys of a configuration in the types they must have.
 
     Raises:
-        ConfigError, ValueError: a value of another type, or not known.
+        ConfigError, ValueError: a value is of another type, or not known.
     """
-    settings = {name: converted(config[name], int, name) for name in ("rounds", "threads")}
-    positive(**settings)
-    settings["seconds"] = converted(config.seconds, float, "seconds")
-    within(0.01, float("inf"), seconds=settings["seconds"])
-    for name, known in (("sections", SECTIONS), ("workloads", WORKLOADS), ("cores", cores.__all__)):
-        settings[name] = listed(config[name], name)
-        for value in settings[name]:
-            if value not in known:
-                raise ConfigError(f"{name}: there is no {value!r}{nearest(str(value), known)}")
-    settings["purejaxrl"] = converted(config.purejaxrl, str | None, "purejaxrl")
-    settings["jax_python"] = converted(config.jax_python, str, "jax_python")
-    settings["output"] = writable(config.output, "output")
-    return settings
+    rounds, threads = (convert(config[name], int, name) for name in ("rounds", "threads"))
+    positive(rounds=rounds, threads=threads)
+    seconds = convert(config.seconds, float, "seconds")
+    within(0.01, float("inf"), seconds=seconds)
+    return Settings(
+        sections=choose_names(config.sections, SECTIONS, "sections", "section"),
+        workloads=choose_names(config.workloads, WORKLOADS, "workloads", "workload"),
+        cores=choose_names(config.cores, cores.__all__, "cores", "core"),
+        rounds=rounds,
+        seconds=seconds,
+        threads=threads,
+        purejaxrl=convert(config.purejaxrl, str | None, "purejaxrl"),
+        jax_python=convert(config.jax_python, str, "jax_python"),
+        output=prepare_output(config.output, "output"),
+    )
 
 
-def rows_of(section: str, settings: dict[str, Any]) -> list[Row]:
-    """What a section measures."""
-    seconds, workloads, names = settings["seconds"], settings["workloads"], settings["cores"]
-    match section:
-        case "environments":
-            return training.environments(seconds / 5)
-        case "training":
-            return training.training(seconds, workloads, names)
-        case "acting":
-            return training.acting(names)
-        case "growth":
-            return training.growth(seconds / 2, settings["threads"])
-        case "peers":
-            return peers.rows(seconds, workloads, names, settings["purejaxrl"], settings["jax_python"])
-        case "threshold":
-            return peers.threshold()
-
-
-def raw(sections: dict[str, list[Row]]) -> dict[str, Any]:
-    """Every number of every round."""
-    return {name: {row.label: row.rounds for row in rows} for name, rows in sections.items()}
-
-
-def text(report: dict[str, Any]) -> str:
-    """The report as tables."""
+def format_report(report: dict[str, Any]) -> str:
+    """Write a report as tables."""
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     head = f"{report['date']}, {report['machine']}, {versions}, medians of {report['rounds']} rounds"
-    tables = [table(name, medians) for name, medians in report["medians"].items()]
+    tables = [format_table(name, medians) for name, medians in report["medians"].items()]
     if "ratios" in report:
-        tables.append(table("ratio", report["ratios"]))
+        tables.append(format_table("ratio", report["ratios"]))
     return "\n\n".join([head, *tables])
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     launch(run, "benchmark")
 
 

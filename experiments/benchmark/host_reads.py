@@ -1,4 +1,4 @@
-"""Looking at what an update does, on any machine."""
+"""Count what an update reads from its device, on any machine."""
 
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -12,11 +12,18 @@ from torch.utils._pytree import tree_leaves
 
 
 class HostReads(TorchDispatchMode):
-    """Counts reads to the host of tensors that would lie on the accelerator.
+    """A dispatch mode that counts reads to the host of tensors that would lie on the accelerator.
 
     On a CPU every tensor looks alike, so the mode follows where the numbers come from: the given ``sources`` (weights,
     stored tensors, targets) and everything computed from them belong to the device. What comes from the starts alone,
     or from the order of the sequences, which is drawn on the CPU, does not; reading that is free.
+
+    Args:
+        sources: tensors of the device; None stands for nothing.
+
+    Attributes:
+        reads: the calls that read from the device, by name.
+        others: the calls that read what lies on the CPU.
     """
 
     OPERATIONS = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_select", "_unique2", "unique_dim")
@@ -31,15 +38,17 @@ class HostReads(TorchDispatchMode):
         self.patches = ExitStack()
 
     def __enter__(self) -> "HostReads":
+        """Begin to count."""
         for name in self.METHODS:
             self.patches.enter_context(patch.object(Tensor, name, self._spy(name, getattr(Tensor, name))))
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
+        """End counting, and give torch its own methods back."""
         super().__exit__(*error)
         self.patches.close()
 
-    def _spy(self, name: str, method: Callable) -> Callable:
+    def _spy(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def read(tensor: Tensor, *arguments: Any, **options: Any) -> Any:
             (self.reads if self._storage(tensor) in self.storages else self.others).append(name)
             return method(tensor, *arguments, **options)
@@ -51,6 +60,7 @@ class HostReads(TorchDispatchMode):
         return tensor.untyped_storage().data_ptr()
 
     def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        """Follow one operation of torch: what reads, and what comes from the device."""
         inputs = [leaf for leaf in tree_leaves((arguments, options)) if isinstance(leaf, Tensor)]
         on_device = any(self._storage(tensor) in self.storages for tensor in inputs)
         name = operation.overloadpacket.__name__

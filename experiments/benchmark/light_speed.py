@@ -1,4 +1,4 @@
-"""Light speed: the network and the minibatches of a training run through bare kernels, with nothing around them.
+"""Measure light speed: the network and the minibatches of a training run through bare kernels, and nothing else.
 
 No buffer, no gather, no targets, no metrics, no checks. Per step: encoder, cell, heads, a Gumbel draw, the environment.
 Per minibatch: the same forward pass over the sequence with its episode starts, the gradient of the loss written out,
@@ -13,6 +13,10 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from experiments.peers.recurrent_ppo import Iterations
+from rl.cores.gru import GRULayer
+from rl.cores.lstm import LSTMLayer
+from rl.cores.rnn import RNNLayer
+from rl.cores.stack import Stack
 from rl.networks.encoders import VectorEncoder
 from rl.types import Observation, Sequences, State
 
@@ -32,19 +36,21 @@ class LightSpeed:
         self.obs = run.obs
 
     def _minibatches(self) -> list[Sequences]:
-        """One epoch of a real rollout."""
+        """Return one epoch of a real rollout."""
         self.run.collect()
         agent, ppo = self.agent, self.agent.ppo
         targets, _ = agent.targets(self.run.obs)
-        drawn = list(agent.buffer.sequences(targets, ppo.num_minibatches, ppo.bptt, torch.Generator().manual_seed(0)))
+        drawn = list(
+            self.run.buffer.sequences(targets, ppo.num_minibatches, ppo.bptt, torch.Generator().manual_seed(0))
+        )
         agent.forget_rollout()
         return [minibatch for minibatch, _ in drawn]
 
     def measure(self, seconds: float) -> float:
-        """Environment steps per second."""
+        """Play and learn for so long; return environment steps per second."""
         began, steps = time.perf_counter(), 0
         while (elapsed := time.perf_counter() - began) < seconds:
-            self.play()
+            self.collect()
             for _ in range(self.agent.ppo.epochs):
                 for minibatch in self.minibatches:
                     self.learn(minibatch)
@@ -52,16 +58,25 @@ class LightSpeed:
         return steps / elapsed
 
     def features(self, obs: Observation) -> Tensor:
-        """The encoder, its layer called without its module where the observation is a vector."""
+        """Run the encoder; where the observation is a vector, its layer without its module."""
         encoder = self.network.actor.encoder
         if isinstance(encoder.parts[0], VectorEncoder):
             return torch.tanh(linear(obs["obs"], encoder.layer.weight, encoder.layer.bias))
         return encoder(obs)
 
+    @property
+    def layer(self) -> GRULayer | LSTMLayer | RNNLayer:
+        """The one recurrent layer."""
+        core = self.network.actor.core
+        assert isinstance(core, Stack)
+        (layer,) = core.layers
+        assert isinstance(layer, (GRULayer, LSTMLayer, RNNLayer))
+        return layer
+
     @torch.inference_mode()
-    def play(self) -> None:
-        """One rollout."""
-        (layer,) = self.network.actor.core.layers
+    def collect(self) -> None:
+        """Play one rollout."""
+        layer = self.layer
         state = tuple(torch.zeros(self.agent.num_envs, layer.weight_hh.shape[1]) for _ in layer.leaves)
         weight, bias = self.network.heads.weight, self.network.heads.bias
         for _ in range(self.agent.num_steps):
@@ -76,8 +91,8 @@ class LightSpeed:
                     leaf[rows] = 0.0
 
     def learn(self, mb: Sequences) -> None:
-        """One minibatch."""
-        (layer,) = self.network.actor.core.layers
+        """Learn from one minibatch."""
+        layer = self.layer
         y, _ = layer.unroll(self.features(mb.obs), leaves(mb.state, layer.leaves), mb.starts)
         weight, bias = self.network.heads.weight, self.network.heads.bias
         out = linear(y, weight, bias)  # [L, N, A + 1]
@@ -91,7 +106,7 @@ class LightSpeed:
         self.optimizer.step()
 
     def slope(self, out: Tensor, mb: Sequences) -> Tensor:
-        """The derivative of clipped surrogate + value error - entropy by logits and value, ``[L, N, A + 1]``."""
+        """Return the derivative of clipped surrogate + value error - entropy by logits and value, ``[L, N, A + 1]``."""
         ppo, count = self.agent.ppo, mb.returns.numel()
         logs = out[..., :-1].log_softmax(-1)
         p = logs.exp()
@@ -109,5 +124,5 @@ class LightSpeed:
 
 
 def leaves(state: State, names: tuple[str, ...]) -> tuple[Tensor, ...]:
-    """The state of the one layer."""
+    """Return the state of the one layer, leaves ``[B, H]``."""
     return tuple(state[name][:, 0] for name in names)

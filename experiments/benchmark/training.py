@@ -1,7 +1,7 @@
 """Rows about this project's own training: its environments, its parts beside light speed, acting, and growth."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -20,7 +20,7 @@ from envs.classic_control import CartPoleNoVelocity
 from experiments.benchmark.host_reads import HostReads
 from experiments.benchmark.light_speed import LightSpeed
 from experiments.benchmark.rows import Numbers, Row
-from experiments.peers.recurrent_ppo import Iterations, training_run
+from experiments.peers.recurrent_ppo import Iterations, make_training
 from experiments.peers.serve import repeat
 from experiments.peers.workloads import WORKLOADS, Workload
 from rl import cores
@@ -40,14 +40,14 @@ GROWTH: dict[str, tuple[Any, ...]] = {
 }
 
 
-def environments(seconds: float) -> list[Row]:
-    """Steps of every environment of this project, 64 copies."""
+def make_environment_rows(seconds: float) -> list[Row]:
+    """Return a row for every environment of this project, 64 copies of each."""
     names = [name for name in gymnasium.registry if name.startswith("RecurrentPPO/")]
-    return [Row(name.split("/")[1], partial(environment_speed, name, seconds)) for name in names]
+    return [Row(name.split("/")[1], partial(measure_environment, name, seconds)) for name in names]
 
 
-def environment_speed(name: str, seconds: float, _round: int = 0) -> Numbers:
-    """Environment steps per second with actions drawn beforehand."""
+def measure_environment(name: str, seconds: float, _round: int = 0) -> Numbers:
+    """Count environment steps per second, with actions drawn beforehand."""
     env = gymnasium.make_vec(name, num_envs=64)
     env.reset(seed=0)
     env.action_space.seed(0)
@@ -60,22 +60,22 @@ def environment_speed(name: str, seconds: float, _round: int = 0) -> Numbers:
     return {"steps_per_second": steps / elapsed}
 
 
-def training(seconds: float, workloads: list[str], core_names: list[str]) -> list[Row]:
-    """Whole training beside light speed, and where its time goes."""
+def make_training_rows(seconds: float, workloads: list[str], core_names: list[str]) -> list[Row]:
+    """Return rows of whole training beside light speed, and of where its time goes."""
     rows = []
     for name in workloads:
         for core in core_names:
-            run = training_run(WORKLOADS[name], core, bptt=16)
+            run = make_training(WORKLOADS[name], core, bptt=16)
             run()
-            light = LightSpeed(training_run(WORKLOADS[name], core, bptt=16))
-            rows.append(Row(f"{name} {core}", partial(shares, run, light, seconds, host_reads(run))))
+            light = LightSpeed(make_training(WORKLOADS[name], core, bptt=16))
+            rows.append(Row(f"{name} {core}", partial(measure_training, run, light, seconds, count_host_reads(run))))
     return rows
 
 
-def host_reads(run: Iterations) -> int:
-    """How often one update reads the device: once, for its metrics."""
+def count_host_reads(run: Iterations) -> int:
+    """Count how often one update reads the device: once, for its metrics."""
     run.collect()
-    agent, buffer = run.agent, run.agent.buffer
+    agent, buffer = run.agent, run.buffer
     targets, _ = agent.targets(run.obs)
     stored = [leaf for leaf in buffer.leaves() if leaf.is_floating_point()]
     with HostReads([*agent.network.parameters(), *stored, *vars(targets).values()]) as mode:
@@ -84,14 +84,21 @@ def host_reads(run: Iterations) -> int:
     return len(mode.reads)
 
 
-def shares(run: Iterations, light: LightSpeed, seconds: float, reads: int, _round: int = 0) -> Numbers:
-    """Steps per second, its share of light speed, and microseconds per environment step of each part."""
+def measure_training(run: Iterations, light: LightSpeed, seconds: float, reads: int, _round: int = 0) -> Numbers:
+    """Measure steps per second, their share of light speed, and microseconds per environment step of each part.
+
+    Args:
+        run: a training run that is warm.
+        light: the same sizes at light speed.
+        seconds: of a measurement.
+        reads: see :func:`count_host_reads`.
+    """
     began = time.perf_counter()
     steps, _ = repeat(run, seconds)
     speed = steps / (time.perf_counter() - began)
-    with stopwatch(run) as parts:
+    with time_parts(run) as parts:
         steps, _ = repeat(run, seconds / 2)
-    buffer, bare = run.agent.buffer, light.measure(seconds)
+    buffer, bare = run.buffer, light.measure(seconds)
     return {
         "steps_per_second": speed,
         "light_speed": bare,
@@ -103,8 +110,8 @@ def shares(run: Iterations, light: LightSpeed, seconds: float, reads: int, _roun
 
 
 @contextmanager
-def stopwatch(run: Iterations) -> Iterator[dict[str, float]]:
-    """While open, the seconds spent in each part of training; what is inside another part is taken out of that."""
+def time_parts(run: Iterations) -> Iterator[dict[str, float]]:
+    """While open, add up the seconds spent in each part of training; a part within another is taken out of that."""
     agent = run.agent
     trunk = agent.network.actor
     watched = (
@@ -127,12 +134,23 @@ def stopwatch(run: Iterations) -> Iterator[dict[str, float]]:
     inside = [0.0]  # seconds of the parts within the open one
     with ExitStack() as stack:
         for name, owner, attribute in watched:
-            stack.enter_context(patch.object(owner, attribute, timed(getattr(owner, attribute), name, spent, inside)))
+            stack.enter_context(
+                patch.object(owner, attribute, clock_calls(getattr(owner, attribute), name, spent, inside))
+            )
         yield spent
 
 
-def timed(call: Any, name: str, spent: dict[str, float], inside: list[float]) -> Any:
-    """``call`` (a function or a generator function) that adds its own seconds to ``spent``."""
+def clock_calls(
+    call: Callable[..., Any], name: str, spent: dict[str, float], inside: list[float]
+) -> Callable[..., Any]:
+    """Wrap a function or, for ``gather``, a generator function so that its own seconds are added up.
+
+    Args:
+        call: to be wrapped.
+        name: of the part.
+        spent: seconds of each part so far.
+        inside: seconds of the parts within each open part; the last one is the innermost.
+    """
 
     @contextmanager
     def clock() -> Iterator[None]:
@@ -159,15 +177,17 @@ def timed(call: Any, name: str, spent: dict[str, float], inside: list[float]) ->
     return generator if name == "gather" else function
 
 
-def acting(core_names: list[str]) -> list[Row]:
-    """The single-environment form: one action, and an epoch of 100 steps with its update; flat observation."""
-    return [
-        Row(f"one environment, {core}", partial(single_environment, SingleEnvironment(core))) for core in core_names
-    ]
+def make_acting_rows(core_names: list[str]) -> list[Row]:
+    """Return rows of the single-environment form: one action, and an epoch of 100 steps with its update."""
+    return [Row(f"one environment, {core}", partial(measure_acting, SingleEnvironment(core))) for core in core_names]
 
 
 class SingleEnvironment:
-    """CartPole without velocities through the calls of an IQN-style client, epochs of 100 steps."""
+    """CartPole without velocities through the calls of an IQN-style client, in epochs of 100 steps.
+
+    Args:
+        core: name of the core.
+    """
 
     def __init__(self, core: str):
         env = CartPoleNoVelocity(1)
@@ -181,7 +201,7 @@ class SingleEnvironment:
         self.env, self.obs = env, env.reset(seed=0)[0]
 
     def epoch(self) -> list[float]:
-        """100 steps and an update; CPU microseconds of each action."""
+        """Play 100 steps and do an update; return the CPU microseconds of each action."""
         actions = []
         for _ in range(100):
             began = time.process_time()
@@ -193,9 +213,10 @@ class SingleEnvironment:
         return actions
 
 
-def single_environment(single: SingleEnvironment, _round: int = 0) -> Numbers:
-    """Medians over ten epochs."""
-    actions, epochs = [], []
+def measure_acting(single: SingleEnvironment, _round: int = 0) -> Numbers:
+    """Return medians over ten epochs."""
+    actions: list[float] = []
+    epochs: list[float] = []
     for _ in range(10):
         began = time.process_time()
         actions += single.epoch()
@@ -203,17 +224,18 @@ def single_environment(single: SingleEnvironment, _round: int = 0) -> Numbers:
     return {"action_us": median(actions), "epoch_of_100_ms": median(epochs)}
 
 
-def growth(seconds: float, threads: int) -> list[Row]:
-    """Training on W1 with one of its sizes changed."""
+def make_growth_rows(seconds: float, threads: int) -> list[Row]:
+    """Return rows of training on w1 with one of its sizes changed."""
     rows = []
     for what, values in GROWTH.items():
         for value in values:
-            rows.append(Row(f"{what} {value}", partial(growing, varied(what, value), what, value, seconds, threads)))
+            run = vary_workload(what, value)
+            rows.append(Row(f"{what} {value}", partial(measure_growth, run, what, value, seconds, threads)))
     return rows
 
 
-def varied(what: str, value: Any) -> Iterations:
-    """W1 with an LSTM, but for one thing."""
+def vary_workload(what: str, value: Any) -> Iterations:
+    """Return training on w1 with an LSTM, but for one thing."""
     work, core, bptt, env = WORKLOADS["w1"], "lstm", 16, None
     if what in Workload.__dataclass_fields__:
         work = replace(work, **{what: value})
@@ -223,11 +245,20 @@ def varied(what: str, value: Any) -> Iterations:
         bptt = value
     elif what == "episode_length":
         env = RandomEnds(work.num_envs, value)
-    return training_run(work, core, bptt, env)
+    return make_training(work, core, bptt, env)
 
 
-def growing(run: Iterations, what: str, value: Any, seconds: float, threads: int, round: int = 0) -> Numbers:
-    """Steps per second; the first round begins with a warm-up."""
+def measure_growth(run: Iterations, what: str, value: Any, seconds: float, threads: int, round: int = 0) -> Numbers:
+    """Measure steps per second; the first round begins with a warm-up.
+
+    Args:
+        run: the training run.
+        what: differs from w1; ``threads`` is set here.
+        value: of it.
+        seconds: of a measurement.
+        threads: of torch, in all rows but those of ``threads``.
+        round: counted from 0.
+    """
     torch.set_num_threads(value if what == "threads" else threads)
     if round == 0:
         run()
@@ -239,7 +270,12 @@ def growing(run: Iterations, what: str, value: Any, seconds: float, threads: int
 
 
 class RandomEnds(BatchedEnv):
-    """Zeros of the shape of W1's observations; episodes end at random, after ``mean`` steps on average."""
+    """An environment with zeros of the shape of w1's observations, whose episodes end at random.
+
+    Args:
+        num_envs: B.
+        mean: steps of an episode on average.
+    """
 
     def __init__(self, num_envs: int, mean: int):
         super().__init__(num_envs, spaces.Box(-1.0, 1.0, (2,), np.float32), spaces.Discrete(2))

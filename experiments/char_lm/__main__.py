@@ -1,294 +1,41 @@
-"""A model of the characters of a text on any core: held-out bits per character, and a sample.
+"""Train a model of the characters of a text, on any core, and sample from it.
 
 python -m experiments.char_lm core=gru text=FILE steps=300
 python -m experiments.char_lm weights=RUN_DIR steps=0 prompt="To be" temperature=0
 """
 
-import json
 import logging
-import math
-import time
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
-from pydoc_data.topics import topics
-from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
-from experiments.char_lm.model import (
-    Alphabet,
-    Block,
-    SequenceModel,
-    bits_per_symbol,
-    endless_stream_blocks,
-    random_blocks,
-    sample,
-    train_step,
-)
-from experiments.launch.build import check_device
-from experiments.launch.check import ConfigError, check_node, converted
+from experiments.char_lm.training import Training
 from experiments.launch.command import launch
-from rl.checkpoint import atomic_write, load_checkpoint, save_checkpoint
-from rl.checks import positive, within
+from experiments.launch.run_folder import write_result
 from rl.training.metrics import Metrics
-from rl.training.run import StopSignals, checkpoint_path, crossed
 
 log = logging.getLogger(__name__)
 
-SETTINGS = {
-    "text": str | None,
-    "seed": int,
-    "steps": int,
-    "batch": int,
-    "block": int,
-    "carry": bool,
-    "embedding_size": int,
-    "learning_rate": float,
-    "decay": float,
-    "max_grad_norm": float,
-    "evaluate_every": int | None,
-    "prompt": str | None,
-    "sample_length": int,
-    "temperature": float,
-    "weights": str | None,
-    "device": str,
-    "threads": int,
-}
-
-GLOSSARY = {
-    "losses/bits_per_char": "mean cross-entropy of the characters of one update",
-    "losses/grad_norm": "norm of the gradient before clipping",
-    "eval/bits_per_char_carried": "of the held-out text, the state carried from block to block",
-    "eval/bits_per_char_zero_state": "the same with every block from the initial state",
-    "charts/learning_rate": "of AdamW",
-    "charts/chars_per_second": "characters learned from per second of training, evaluations left out",
-    "hparam/*": "results of the whole run, for the table in the HPARAMS tab",
-}
-
-
-def read_settings(config: DictConfig) -> dict[str, Any]:
-    """The keys at the top of ``char_lm.yaml`` in the types they must have.
-
-    Raises:
-        ConfigError, ValueError: a value of another type or out of range.
-    """
-    settings = {name: converted(config[name], kind, name) for name, kind in SETTINGS.items()}
-    counts = ("batch", "block", "embedding_size", "threads")
-    positive(**{name: settings[name] for name in counts})
-    if settings["evaluate_every"] is not None:
-        positive(evaluate_every=settings["evaluate_every"])
-    within(0, 2**31, seed=settings["seed"])
-    within(0, math.inf, steps=settings["steps"], sample_length=settings["sample_length"])
-    within(1e-12, math.inf, learning_rate=settings["learning_rate"], max_grad_norm=settings["max_grad_norm"])
-    within(0.0, 1.0, decay=settings["decay"])
-    within(0.0, math.inf, temperature=settings["temperature"])
-    if settings["prompt"] == "":
-        raise ConfigError("prompt is empty: give at least one character, or null for the first one of the text")
-    check_device(settings["device"])
-    return settings
-
-
-def read_text(path: str | None) -> str:
-    """A file, or the topics of Python's help joined in the order of their names.
-
-    Raises:
-        ConfigError: the file cannot be read as text.
-    """
-    if path is None:
-        return "\n".join(topics[name] for name in sorted(topics))
-    try:
-        return Path(path).expanduser().read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"text={path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"text={path} is not a text in UTF-8") from error
-
-
-def split(text: str, batch: int, block: int) -> tuple[str, str]:
-    """The first nine tenths to learn from and the rest, held out.
-
-    Raises:
-        ConfigError: there is not one block of every stream to learn from, or nothing held out to predict.
-    """
-    cut = len(text) * 9 // 10
-    if cut <= batch * block or len(text) - cut < 2:
-        raise ConfigError(
-            f"the text has {len(text)} characters, and nine tenths of them are not more than batch={batch} x "
-            f"block={block}: give a longer one or smaller numbers"
-        )
-    return text[:cut], text[cut:]
-
-
-class Run:
-    """Text, model and optimiser of one configuration, all checked; :meth:`train` is the loop."""
-
-    def __init__(self, config: DictConfig):
-        self.settings = settings = read_settings(config)
-        node = check_node(OmegaConf.to_container(config.core, resolve=True), "core", given=("input_size",))
-        text = read_text(settings["text"])
-        learned, held_out = split(text, settings["batch"], settings["block"])
-        stored = load_weights(settings["weights"])
-        self.alphabet = Alphabet(stored["alphabet"] if stored else "".join(sorted(set(text))))
-        self.learned, self.held_out = (self.alphabet.encode(part, "text") for part in (learned, held_out))
-        self.prompt = self.alphabet.encode(settings["prompt"] or text[0], "prompt")
-        torch.set_num_threads(settings["threads"])
-        with torch.random.fork_rng(devices=[]):  # initialisation draws from the global generator: leave no trace there
-            torch.manual_seed(settings["seed"])
-            core = instantiate(node | {"_partial_": True})
-            self.model = SequenceModel(len(self.alphabet.characters), core, settings["embedding_size"])
-        if stored:
-            self.fill(stored["model"])
-        self.model.to(settings["device"])
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=settings["learning_rate"], fused=True)
-        self.config = OmegaConf.create(OmegaConf.to_container(config, resolve=True) | {"core": node})
-        self.core_name = node["_target_"].rpartition(".")[2]
-        self.num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        self.step, self.seconds = 0, 0.0
-        self.evaluations: list[dict[str, float]] = []
-
-    def fill(self, weights: dict[str, Tensor]) -> None:
-        """Takes over stored weights.
-
-        Raises:
-            ConfigError: they are those of another model.
-        """
-        try:
-            self.model.load_state_dict(weights)
-        except RuntimeError as error:
-            folder = self.settings["weights"]
-            raise ConfigError(f"weights={folder} has another core or other sizes than this command line") from error
-
-    def blocks(self) -> Iterator[Block]:
-        """What the updates see."""
-        batch, block = self.settings["batch"], self.settings["block"]
-        if self.settings["carry"]:
-            return endless_stream_blocks(self.learned, batch, block)
-        return random_blocks(self.learned, batch, block, torch.Generator().manual_seed(self.settings["seed"]))
-
-    def train(self, run_dir: Path, metrics: Metrics) -> bool:
-        """Trains to the end, or until a signal asks to stop; what was learned is saved in either case.
-
-        Returns:
-            False if a signal stopped it.
-        """
-        settings = self.settings
-        state = self.model.initial_state(settings["batch"])
-        with StopSignals() as stop:
-            for block in islice(self.blocks(), settings["steps"]):
-                began = time.perf_counter()
-                self.optimizer.param_groups[0]["lr"] = self.learning_rate()
-                state, bits, norm = train_step(self.model, self.optimizer, block, state, settings["max_grad_norm"])
-                self.seconds += time.perf_counter() - began
-                self.step += 1
-                self.report(metrics, bits, norm)
-                if crossed(settings["evaluate_every"], self.step - 1, self.step):
-                    self.measure(metrics)
-                    self.save(run_dir)
-                if stop.asked:
-                    break
-            self.save(run_dir)
-        return not stop.asked
-
-    def learning_rate(self) -> float:
-        """Of the update that comes next: constant, then on a line towards 0, which it would reach one update late."""
-        settings = self.settings
-        decaying = settings["decay"] * settings["steps"]
-        left = settings["steps"] - self.step
-        return settings["learning_rate"] * (left / decaying if left < decaying else 1.0)
-
-    def report(self, metrics: Metrics, bits: float, norm: float) -> None:
-        """One update's results, to TensorBoard and to the progress bar; without a terminal a line for each tenth."""
-        settings = self.settings
-        speed = self.step * settings["batch"] * settings["block"] / self.seconds
-        curves = {"losses/bits_per_char": bits, "losses/grad_norm": norm, "charts/chars_per_second": speed}
-        curves["charts/learning_rate"] = self.optimizer.param_groups[0]["lr"]
-        metrics.scalars(curves, self.step)
-        metrics.bar.set_postfix_str(f"{bits:.2f} bits per character", refresh=False)
-        metrics.bar.update(1)
-        if metrics.bar.disable and crossed(max(1, settings["steps"] // 10), self.step - 1, self.step):
-            log.info("%d steps, %.2f bits per character, %.0f characters/s", self.step, bits, speed)
-
-    def measure(self, metrics: Metrics) -> dict[str, float]:
-        """Bits per character of the held-out text with both starts of the memory; repeated at a step it has done."""
-        if not self.evaluations or self.evaluations[-1]["step"] != self.step:
-            size = self.settings["batch"], self.settings["block"]
-            carried = bits_per_symbol(self.model, self.held_out, *size)
-            zero_state = bits_per_symbol(self.model, self.held_out, *size, carry=False)
-            self.evaluations.append({"step": self.step, "carried": carried, "zero_state": zero_state})
-            curves = {"eval/bits_per_char_carried": carried, "eval/bits_per_char_zero_state": zero_state}
-            metrics.scalars(curves, self.step)
-        return self.evaluations[-1]
-
-    def save(self, run_dir: Path) -> None:
-        """Weights and alphabet, in one file that is whole or not there."""
-        content = {"model": self.model.state_dict(), "alphabet": self.alphabet.characters, "step": self.step}
-        save_checkpoint({"agent": content}, checkpoint_path(run_dir))
-
-    def sample(self) -> str:
-        """Text that goes on from the prompt."""
-        length, temperature = self.settings["sample_length"], self.settings["temperature"]
-        generator = torch.Generator().manual_seed(self.settings["seed"])
-        return self.alphabet.decode(sample(self.model, self.prompt, length, temperature, generator))
-
-    def result(self, metrics: Metrics) -> dict[str, Any]:
-        """What ``result.json`` holds; ``bits_per_char`` has the memory start as it was trained to."""
-        measured = self.measure(metrics)
-        return {
-            "core": self.core_name,
-            "text": self.settings["text"],
-            "seed": self.settings["seed"],
-            "parameters": self.num_parameters,
-            "characters": len(self.learned) + len(self.held_out),
-            "alphabet": len(self.alphabet.characters),
-            "steps": self.step,
-            "training_seconds": self.seconds,
-            "bits_per_char": measured["carried" if self.settings["carry"] else "zero_state"],
-            "bits_per_char_carried": measured["carried"],
-            "bits_per_char_zero_state": measured["zero_state"],
-            "prompt": self.alphabet.decode(self.prompt),
-            "sample": self.sample(),
-            "evaluations": self.evaluations,
-        }
-
-
-def load_weights(folder: str | None) -> dict[str, Any] | None:
-    """What :meth:`Run.save` left in a run folder; None without one.
-
-    Raises:
-        ConfigError, FileNotFoundError, ValueError: no such folder, or that of another command.
-    """
-    if folder is None:
-        return None
-    content = load_checkpoint(checkpoint_path(Path(folder).expanduser()))["agent"]
-    if not isinstance(content, dict) or "alphabet" not in content:
-        raise ConfigError(f"weights={folder} is no run folder of char_lm")
-    return content
-
 
 def run(config: DictConfig) -> float:
-    """Trains, evaluates, fills the run folder.
+    """Train, evaluate, fill the run folder.
 
     Returns:
         Held-out bits per character, from memories that start as they were trained to.
     """
     run_dir = Path(HydraConfig.get().runtime.output_dir)
-    made = Run(config)
-    OmegaConf.save(made.config, run_dir / "config.yaml")
-    with Metrics(run_dir, max(1, made.settings["steps"])) as metrics:
-        metrics.text("config", f"```yaml\n{OmegaConf.to_yaml(made.config)}```")
-        metrics.say(f"{made.core_name} with {made.num_parameters} parameters, run folder {run_dir}")
-        if not made.train(run_dir, metrics):
-            metrics.say(f"stopped after {made.step} steps")
-        result = made.result(metrics)
+    training = Training(config)
+    OmegaConf.save(training.config, run_dir / "config.yaml")
+    with Metrics(run_dir, max(1, training.settings.steps)) as metrics:
+        metrics.text("config", f"```yaml\n{OmegaConf.to_yaml(training.config)}```")
+        metrics.say(f"{training.core_name} with {training.num_parameters} parameters, run folder {run_dir}")
+        if not training.train(run_dir, metrics):
+            metrics.say(f"stopped after {training.step} steps")
+        result = training.summarise(metrics)
         metrics.text("sample", f"```\n{result['prompt']}{result['sample']}\n```")
-        metrics.hparams(made.settings | {"core": made.core_name}, {"bits_per_char": result["bits_per_char"]})
-    with atomic_write(run_dir / "result.json") as file:
-        file.write(json.dumps(result, indent=1).encode())
+        metrics.hparams(training.hparams(), {"bits_per_char": result["bits_per_char"]})
+    write_result(run_dir, result)
     log.info("%s%s\n", result["prompt"], result["sample"])
     log.info(
         "%(bits_per_char).3f bits per character (state carried %(bits_per_char_carried).3f, from zero "
@@ -299,7 +46,7 @@ def run(config: DictConfig) -> float:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     launch(run, "char_lm")
 
 

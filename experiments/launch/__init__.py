@@ -1,1 +1,13 @@
-"""From a command line to a checked configuration to agent and environments: what every command shares."""
+"""Turn a command line into a checked configuration, and that into agent and environments: what all commands share.
+
+Others may use:
+
+- ``command`` composes: ``launch`` runs a command; ``rewrite_overrides`` and ``check_keys`` are for composing a
+  command inside another.
+- ``check`` checks: ``ConfigError``, ``construct``, ``check_node``, ``convert``, ``read_list``, ``choose_names``,
+  ``prepare_output``, ``suggest``, ``to_dict``.
+- ``build`` builds: ``build`` and what it returns, ``Parts`` with its ``Settings``; ``read_settings``,
+  ``check_device``, ``evaluate_agent``, ``evaluate_memory``.
+- ``run_folder`` reads and writes what a run leaves: ``load_run_config``, ``load_resumed_config``, ``flatten``,
+  ``name_core``, ``write_result``.
+"""

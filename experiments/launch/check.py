@@ -1,4 +1,4 @@
-"""Checks of a configuration against the signatures of what it constructs: every key, every type, before any work."""
+"""Check a configuration against the signatures of what it constructs: every key, every type, before any work."""
 
 import difflib
 import importlib
@@ -18,45 +18,71 @@ PLAIN = (int, float, str, bool, type(None))
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be run, in one sentence."""
+    """A configuration that cannot be run, told in one sentence."""
 
 
-def nearest(key: str, allowed: Iterable[str]) -> str:
-    """A hint for a mistyped key: the nearest allowed ones, or all of them if none is near."""
-    allowed = sorted(allowed)
-    close = difflib.get_close_matches(key, allowed, n=3, cutoff=0.6)
+def suggest(key: str, allowed: Iterable[str]) -> str:
+    """Return a hint for a mistyped key: the nearest allowed ones, or all of them if none is near."""
+    names = sorted(allowed)
+    close = difflib.get_close_matches(key, names, n=3, cutoff=0.6)
     if close:
         return f"; did you mean {' or '.join(close)}?"
-    return f"; there are {', '.join(allowed)}" if allowed else ""
+    return f"; there are {', '.join(names)}" if names else ""
+
+
+def to_dict(config: DictConfig) -> dict[str, Any]:
+    """Return a configuration as plain dicts and lists, with its interpolations resolved."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{plain!r} is given where keys with values should be")
+    return {str(key): value for key, value in plain.items()}
+
+
+def load_yaml(path: Path) -> DictConfig:
+    """Read a YAML file of keys with values, as it stands.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    config = OmegaConf.load(path)
+    if not isinstance(config, DictConfig):
+        raise ConfigError(f"{path} holds no keys with values")
+    return config
 
 
 def construct(node: DictConfig, where: str, **runtime: Any) -> tuple[Any, dict[str, Any]]:
-    """Calls ``_target_`` with the keys of ``node`` and what is only known at run time; ``where`` names it in messages.
+    """Call the ``_target_`` of a node with its keys and with what is only known at run time.
+
+    Args:
+        node: ``_target_`` and the target's keyword arguments.
+        where: the path of the node in the configuration, for messages.
+        **runtime: further keyword arguments of the target; the node must not hold them.
 
     Returns:
-        What it made, and ``node`` with all defaults filled in.
+        What the target made, and ``node`` with all defaults filled in.
 
     Raises:
-        ConfigError: a key that the target does not take, or a value of another type than its annotation.
+        ConfigError: the target does not take a key, or a value is of another type than its annotation.
     """
-    plain = OmegaConf.to_container(node, resolve=True)
-    checked = check_node(plain, where, given=runtime)
+    checked = check_node(to_dict(node), where, given=runtime)
     return instantiate(checked, **runtime), checked
 
 
 def check_node(node: dict[str, Any], where: str, given: Iterable[str] = ()) -> dict[str, Any]:
-    """``node`` with every value in the type that the signature of its target asks for, and with the defaults of what it
-    leaves out; inner nodes likewise.
+    """Check a node and the nodes inside it against the signatures of their targets.
+
+    Args:
+        node: ``_target_`` and the target's keyword arguments.
+        where: the path of the node in the configuration, for messages.
+        given: arguments that the command itself sets.
+
+    Returns:
+        The node with every value in the type of its annotation, and with the defaults of what it leaves out.
+
+    Raises:
+        ConfigError: there is no such target, the target does not take a key, or a value is of another type.
     """
-    if "_target_" not in node:
-        raise ConfigError(f"{where} has no _target_")
-    module, _, name = str(node["_target_"]).rpartition(".")
-    try:
-        target = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{where}._target_={node['_target_']} cannot be imported: {error}") from error
-    if not callable(target):
-        raise ConfigError(f"{where}._target_={node['_target_']} cannot be called")
+    target = _import_target(node, where)
     parameters = inspect.signature(target, eval_str=not hasattr(target, "__signature__")).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     allowed = {name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD} - set(given)
@@ -67,48 +93,84 @@ def check_node(node: dict[str, Any], where: str, given: Iterable[str] = ()) -> d
         if key in given:
             raise ConfigError(f"{where}.{key} is set by the command itself; leave it out")
         if key not in parameters and not open_ended:
-            raise ConfigError(f"there is no key '{where}.{key}'{nearest(key, allowed)}")
+            raise ConfigError(f"there is no key '{where}.{key}'{suggest(key, allowed)}")
         if _is_node(value):
             result[key] = check_node(value, f"{where}.{key}", given=("input_size",))
         elif isinstance(value, dict) and value and all(map(_is_node, value.values())):
             # several of a kind by name, to be called with what is only known at run time
-            made = {name: check_node(part, f"{where}.{key}.{name}", given) for name, part in value.items()}
-            result[key] = {name: part | {"_partial_": True} for name, part in made.items()}
+            parts = {name: check_node(part, f"{where}.{key}.{name}", given) for name, part in value.items()}
+            result[key] = {name: part | {"_partial_": True} for name, part in parts.items()}
         else:
             annotation = parameters[key].annotation if key in parameters else inspect.Parameter.empty
-            result[key] = converted(value, annotation, f"{where}.{key}")
+            result[key] = convert(value, annotation, f"{where}.{key}")
     defaults = {name: p.default for name, p in parameters.items() if name not in node and name not in given}
     return result | {name: value for name, value in defaults.items() if isinstance(value, PLAIN)}
+
+
+def _import_target(node: dict[str, Any], where: str) -> Callable[..., Any]:
+    """Import what ``_target_`` names.
+
+    Raises:
+        ConfigError: there is no such thing, or it cannot be called.
+    """
+    if "_target_" not in node:
+        raise ConfigError(f"{where} has no _target_")
+    try:
+        target = import_path(str(node["_target_"]))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{where}._target_={node['_target_']} cannot be imported: {error}") from error
+    if not callable(target):
+        raise ConfigError(f"{where}._target_={node['_target_']} cannot be called")
+    return target
+
+
+def import_path(path: str) -> Any:
+    """Return what a dotted path such as ``rl.cores.gru`` names.
+
+    Raises:
+        ImportError, AttributeError, ValueError: there is no such thing.
+    """
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 def _is_node(value: Any) -> bool:
     return isinstance(value, dict) and "_target_" in value
 
 
-def converted(value: Any, annotation: Any, name: str) -> Any:
-    """``value`` if it is of the annotated type; a whole float such as 1e6 serves as an int, an int as a float.
+def convert(value: Any, annotation: Any, name: str) -> Any:
+    """Return a value of the annotated type; a whole float such as 1e6 serves as an int, an int as a float.
+
+    Args:
+        value: as the configuration holds it.
+        annotation: a type, a union or ``Literal`` of what is allowed; anything goes where it is empty or ``Any``.
+        name: the key, for messages.
 
     Raises:
-        ConfigError: it is of another type.
+        ConfigError: the value is of another type.
     """
-    options = _options(annotation)
-    if options is None or any(value is option or _is(value, option) for option in options):
+    options = _split_annotation(annotation)
+    if options is None or any(value is option or _matches(value, option) for option in options):
         return value
     if float in options and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if int in options and isinstance(value, float) and value.is_integer():
         return int(value)
     if Callable in (typing.get_origin(option) or option for option in options):
-        raise ConfigError(f"{name}={_shown(value)} has no _target_: choose by name, {name.replace('.', '/')}=NAME")
-    names = " or ".join(_name(option) for option in options)
-    raise ConfigError(f"{name}={_shown(value)} is not {names}")
+        raise ConfigError(f"{name}={_show(value)} has no _target_: choose by name, {name.replace('.', '/')}=NAME")
+    names = " or ".join(_name_option(option) for option in options)
+    raise ConfigError(f"{name}={_show(value)} is not {names}")
 
 
-def listed(value: Any, name: str) -> list[Any]:
-    """A list of the configuration, or a single value as a list of one.
+def read_list(value: Any, name: str) -> list[Any]:
+    """Return a list of the configuration, or a single value as a list of one.
+
+    Args:
+        value: as the configuration holds it.
+        name: the key, for messages.
 
     Raises:
-        ConfigError: it is empty.
+        ConfigError: the list is empty.
     """
     values = [value] if isinstance(value, (str, int)) else list(value or ())
     if not values:
@@ -116,21 +178,32 @@ def listed(value: Any, name: str) -> list[Any]:
     return values
 
 
-def chosen(values: Any, allowed: Iterable[str], name: str, kind: str) -> list[str]:
-    """The names listed under ``name`` of the configuration, or all of ``allowed`` if there are none.
+def choose_names(value: Any, allowed: Iterable[str], name: str, kind: str) -> list[str]:
+    """Return the names in a list of the configuration, or the single name it holds, once all are known to be allowed.
+
+    Args:
+        value: as the configuration holds it.
+        allowed: the names to choose from.
+        name: the key, for messages.
+        kind: what the names are names of, for messages.
 
     Raises:
-        ConfigError: one of them is not allowed; ``kind`` says what it is no name of.
+        ConfigError: the list is empty, or a name is not allowed.
     """
-    names = [str(value) for value in listed(values or list(allowed), name)]
+    known = list(allowed)
+    names = [str(each) for each in read_list(value, name)]
     for each in names:
-        if each not in allowed:
-            raise ConfigError(f"{name}: there is no {kind} {each!r}{nearest(each, allowed)}")
+        if each not in known:
+            raise ConfigError(f"{name}: there is no {kind} {each!r}{suggest(each, known)}")
     return names
 
 
-def writable(path: str, name: str) -> Path:
-    """``path`` with its folder made.
+def prepare_output(path: str, name: str) -> Path:
+    """Make the folder of a file that is going to be written, and check that it can be.
+
+    Args:
+        path: of the file.
+        name: the key, for messages.
 
     Raises:
         ConfigError: nothing can be written there.
@@ -145,20 +218,26 @@ def writable(path: str, name: str) -> Path:
     return target
 
 
-def _options(annotation: Any) -> list[Any] | None:
-    """The alternatives of an annotation; None if anything goes."""
+def _split_annotation(annotation: Any) -> list[Any] | None:
+    """Return the alternatives of an annotation; None if anything goes."""
     if annotation in (inspect.Parameter.empty, Any):
         return None
     origin = typing.get_origin(annotation)
     if origin in (Union, types.UnionType):
-        parts = [_options(part) for part in typing.get_args(annotation)]
-        return None if any(part is None for part in parts) else [option for part in parts for option in part]
+        options: list[Any] = []
+        for part in typing.get_args(annotation):
+            inner = _split_annotation(part)
+            if inner is None:
+                return None
+            options += inner
+        return options
     if origin is Literal:
         return list(typing.get_args(annotation))
     return [annotation]
 
 
-def _is(value: Any, option: Any) -> bool:
+def _matches(value: Any, option: Any) -> bool:
+    """Tell whether a value is of the type, or the literal, that an annotation allows."""
     if option is None or option is type(None):
         return value is None
     if isinstance(option, str):
@@ -168,17 +247,18 @@ def _is(value: Any, option: Any) -> bool:
         return True
     if kind in (int, float):
         return isinstance(value, kind) and not isinstance(value, bool)
-    if isinstance(value, str) and kind is not str:  # a string is a sequence, but nobody means that
+    if isinstance(value, str) and kind is not str:  # a string is a sequence, but it is never meant as one
         return False
     return isinstance(value, kind)
 
 
-def _shown(value: Any) -> str:
-    """As it is written on a command line."""
+def _show(value: Any) -> str:
+    """Write a value as it stands on a command line."""
     return str(value).lower() if isinstance(value, bool) else "null" if value is None else repr(value)
 
 
-def _name(option: Any) -> str:
+def _name_option(option: Any) -> str:
+    """Describe a type, or quote a literal, for a message."""
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
     if isinstance(option, str):
         return repr(option)

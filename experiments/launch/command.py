@@ -1,4 +1,4 @@
-"""From a command line to a checked configuration, and from any fault to one clear sentence."""
+"""Compose a configuration from a command line, run a command on it, and turn any fault into one clear sentence."""
 
 import os
 import re
@@ -12,11 +12,11 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 import conf
-from experiments.launch.check import ConfigError, nearest
+from experiments.launch.check import ConfigError, load_yaml, suggest
 
 FAULTS = (
     HydraException,
@@ -31,19 +31,23 @@ FAULTS = (
 )
 
 
-def launch(task: Callable[[DictConfig], Any], config_name: str) -> None:
-    """Composes ``conf/<config_name>.yaml`` with the command line and runs ``task`` on it.
+def launch(run: Callable[[DictConfig], Any], config_name: str) -> None:
+    """Compose ``conf/<config_name>.yaml`` with the command line and run a command on it.
 
     A fault ends the process with one sentence and exit code 1; with ``HYDRA_FULL_ERROR=1`` it ends with its traceback.
+
+    Args:
+        run: the command's entry.
+        config_name: the command's name and that of its YAML file.
     """
     full_error = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
-    faults = []
+    faults: list[BaseException] = []
 
-    def guarded(config: DictConfig) -> Any:
+    def run_guarded(config: DictConfig) -> Any:
         try:
             check_keys(config, config_name)
-            with hydra_raises(full_error):  # as the user wants it, also for processes that the task starts
-                return task(config)
+            with set_full_error(full_error):  # as the user wants it, also for processes that the command starts
+                return run(config)
         except FAULTS as error:
             if full_error or HydraConfig.get().mode == RunMode.MULTIRUN:  # a sweep goes on with its other jobs
                 raise
@@ -51,9 +55,9 @@ def launch(task: Callable[[DictConfig], Any], config_name: str) -> None:
             return None
 
     try:
-        sys.argv[1:] = rewritten(sys.argv[1:])
-        with hydra_raises(True):  # instead of printing: the sentence is ours
-            hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)(guarded)()
+        sys.argv[1:] = rewrite_overrides(sys.argv[1:])
+        with set_full_error(True):  # Hydra would print an error, but the sentence is ours
+            hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)(run_guarded)()
     except FAULTS as error:
         if full_error:
             raise
@@ -61,13 +65,13 @@ def launch(task: Callable[[DictConfig], Any], config_name: str) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     if faults:
-        print(f"{config_name}: {sentence(faults[0], config_name)}", file=sys.stderr)
+        print(f"{config_name}: {describe(faults[0], config_name)}", file=sys.stderr)
         sys.exit(1)
 
 
 @contextmanager
-def hydra_raises(wanted: bool) -> Iterator[None]:
-    """While open, Hydra lets errors through (True) or prints them and ends the process (False)."""
+def set_full_error(wanted: bool) -> Iterator[None]:
+    """While open, make Hydra let errors through (True), or print them and end the process (False)."""
     before = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = str(int(wanted))
     try:
@@ -76,8 +80,8 @@ def hydra_raises(wanted: bool) -> Iterator[None]:
         os.environ["HYDRA_FULL_ERROR"] = before
 
 
-def rewritten(arguments: list[str]) -> Iterator[str]:
-    """Arguments with ``a.b=c`` turned into ``++a.b=c``.
+def rewrite_overrides(arguments: list[str]) -> Iterator[str]:
+    """Turn arguments ``a.b=c`` into ``++a.b=c``, and let a resumed run write into its own folder.
 
     Defaults live in the Python signatures and YAML lists only what differs, so a key need not be in the YAML to be set.
     Whether it exists at all is checked against the signature, see :mod:`experiments.launch.check`.
@@ -85,45 +89,50 @@ def rewritten(arguments: list[str]) -> Iterator[str]:
     Raises:
         ConfigError: there is no run to resume.
     """
-    resumed = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
+    folders = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
     for argument in arguments:
         key, equals, _ = argument.partition("=")
         yield f"++{argument}" if equals and "." in key and re.match(r"(?!hydra\.)[a-z][^@]*$", key) else argument
-    if resumed and resumed[-1] not in ("", "null"):
-        folder = str(Path(resumed[-1]).expanduser())
+    if folders and folders[-1] not in ("", "null"):
+        folder = str(Path(folders[-1]).expanduser())
         if not Path(folder, "config.yaml").is_file():
-            raise ConfigError(f"resume={resumed[-1]}: there is no run in that folder (no config.yaml)")
+            raise ConfigError(f"resume={folders[-1]}: there is no run in that folder (no config.yaml)")
         yield f"hydra.run.dir='{folder}'"
 
 
 def check_keys(config: DictConfig, config_name: str) -> None:
-    """The top level of ``config`` has the keys of its YAML file: ``agnt.clip=1`` would else be added and ignored.
+    """Check that a configuration has the top-level keys of its YAML file: ``agnt.clip=1`` would else add one.
 
     Raises:
-        ConfigError: a key too many or too few.
+        ConfigError: there is a key too many or too few.
     """
-    known = _top_level_keys(config_name)
-    for key in config:
+    known = _list_keys(config_name)
+    for key in map(str, config):
         if key not in known:
-            raise ConfigError(f"there is no key {key!r}{nearest(key, known)}")
-    missing = [key for key in known if key not in config and key not in _optional_groups(config_name)]
+            raise ConfigError(f"there is no key {key!r}{suggest(key, known)}")
+    missing = [key for key in known if key not in config and key not in _list_optional_groups(config_name)]
     if missing:
         raise ConfigError(f"{missing[0]} is missing")
 
 
-def sentence(error: BaseException, config_name: str) -> str:
-    """What a user needs to know of an error, on one line."""
+def load_defaults(config_name: str) -> DictConfig:
+    """Read ``conf/<config_name>.yaml`` as it stands, without the groups that it takes in."""
+    return load_yaml(Path(conf.__file__).parent / f"{config_name}.yaml")
+
+
+def describe(error: BaseException, config_name: str) -> str:
+    """Return what a user needs to know of an error, on one line."""
     while error.__cause__ is not None and isinstance(error, (HydraException, OmegaConfBaseException)):
         error = error.__cause__
     text = re.sub(r"\s*\n\s*", " ", str(error).strip()) or type(error).__name__
-    if isinstance(error, MissingConfigException) and error.options:
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        return f"there is no {group}={name}{nearest(name, error.options)}"
+        return f"there is no {group}={name}{suggest(name, error.options)}"
     if "Config group override must be" in text:
         return "agent, agent/core, env and experiment are given by name, for example env=t_maze"
     unknown = re.search(r"Key '([^']+)' is not in struct.*full_key: (\S+)", text)
     if unknown:
-        return f"there is no key {unknown[2]!r}{nearest(unknown[1], _top_level_keys(config_name))}"
+        return f"there is no key {unknown[2]!r}{suggest(unknown[1], _list_keys(config_name))}"
     if isinstance(error, (EOFError, ConnectionError)):
         return "a worker process of the environments has died"
     if isinstance(error, KeyError):
@@ -131,18 +140,15 @@ def sentence(error: BaseException, config_name: str) -> str:
     return re.sub(r" full_key: .*", "", text)
 
 
-def _top_level_keys(config_name: str) -> list[str]:
-    """The keys of the YAML file and the groups that it takes in."""
-    content = _content(config_name)
+def _list_keys(config_name: str) -> list[str]:
+    """Return the keys of a YAML file of ``conf`` and the groups that it takes in."""
+    content = load_defaults(config_name)
     groups = [str(key) for part in content.get("defaults", ()) if isinstance(part, DictConfig) for key in part]
-    return [key for key in content if key not in ("defaults", "hydra")] + [key for key in groups if " " not in key]
+    keys = [str(key) for key in content if key not in ("defaults", "hydra")]
+    return keys + [key for key in groups if " " not in key]
 
 
-def _optional_groups(config_name: str) -> set[str]:
-    """The groups from which nothing need be chosen."""
-    parts = [part for part in _content(config_name).get("defaults", ()) if isinstance(part, DictConfig)]
+def _list_optional_groups(config_name: str) -> set[str]:
+    """Return the groups from which nothing need be chosen."""
+    parts = [part for part in load_defaults(config_name).get("defaults", ()) if isinstance(part, DictConfig)]
     return {str(key) for part in parts for key, choice in part.items() if choice is None}
-
-
-def _content(config_name: str) -> DictConfig:
-    return OmegaConf.load(Path(conf.__file__).parent / f"{config_name}.yaml")

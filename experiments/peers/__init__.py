@@ -1,4 +1,4 @@
-"""Whole-training speed of this project and of other programs, each in a process of its own behind one small protocol.
+"""Train this project and other programs, each in a process of its own behind one small protocol, to measure speed.
 
 ``python -m experiments.peers.NAME --workload w1 --core lstm --threads 1`` builds a training run, warms it up and prints
 one JSON line ``{"name", "versions", "parameters"}``. Then each line on its input, a number of seconds, makes it train
@@ -7,6 +7,8 @@ for at least that long, in whole iterations of rollout and update, and answer wi
 
 A measuring program starts several of them and asks them in turn, so that a slow moment of the machine hits all alike;
 while one trains the others wait for input and take no time.
+
+Others may use ``recurrent_ppo.make_training``, ``serve.repeat`` and ``workloads``.
 
 - ``serve``: the protocol. ``workloads``: what is trained, and the arguments that all have.
 - ``recurrent_ppo``: this project. ``sb3_contrib``, ``skrl``, ``purejaxrl``: peers; each docstring says how to install

@@ -1,4 +1,4 @@
-"""PureJaxRL's recurrent PPO, from your own checkout of luchris429/purejaxrl, in an environment of its own.
+"""Train PureJaxRL's recurrent PPO, from your own checkout of luchris429/purejaxrl, in an environment of its own.
 
     git clone https://github.com/luchris429/purejaxrl CHECKOUT
     python3 -m venv JAX && JAX/bin/pip install jax flax optax distrax gymnax
@@ -24,7 +24,7 @@ import os
 import re
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -72,8 +72,13 @@ EDITS: tuple[tuple[str, str, int], ...] = (
 WRAPPER_EDITS = ((r"from brax import envs\n", "", 1),)  # only its Brax wrapper needs it, and brax is a large install
 
 
-def edited(text: str, edits: Sequence[tuple[str, str, int]], file: str) -> str:
-    """``text`` with every replacement made.
+def edit(text: str, edits: Sequence[tuple[str, str, int]], file: str) -> str:
+    """Return a text with every replacement made.
+
+    Args:
+        text: of the file.
+        edits: pattern, replacement, how often it must match.
+        file: its name, for messages.
 
     Raises:
         ValueError: one of them does not match as often as it must.
@@ -87,23 +92,29 @@ def edited(text: str, edits: Sequence[tuple[str, str, int]], file: str) -> str:
     return text
 
 
-def loaded(checkout: Path, file: str, edits: Sequence[tuple[str, str, int]], **given: Any) -> ModuleType:
-    """The edited file of the checkout as a module that also knows the names ``given``.
+def load_edited(checkout: Path, file: str, edits: Sequence[tuple[str, str, int]], **given: Any) -> ModuleType:
+    """Run the edited file of a checkout as a module.
+
+    Args:
+        checkout: of PureJaxRL.
+        file: its name.
+        edits: see :func:`edit`.
+        **given: names that the module knows as well.
 
     Raises:
         FileNotFoundError: the checkout has no such file.
-        ValueError: see :func:`edited`.
+        ValueError: see :func:`edit`.
     """
     path = checkout / "purejaxrl" / file
     module = ModuleType(f"purejaxrl_{path.stem}")
     vars(module).update(given, __file__=str(path))
     sys.modules[module.__name__] = module  # flax looks up the modules of its classes
-    exec(compile(edited(path.read_text(), edits, file), str(path), "exec"), vars(module))
+    exec(compile(edit(path.read_text(), edits, file), str(path), "exec"), vars(module))
     return module
 
 
 def limit_threads(threads: int) -> None:
-    """To be called before jax is imported. With one thread XLA gets no pool and the process one core."""
+    """Limit the threads of XLA, before jax is imported. With one it gets no pool, and the process one core."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     if threads == 1:
         flags = os.environ.get("XLA_FLAGS", "")
@@ -114,21 +125,21 @@ def limit_threads(threads: int) -> None:
 
 
 def build(arguments: Namespace) -> Worker:
-    """The compiled worker."""
+    """Return the compiled worker."""
     limit_threads(arguments.threads)
     import jax
     from flax import linen
 
     work = workloads.WORKLOADS[arguments.workload]
-    wrappers = loaded(arguments.checkout, "wrappers.py", WRAPPER_EDITS)
-    program = loaded(
+    wrappers = load_edited(arguments.checkout, "wrappers.py", WRAPPER_EDITS)
+    program = load_edited(
         arguments.checkout,
         "ppo_rnn.py",
         EDITS,
         ENCODER_SIZE=work.layer_size,
         HIDDEN_SIZE=work.hidden_size,
         CELL={"gru": linen.GRUCell, "lstm": linen.OptimizedLSTMCell}[arguments.core],
-        TASK=task(work.name),
+        TASK=make_task(work.name),
         FlattenObservationWrapper=wrappers.FlattenObservationWrapper,
         LogWrapper=wrappers.LogWrapper,
     )
@@ -156,27 +167,35 @@ def build(arguments: Namespace) -> Worker:
 
 
 class Iterations:
-    """Calls run ``updates`` iterations of rollout and update, and return their environment steps and ended episodes."""
+    """Training whose calls run several iterations of rollout and update.
+
+    Args:
+        state: of PureJaxRL's runner.
+        update: its iteration.
+        updates: iterations of a call.
+        rollout_size: environment steps of an iteration.
+    """
 
     def __init__(self, state: Any, update: Any, updates: int, rollout_size: int):
         import jax
 
-        def several(state: Any) -> tuple[Any, Any]:
+        def run_several(state: Any) -> tuple[Any, Any]:
             state, metric = jax.lax.scan(update, state, None, updates)
             return state, metric["returned_episode"].sum()
 
         # Some numbers of the first state have another type than later, which would compile everything twice.
-        later, _ = jax.eval_shape(several, state)
+        later, _ = jax.eval_shape(run_several, state)
         self.state = jax.tree_util.tree_map(lambda leaf, like: jax.numpy.asarray(leaf, like.dtype), state, later)
-        self.run, self.env_steps = jax.jit(several), updates * rollout_size
+        self.call, self.env_steps = jax.jit(run_several), updates * rollout_size
 
     def __call__(self) -> tuple[int, int]:
-        self.state, episodes = self.run(self.state)
+        """Return the environment steps and the ended episodes of the call."""
+        self.state, episodes = self.call(self.state)
         return self.env_steps, int(episodes)  # reading the number waits for the computation
 
 
-def task(name: str) -> tuple[Any, Any]:
-    """The environment and its parameters as gymnax would make them."""
+def make_task(name: str) -> tuple[Any, Any]:
+    """Return the environment of a workload and its parameters as gymnax would make them."""
     import gymnax
     import jax
     import jax.numpy as jnp
@@ -187,7 +206,7 @@ def task(name: str) -> tuple[Any, Any]:
 
         reward_scale = 0.02
 
-        def __init__(self):
+        def __init__(self) -> None:
             self.env, self.params = gymnax.make("CartPole-v1")
 
         def observation_space(self, params: Any) -> Any:
@@ -229,13 +248,14 @@ def task(name: str) -> tuple[Any, Any]:
             symbols = jnp.concatenate([new, symbols[:-1]])
             return jax.nn.one_hot(new[0], self.num_symbols), (symbols, jnp.where(done, 0, time + 1)), reward, done, {}
 
-    made = {"w1": CartPoleNoVelocity, "w3": RepeatPrevious}[name]()
-    return made, made.params
+    classes: dict[str, Callable[[], Any]] = {"w1": CartPoleNoVelocity, "w3": RepeatPrevious}
+    task = classes[name]()
+    return task, task.params
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command."""
-    parser = workloads.parser(__doc__, whole_rollouts=True)
+    """Run the worker."""
+    parser = workloads.make_parser(__doc__, whole_rollouts=True)
     parser.add_argument("--checkout", type=Path, required=True, metavar="DIR", help="of luchris429/purejaxrl")
     parser.add_argument("--updates", type=int, default=2, metavar="K", help="iterations in one compiled call")
     arguments = parser.parse_args(argv)

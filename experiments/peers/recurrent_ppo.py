@@ -1,4 +1,4 @@
-"""This project: RecurrentPPOLSTM with an LSTM or a GRU, as ``python -m experiments.train`` drives it.
+"""Train this project: RecurrentPPOLSTM with an LSTM or a GRU, as ``python -m experiments.train`` drives it.
 
 python -m experiments.peers.recurrent_ppo --workload w1 --core gru --bptt 16
 """
@@ -17,21 +17,29 @@ from experiments.peers.serve import Worker, repeat, serve
 from experiments.peers.workloads import Workload
 from rl import cores
 from rl.agents import RecurrentPPOLSTM
+from rl.ppo.rollout_buffer import RolloutBuffer
 from rl.training.stepping import Stepper
 
 
 def build(arguments: Namespace) -> Worker:
-    """The worker after one iteration."""
+    """Return the worker after one iteration."""
     torch.set_num_threads(arguments.threads)
-    run = training_run(workloads.WORKLOADS[arguments.workload], arguments.core, arguments.bptt)
+    run = make_training(workloads.WORKLOADS[arguments.workload], arguments.core, arguments.bptt)
     run()
     versions = {module.__name__: module.__version__ for module in (torch, numpy, gymnasium)}
     return Worker("recurrent_ppo", versions, run.agent.num_parameters, partial(repeat, run))
 
 
-def training_run(work: Workload, core: str, bptt: int, env: VectorEnv | None = None) -> "Iterations":
-    """Training on a workload, from a fresh agent; ``env`` instead of the workload's own environments."""
-    env = env or workloads.vector_env(work)
+def make_training(work: Workload, core: str, bptt: int, env: VectorEnv | None = None) -> "Iterations":
+    """Return training on a workload, from a fresh agent.
+
+    Args:
+        work: the workload.
+        core: name of the core.
+        bptt: steps of the trained sequences.
+        env: instead of the workload's own environments.
+    """
+    env = env or workloads.make_vector_env(work)
     agent = RecurrentPPOLSTM(
         env.single_observation_space,
         env.single_action_space,
@@ -55,19 +63,31 @@ def training_run(work: Workload, core: str, bptt: int, env: VectorEnv | None = N
 
 
 class Iterations:
-    """Calls collect one rollout and learn from it, and return its environment steps and finished episodes."""
+    """Training of an agent: a call collects one rollout and learns from it.
+
+    Args:
+        agent: as many environments as ``envs``.
+        envs: to play in.
+    """
 
     def __init__(self, agent: RecurrentPPOLSTM, envs: Stepper):
         self.agent, self.envs = agent, envs
         self.obs = envs.reset(0)
 
+    @property
+    def buffer(self) -> RolloutBuffer:
+        """The agent's rollout; there is one after the first step."""
+        assert self.agent.buffer is not None
+        return self.agent.buffer
+
     def __call__(self) -> tuple[int, int]:
+        """Return the environment steps and the finished episodes of one iteration."""
         steps, episodes = self.agent.env_steps, self.collect()
         self.agent.learn(self.obs)
         return self.agent.env_steps - steps, episodes
 
     def collect(self) -> int:
-        """Plays one rollout; the episodes that ended in it."""
+        """Play one rollout; return how many episodes ended in it."""
         agent, episodes = self.agent, 0
         for _ in range(agent.num_steps):
             after = self.envs.step(agent.act(self.obs))
@@ -78,8 +98,8 @@ class Iterations:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command."""
-    serve(partial(build, workloads.parser(__doc__).parse_args(argv)))
+    """Run the worker."""
+    serve(partial(build, workloads.make_parser(__doc__).parse_args(argv)))
 
 
 if __name__ == "__main__":

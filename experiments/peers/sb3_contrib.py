@@ -1,4 +1,4 @@
-"""RecurrentPPO of sb3-contrib, an LSTM only.
+"""Train RecurrentPPO of sb3-contrib, an LSTM only.
 
     pip install sb3-contrib==2.9.2
     python -m experiments.peers.sb3_contrib --workload w1 --variant separate
@@ -35,11 +35,17 @@ from experiments.peers.workloads import Workload
 
 
 class Features(BaseFeaturesExtractor):
-    """The encoder: small images through two 3 x 3 convolutions, then one tanh layer."""
+    """The encoder: small images through two 3 x 3 convolutions, then one tanh layer.
+
+    Args:
+        observation_space: of one environment, images channels first.
+        layer_size: width of the last layer.
+    """
 
     def __init__(self, observation_space: spaces.Box, layer_size: int):
         super().__init__(observation_space, layer_size)
-        shape, layers = observation_space.shape, [nn.Flatten()]
+        shape = observation_space.shape
+        layers: list[nn.Module] = [nn.Flatten()]
         if len(shape) == 3:  # channels first and scaled to 0 ... 1 by the library
             convolutions = [nn.Conv2d(shape[0], 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU()]
             layers = [*convolutions, nn.Flatten()]
@@ -47,57 +53,74 @@ class Features(BaseFeaturesExtractor):
         self.layers = nn.Sequential(*layers, nn.Linear(size, layer_size), nn.Tanh())
 
     def forward(self, observations: Tensor) -> Tensor:
-        """``[batch, ...] -> [batch, layer_size]``."""
+        """Encode ``[batch, ...]`` as ``[batch, layer_size]``."""
         return self.layers(observations)
 
 
 class BatchedVecEnv(VecEnv):
     """One of this project's vector environments as the library takes them."""
 
+    actions: np.ndarray  # of the step that waits
+
     def __init__(self, envs: VectorEnv):
-        self.envs, self.actions = envs, None
+        self.envs = envs
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
 
     def reset(self) -> np.ndarray:
+        """Begin episodes in all environments."""
         return self.envs.reset(seed=self._seeds[0])[0]
 
     def step_async(self, actions: np.ndarray) -> None:
+        """Take the actions of the next step."""
         self.actions = actions
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Do the step; ends and final observations are told as the library expects them."""
         obs, rewards, terminated, truncated, info = self.envs.step(self.actions)
-        ended, infos = terminated | truncated, [{} for _ in range(self.num_envs)]
+        ended = terminated | truncated
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for row in np.flatnonzero(ended):
-            cut = bool(truncated[row] and not terminated[row])
-            infos[row] = {"terminal_observation": info["final_obs"][row], "TimeLimit.truncated": cut}
+            timed_out = bool(truncated[row] and not terminated[row])
+            infos[row] = {"terminal_observation": info["final_obs"][row], "TimeLimit.truncated": timed_out}
         return obs, rewards.astype(np.float32), ended, infos
 
     def close(self) -> None:
+        """End the environments."""
         self.envs.close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """Return an attribute, once for each environment."""
         return [getattr(self.envs, attr_name, None)] * self.num_envs
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Set an attribute of all environments."""
         setattr(self.envs, attr_name, value)
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        """Refuse: there are no single environments."""
         raise NotImplementedError(f"{method_name} of single environments: they are stepped all at once")
 
     def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
+        """Return False for each environment."""
         return [False] * self.num_envs
 
 
-def vec_env(work: Workload) -> VecEnv:
-    """``num_envs`` copies of the task."""
+def make_vec_env(work: Workload) -> VecEnv:
+    """Make ``num_envs`` copies of the task."""
     if work.name == "w2" and workloads.has_minigrid():
-        return DummyVecEnv([workloads.single_minigrid] * work.num_envs)
-    return BatchedVecEnv(workloads.vector_env(work))
+        return DummyVecEnv([workloads.make_single_minigrid] * work.num_envs)
+    return BatchedVecEnv(workloads.make_vector_env(work))
 
 
-def model(work: Workload, env: VecEnv, shared: bool) -> sb3_contrib.RecurrentPPO:
-    """The agent, which logs nothing."""
-    made = sb3_contrib.RecurrentPPO(
+def make_agent(work: Workload, env: VecEnv, shared: bool) -> sb3_contrib.RecurrentPPO:
+    """Make the agent, which logs nothing.
+
+    Args:
+        work: the sizes.
+        env: to play in.
+        shared: policy and value have one LSTM, which the value loss does not train, instead of one each.
+    """
+    agent = sb3_contrib.RecurrentPPO(
         "CnnLstmPolicy" if len(env.observation_space.shape) == 3 else "MlpLstmPolicy",
         env,
         n_steps=work.num_steps,
@@ -122,18 +145,19 @@ def model(work: Workload, env: VecEnv, shared: bool) -> sb3_contrib.RecurrentPPO
         seed=0,
         device="cpu",
     )
-    made.set_logger(Logger(folder=None, output_formats=[]))  # the default one makes a temporary folder
-    return made
+    agent.set_logger(Logger(folder=None, output_formats=[]))  # the default one makes a temporary folder
+    return agent
 
 
 class Iterations:
-    """Calls collect one rollout and learn from it, and return its environment steps and finished episodes."""
+    """Training of an agent: a call collects one rollout and learns from it."""
 
     def __init__(self, agent: sb3_contrib.RecurrentPPO):
         self.agent = agent
         _, self.callback = agent._setup_learn(total_timesteps=agent.n_steps * agent.n_envs)
 
     def __call__(self) -> tuple[int, int]:
+        """Return the environment steps and the finished episodes of one iteration."""
         agent, steps = self.agent, self.agent.num_timesteps
         agent.collect_rollouts(agent.env, self.callback, agent.rollout_buffer, n_rollout_steps=agent.n_steps)
         starts = int(agent.rollout_buffer.episode_starts.sum())  # before training, which reorders the buffer
@@ -142,10 +166,10 @@ class Iterations:
 
 
 def build(arguments: Namespace) -> Worker:
-    """The worker after one iteration."""
+    """Return the worker after one iteration."""
     torch.set_num_threads(arguments.threads)
     work = workloads.WORKLOADS[arguments.workload]
-    agent = model(work, vec_env(work), arguments.variant == "shared")
+    agent = make_agent(work, make_vec_env(work), arguments.variant == "shared")
     iterations = Iterations(agent)
     iterations()
     modules = (sb3_contrib, stable_baselines3, torch, np, gymnasium)
@@ -155,8 +179,8 @@ def build(arguments: Namespace) -> Worker:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command."""
-    parser = workloads.parser(__doc__, whole_rollouts=True)
+    """Run the worker."""
+    parser = workloads.make_parser(__doc__, whole_rollouts=True)
     parser.add_argument("--variant", choices=("separate", "shared"), default="separate", help="LSTM of the value")
     arguments = parser.parse_args(argv)
     if arguments.core != "lstm":

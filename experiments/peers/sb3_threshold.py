@@ -1,4 +1,4 @@
-"""sb3-contrib with the settings that its zoo tuned for CartPole without velocities, until that is solved.
+"""Train sb3-contrib with the settings that its zoo tuned for CartPole without velocities, until that is solved.
 
     pip install sb3-contrib==2.9.2
     python -m experiments.peers.sb3_threshold --seed 1
@@ -35,9 +35,9 @@ SCHEDULE_STEPS = 100_000  # learning rate and clip range are 0 from there on, ho
 GAMMA = 0.98
 
 
-def model(seed: int) -> sb3_contrib.RecurrentPPO:
-    """The agent on its 8 environments; it logs nothing."""
-    made = sb3_contrib.RecurrentPPO(
+def make_agent(seed: int) -> sb3_contrib.RecurrentPPO:
+    """Make the agent and its 8 environments; it logs nothing."""
+    agent = sb3_contrib.RecurrentPPO(
         "MlpLstmPolicy",
         VecNormalize(BatchedVecEnv(CartPoleNoVelocity(8)), gamma=GAMMA),
         n_steps=32,
@@ -58,25 +58,26 @@ def model(seed: int) -> sb3_contrib.RecurrentPPO:
         seed=seed,
         device="cpu",
     )
-    made.set_logger(Logger(folder=None, output_formats=[]))  # the default one makes a temporary folder
-    return made
+    agent.set_logger(Logger(folder=None, output_formats=[]))  # the default one makes a temporary folder
+    return agent
 
 
-def evaluation_env(training: VecNormalize, seed: int) -> VecNormalize:
-    """Copies that share the moments of the training observations but never move them, with the task's own rewards."""
-    made = VecNormalize(BatchedVecEnv(CartPoleNoVelocity(COPIES)), training=False, norm_reward=False, gamma=GAMMA)
-    made.obs_rms = training.obs_rms
-    made.seed(seed)
-    return made
+def make_evaluation_env(training: VecNormalize, seed: int) -> VecNormalize:
+    """Make copies that share the moments of the training observations but never move them, with unscaled rewards."""
+    env = VecNormalize(BatchedVecEnv(CartPoleNoVelocity(COPIES)), training=False, norm_reward=False, gamma=GAMMA)
+    env.obs_rms = training.obs_rms
+    env.seed(seed)
+    return env
 
 
 def solve(agent: sb3_contrib.RecurrentPPO, env: VecNormalize, max_steps: int, every: int) -> dict[str, float]:
-    """Trains until an evaluation reaches the threshold or the steps are used up.
+    """Train until an evaluation reaches the threshold or the steps are used up.
 
     Args:
         agent: fresh.
         env: for the evaluations.
-        max_steps, every: environment steps of the run, and between two evaluations; both end with a whole rollout.
+        max_steps: environment steps of the run, which ends with a whole rollout.
+        every: environment steps between two evaluations, each of which follows a whole rollout.
 
     Returns:
         What is printed.
@@ -100,7 +101,7 @@ def solve(agent: sb3_contrib.RecurrentPPO, env: VecNormalize, max_steps: int, ev
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the program."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seed", type=int, required=True, metavar="K")
     parser.add_argument("--max-steps", type=int, default=SCHEDULE_STEPS, metavar="N", help="environment steps")
@@ -109,8 +110,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if min(arguments.max_steps, arguments.evaluate_every) < 1:
         parser.error("--max-steps and --evaluate-every must be at least 1")
     torch.set_num_threads(1)
-    agent = model(arguments.seed)
-    env = evaluation_env(agent.env, seed=10_000 + arguments.seed)
+    agent = make_agent(arguments.seed)
+    env = make_evaluation_env(agent.env, seed=10_000 + arguments.seed)
     print(json.dumps(solve(agent, env, arguments.max_steps, arguments.evaluate_every)))
 
 

@@ -1,4 +1,7 @@
-"""The protocol of the workers: a line of JSON when ready, then one for each number of seconds read. No dependencies."""
+"""Speak the protocol of the workers: a line of JSON when ready, then one for each number of seconds that is read.
+
+This module needs the standard library only.
+"""
 
 import json
 import os
@@ -27,7 +30,7 @@ class Worker:
 
 
 def serve(build: Callable[[], Worker]) -> None:
-    """Runs a worker until its input ends.
+    """Run a worker until its input ends.
 
     Args:
         build: makes the worker and warms it up. It is called only once standard output is out of reach of the
@@ -43,11 +46,15 @@ def serve(build: Callable[[], Worker]) -> None:
         hello = {"name": worker.name, "versions": dict(worker.versions), "parameters": worker.parameters}
         print(json.dumps(hello), file=output, flush=True)
         for line in sys.stdin:
-            print(json.dumps(answer(worker, seconds(line))), file=output, flush=True)
+            print(json.dumps(measure(worker, read_seconds(line))), file=output, flush=True)
 
 
-def seconds(line: str) -> float:
-    """The number in a line of input."""
+def read_seconds(line: str) -> float:
+    """Return the number in a line of input.
+
+    Raises:
+        ValueError: it is not a positive number.
+    """
     try:
         number = float(line)
     except ValueError:
@@ -57,8 +64,11 @@ def seconds(line: str) -> float:
     return number
 
 
-def answer(worker: Worker, at_least: float) -> dict[str, float]:
-    """One measurement. CPU seconds are those of this process with all its threads; no worker here starts others."""
+def measure(worker: Worker, at_least: float) -> dict[str, float]:
+    """Take one measurement of at least so many seconds.
+
+    CPU seconds are those of this process with all its threads; no worker here starts other processes.
+    """
     wall, cpu = time.perf_counter(), time.process_time()
     env_steps, episodes = worker.measure(at_least)
     return {
@@ -70,7 +80,7 @@ def answer(worker: Worker, at_least: float) -> dict[str, float]:
 
 
 def repeat(iteration: Callable[[], tuple[int, int]], at_least: float) -> tuple[int, int]:
-    """Calls ``iteration() -> (env_steps, episodes)`` until so many seconds are over; the sums."""
+    """Call ``iteration() -> (env_steps, episodes)`` until so many seconds are over; return the sums."""
     end, env_steps, episodes = time.perf_counter() + at_least, 0, 0
     while True:
         steps, ended = iteration()

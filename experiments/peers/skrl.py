@@ -1,4 +1,4 @@
-"""skrl's PPO_RNN agent and memory with a model of ours, an LSTM or a GRU.
+"""Train skrl's PPO_RNN agent and memory with a model of ours, an LSTM or a GRU.
 
     pip install skrl==2.1.1
     python -m experiments.peers.skrl --workload w1 --core lstm --bptt 16
@@ -45,26 +45,31 @@ from experiments.peers.workloads import Workload
 
 
 class SharedModel(CategoricalMixin, DeterministicMixin, Model):
-    """Encoder, recurrent layer, policy head and value head, in skrl's terms both its policy and its value.
+    """An encoder, recurrent layer, policy head and value head, in skrl's terms both its policy and its value.
 
     Args:
-        envs, work, core, bptt: the task, the sizes, ``lstm`` or ``gru``, the length of the sequences.
+        envs: the task, with images or vectors and discrete actions.
+        work: the sizes.
+        core: ``lstm`` or ``gru``.
+        bptt: the length of the sequences.
         documented: replays as skrl's documentation does, else padded; sequences come first there, steps here.
     """
 
     def __init__(self, envs: VectorEnv, work: Workload, core: str, bptt: int, documented: bool):
         observation_space, action_space = envs.single_observation_space, envs.single_action_space
+        assert isinstance(observation_space, spaces.Box) and isinstance(action_space, spaces.Discrete)
         Model.__init__(self, observation_space=observation_space, action_space=action_space, device="cpu")
         CategoricalMixin.__init__(self, unnormalized_log_prob=True, role="policy")
         DeterministicMixin.__init__(self, clip_actions=False, role="value")
         self.num_envs, self.bptt, self.documented = work.num_envs, bptt, documented
-        shape, layers = observation_space.shape, []
+        shape = observation_space.shape
+        layers: list[nn.Module] = []
         if len(shape) == 3:
             layers = [Images(observation_space), nn.Conv2d(shape[-1], 16, 3, 1, 1), nn.ReLU()]
             layers += [nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(), nn.Flatten()]
         size = nn.Sequential(*layers)(torch.zeros(1, int(np.prod(shape)))).shape[1]
         self.encoder = nn.Sequential(*layers, nn.Linear(size, work.layer_size), nn.Tanh())
-        layer = {"lstm": nn.LSTM, "gru": nn.GRU}[core]
+        layer: type[nn.LSTM | nn.GRU] = {"lstm": nn.LSTM, "gru": nn.GRU}[core]
         self.core = layer(work.layer_size, work.hidden_size, batch_first=documented)
         self.leaves = {"lstm": 2, "gru": 1}[core]
         self.policy_head = nn.Linear(work.hidden_size, int(action_space.n))
@@ -72,47 +77,50 @@ class SharedModel(CategoricalMixin, DeterministicMixin, Model):
         self.features: Tensor | None = None  # of the last pass for the policy, until the value asks for them
 
     def get_specification(self) -> dict[str, Any]:
+        """Tell the agent the length of the sequences and the sizes of the states."""
         size = (1, self.num_envs, self.core.hidden_size)
         return {"rnn": {"sequence_length": self.bptt, "sizes": [size] * self.leaves}}
 
     def act(self, inputs: dict[str, Any], *, role: str = "") -> tuple[Tensor, dict[str, Any]]:
+        """Return actions for the role ``policy``, values for the other."""
         mixin = CategoricalMixin if role == "policy" else DeterministicMixin
         return mixin.act(self, inputs, role=role)
 
     def compute(self, inputs: dict[str, Any], role: str = "") -> tuple[Tensor, dict[str, Any]]:
+        """Return logits for the role ``policy``, values for the other."""
         if role == "policy":
-            self.features, state = self.trunk(inputs)
+            self.features, state = self.run_trunk(inputs)
             return self.policy_head(self.features), {"rnn": state}
         features, self.features = self.features, None
         if features is None:
-            features, _ = self.trunk(inputs)
+            features, _ = self.run_trunk(inputs)
         return self.value_head(features), {}
 
-    def trunk(self, inputs: dict[str, Any]) -> tuple[Tensor, list[Tensor]]:
-        """Features ``[batch, H]`` and the states after the last step, of one step or of a minibatch of sequences."""
+    def run_trunk(self, inputs: dict[str, Any]) -> tuple[Tensor, list[Tensor]]:
+        """Return features ``[batch, H]`` and the states after the last step, of one step or of many."""
         x, state = self.encoder(inputs["observations"]), inputs["rnn"]
         if "terminated" not in inputs:
             axis = 1 if self.documented else 0
-            y, state = self.run(x.unsqueeze(axis), state)
+            y, state = self.run_core(x.unsqueeze(axis), state)
             return y.squeeze(axis), state
         if self.documented:
-            return self.in_parts(x, state, inputs["terminated"])
-        return self.padded(x, state, inputs["terminated"] | inputs["truncated"])
+            return self.replay_in_parts(x, state, inputs["terminated"])
+        return self.replay_padded(x, state, inputs["terminated"] | inputs["truncated"])
 
-    def in_parts(self, x: Tensor, state: list[Tensor], terminated: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The trunk's layer on a minibatch, one call for each part between terminations of any sequence."""
+    def replay_in_parts(self, x: Tensor, state: list[Tensor], terminated: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Run the trunk's layer on a minibatch, one call for each part between terminations of any sequence."""
         x, terminated = x.view(-1, self.bptt, x.shape[1]), terminated.view(-1, self.bptt)  # [N, L, D], [N, L]
         state = [leaf[:, :: self.bptt] for leaf in state]  # before the first step of each sequence
         cuts = (terminated[:, :-1].any(dim=0).nonzero().squeeze(1) + 1).tolist()
         parts = []
         for begin, end in pairwise([0, *cuts, self.bptt]):
-            y, state = self.run(x[:, begin:end], state)
+            y, state = self.run_core(x[:, begin:end], state)
             state = [leaf.masked_fill(terminated[:, end - 1].view(1, -1, 1), 0.0) for leaf in state]
             parts.append(y)
         return torch.cat(parts, dim=1).flatten(0, 1), state
 
-    def padded(self, x: Tensor, state: list[Tensor], ended: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The trunk's layer on a minibatch in one call."""
+    def replay_padded(self, x: Tensor, state: list[Tensor], ended: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Run the trunk's layer on a minibatch in one call."""
         ended = ended.flatten()
         starts = torch.ones_like(ended)
         starts[1:] = ended[:-1]
@@ -121,11 +129,11 @@ class SharedModel(CategoricalMixin, DeterministicMixin, Model):
         row = starts.cumsum(0) - 1
         time = torch.arange(len(row)) - first[row]
         padded = x.new_zeros(self.bptt, len(first), x.shape[1]).index_put((time, row), x)
-        y, state = self.run(padded, [leaf[:, first] for leaf in state])
+        y, state = self.run_core(padded, [leaf[:, first] for leaf in state])
         return y[time, row], state
 
-    def run(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The recurrent layer on ``[N, L, D]`` if documented, else ``[L, N, D]``."""
+    def run_core(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Run the recurrent layer on ``[N, L, D]`` if documented, else ``[L, N, D]``."""
         if self.leaves == 1:
             y, last = self.core(x, state[0].contiguous())
             return y, [last]
@@ -134,36 +142,37 @@ class SharedModel(CategoricalMixin, DeterministicMixin, Model):
 
 
 class Images(nn.Module):
-    """The flattened observations of skrl as images ``[batch, C, H, W]`` in 0 ... 1."""
+    """A layer that makes images ``[batch, C, H, W]`` in 0 ... 1 of the flattened observations of skrl."""
 
     def __init__(self, space: spaces.Box):
         super().__init__()
         self.shape, self.high = space.shape, float(space.high.max())
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[batch, H * W * C]`` -> ``[batch, C, H, W]``."""
+        """Turn ``[batch, H * W * C]`` into ``[batch, C, H, W]``."""
         return x.view(-1, *self.shape).permute(0, 3, 1, 2) / self.high
 
 
 class Iterations:
-    """Calls collect one rollout and learn from it, and return its environment steps and finished episodes."""
+    """Training of an agent: a call collects one rollout and learns from it."""
 
     def __init__(self, agent: PPO_RNN, envs: VectorEnv, num_steps: int):
         self.agent, self.envs, self.num_steps = agent, envs, num_steps
-        self.obs = self.flat(envs.reset(seed=0)[0])
+        self.obs = self.flatten(envs.reset(seed=0)[0])
 
-    def flat(self, obs: np.ndarray) -> Tensor:
-        """``[B, ...]`` -> float32 ``[B, D]``, as skrl's environment wrappers give them."""
+    def flatten(self, obs: np.ndarray) -> Tensor:
+        """Turn ``[B, ...]`` into float32 ``[B, D]``, as skrl's environment wrappers give them."""
         return torch.from_numpy(obs.reshape(self.envs.num_envs, -1)).float()
 
     def __call__(self) -> tuple[int, int]:
+        """Return the environment steps and the finished episodes of one iteration."""
         agent, episodes, now = self.agent, 0, {"timestep": 0, "timesteps": 0}
         for _ in range(self.num_steps):
             agent.pre_interaction(**now)
             with torch.inference_mode():
                 actions, _ = agent.act(self.obs, None, **now)
                 obs, rewards, terminated, truncated, _ = self.envs.step(actions.squeeze(1).numpy())
-                obs = self.flat(obs)
+                obs = self.flatten(obs)
                 agent.record_transition(
                     observations=self.obs,
                     states=None,
@@ -184,7 +193,15 @@ class Iterations:
 
 
 def make_agent(envs: VectorEnv, work: Workload, core: str, bptt: int, variant: str) -> PPO_RNN:
-    """The agent, which logs nothing."""
+    """Make the agent, which logs nothing.
+
+    Args:
+        envs: to play in.
+        work: the sizes.
+        core: ``lstm`` or ``gru``.
+        bptt: the length of the sequences.
+        variant: ``documented`` or ``padded``, see above.
+    """
     torch.manual_seed(0)
     model = SharedModel(envs, work, core, bptt, documented=variant == "documented")
     agent = PPO_RNN(
@@ -214,10 +231,10 @@ def make_agent(envs: VectorEnv, work: Workload, core: str, bptt: int, variant: s
 
 
 def build(arguments: Namespace) -> Worker:
-    """The worker after one iteration."""
+    """Return the worker after one iteration."""
     torch.set_num_threads(arguments.threads)
     work = workloads.WORKLOADS[arguments.workload]
-    envs = workloads.vector_env(work)
+    envs = workloads.make_vector_env(work)
     agent = make_agent(envs, work, arguments.core, arguments.bptt, arguments.variant)
     iterations = Iterations(agent, envs, work.num_steps)
     iterations()
@@ -228,8 +245,8 @@ def build(arguments: Namespace) -> Worker:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command."""
-    parser = workloads.parser(__doc__)
+    """Run the worker."""
+    parser = workloads.make_parser(__doc__)
     parser.add_argument("--variant", choices=("documented", "padded"), default="documented", help="replay of the model")
     serve(partial(build, parser.parse_args(argv)))
 

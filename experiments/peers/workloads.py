@@ -1,4 +1,4 @@
-"""What is trained: three workloads with their sizes, their environments, and the arguments that all workers have.
+"""Say what is trained: three workloads with their sizes, their environments, and the arguments of all workers.
 
 Importing this needs the standard library only; environments are imported when they are made.
 """
@@ -26,9 +26,11 @@ class Workload:
         name: short name.
         env: what the task is.
         hidden_size: of the one recurrent layer.
-        num_envs, num_steps: a rollout has ``num_envs`` environments x ``num_steps`` steps.
+        num_envs: environments of a rollout.
+        num_steps: steps of each of them.
         layer_size: width of the tanh encoder in front of the recurrent layer; the heads behind it are linear.
-        epochs, num_minibatches: of an update.
+        epochs: of an update.
+        num_minibatches: of an epoch.
     """
 
     name: str
@@ -42,7 +44,7 @@ class Workload:
 
     @property
     def batch_size(self) -> int:
-        """Steps in a minibatch."""
+        """The steps in a minibatch."""
         return self.num_envs * self.num_steps // self.num_minibatches
 
 
@@ -58,12 +60,12 @@ VALUE_COEF, ENTROPY_COEF, MAX_GRAD_NORM = 0.5, 0.01, 0.5
 
 
 def has_minigrid() -> bool:
-    """MiniGrid is installed; without it w2 is this project's own grid with the same shapes."""
+    """Tell whether MiniGrid is installed; without it w2 is this project's own grid with the same shapes."""
     return importlib.util.find_spec("minigrid") is not None
 
 
-def vector_env(workload: Workload) -> VectorEnv:
-    """``num_envs`` copies of the task, stepped together, with SAME_STEP autoreset."""
+def make_vector_env(workload: Workload) -> VectorEnv:
+    """Make ``num_envs`` copies of the task, stepped together, with SAME_STEP autoreset."""
     if workload.name == "w1":
         from envs.classic_control import CartPoleNoVelocity
 
@@ -81,8 +83,8 @@ def vector_env(workload: Workload) -> VectorEnv:
     return MemoryGrid(workload.num_envs, size=11)
 
 
-def single_minigrid() -> gymnasium.Env:
-    """One environment of w2, for libraries that put the copies together themselves."""
+def make_single_minigrid() -> gymnasium.Env:
+    """Make one environment of w2, for libraries that put the copies together themselves."""
     import gymnasium
     import minigrid  # noqa: F401 (registers its environments)
     from minigrid.wrappers import ImgObsWrapper
@@ -90,23 +92,23 @@ def single_minigrid() -> gymnasium.Env:
     return ImgObsWrapper(gymnasium.make(MINIGRID))
 
 
-def parser(description: str | None, whole_rollouts: bool = False) -> argparse.ArgumentParser:
-    """The arguments that all workers have; a worker may add its own.
+def make_parser(description: str | None, whole_rollouts: bool = False) -> argparse.ArgumentParser:
+    """Make a parser of the arguments that all workers have; a worker may add its own.
 
     Args:
         description: the docstring of the worker's module, of which the first line is shown.
         whole_rollouts: the program has no sequence length; it trains what fits of an episode into the rollout.
     """
     lengths = (128,) if whole_rollouts else (1, 2, 4, 8, 16, 32, 64, 128)
-    made = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
-    made.add_argument("--workload", choices=sorted(WORKLOADS), default="w1")
-    made.add_argument("--core", choices=("lstm", "gru"), default="lstm")
-    made.add_argument("--threads", type=int, default=1, metavar="N", help="threads of the numerical library")
-    made.add_argument(
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
+    parser.add_argument("--workload", choices=sorted(WORKLOADS), default="w1")
+    parser.add_argument("--core", choices=("lstm", "gru"), default="lstm")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of the numerical library")
+    parser.add_argument(
         "--bptt",
         type=int,
         choices=lengths,
         default=128 if whole_rollouts else 16,
         help="steps of the trained sequences; 128 is the whole rollout",
     )
-    return made
+    return parser

@@ -1,26 +1,45 @@
-"""A core on a task, with the hidden size at which its whole network has as many parameters as that of another core."""
+"""Give every core on a task the hidden size at which its network has as many parameters as that of another core."""
 
-import json
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 
-from experiments.char_lm import __main__ as char_lm
 from experiments.char_lm.model import SequenceModel
+from experiments.char_lm.training import Training
 from experiments.launch.build import build
-from experiments.launch.check import ConfigError, chosen, construct
-from experiments.launch.command import check_keys, rewritten
-from experiments.tables.learning_table import remaining
-from experiments.train import flat
+from experiments.launch.check import ConfigError, choose_names, construct, to_dict
+from experiments.launch.command import check_keys, rewrite_overrides
+from experiments.launch.run_folder import flatten, load_flat_config, read_result
+from experiments.tables.latency import SinglePlayer
+from experiments.tables.runs import list_remaining_arguments
+from rl.types import State
+
+
+class Network(Protocol):
+    """A network with a memory."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return all that is learned."""
+
+    def initial_state(self, batch_size: int) -> State:
+        """Make the state of ``batch_size`` fresh memories."""
+
+
+class Contestant(SinglePlayer, Protocol):
+    """A player of one environment around a core."""
+
+    @property
+    def network(self) -> Network:
+        """The network that it plays with."""
 
 
 @dataclass
@@ -28,11 +47,13 @@ class Entry:
     """A core on a task.
 
     Attributes:
+        task: name of the task.
+        core: name of the core.
         command: a name in ``COMMANDS``.
         arguments: what its runs are started with, beside seed and folder.
         settings: the configuration of its runs as one level, and ``parameters``.
         free: the settings that this core has for itself.
-        player: plays one environment, see :func:`agents`.
+        player: plays one environment, see :class:`Candidates`.
         frames: what it plays with.
     """
 
@@ -42,16 +63,16 @@ class Entry:
     arguments: list[str]
     settings: dict[str, Any]
     free: set[str]
-    player: Any
+    player: Contestant
     frames: list[Any]
 
     @property
     def hidden_size(self) -> int:
-        """As chosen."""
+        """The size chosen for the core."""
         return self.settings[f"{COMMANDS[self.command].node}.hidden_size"]
 
-    def state_bytes(self) -> int:
-        """The memory state of one environment."""
+    def count_state_bytes(self) -> int:
+        """Return the size of the memory state of one environment."""
         return sum(leaf.numel() * leaf.element_size() for leaf in self.player.network.initial_state(1).values())
 
 
@@ -61,76 +82,84 @@ class Reader:
 
     network: SequenceModel
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        """Begin with a fresh memory."""
         self.network.eval()
         self.state = self.network.initial_state(1)
 
     @torch.inference_mode()
-    def take_action(self, symbol: Tensor) -> int:
-        """``symbol [1]`` -> a symbol."""
-        logits, self.state = self.network.step(symbol, self.state)
+    def act(self, observation: Tensor) -> int:
+        """Return the likeliest symbol to follow ``observation``, one symbol ``[1]``."""
+        logits, self.state = self.network.step(observation, self.state)
         return int(logits.argmax())
 
-    def add_memory(self, reward: float, done: bool) -> None:
-        """There is no outcome."""
+    def observe(self, rewards: float, terminated: bool) -> None:
+        """Do nothing: there is no outcome."""
 
 
-Players = tuple[dict[str, Any], list[Any], Callable[[int | None], Any]]
+@dataclass
+class Candidates:
+    """What a configuration would train, at any hidden size.
 
-
-def agents(config: DictConfig) -> Players:
-    """What ``experiments.train`` would make of a configuration.
-
-    Returns:
-        All settings as one level, 500 observations, and ``make``: from a hidden size (None for that of the
-        configuration) to an agent that plays one environment without learning.
+    Attributes:
+        settings: the configuration as one level.
+        frames: observations to play with.
+        make: from a hidden size, or None for that of the configuration, to a player of one environment.
     """
+
+    settings: dict[str, Any]
+    frames: list[Any]
+    make: Callable[[int | None], Contestant]
+
+
+def prepare_agents(config: DictConfig) -> Candidates:
+    """Return the agents that ``experiments.train`` would make, playing without learning, and 500 observations."""
     with closing(build(config)) as parts:
-        settings, envs = flat(parts.config), parts.envs
+        settings, envs = flatten(parts.config), parts.envs
         spaces = {"observation_space": envs.single_observation_space, "action_space": envs.single_action_space}
 
-    def make(size: int | None) -> Any:
-        node = resized(config.agent, size)
+    def make(size: int | None) -> Contestant:
+        node = resize_core(config.agent, size)
         node.state_stride = 1  # nothing else is allowed with a single environment, and nothing is stored
         agent, _ = construct(node, "agent", num_envs=None, num_steps=settings["num_steps"], seed=1, **spaces)
         agent.training = False
         return agent
 
     spaces["observation_space"].seed(1)
-    return settings, [spaces["observation_space"].sample() for _ in range(500)], make
+    return Candidates(settings, [spaces["observation_space"].sample() for _ in range(500)], make)
 
 
-def readers(config: DictConfig) -> Players:
-    """The same for ``experiments.char_lm``; observations are held-out characters."""
-    made = char_lm.Run(config)
+def prepare_readers(config: DictConfig) -> Candidates:
+    """Return the models that ``experiments.char_lm`` would make as players, and 500 held-out characters."""
+    training = Training(config)
 
     def make(size: int | None) -> Reader:
-        core, _ = construct(resized(config, size).core, "core")
-        return Reader(SequenceModel(len(made.alphabet.characters), core, made.settings["embedding_size"]))
+        core, _ = construct(resize_core(config, size).core, "core")
+        return Reader(SequenceModel(len(training.alphabet.characters), core, training.settings.embedding_size))
 
-    return flat(made.config), list(made.held_out[:500].unsqueeze(1)), make
+    return Candidates(flatten(training.config), list(training.held_out[:500].unsqueeze(1)), make)
 
 
-def resized(node: DictConfig, size: int | None) -> DictConfig:
-    """``node`` with ``core.hidden_size=size``."""
-    plain = OmegaConf.to_container(node, resolve=True)
+def resize_core(node: DictConfig, size: int | None) -> DictConfig:
+    """Return a node with ``core.hidden_size=size``; as it is for None."""
+    plain = to_dict(node)
     plain["core"] |= {} if size is None else {"hidden_size": size}
     return OmegaConf.create(plain)
 
 
-def characters_remaining(target: Path, arguments: list[str]) -> list[str]:
+def list_remaining_characters(target: Path, arguments: list[str]) -> list[str]:
     """Return what is left to train of a model of characters; one that was stopped begins again."""
     done = (target / "result.json").is_file()
-    return [] if done and result_of(target)["steps"] >= settings_of(target)["steps"] else arguments
+    return [] if done and read_result(target)["steps"] >= load_flat_config(target)["steps"] else arguments
 
 
-def train_outcome(result: dict[str, Any], settings: dict[str, Any]) -> tuple[float, float]:
-    """Return of the final greedy evaluation, environment steps per second."""
+def read_train_outcome(result: dict[str, Any], settings: dict[str, Any]) -> tuple[float, float]:
+    """Return the return of the final greedy evaluation, and environment steps per second."""
     return result["eval_return_mean"], result["steps_per_second"]
 
 
-def characters_outcome(result: dict[str, Any], settings: dict[str, Any]) -> tuple[float, float]:
-    """Held-out bits per character, characters per second."""
+def read_characters_outcome(result: dict[str, Any], settings: dict[str, Any]) -> tuple[float, float]:
+    """Return held-out bits per character, and characters per second."""
     characters = result["steps"] * settings["batch"] * settings["block"]
     return result["bits_per_char"], characters / result["training_seconds"]
 
@@ -142,17 +171,17 @@ class Command:
     Attributes:
         group: the override that chooses the core.
         node: where the core stands in the configuration.
-        players: see :func:`agents`.
-        remaining: see :func:`experiments.tables.learning_table.remaining`.
-        outcome: ``result.json`` and the settings of a run -> what it learned, its speed.
+        prepare: from a configuration to what it would train.
+        list_remaining: see :func:`experiments.tables.runs.list_remaining_arguments`.
+        read_outcome: ``result.json`` and the settings of a run -> what it learned, its speed.
         equal: settings that no core may have for itself: the batches and the encoder.
     """
 
     group: str
     node: str
-    players: Callable[[DictConfig], Players]
-    remaining: Callable[[Path, list[str]], list[str]]
-    outcome: Callable[[dict[str, Any], dict[str, Any]], tuple[float, float]]
+    prepare: Callable[[DictConfig], Candidates]
+    list_remaining: Callable[[Path, list[str]], list[str]]
+    read_outcome: Callable[[dict[str, Any], dict[str, Any]], tuple[float, float]]
     equal: tuple[str, ...]
 
 
@@ -161,36 +190,46 @@ ROLLOUT = ("num_envs", "num_steps", "total_steps")
 ANY_SIZE = 64  # that every core can have: heads divide it
 BLOCKS = ("batch", "block", "steps", "carry", "embedding_size")
 COMMANDS = {
-    "train": Command("agent/core", "agent.core", agents, remaining, train_outcome, ROLLOUT + UPDATE),
-    "char_lm": Command("core", "core", readers, characters_remaining, characters_outcome, BLOCKS),
+    "train": Command(
+        "agent/core", "agent.core", prepare_agents, list_remaining_arguments, read_train_outcome, ROLLOUT + UPDATE
+    ),
+    "char_lm": Command("core", "core", prepare_readers, list_remaining_characters, read_characters_outcome, BLOCKS),
 }
 
 
-def entries(config: DictConfig, task: str, row: dict[str, Any], cores: list[str]) -> Iterator[Entry]:
-    """All ``cores`` on a task, each with as many parameters as the reference has there.
+def make_entries(config: DictConfig, task: str, row: dict[str, Any], cores: list[str]) -> Iterator[Entry]:
+    """Yield all cores on a task, each with as many parameters as the reference core has there.
+
+    Args:
+        config: of the comparison: ``reference``, ``tolerance``, ``core_overrides``, ``output``.
+        task: name of the task.
+        row: its configuration: ``command``, ``experiment``, ``overrides``.
+        cores: names of the cores.
 
     Raises:
         ConfigError: no hidden size comes near enough.
     """
-    (name,) = chosen(row.get("command", "train"), COMMANDS, f"table.{task}.command", "command")
+    (name,) = choose_names(row.get("command", "train"), COMMANDS, f"table.{task}.command", "command")
     command = COMMANDS[name]
-    own = OmegaConf.to_container(config.core_overrides, resolve=True)[name]
+    own = to_dict(config.core_overrides)[name]
     begin = [f"experiment={row['experiment']}"] if "experiment" in row else []
 
-    def arguments(core: str) -> list[str]:
+    def list_arguments(core: str) -> list[str]:
         return [*begin, *row.get("overrides", ()), *own.get(core, ()), f"{command.group}={core}"]
 
-    def players(core: str, *more: str) -> Players:
-        composed = compose(name, list(rewritten([*arguments(core), *more, f"run_dir={config.output}"])))
+    def prepare(core: str, *more: str) -> Candidates:
+        overrides = [*list_arguments(core), *more, f"run_dir={config.output}"]
+        composed = compose(name, list(rewrite_overrides(overrides)))
         check_keys(composed, name)
-        return command.players(composed)
+        return command.prepare(composed)
 
-    target = parameters(players(config.reference)[2](None))
+    target = count_parameters(prepare(config.reference).make(None))
     for core in cores:
-        settings, frames, make = players(core, f"{command.node}.hidden_size={ANY_SIZE}")
-        size = nearest_size(make, target, settings.get(f"{command.node}.num_heads", 1))
-        player = make(size)
-        count = parameters(player)
+        found = prepare(core, f"{command.node}.hidden_size={ANY_SIZE}")
+        settings = found.settings
+        size = find_nearest_size(found.make, target, settings.get(f"{command.node}.num_heads", 1))
+        player = found.make(size)
+        count = count_parameters(player)
         if abs(count - target) > config.tolerance * target:
             raise ConfigError(
                 f"{task}: {core} comes nearest to the {target} parameters of {config.reference} with {count} "
@@ -198,30 +237,26 @@ def entries(config: DictConfig, task: str, row: dict[str, Any], cores: list[str]
             )
         settings |= {f"{command.node}.hidden_size": size, "parameters": count}
         free = {override.partition("=")[0] for override in own.get(core, ())} - set(command.equal)
-        sized = [*arguments(core), f"{command.node}.hidden_size={size}"]
-        yield Entry(task, core, name, sized, settings, free, player, frames)
+        arguments = [*list_arguments(core), f"{command.node}.hidden_size={size}"]
+        yield Entry(task, core, name, arguments, settings, free, player, found.frames)
 
 
-def parameters(player: Any) -> int:
-    """Of the whole network: encoder, core, heads."""
+def count_parameters(player: Contestant) -> int:
+    """Return the parameters of a whole network: encoder, core, heads."""
     return sum(parameter.numel() for parameter in player.network.parameters())
 
 
-def nearest_size(make: Callable[[int], Any], target: int, unit: int) -> int:
-    """The multiple of ``unit`` with which ``make`` comes nearest to ``target`` parameters; they grow with the size."""
-    count = cache(lambda units: parameters(make(units * unit)))
+def find_nearest_size(make: Callable[[int], Contestant], target: int, unit: int) -> int:
+    """Return the hidden size with which a network comes nearest to a number of parameters.
+
+    Args:
+        make: from a hidden size to something with a network, whose parameters grow with the size.
+        target: number of parameters.
+        unit: the size must be a multiple of it.
+    """
+    count = cache(lambda units: count_parameters(make(units * unit)))
     top = 1
     while count(top) < target:
         top *= 2
     above = bisect_left(range(top + 1), target, lo=max(1, top // 2), key=count)
     return unit * min((units for units in (above - 1, above) if units), key=lambda units: abs(count(units) - target))
-
-
-def result_of(target: Path) -> dict[str, Any]:
-    """``result.json`` of a run."""
-    return json.loads((target / "result.json").read_text())
-
-
-def settings_of(target: Path) -> dict[str, Any]:
-    """``config.yaml`` of a run as one level."""
-    return flat(OmegaConf.load(target / "config.yaml"))

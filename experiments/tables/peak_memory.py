@@ -1,9 +1,9 @@
-"""Runs a module and adds a file with the peak of its resident memory in bytes.
+"""Run a module and add a file with the peak of its resident memory in bytes.
 
-python -m experiments.peak_memory FILE MODULE ARGUMENTS
+python -m experiments.tables.peak_memory FILE MODULE ARGUMENTS
 
-The kernel also counts for a process what its starter held when it was started, so whoever starts it must be small:
-this module imports no torch. If the run goes on in a second process, the larger peak stands in the file.
+``ru_maxrss`` of a child includes the pages that its parent held when it was spawned, so the parent must be small: this
+module imports no torch. If the run goes on in a second process, the larger peak stands in the file.
 """
 
 import os
@@ -11,8 +11,13 @@ import signal
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":
-    file, arguments = Path(sys.argv[1]), sys.argv[2:]
+
+def run_measured(file: Path, arguments: list[str]) -> int:
+    """Run ``python -m ARGUMENTS``; if it ends well, write its peak memory into the file.
+
+    Returns:
+        The exit code of the module.
+    """
     child = os.posix_spawn(sys.executable, [sys.executable, "-m", *arguments], os.environ)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the child, which saves and ends
     _, status, usage = os.wait4(child, 0)
@@ -20,4 +25,8 @@ if __name__ == "__main__":
         peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         before = int(file.read_text()) if file.is_file() else 0
         file.write_text(str(max(peak, before)))
-    sys.exit(os.waitstatus_to_exitcode(status))
+    return os.waitstatus_to_exitcode(status)
+
+
+if __name__ == "__main__":
+    sys.exit(run_measured(Path(sys.argv[1]), sys.argv[2:]))

@@ -1,16 +1,22 @@
 """Shared by the tests of the commands: running them in this process and in one of their own."""
 
 import importlib
+import json
 import logging.config
 import os
 import subprocess
 import sys
+import time
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 import experiments.launch.build
 
@@ -58,7 +64,7 @@ def command(cwd, monkeypatch, capsys):
     root = logging.getLogger()
     before = root.level, root.handlers[:]
 
-    def run(name, *arguments):
+    def call(name, *arguments):
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
         GlobalHydra.instance().clear()
@@ -77,7 +83,78 @@ def command(cwd, monkeypatch, capsys):
             root.handlers[:] = before[1]
         return Ended(code, *capsys.readouterr())
 
-    return run
+    return call
+
+
+@pytest.fixture
+def train_maze(command, tiny):
+    """``train_maze("seed=3", ...)``: a tiny run on the T-maze of length 2 that ends well."""
+
+    def train(*arguments):
+        ended = command("train", "env=t_maze", "env.length=2", *tiny, *arguments)
+        assert (ended.code, ended.err) == (0, ""), ended.err
+        return ended
+
+    return train
+
+
+class RunFolder:
+    """What a run has left in its folder."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+
+    @cached_property
+    def result(self):
+        return json.loads((self.folder / "result.json").read_text())
+
+    @cached_property
+    def checkpoint(self):
+        return torch.load(self.folder / "checkpoints/last.pt", weights_only=True)
+
+    @property
+    def network(self):
+        return self.checkpoint["agent"]["network"]
+
+    @cached_property
+    def events(self):
+        reader = EventAccumulator(str(self.folder), size_guidance={"scalars": 0})
+        reader.Reload()
+        return reader
+
+    def steps(self, tag):
+        return [point.step for point in self.events.Scalars(tag)]
+
+    def values(self, tag):
+        return [point.value for point in self.events.Scalars(tag)]
+
+    def network_equals(self, other):
+        assert self.network.keys() == other.network.keys()
+        return all(torch.equal(leaf, other.network[name]) for name, leaf in self.network.items())
+
+
+@pytest.fixture
+def run_of(monkeypatch):
+    """``run_of(folder)`` reads a run folder.
+
+    Event files of one second are told apart by a counter, and read in the order of names: it gets two digits.
+    """
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(10))
+    return RunFolder
+
+
+@pytest.fixture
+def wait_for_checkpoint():
+    """``wait_for_checkpoint(child, folder)``: until the run in a process has saved itself once."""
+
+    def wait(child, folder, seconds=120):
+        end = time.monotonic() + seconds
+        while not (folder / "checkpoints/last.pt").exists():
+            assert child.poll() is None, child.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    return wait
 
 
 @pytest.fixture

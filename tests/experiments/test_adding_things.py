@@ -10,7 +10,6 @@ PYTHON = '''
 import torch
 from gymnasium import spaces
 import numpy as np
-from dataclasses import asdict
 from gymnasium.vector import VectorWrapper
 from envs.batched_env import BatchedEnv
 from envs.t_maze import TMaze
@@ -45,8 +44,8 @@ class Decay(torch.nn.Module):
 class Patient(RecurrentPPO):
     """An agent: one with a longer view, and one more metric."""
 
-    def train_step(self, next_observation=None):
-        loss = super().train_step(next_observation)
+    def learn(self, next_observation=None):
+        loss = super().learn(next_observation)
         self.last_metrics["patience"] = self.ppo.gamma
         return loss
 
@@ -54,19 +53,17 @@ class Patient(RecurrentPPO):
 class Foreseeing(PPO):
     """An auxiliary loss: the values are to agree with the largest logit, half of the squared difference."""
 
-    def _losses(self, network, mb, *others):
-        outputs, slopes, ratio, row = super()._losses(network, mb, *others)
+    def loss(self, network, mb, now, teacher=None):
+        loss, metrics = super().loss(network, mb, now, teacher)
         params, values, _ = network.unroll(mb.obs, mb.state, mb.starts)
         auxiliary = 0.5 * (params.amax(-1) - values).square().mean()
-        return (*outputs, auxiliary), (*slopes, torch.ones(())), ratio, row
+        return loss + auxiliary, metrics | {"foresight": auxiliary.detach()}
 
 
 class Seer(RecurrentPPO):
     """An agent with that loss."""
 
-    def __init__(self, *spaces, **options):
-        super().__init__(*spaces, **options)
-        self.ppo = Foreseeing(**asdict(self.ppo))
+    algorithm = Foreseeing
 
 
 class Shy(VectorWrapper):

@@ -262,7 +262,10 @@ def test_learning_table_and_benchmark(command):
 
 @pytest.mark.parametrize(
     "nan_in, words",
-    [("rewards", "is not finite: environment"), ("observations", "observation of this rollout is not finite")],
+    [
+        ("rewards", "they must be finite, but environment"),
+        ("observations", "observation of this rollout is not finite"),
+    ],
 )
 def test_nan_from_an_environment(nan_in, words, command, tiny, cwd):
     """Two updates are fine and saved; the third rollout holds a NaN."""

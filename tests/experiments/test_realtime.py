@@ -43,14 +43,14 @@ def test_an_episode_goes_on_and_everybody_takes_turns(monkeypatch):
     sizes = {"steps": 5, "late_step": 11, "window": 4, "input_size": 6, "layer_size": 8, "hidden_size": 8}
     sizes["num_layers"] = 1
     config = OmegaConf.create({"options": None})
-    contenders = [realtime.contender(name, config, sizes, seed=0) for name in ("gru", "mingru")]
-    turns, play = [], realtime.play
+    contenders = [realtime.make_contender(name, config, sizes, seed=0) for name in ("gru", "mingru")]
+    turns, time_steps = [], realtime.time_steps
 
     def noted(agent, frames, steps):
         turns.append((agent, steps))
-        return play(agent, frames, steps)
+        return time_steps(agent, frames, steps)
 
-    monkeypatch.setattr(realtime, "play", noted)
+    monkeypatch.setattr(realtime, "time_steps", noted)
     frames = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
     realtime.measure(contenders, frames, sizes)
     a, b = contenders
@@ -72,9 +72,9 @@ def test_an_episode_goes_on_and_everybody_takes_turns(monkeypatch):
 
 def test_a_row():
     sizes = {"input_size": 6, "layer_size": 8, "hidden_size": 8, "num_layers": 2}
-    each = realtime.contender("lstm", OmegaConf.create({"options": {"lstm": {"num_layers": 3}}}), sizes, seed=0)
+    each = realtime.make_contender("lstm", OmegaConf.create({"options": {"lstm": {"num_layers": 3}}}), sizes, seed=0)
     each.early_seconds, each.late_seconds, each.window_seconds = [0.002] * 98 + [0.02] * 2, [0.003], [0.01]
-    row = each.row(frame_ms=16.6)
+    row = each.summarise(frame_ms=16.6)
     assert row["state_numbers"] == 2 * 3 * 8
     assert row["p50_ms"] == pytest.approx(2.0) and row["p99_ms"] == pytest.approx(20.0)
     assert row["missed_share"] == pytest.approx(0.02)

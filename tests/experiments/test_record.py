@@ -11,7 +11,7 @@ from envs.players import TMazeExpert, WitnessVoteExpert
 from envs.probes import SpaceProbe
 from envs.t_maze import TMaze
 from envs.witness_vote import WitnessVote
-from experiments.record import Scripted, play, write
+from experiments.record import ScriptedPlayer, record_episodes, write_minari
 from rl.recordings.recording import read_minari
 from rl.spaces import leaf_arrays
 
@@ -51,7 +51,7 @@ class Noted:
     ids=str,
 )
 def test_experts_reach_the_optimal_return_in_every_episode(envs, expert):
-    episodes = play(Scripted(expert(envs), 100), envs, 250, seed=0, greedy=True)
+    episodes = record_episodes(ScriptedPlayer(expert(envs), 100), envs, 250, seed=0, greedy=True)
     assert len(episodes) == 250
     returns = np.array([episode["rewards"].sum() for episode in episodes])
     assert returns == pytest.approx(envs.optimal_return)
@@ -66,8 +66,8 @@ def test_everything_is_read_back_as_it_was_played(minari, tmp_path, observation,
     """Three environments, five episodes of four steps: the last one belongs to the second row's second episode."""
     envs = SpaceProbe(3, observation, action)
     player = Noted(envs)
-    episodes = play(Scripted(player, 3), envs, 5, seed=0, greedy=True)
-    write(minari, tmp_path / "data", "probe", envs, episodes, "Noted")
+    episodes = record_episodes(ScriptedPlayer(player, 3), envs, 5, seed=0, greedy=True)
+    write_minari(minari, tmp_path / "data", "probe", envs, episodes, "Noted")
     recording = read_minari(str(tmp_path))
     assert recording.observation_space == envs.single_observation_space
     assert recording.action_space == envs.single_action_space
@@ -91,14 +91,16 @@ def test_large_images_are_not_compressed_with_losses(minari, tmp_path):
     images = np.random.default_rng(0).integers(256, size=(3, 40, 40, 3), dtype=np.uint8)
     flags = np.array([False, True])
     episode = {"observations": images, "actions": np.array([0, 1]), "rewards": np.ones(2, np.float32)}
-    write(minari, tmp_path / "data", "x", envs, [episode | {"terminations": flags, "truncations": ~flags}], "nobody")
+    write_minari(
+        minari, tmp_path / "data", "x", envs, [episode | {"terminations": flags, "truncations": ~flags}], "nobody"
+    )
     assert (read_minari(str(tmp_path)).obs["obs"] == images[:2]).all()
 
 
 def test_the_closing_observation_is_that_of_the_old_episode(minari):
     """SAME_STEP environments show the next episode already: at a terminated end, too."""
     envs = TMaze(2, 3)
-    episodes = play(Scripted(TMazeExpert(envs), 2), envs, 4, seed=0, greedy=True)
+    episodes = record_episodes(ScriptedPlayer(TMazeExpert(envs), 2), envs, 4, seed=0, greedy=True)
     for episode in episodes:
         assert episode["observations"].shape == (5, 4)
         assert episode["observations"][-1].tolist() == [0, 0, 0, 1]  # the junction

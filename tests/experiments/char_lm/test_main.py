@@ -12,7 +12,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import conf
-from experiments.char_lm import __main__ as char_lm
+from experiments.char_lm import text as texts
+from experiments.char_lm import training
 from experiments.launch.check import ConfigError
 from rl.checkpoint import load_checkpoint
 
@@ -62,7 +63,7 @@ def test_what_a_run_leaves_behind(lm):
     assert names == {"char_lm.log", "checkpoints", "config.yaml", "result.json"}
 
     drawn = curves("run")
-    assert drawn.keys() | {"hparam/*"} == char_lm.GLOSSARY.keys() | {"hparam/bits_per_char"}
+    assert drawn.keys() | {"hparam/*"} == training.GLOSSARY.keys() | {"hparam/bits_per_char"}
     assert [step for step, _ in drawn["losses/bits_per_char"]] == list(range(1, 21))
     for name in ("carried", "zero_state"):
         points = [(point["step"], pytest.approx(point[name])) for point in found["evaluations"]]
@@ -113,14 +114,12 @@ def test_what_the_updates_see(lm, monkeypatch):
         seen.append((block, state, after[0]))
         return after
 
-    original = char_lm.train_step
-    monkeypatch.setattr(char_lm, "train_step", watched)
+    original = training.train_step
+    monkeypatch.setattr(training, "train_step", watched)
     assert lm("steps=40", "run_dir=run").code == 0  # 1052 characters: streams of 263, 33 blocks a pass
     assert [index for index, (block, _, _) in enumerate(seen) if block.starts.any()] == [0, 33]
     assert all(left is state for (_, _, left), (_, state, _) in pairwise(seen))
-    text = "".join(
-        char_lm.Alphabet("".join(sorted(set(LINE)))).decode(block.symbols[:, 0]) for block, _, _ in seen[:33]
-    )
+    text = "".join(texts.Alphabet("".join(sorted(set(LINE)))).decode(block.symbols[:, 0]) for block, _, _ in seen[:33])
     assert text == (LINE * 30)[: len(text)] and len(text) == 263 - 1 + 1
 
     seen.clear()
@@ -146,8 +145,8 @@ def test_an_interrupt_saves_what_was_learned(lm, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         return original(*arguments)
 
-    original = char_lm.train_step
-    monkeypatch.setattr(char_lm, "train_step", interrupted)
+    original = training.train_step
+    monkeypatch.setattr(training, "train_step", interrupted)
     ended = lm("steps=1000", "run_dir=run")
     assert ended.code == 0 and "stopped after 5 steps" in ended.out + ended.err
     stopped = result("run")
@@ -203,7 +202,7 @@ def test_bad_values_are_one_sentence(argument, words, lm, monkeypatch):
     def never(*_):
         raise AssertionError("training has begun")
 
-    monkeypatch.setattr(char_lm, "train_step", never)
+    monkeypatch.setattr(training, "train_step", never)
     Path("binary").write_bytes(b"\xff\xfe\x00" * 1000)
     ended = lm(argument)
     assert ended.code == 1 and ended.err.startswith(f"char_lm: {words}"), ended
@@ -211,19 +210,19 @@ def test_bad_values_are_one_sentence(argument, words, lm, monkeypatch):
 
 
 def test_the_text_that_ships_with_python():
-    text = char_lm.read_text(None)
+    text = texts.read_text(None)
     first, second = sorted(topics)[:2]
     assert text.startswith(f"{topics[first]}\n{topics[second]}")
     assert len(text) == sum(map(len, topics.values())) + len(topics) - 1
 
 
 def test_nine_tenths_are_learned_from():
-    assert char_lm.split("abcdefghijklmnopqrst", 1, 2) == ("abcdefghijklmnopqr", "st")
-    assert char_lm.split("abcdefghijklmnopqrst", 1, 17) == ("abcdefghijklmnopqr", "st")
+    assert texts.split_text("abcdefghijklmnopqrst", 1, 2) == ("abcdefghijklmnopqr", "st")
+    assert texts.split_text("abcdefghijklmnopqrst", 1, 17) == ("abcdefghijklmnopqr", "st")
     with pytest.raises(ConfigError, match="the text has 20 characters"):
-        char_lm.split("abcdefghijklmnopqrst", 1, 18)
+        texts.split_text("abcdefghijklmnopqrst", 1, 18)
     with pytest.raises(ConfigError, match="the text has 10 characters"):
-        char_lm.split("abcdefghij", 1, 2)  # one character held out: nothing to predict
+        texts.split_text("abcdefghij", 1, 2)  # one character held out: nothing to predict
 
 
 @pytest.mark.slow

@@ -7,17 +7,8 @@ from itertools import islice
 import pytest
 import torch
 
-from experiments.char_lm.model import (
-    Alphabet,
-    SequenceModel,
-    bits_per_symbol,
-    endless_stream_blocks,
-    random_blocks,
-    sample,
-    stream_blocks,
-    streams,
-    train_step,
-)
+from experiments.char_lm.model import SequenceModel, measure_bits, sample, train_step
+from experiments.char_lm.text import Alphabet, cut_streams, cut_streams_forever, draw_windows_forever, make_streams
 from rl import cores
 
 V = 7
@@ -42,7 +33,7 @@ def text():
 @pytest.mark.parametrize(("total", "number"), [(13, 3), (14, 3), (15, 3), (16, 3), (2, 1), (9, 8)])
 def test_streams_cover_the_text_in_order_without_overlap(total, number):
     """Every place but the first is predicted once, from the place before it; fewer than ``number`` are left over."""
-    columns = streams(torch.arange(total), number)
+    columns = make_streams(torch.arange(total), number)
     length = (total - 1) // number
     assert columns.shape == (length + 1, number)
     assert columns[1:].t().flatten().tolist() == list(range(1, length * number + 1))
@@ -53,7 +44,7 @@ def test_streams_cover_the_text_in_order_without_overlap(total, number):
 @pytest.mark.parametrize("length", [1, 4, 5, 10, 50])
 def test_blocks_of_one_pass(length):
     """Three streams of ten: joined, the blocks are the streams; memories start at the first step of a stream only."""
-    blocks = list(stream_blocks(torch.arange(31), 3, length))
+    blocks = list(cut_streams(torch.arange(31), 3, length))
     assert [len(block.symbols) for block in blocks[:-1]] == [length] * (len(blocks) - 1)
     symbols, targets, starts = (
         torch.cat([getattr(block, name) for block in blocks]) for name in ("symbols", "targets", "starts")
@@ -64,13 +55,13 @@ def test_blocks_of_one_pass(length):
 
 
 def test_a_block_without_carry_starts_from_nothing():
-    for block in stream_blocks(torch.arange(31), 3, 4, carry=False):
+    for block in cut_streams(torch.arange(31), 3, 4, carry=False):
         assert block.starts[0].all() and not block.starts[1:].any()
 
 
 def test_starts_where_streams_restart():
     """Three blocks a pass: the fourth is the first one again, and it starts."""
-    blocks = list(islice(endless_stream_blocks(torch.arange(31), 3, 4), 7))
+    blocks = list(islice(cut_streams_forever(torch.arange(31), 3, 4), 7))
     assert [bool(block.starts.any()) for block in blocks] == [True, False, False, True, False, False, True]
     assert blocks[3].symbols.equal(blocks[0].symbols) and blocks[0].starts[0].all()
 
@@ -79,7 +70,7 @@ def test_random_blocks():
     """Windows of the text with targets one further; every place occurs, the same seed draws the same."""
 
     def draw(seed):
-        return list(islice(random_blocks(torch.arange(10), 5, 4, torch.Generator().manual_seed(seed)), 40))
+        return list(islice(draw_windows_forever(torch.arange(10), 5, 4, torch.Generator().manual_seed(seed)), 40))
 
     blocks = draw(0)
     for block in blocks:
@@ -108,7 +99,7 @@ def test_zero_weights_cost_the_logarithm_of_the_alphabet(make_model, text, carry
     model = make_model()
     for parameter in model.parameters():
         parameter.data.zero_()
-    assert bits_per_symbol(model, text, 4, 10, carry) == pytest.approx(math.log2(V), rel=1e-6)
+    assert measure_bits(model, text, 4, 10, carry) == pytest.approx(math.log2(V), rel=1e-6)
 
 
 def test_fixed_frequencies_cost_their_cross_entropy(make_model):
@@ -117,7 +108,7 @@ def test_fixed_frequencies_cost_their_cross_entropy(make_model):
     model.head.weight.data.zero_()
     model.head.bias.data = torch.tensor([0.5, 0.25, 0.25]).log()
     text = torch.tensor([2, 0, 1, 0, 1, 0, 2, 0, 1, 0, 1, 0, 2])
-    assert bits_per_symbol(model, text, 3, 2) == pytest.approx(18 / 12, rel=1e-6)
+    assert measure_bits(model, text, 3, 2) == pytest.approx(18 / 12, rel=1e-6)
 
 
 def test_the_state_is_carried_through_a_text_of_any_blocks(make_model, text):
@@ -127,24 +118,24 @@ def test_the_state_is_carried_through_a_text_of_any_blocks(make_model, text):
     logits, _ = model.unroll(text[:-1].unsqueeze(1), state, starts)
     whole = torch.nn.functional.cross_entropy(logits[:, 0], text[1:]).item() / math.log(2.0)
     for length in (7, 100, 500):
-        assert bits_per_symbol(model, text, 1, length) == pytest.approx(whole, rel=1e-5)
-    assert abs(bits_per_symbol(model, text, 1, 7, carry=False) - whole) > 1e-3
+        assert measure_bits(model, text, 1, length) == pytest.approx(whole, rel=1e-5)
+    assert abs(measure_bits(model, text, 1, 7, carry=False) - whole) > 1e-3
 
 
 def test_a_short_text_is_measured_in_fewer_streams(make_model, text):
     """Of 21 symbols, 4 streams of 10 would be short ones: two are taken, as if two had been asked for."""
     model = make_model()
-    assert bits_per_symbol(model, text[:21], 4, 10) == bits_per_symbol(model, text[:21], 2, 10)
-    assert math.isfinite(bits_per_symbol(model, text[:2], 4, 10))
+    assert measure_bits(model, text[:21], 4, 10) == measure_bits(model, text[:21], 2, 10)
+    assert math.isfinite(measure_bits(model, text[:2], 4, 10))
     with pytest.raises(ValueError, match="1 symbols has none"):
-        bits_per_symbol(model, text[:1], 4, 10)
+        measure_bits(model, text[:1], 4, 10)
 
 
 def test_measuring_leaves_dropout_as_it_was(randomise, text):
     """It acts in training only."""
     model = randomise(SequenceModel(V, partial(cores.gru, hidden_size=8, num_layers=2, dropout=0.5), 5))
     whole = randomise(SequenceModel(V, partial(cores.gru, hidden_size=8, num_layers=2), 5))
-    assert bits_per_symbol(model, text, 4, 10) == bits_per_symbol(whole, text, 4, 10)
+    assert measure_bits(model, text, 4, 10) == measure_bits(whole, text, 4, 10)
     sample(model, text[:1], 2, 1.0)
     assert model.training and model.core.training
 
@@ -160,12 +151,12 @@ def test_the_loss_falls(core):
     model = SequenceModel(4, partial(getattr(cores, core), hidden_size=16), 8)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-2)
     state, losses = model.initial_state(4), []
-    for block in islice(endless_stream_blocks(text, 4, 16), 30):
+    for block in islice(cut_streams_forever(text, 4, 16), 30):
         state, bits, norm = train_step(model, optimizer, block, state, 1.0)
         losses.append(bits)
         assert math.isfinite(norm) and not any(leaf.requires_grad for leaf in state.values())
     assert losses[0] > 1.5 and losses[-1] < 0.2
-    assert bits_per_symbol(model, text, 4, 16) < 0.2
+    assert measure_bits(model, text, 4, 16) < 0.2
 
 
 def test_only_a_carried_state_can_know_what_lies_before_the_block():
@@ -182,10 +173,10 @@ def test_only_a_carried_state_can_know_what_lies_before_the_block():
             state, _, _ = train_step(model, optimizer, block, state, 1.0)
         return model
 
-    carried = learn(endless_stream_blocks(text, 4, 2))
-    fresh = learn(random_blocks(text, 4, 2, torch.Generator().manual_seed(0)))
-    assert bits_per_symbol(carried, text, 4, 2) < 0.1
-    assert bits_per_symbol(fresh, text, 4, 2, carry=False) > 0.4
+    carried = learn(cut_streams_forever(text, 4, 2))
+    fresh = learn(draw_windows_forever(text, 4, 2, torch.Generator().manual_seed(0)))
+    assert measure_bits(carried, text, 4, 2) < 0.1
+    assert measure_bits(fresh, text, 4, 2, carry=False) > 0.4
 
 
 def test_a_loss_that_is_not_finite_ends_training(make_model, text):
@@ -193,7 +184,7 @@ def test_a_loss_that_is_not_finite_ends_training(make_model, text):
     model.head.bias.data[0] = math.nan
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     with pytest.raises(ArithmeticError, match="lower the learning rate"):
-        train_step(model, optimizer, next(stream_blocks(text, 4, 8)), model.initial_state(4), 1.0)
+        train_step(model, optimizer, next(cut_streams(text, 4, 8)), model.initial_state(4), 1.0)
 
 
 def test_the_gradient_is_clipped(make_model, text):
@@ -201,7 +192,7 @@ def test_the_gradient_is_clipped(make_model, text):
     model = make_model()
     before = torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    _, _, norm = train_step(model, optimizer, next(stream_blocks(text, 4, 8)), model.initial_state(4), 1e-3)
+    _, _, norm = train_step(model, optimizer, next(cut_streams(text, 4, 8)), model.initial_state(4), 1e-3)
     moved = torch.nn.utils.parameters_to_vector(model.parameters()).detach() - before
     assert norm > 0.01 and moved.norm().item() == pytest.approx(1e-3, rel=1e-2)
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, Optional
 
 import pytest
 
-from experiments.launch.check import ConfigError, check_node, converted, nearest
+from experiments.launch.check import ConfigError, check_node, convert, suggest
 
 
 def inner(input_size: int, width: int = 3, scale: float = 1.0):
@@ -48,8 +48,8 @@ def open_ended(size: int, **more):
         ([None], int | Any, [None]),
     ],
 )
-def test_converted(value, annotation, expected):
-    result = converted(value, annotation, "name")
+def test_convert(value, annotation, expected):
+    result = convert(value, annotation, "name")
     assert result == expected and type(result) is type(expected)
 
 
@@ -76,13 +76,13 @@ def test_converted(value, annotation, expected):
 )
 def test_not_converted(value, annotation, message):
     with pytest.raises(ConfigError) as error:
-        converted(value, annotation, "name")
+        convert(value, annotation, "name")
     assert str(error.value) == message
 
 
 def test_core_by_name():
     with pytest.raises(ConfigError, match=r"^agent\.core='gru' has no _target_: choose by name, agent/core=NAME$"):
-        converted("gru", Callable[..., object], "agent.core")
+        convert("gru", Callable[..., object], "agent.core")
 
 
 def node(**keys):
@@ -147,6 +147,6 @@ def test_open_ended_target_takes_any_key():
 
 
 def test_nearest():
-    assert nearest("totl_steps", ["total_steps", "seed"]) == "; did you mean total_steps?"
-    assert nearest("zz", ["b", "a"]) == "; there are a, b"
-    assert nearest("zz", []) == ""
+    assert suggest("totl_steps", ["total_steps", "seed"]) == "; did you mean total_steps?"
+    assert suggest("zz", ["b", "a"]) == "; there are a, b"
+    assert suggest("zz", []) == ""

@@ -10,9 +10,15 @@ from torch import nn
 
 from experiments.launch.check import ConfigError
 from experiments.tables import compare_cores, equal_cores
-from experiments.tables.compare_cores import MARKERS, check, latencies, markdown, over_seeds
-from experiments.tables.equal_cores import Entry, characters_outcome, characters_remaining, entries, nearest_size
-from experiments.tables.learning_table import run_folder
+from experiments.tables.compare_cores import MARKERS, check_comparable, format_seeds, format_tables, time_actions
+from experiments.tables.equal_cores import (
+    Entry,
+    find_nearest_size,
+    list_remaining_characters,
+    make_entries,
+    read_characters_outcome,
+)
+from experiments.tables.runs import locate_run
 from rl import cores
 
 ROW = "table.small={{experiment:t_maze_10,overrides:[{}],label:Small}}"
@@ -24,7 +30,7 @@ def every(task, contestants=cores.__all__):
     with initialize_config_module("conf", version_base="1.3"):
         config = compose("compare_cores")
         row = OmegaConf.to_container(config.table[task], resolve=True)
-        return {each.core: each for each in entries(config, task, row, contestants)}
+        return {each.core: each for each in make_entries(config, task, row, contestants)}
 
 
 def test_equal_parameters_of_agents():
@@ -39,14 +45,14 @@ def test_equal_parameters_of_agents():
     assert found["mlp"].settings["parameters"] == mlp and abs(mlp - gru) <= (65 + outputs) / 2
     for core, each in found.items():
         assert abs(each.settings["parameters"] - gru) <= 0.1 * gru, core
-        assert equal_cores.parameters(each.player) == each.settings["parameters"]
+        assert equal_cores.count_parameters(each.player) == each.settings["parameters"]
         assert each.arguments[-2:] == [f"agent/core={core}", f"agent.core.hidden_size={each.hidden_size}"]
         assert each.player.network.actor.encoder.output_size == 64
     size = found["attention"].hidden_size  # keys and values of 31 steps in two layers, and two ages
-    assert size % 2 == 0 and found["attention"].state_bytes() == 2 * (2 * 31 * size * 4 + 8)
+    assert size % 2 == 0 and found["attention"].count_state_bytes() == 2 * (2 * 31 * size * 4 + 8)
     assert found["attention"].settings["agent.state_stride"] == found["attention"].settings["agent.bptt"] == 32
-    assert found["mlp"].state_bytes() == 0
-    check(list(found.values()), compare_cores.Path("nowhere"), [1])
+    assert found["mlp"].count_state_bytes() == 0
+    check_comparable(list(found.values()), compare_cores.Path("nowhere"), [1])
 
 
 def test_equal_parameters_of_models_of_characters():
@@ -57,7 +63,7 @@ def test_equal_parameters_of_models_of_characters():
     for core, each in found.items():
         assert abs(each.settings["parameters"] - gru) <= 0.1 * gru, core
         assert each.settings["learning_rate"] == (3e-3 if core in ("attention", "mamba", "jamba") else 1e-2)
-    assert found["lstm"].state_bytes() == 2 * 4 * found["lstm"].hidden_size
+    assert found["lstm"].count_state_bytes() == 2 * 4 * found["lstm"].hidden_size
 
 
 @pytest.mark.parametrize(
@@ -65,7 +71,7 @@ def test_equal_parameters_of_models_of_characters():
 )
 def test_nearest_size(target, unit, size):
     """Squares: 36, 49, 64."""
-    assert nearest_size(lambda n: SimpleNamespace(network=nn.Linear(n, n, bias=False)), target, unit) == size
+    assert find_nearest_size(lambda n: SimpleNamespace(network=nn.Linear(n, n, bias=False)), target, unit) == size
 
 
 def entry(core, settings, free=(), task="maze"):
@@ -79,25 +85,25 @@ def test_unequal_batches_are_refused(tmp_path):
     other = entry(
         "mamba", same | {"agent.state_stride": 4, "agent.core.hidden_size": 2, "parameters": 8}, ["agent.state_stride"]
     )
-    check([one, other, entry("gru", same | {"num_envs": 1}, task="another")], tmp_path, [1, 2])
+    check_comparable([one, other, entry("gru", same | {"num_envs": 1}, task="another")], tmp_path, [1, 2])
     with pytest.raises(ConfigError, match=r"maze: lstm has agent\.bptt=2, gru has 4; only equal batches are compared"):
-        check([one, entry("lstm", same | {"agent.bptt": 2})], tmp_path, [1])
+        check_comparable([one, entry("lstm", same | {"agent.bptt": 2})], tmp_path, [1])
 
     for seed in (1, 2):
-        target = run_folder(tmp_path / "maze", "gru", seed)
+        target = locate_run(tmp_path / "maze", "gru", seed)
         target.mkdir(parents=True)
         OmegaConf.save(OmegaConf.create(BATCH | {"seed": seed, "run_dir": str(target)}), target / "config.yaml")
         (target / "result.json").write_text('{"parameters": 7}')
-    check([one, other], tmp_path, [1, 2])
+    check_comparable([one, other], tmp_path, [1, 2])
     changed = BATCH | {"num_envs": 16}
     OmegaConf.save(OmegaConf.create(changed), target / "config.yaml")
-    check([one, other], tmp_path, [1])
+    check_comparable([one, other], tmp_path, [1])
     with pytest.raises(ConfigError, match=r"gru/seed2 was run with num_envs=16, the others of maze with 8"):
-        check([one, other], tmp_path, [1, 2])
+        check_comparable([one, other], tmp_path, [1, 2])
     OmegaConf.save(OmegaConf.create(BATCH), target / "config.yaml")
     (target / "result.json").write_text('{"parameters": 9}')
     with pytest.raises(ConfigError, match=r"gru/seed2 was run with parameters=9, the others of maze with 7"):
-        check([one, other], tmp_path, [1, 2])
+        check_comparable([one, other], tmp_path, [1, 2])
 
 
 def outcome(task, core, returns, **changes):
@@ -119,7 +125,7 @@ def outcome(task, core, returns, **changes):
 def test_markdown():
     rows = [outcome("a", "gru", [1.0, 2.0, 6.0]), outcome("b", "gru", [-150.0, -250.0]), outcome("a", "mlp", [])]
     rows.append(outcome("b", "mlp", [0.5, 0.5, 0.5], latency_ms=2.0))
-    text = markdown(rows, {"a": "Task A", "b": "Task B", "c": "not chosen"})
+    text = format_tables(rows, {"a": "Task A", "b": "Task B", "c": "not chosen"})
     learned, sizes, speed, latency, peak, state = (table.splitlines() for table in text.split("\n\n"))
     # 1, 2, 6: mean 3, sum of squares 4 + 1 + 9 = 14, 14 / 2 = 7, sqrt(7 / 3) = 1.53
     assert learned == [
@@ -132,7 +138,7 @@ def test_markdown():
     assert speed[2] == "| gru | 3,000 +- 1,528 | 1,500 +- 500 (2 of 3 seeds) |"
     assert latency[2:] == ["| gru | 0.123 | 0.123 |", "| mlp | 0.123 | 2 |"]
     assert peak[2].startswith("| gru | 300 +- 0 |") and state[2] == "| gru | 10,336 | 10,336 |"
-    assert over_seeds([2.5], 1) == "2.5"
+    assert format_seeds([2.5], 1) == "2.5"
 
 
 def test_actions_are_timed_in_turns(monkeypatch):
@@ -144,22 +150,22 @@ def test_actions_are_timed_in_turns(monkeypatch):
         turns.append((player, steps))
         return [float(player)] * steps
 
-    monkeypatch.setattr(compare_cores, "play", play)
+    monkeypatch.setattr(compare_cores, "time_steps", play)
     players = [Entry(task, "core", "train", [], {}, set(), player, []) for player, task in enumerate("aba")]
-    assert latencies(players, 3) == [0.0, 1.0, 2.0]
+    assert time_actions(players, 3) == [0.0, 1.0, 2.0]
     assert turns == [(0, 3), (2, 3), (0, 2), (2, 2), (0, 1), (2, 1), (1, 3), (1, 2), (1, 1)]
 
 
 def test_runs_of_models_of_characters(tmp_path):
     """The speed is 10 updates of 4 streams of 8 characters in 2 seconds; a stopped run begins again."""
-    assert characters_remaining(tmp_path, ["a"]) == ["a"]
+    assert list_remaining_characters(tmp_path, ["a"]) == ["a"]
     settings = {"steps": 10, "batch": 4, "block": 8}
     OmegaConf.save(OmegaConf.create(settings), tmp_path / "config.yaml")
     for steps, left in ((9, ["a"]), (10, [])):
         result = {"steps": steps, "bits_per_char": 2.5, "training_seconds": 2.0}
         (tmp_path / "result.json").write_text(json.dumps(result))
-        assert characters_remaining(tmp_path, ["a"]) == left
-    assert characters_outcome(result, settings) == (2.5, 160.0)
+        assert list_remaining_characters(tmp_path, ["a"]) == left
+    assert read_characters_outcome(result, settings) == (2.5, 160.0)
 
 
 @pytest.fixture
@@ -201,7 +207,7 @@ def test_end_to_end(command, cwd, small, monkeypatch):
     def no_process(*arguments):
         raise AssertionError("a finished run was started again")
 
-    monkeypatch.setattr(compare_cores, "process", no_process)
+    monkeypatch.setattr(compare_cores, "run_module", no_process)
     assert command("compare_cores", *arguments).code == 0
     ended = command("compare_cores", *small("num_steps=8"), "cores=[mlp,attention]")
     assert ended.code == 1 and "out/small/mlp/seed1 was run with num_steps=4, the others of small with 8" in ended.err
@@ -216,7 +222,7 @@ def test_cores_take_turns(command, cwd, monkeypatch):
         order.append((seed, entry.task, entry.core))
         return None if entry.core == "gru" else f"{entry.task} {seed}"
 
-    monkeypatch.setattr(compare_cores, "train", train)
+    monkeypatch.setattr(compare_cores, "train_entry", train)
     arguments = "rows=[bandit_2,copy_4]", "cores=[gru,mlp]", "seeds=[1,2]", "jobs=1", "latency_steps=1", "readme=null"
     ended = command("compare_cores", *arguments)
     tasks = "copy_4", "bandit_2"  # in the order of the table
@@ -277,7 +283,7 @@ def test_peak_memory(cwd, child_environment, process):
 )
 def test_bad_input(command, cwd, arguments, message, monkeypatch):
     """Nothing is trained, nothing is written."""
-    monkeypatch.setattr(compare_cores, "train", lambda *_: pytest.fail("a run was started"))
+    monkeypatch.setattr(compare_cores, "train_entry", lambda *_: pytest.fail("a run was started"))
     readme = "readme=null" if "readme=docs/cores.md" not in arguments else "output=out"
     (cwd / "docs").mkdir(exist_ok=True)
     (cwd / "docs/cores.md").write_text("no markers")

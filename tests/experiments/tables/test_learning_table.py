@@ -6,8 +6,9 @@ import subprocess
 import pytest
 
 from experiments.launch.check import ConfigError
-from experiments.tables import learning_table
-from experiments.tables.learning_table import MARKERS, insert, markdown
+from experiments.tables import learning_table, runs
+from experiments.tables.learning_table import MARKERS, format_table
+from experiments.tables.runs import insert_table
 
 
 def outcome(seed, hit=True, **changes):
@@ -27,13 +28,13 @@ def outcome(seed, hit=True, **changes):
     }
 
 
-def test_markdown():
+def test_format_table():
     rows = {"maze": {"label": "a maze"}, "pole": {}}
     results = {
         "maze": [outcome(1), outcome(2), outcome(6)],
         "pole": [outcome(1), outcome(2, hit=False, optimal_return=None), outcome(3)],
     }
-    head, rule, maze, pole = markdown(rows, results).splitlines()
+    head, rule, maze, pole = format_table(rows, results).splitlines()
     assert head.count("|") == rule.count("|") == maze.count("|") == pole.count("|") == 10
     cells = [cell.strip() for cell in maze.strip("|").split("|")]
     assert cells == [
@@ -49,7 +50,7 @@ def test_markdown():
     ]
     cells = [cell.strip() for cell in pole.strip("|").split("|")]
     assert cells[0] == "pole" and cells[6:8] == ["2 of 3 seeds", "-"]
-    assert "?" in markdown(rows, {"maze": [outcome(1, memoryless_return=None)]})
+    assert "?" in format_table(rows, {"maze": [outcome(1, memoryless_return=None)]})
 
 
 def test_insert(cwd):
@@ -57,11 +58,11 @@ def test_insert(cwd):
     readme = cwd / "README.md"
     readme.write_text(f"# Before\n{begin}\nold\n{end}\nAfter\n")
     for table in ("| one |\n", "| two |\n"):
-        insert(readme, table)
+        insert_table(readme, table, MARKERS)
         assert readme.read_text() == f"# Before\n{begin}\n{table}{end}\nAfter\n"
     readme.write_text("no markers\n")
     with pytest.raises(ConfigError, match="has no place for the table"):
-        insert(readme, "| three |\n")
+        insert_table(readme, "| three |\n", MARKERS)
     assert readme.read_text() == "no markers\n"
 
 
@@ -89,7 +90,7 @@ def test_end_to_end(command, tiny, cwd, monkeypatch, child_environment):
         raise AssertionError("a finished run was started again")
 
     (cwd / "out/table.md").unlink()
-    monkeypatch.setattr(learning_table.subprocess, "run", no_process)
+    monkeypatch.setattr(runs.subprocess, "run", no_process)
     assert command("learning_table", *arguments).code == 0
     assert (cwd / "out/table.md").read_text() == table
 
@@ -117,6 +118,6 @@ def test_a_run_is_begun_or_goes_on_or_is_kept(result, arguments, tmp_path, monke
         target.mkdir(parents=True)
         (target / "result.json").write_text(json.dumps(result))
     done = subprocess.CompletedProcess([], 0)
-    monkeypatch.setattr(learning_table.subprocess, "run", lambda command, **_: started.append(command[3:]) or done)
-    learning_table.train(tmp_path, "row", {"experiment": "t_maze_10"}, 3)
+    monkeypatch.setattr(runs.subprocess, "run", lambda command, **_: started.append(command[3:]) or done)
+    learning_table.train_row(tmp_path, "row", {"experiment": "t_maze_10"}, 3)
     assert started == ([] if arguments is None else [[part.format(target=target) for part in arguments]])
