@@ -134,24 +134,33 @@ def test_the_previous_action_and_reward_are_fed_but_not_across_a_start(make_acto
     assert not any(leaf.any() for leaf in actor.inputs(np.zeros((3, 6))).values())
 
 
-def test_what_followed_the_last_step_is_seen_as_if_no_episode_had_ended(make_actor):
-    """Of the environments asked for, in their order, also where one did end; a reset forgets it."""
+def test_cut_episodes_are_noted_as_if_they_had_gone_on(make_actor):
+    """Those of the environments asked for, in their order, also where an episode starts next; a reset forgets."""
     actor = make_actor(feed_previous=True)
-    actor.act(np.ones((3, 6)))
+    actor.act(np.arange(18).reshape(3, 6))
     actor.observe(np.array([1.0, 2.0, 3.0], dtype=np.float32), np.array([False, True, True]))
     final = np.arange(18, dtype=np.float32).reshape(3, 6)
-    inputs = actor.inputs_after_last_step(final, np.array([2, 1]))
-    assert inputs["obs"].tolist() == final[[2, 1]].tolist()
-    assert inputs["previous_reward"].tolist() == [[3.0], [2.0]]
-    assert inputs["previous_action"].tolist() == (actor.actions[[2, 1]] + 1).tolist()
+    cut = actor.cut_episodes(5, final, np.array([2, 1]))
+    assert (cut.step, cut.env_ids.tolist()) == (5, [2, 1])
+    assert cut.obs["obs"].tolist() == final[[2, 1]].tolist()
+    assert cut.obs["previous_reward"].tolist() == [[3.0], [2.0]]
+    assert cut.obs["previous_action"].tolist() == (actor.actions[[2, 1]] + 1).tolist()
+    assert torch.equal(cut.state["h"], actor.state["h"][[2, 1]])
+    assert len({tuple(row) for row in actor.state["h"].flatten(1).tolist()}) == 3
     actor.reset()
-    assert not actor.inputs_after_last_step(final, np.array([2, 1]))["previous_reward"].any()
+    assert not actor.cut_episodes(5, final, np.array([2, 1])).obs["previous_reward"].any()
+
+
+def test_a_final_observation_of_another_size_is_refused(make_actor):
+    actor = make_actor()
+    with pytest.raises(ValueError, match=r"observation 'obs' has shape .*, but \(3, 6\) is expected"):
+        actor.cut_episodes(0, np.zeros((3, 7)), np.array([1]))
 
 
 def test_nothing_of_the_step_before_is_fed_unless_asked_for(make_actor):
     actor = make_actor()
     assert actor.inputs(np.zeros((3, 6))).keys() == {"obs"}
-    assert actor.inputs_after_last_step(np.zeros((3, 6)), np.array([1])).keys() == {"obs"}
+    assert actor.cut_episodes(0, np.zeros((3, 6)), np.array([1])).obs.keys() == {"obs"}
 
 
 def test_the_spaces_of_what_is_fed():
@@ -237,14 +246,6 @@ def test_without_memory_nothing_of_the_step_before_is_fed(make_actor):
     inputs = actor.inputs(np.zeros((3, 6)))
     assert not inputs["previous_action"].any()
     assert not inputs["previous_reward"].any()
-
-
-def test_the_memories_of_some_environments(make_actor):
-    actor = make_actor()
-    actor.act(np.arange(18).reshape(3, 6))
-    state = actor.state_of(np.array([2, 0]))
-    assert torch.equal(state["h"], actor.state["h"][[2, 0]])
-    assert len({tuple(row) for row in actor.state["h"].flatten(1).tolist()}) == 3
 
 
 def test_an_actor_goes_on_from_stored_memories(make_actor):

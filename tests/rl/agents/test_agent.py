@@ -10,7 +10,7 @@ from gymnasium import spaces
 from envs.probes import Counter
 from envs.single_env import SingleEnv
 from rl.agents import RecurrentIQN
-from rl.agents.agent import check_outcome, spread_over_envs
+from rl.agents.agent import check_outcome
 
 OBS, FOUR = spaces.Box(-1.0, 1.0, (2,)), spaces.Discrete(4)
 NOTHING, NEVER = np.zeros(3), np.zeros(3, dtype=bool)
@@ -247,10 +247,10 @@ def test_termination_wins_over_truncation():
 
 def test_a_scalar_goes_to_all_environments():
     """Each has an entry of its own; what is given is not changed by what is made of it."""
-    spread = spread_over_envs("rewards", 2.5, 3, np.float32)
-    spread[0] = 0.0
-    assert spread.tolist() == [0.0, 2.5, 2.5]
-    assert spread_over_envs("rewards", np.array([7.0]), 1, np.float32).tolist() == [7.0]
+    rewards = check_outcome(3, 2.5, False, False, False).rewards
+    rewards[0] = 0.0
+    assert rewards.tolist() == [0.0, 2.5, 2.5]
+    assert check_outcome(1, np.array([[7.0]]), True, False, False).rewards.tolist() == [7.0]
 
 
 # ------------------------------------------------------------------------------------------------------------ memories

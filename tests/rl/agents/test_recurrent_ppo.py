@@ -1,6 +1,5 @@
 """Recurrent PPO: when it learns, from what, with which options, and what is left of an update that failed."""
 
-import inspect
 from copy import deepcopy
 
 import numpy as np
@@ -9,12 +8,10 @@ import torch
 from gymnasium import spaces
 
 from envs.probes import Counter, SpaceProbe
-from rl.agents import RecurrentPPO
 from rl.training.evaluation import evaluate
 from rl.training.stepping import Stepper
 
 OBS, FOUR = spaces.Box(-1.0, 1.0, (2,)), spaces.Discrete(4)
-WHOLE = {"bptt": None, "num_minibatches": 1, "epochs": 1}
 
 
 @pytest.fixture
@@ -29,7 +26,7 @@ def learned_state():
     return copy
 
 
-# --------------------------------------------------------------------------------------------------------- when it learns
+# -------------------------------------------------------------------------------------------------------- when it learns
 
 
 def test_a_rollout_is_learned_from_when_it_is_long_enough_and_may_span_epochs(make_agent, play_turns):
@@ -73,14 +70,12 @@ def test_a_rollout_longer_than_asked_for_is_learned_from_whole(make_agent, play_
 
 
 def test_there_is_no_rollout_before_the_first_step(make_agent, play_turns):
-    agent = make_agent((OBS, FOUR))
-    with pytest.raises(RuntimeError, match="there is no rollout yet: call act and observe first"):
-        agent.rollout  # noqa: B018 (a property that raises)
+    agent = make_agent((OBS, FOUR), num_envs=2)
     assert agent.rollout_size == 0
     assert agent.learn() == 0.0
+    agent.reset()
     play_turns(agent, 2)
-    assert agent.rollout is agent.buffer
-    assert agent.rollout_size == 2
+    assert agent.rollout_size == 4
 
 
 def test_a_rollout_of_one_step_leaves_finite_weights(make_agent, play_turns, copy_weights):
@@ -183,7 +178,7 @@ def test_annealing_follows_the_environment_steps(make_agent, train_batched):
     assert rates == pytest.approx([0.01, 0.0075, 0.005, 0.0025])
 
 
-# ----------------------------------------------------------------------------------------------------- critic and scales
+# ---------------------------------------------------------------------------------------------------- critic and scales
 
 
 def test_a_separate_critic_shares_nothing_with_the_policy(make_agent, train_batched):
@@ -291,8 +286,22 @@ def test_a_rollout_with_an_observation_that_is_no_number_is_dropped(make_agent, 
     torch.testing.assert_close(parts, parts_before, rtol=0, atol=0)
     assert counted == counted_before
     assert agent.rollout_size == 0
+
+
+@pytest.mark.parametrize("end", ["reset", "terminated"])
+def test_the_next_episode_after_a_bad_observation_is_learned_from(make_agent, play_turns, end):
+    """The memory was no number either, and the start of an episode clears it: in play and in the replay."""
+    agent = make_agent((OBS, FOUR), epochs=1)
+    play_turns(agent, 7)
+    agent.act(np.full(2, np.nan))
+    agent.observe(0.0, end == "terminated")
+    with pytest.raises(FloatingPointError):
+        agent.learn()
+    if end == "reset":
+        agent.reset()
     play_turns(agent, 8)
     assert agent.learn() != 0.0
+    assert agent.last_metrics["ratio_error"] <= 1e-5
 
 
 # -------------------------------------------------------------------------------------------------------------- teacher
@@ -374,11 +383,3 @@ def test_burn_in_longer_than_a_rollout_of_the_single_form(make_agent, play_turns
     play_turns(agent, 4)
     agent.learn()
     assert agent.last_metrics["ratio_error"] <= 1e-5
-
-
-def test_defaults_of_the_constructor():
-    defaults = {name: p.default for name, p in inspect.signature(RecurrentPPO).parameters.items()}
-    assert (defaults["num_envs"], defaults["num_steps"], defaults["layer_size"], defaults["core"].__name__) == (
-        *(None, 128, 64),
-        "gru",
-    )
