@@ -26,7 +26,7 @@ def learned_state():
     return copy
 
 
-# -------------------------------------------------------------------------------------------------------- when it learns
+# ------------------------------------------------------------------------------------------------------- when it learns
 
 
 def test_a_rollout_is_learned_from_when_it_is_long_enough_and_may_span_epochs(make_agent, play_turns):
