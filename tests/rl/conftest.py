@@ -9,9 +9,9 @@ from gymnasium import spaces
 
 from rl.networks import ActorCritic
 from rl.ppo.rollout_buffer import RolloutBuffer
-from rl.types import Targets
 from rl.recordings.recording import Recording
 from rl.spaces import leaf_arrays, leaf_spaces
+from rl.types import Targets
 
 
 @pytest.fixture
@@ -132,8 +132,8 @@ def collect_steps():
 
     def play(agent, stepper, obs, steps=None):
         for _ in range(steps or agent.num_steps):
-            after = stepper.step(agent.take_action(obs))
-            agent.add_memory_ppo(after.rewards, after.terminated, after.truncated, after.final_obs, after.ignored)
+            after = stepper.step(agent.act(obs))
+            agent.observe(after.rewards, after.terminated, after.truncated, after.final_obs, after.ignored)
             obs = after.obs
         return obs
 
