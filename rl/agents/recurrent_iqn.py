@@ -61,8 +61,13 @@ class RecurrentIQN(RecurrentAgent):
         dueling: see :class:`rl.networks.QuantileNetwork`.
         update: hyperparameters of :class:`rl.iqn.IQN`.
 
+    Attributes:
+        iqn: the update.
+        target: the network that values what follows.
+        buffer: the replay.
+
     Raises:
-        ValueError: an argument is out of range, or the action space is another, in one sentence.
+        ValueError: an argument is out of range, or the action space is neither Discrete nor MultiDiscrete.
     """
 
     network: QuantileNetwork
@@ -105,7 +110,7 @@ class RecurrentIQN(RecurrentAgent):
         self.state_stride = max(1, iqn.bptt // 2) if state_stride is None else state_stride
         positive(state_stride=self.state_stride)
         within(0.0, 1.0, epsilon=epsilon, epsilon_min=epsilon_min, exploration=exploration)
-        self.exploration, self.layer_size = exploration, layer_size
+        self.exploration, self.layer_size, self.normalise = exploration, layer_size, normalise_observations
         encoder = layer_size, normalise_observations, image_layout, action_names
         quantiles = num_cosines, num_action_quantiles, dueling
         super().__init__(
@@ -123,16 +128,8 @@ class RecurrentIQN(RecurrentAgent):
         )
         self.target = frozen_copy(self.network)
         self.epsilon, self.epsilon_start, self.epsilon_min = epsilon, epsilon, epsilon_min
-        self.normalise = normalise_observations
-        self.buffer = SequenceReplay(
-            iqn.capacity,
-            iqn.length,
-            self.state_stride,
-            self.example_inputs(),
-            self.actor.state,
-            self.actor.actions,
-            self.device,
-        )
+        examples = self.example_inputs(), self.actor.state, self.actor.actions
+        self.buffer = SequenceReplay(iqn.capacity, iqn.length, self.state_stride, *examples, self.device)
         self._played = 0  # transitions since the last call of learn
         self._owed = 0.0  # minibatches that the replay ratio grants and that have not been trained yet
 
@@ -153,6 +150,7 @@ class RecurrentIQN(RecurrentAgent):
         self.buffer.write_step(obs, state, starts, actions)
 
     def _store_outcome(self, outcome: StepOutcome, final_observation: Any) -> None:
+        """Store what came of the step, and what was observed where it cut an episode."""
         before, cut = self.buffer.added, None
         if final_observation is not None and outcome.truncated.any():
             cut = self.actor.cut_episodes(before, final_observation, np.flatnonzero(outcome.truncated))
@@ -177,8 +175,8 @@ class RecurrentIQN(RecurrentAgent):
 
         Raises:
             RuntimeError: an action waits for its outcome.
-            FloatingPointError: a value, loss or gradient is not finite; weights and optimiser are as they were, the
-                replay is empty.
+            FloatingPointError: an observation that is to be normalised, a loss or a gradient is not finite; weights,
+                target and optimiser are as they were, the replay is empty.
         """
         if not self.training:
             return 0.0
@@ -187,14 +185,26 @@ class RecurrentIQN(RecurrentAgent):
         played, self._played = self._played, 0
         self.env_steps += played
         if self.normalise and played:
-            self.network.update_moments(self.buffer.new_rows())
-            for behind, ahead in zip(self.target.buffers(), self.network.buffers(), strict=True):
-                behind.copy_(ahead)
+            self._update_moments()
         loss = self._learn_minibatches(self._grant_minibatches(played))
         if self.total_steps:
             share = min(1.0, self.progress / self.exploration) if self.exploration else 1.0
             self.epsilon = self.epsilon_start + share * (self.epsilon_min - self.epsilon_start)
         return loss
+
+    def _update_moments(self) -> None:
+        """Take what was observed since the last call into the moments of both networks.
+
+        Raises:
+            FloatingPointError: an observation is not finite; the moments are as they were, the replay is empty.
+        """
+        obs = self.buffer.new_observations()
+        if not all(bool(torch.isfinite(leaf).all()) for leaf in obs.values()):
+            self.forget_rollout()
+            raise FloatingPointError("an observation is not finite: nothing was learned from it")
+        self.network.update_moments(obs)
+        for behind, ahead in zip(self.target.buffers(), self.network.buffers(), strict=True):
+            behind.copy_(ahead)
 
     def _grant_minibatches(self, played: int) -> int:
         """Count the minibatches that ``played`` transitions grant, with what is left over from before."""
@@ -216,12 +226,12 @@ class RecurrentIQN(RecurrentAgent):
                     self.target,
                     self.optimizer,
                     self.buffer,
-                    count,
-                    self.updates,
-                    self.shuffle,
-                    self.actor.generator,
-                    self.progress,
-                    self.return_scale,
+                    count=count,
+                    count_before=self.updates,
+                    shuffle=self.shuffle,
+                    generator=self.actor.generator,
+                    progress=self.progress,
+                    return_scale=self.return_scale,
                 )
         except FloatingPointError:
             self.forget_rollout()  # it would be drawn again and again

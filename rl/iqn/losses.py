@@ -48,32 +48,49 @@ class _QuantileHuberLoss(torch.autograd.Function):
 def n_step_returns(
     rewards: Tensor, terminated: Tensor, final: Tensor, n_step: int, gamma: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute n-step returns, and which row's value stands for the rest: t + m, m = min(n, steps left in the episode).
+    """Compute n-step returns, and the entry t + m whose value stands for the rest.
 
-    G_t = r_t + gamma r_{t+1} + ... + gamma^(m-1) r_{t+m-1}, and then gamma^m V(o_{t+m}), or 0 if the episode terminated
-    in one of these steps. A final row is the last that an episode has: m goes no further.
+    m = min(n, steps left in the episode). G_t = r_t + gamma r_{t+1} + ... + gamma^(m-1) r_{t+m-1}, and then
+    gamma^m V(o_{t+m}), or 0 if the episode terminated in one of these steps. A final entry is the last that an episode
+    has: m goes no further.
 
     Args:
-        rewards: ``[L + n, ...]``; those of final rows do not count.
-        terminated: ``[L + n, ...]`` bool; those of final rows do not count.
+        rewards: ``[L + n, ...]``; those of final entries do not count.
+        terminated: ``[L + n, ...]`` bool; those of final entries do not count.
         final: ``[L + n, ...]`` bool.
         n_step: n.
         gamma: discount.
 
     Returns:
-        G, the factor of the value (gamma^m or 0), and the row t + m, int64, each ``[L, ...]``.
+        G, the factor of the value (gamma^m or 0), and the entry t + m, int64, each ``[L, ...]``.
     """
     length = rewards.shape[0] - n_step
     returns, factors = torch.zeros_like(rewards[:length]), torch.ones_like(rewards[:length])
     going = torch.ones_like(terminated[:length])
-    row = torch.arange(length).view(-1, *[1] * (rewards.dim() - 1)).repeat(1, *rewards.shape[1:])
+    following = torch.arange(length).view(-1, *[1] * (rewards.dim() - 1)).repeat(1, *rewards.shape[1:])
     for k in range(n_step):
         returns += rewards[k : k + length] * factors * going
-        row += going
+        following += going
         factors[going] *= gamma
         factors[going & terminated[k : k + length]] = 0.0
         going &= ~terminated[k : k + length] & ~final[k + 1 : k + 1 + length]
-    return returns, factors, row
+    return returns, factors, following
+
+
+def sequence_priorities(errors: Tensor, trained: Tensor, peak: float) -> Tensor:
+    """Compute eta max_t |d_t| + (1 - eta) mean_t |d_t| of every sequence (R2D2, section 2.3).
+
+    Args:
+        errors: |d_t|, ``[L, N]``; those of steps that are not trained do not count.
+        trained: ``[L, N]``, 1 where a step is trained, else 0.
+        peak: eta.
+
+    Returns:
+        ``[N]``, above 0 so that every sequence can be drawn again.
+    """
+    errors = errors * trained
+    mean = errors.sum(0) / trained.sum(0).clamp_min(1.0)
+    return peak * errors.amax(0) + (1.0 - peak) * mean + 1e-6
 
 
 def squash(x: Tensor) -> Tensor:

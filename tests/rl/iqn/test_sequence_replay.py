@@ -22,11 +22,11 @@ def make():
 
 
 class Logged:
-    """Writes random steps with ends of every kind to a replay and, as rows of numbers, to a list per environment."""
+    """Writes random steps with ends of every kind to a replay and, as entries of numbers, to a list per environment."""
 
     def __init__(self, replay, seed=0, ends=0.3):
         self.replay, self.random, self.ends = replay, np.random.default_rng(seed), ends
-        self.rows = [[] for _ in range(replay.num_envs)]
+        self.entries = [[] for _ in range(replay.num_envs)]
         self.starts = np.ones(replay.num_envs, dtype=bool)
         self.count = 0
 
@@ -41,7 +41,7 @@ class Logged:
         replay, B = self.replay, self.replay.num_envs
         obs, state = self.draw(B)
         actions = torch.from_numpy(self.random.integers(5, size=(B, 2)))
-        replay.write_step(obs, state, self.starts, None, None, actions)
+        replay.write_step(obs, state, self.starts, actions)
         kinds = ("go", "terminated", "known", "unknown", "ignored")
         kinds = self.random.choice(kinds, size=B, p=[1 - self.ends, *[self.ends / 4] * 4])
         rewards = self.random.standard_normal(B).astype(np.float32)
@@ -52,10 +52,10 @@ class Logged:
         if len(known):
             replay.write_final(known, final, after)
         for b, kind in enumerate(kinds):
-            if self.starts[b] and self.rows[b] and not self.rows[b][-1]["terminated"]:
-                self.rows[b][-1]["final"] = True
+            if self.starts[b] and self.entries[b] and not self.entries[b][-1]["terminated"]:
+                self.entries[b][-1]["final"] = True
             if kind != "ignored":
-                self.rows[b].append(
+                self.entries[b].append(
                     {
                         "number": obs["number"][b].item(),
                         "action": actions[b].tolist(),
@@ -66,8 +66,15 @@ class Logged:
                     }
                 )
         for b, number in zip(known, final["number"].flatten().tolist(), strict=True):
-            row = {"number": number, "action": None, "reward": 0.0, "start": False, "terminated": False, "final": True}
-            self.rows[b].append(row)
+            entry = {
+                "number": number,
+                "action": None,
+                "reward": 0.0,
+                "start": False,
+                "terminated": False,
+                "final": True,
+            }
+            self.entries[b].append(entry)
         self.starts = kinds != "go"
 
     def play(self, steps):
@@ -77,17 +84,17 @@ class Logged:
 
 
 def begins(log, replay):
-    """Where sequences stand, by environment: multiples of the stride among the rows that are still there."""
+    """Where sequences stand, by environment: multiples of the stride among the entries that are still there."""
     return [
         [a for a in range(0, n, replay.stride) if a > n - replay.size and a + replay.length <= n]
-        for n in map(len, log.rows)
+        for n in map(len, log.entries)
     ]
 
 
 @pytest.mark.parametrize("steps", [1, 5, 6, 9, 19, 20, 21, 40, 123])
 @pytest.mark.parametrize("stride", [1, 2, 6])
 def test_every_sequence_is_what_was_written(make, steps, stride):
-    """Rings of 20 rows or a little more, which go round up to six times; environments drift apart."""
+    """Rings of 20 entries or a little more, which go round up to six times; environments drift apart."""
     replay = make(stride=stride)
     log = Logged(replay, seed=steps).play(steps)
     ready = np.flatnonzero(replay.ready())
@@ -95,32 +102,32 @@ def test_every_sequence_is_what_was_written(make, steps, stride):
     assert len(ready) == sum(map(len, expected))
     if not len(ready):
         return
-    stretch = replay._read(ready, torch.ones(len(ready)))
+    batch = replay.read(ready, torch.ones(len(ready)))
     found = set()
     for n in range(len(ready)):
         b = ready[n] % 3
-        (begin,) = [a for a in expected[b] if log.rows[b][a]["number"] == stretch.obs["number"][0, n, 0].item()]
+        (begin,) = [a for a in expected[b] if log.entries[b][a]["number"] == batch.obs["number"][0, n, 0].item()]
         found.add((b, begin))
-        rows = log.rows[b][begin : begin + LENGTH]
-        numbers = [row["number"] for row in rows]
-        assert stretch.obs["number"][:, n, 0].tolist() == numbers
-        assert stretch.obs["picture"][:, n].eq(torch.tensor(numbers).remainder(251).view(-1, 1, 1)).all()
-        assert stretch.state["leaf"][n].unique().tolist() == [numbers[0]]
-        assert stretch.starts[:, n].tolist() == [row["start"] for row in rows]
-        assert stretch.terminated[:, n].tolist() == [row["terminated"] for row in rows]
-        assert stretch.final[:, n].tolist() == [row["final"] for row in rows]
-        assert stretch.rewards[:, n].tolist() == [row["reward"] for row in rows]
-        for t, row in enumerate(rows):
-            assert row["action"] is None or stretch.actions[t, n].tolist() == row["action"]
+        entries = log.entries[b][begin : begin + LENGTH]
+        numbers = [entry["number"] for entry in entries]
+        assert batch.obs["number"][:, n, 0].tolist() == numbers
+        assert batch.obs["picture"][:, n].eq(torch.tensor(numbers).remainder(251).view(-1, 1, 1)).all()
+        assert batch.state["leaf"][n].unique().tolist() == [numbers[0]]
+        assert batch.starts[:, n].tolist() == [entry["start"] for entry in entries]
+        assert batch.terminated[:, n].tolist() == [entry["terminated"] for entry in entries]
+        assert batch.final[:, n].tolist() == [entry["final"] for entry in entries]
+        assert batch.rewards[:, n].tolist() == [entry["reward"] for entry in entries]
+        for t, entry in enumerate(entries):
+            assert entry["action"] is None or batch.actions[t, n].tolist() == entry["action"]
     assert found == {(b, begin) for b in range(3) for begin in expected[b]}
 
 
 def test_what_is_seen_belongs_to_steps_that_count(make):
-    """Of three environments said to be cut one was ignored: it gets no row, and the others get their own."""
+    """Of three environments said to be cut one was ignored: it gets no entry, and the others get their own."""
     replay = make()
     log = Logged(replay)
     obs, state = log.draw(3)
-    replay.write_step(obs, state, np.ones(3, dtype=bool), None, None, torch.zeros(3, 2, dtype=torch.int64))
+    replay.write_step(obs, state, np.ones(3, dtype=bool), torch.zeros(3, 2, dtype=torch.int64))
     never = np.zeros(3, dtype=bool)
     replay.finish_step(np.zeros(3, dtype=np.float32), never, ~never, np.array([False, True, False]))
     final, after = log.draw(3)
@@ -136,7 +143,7 @@ def test_dtypes_and_sizes(make):
     assert replay.actions.dtype == torch.int64
     assert replay.size == 20
     assert replay.obs["number"].shape == (60, 1)
-    assert replay.state["leaf"].shape == (30, 1, 4)  # in front of every second row only
+    assert replay.state["leaf"].shape == (30, 1, 4)  # in front of every second entry only
     assert make(capacity=1).size == 2 * LENGTH
     assert make(capacity=61, stride=3).size == 21  # whole strides
 
@@ -144,37 +151,43 @@ def test_dtypes_and_sizes(make):
 def test_the_length_counts_what_can_be_learned_from(make):
     replay = make()
     log = Logged(replay).play(50)
-    kept = [row for rows in log.rows for row in rows[1 - replay.size :]]  # the next one may be half written
-    assert len(replay) == sum(not row["final"] for row in kept)
-    assert replay.added == sum(row["action"] is not None for rows in log.rows for row in rows)
+    kept = [
+        entry for entries in log.entries for entry in entries[1 - replay.size :]
+    ]  # the next one may be half written
+    assert len(replay) == sum(not entry["final"] for entry in kept)
+    assert replay.added == sum(entry["action"] is not None for entries in log.entries for entry in entries)
     replay.clear()
     assert len(replay) == replay.added == 0
     assert not replay.ready().any()
 
 
 def test_an_action_that_was_dropped_leaves_no_trace(make):
-    """The row is written again; the sequence whose first row it overwrote is not offered any more."""
+    """The entry is written again; the sequence whose first entry it overwrote is not offered any more."""
     replay = make(num_envs=1, capacity=20)
     log = Logged(replay, ends=0.0).play(40)
     obs, state = log.draw(1)
-    replay.write_step(obs, state, np.array([False]), None, None, torch.zeros(1, 2, dtype=torch.int64))
-    stretch = replay._read(np.flatnonzero(replay.ready()), torch.ones(1))
-    assert obs["number"].item() not in stretch.obs["number"]
-    assert stretch.obs["number"].min() == log.rows[0][22]["number"]  # of the 20 rows in the ring one is being written
+    replay.write_step(obs, state, np.array([False]), torch.zeros(1, 2, dtype=torch.int64))
+    batch = replay.read(np.flatnonzero(replay.ready()), torch.ones(1))
+    assert obs["number"].item() not in batch.obs["number"]
+    assert (
+        batch.obs["number"].min() == log.entries[0][22]["number"]
+    )  # of the 20 entries in the ring one is being written
     log.step()
     assert obs["number"].item() not in replay.obs["number"]
 
 
-def test_new_rows_are_given_out_once(make):
+def test_new_observations_are_given_out_once(make):
     replay = make()
     log = Logged(replay)
     seen = [0, 0, 0]
     for steps in (1, 7, 3, 40):
         log.play(steps)
-        new = [row for rows, n in zip(log.rows, seen, strict=True) for row in rows[n:][1 - replay.size :]]
-        assert sorted(replay.new_rows()["number"].flatten().tolist()) == sorted(row["number"] for row in new)
-        seen = [len(rows) for rows in log.rows]
-    assert replay.new_rows()["picture"].shape == (0, 2, 2)
+        new = [entry for entries, n in zip(log.entries, seen, strict=True) for entry in entries[n:][1 - replay.size :]]
+        assert sorted(replay.new_observations()["number"].flatten().tolist()) == sorted(
+            entry["number"] for entry in new
+        )
+        seen = [len(entries) for entries in log.entries]
+    assert replay.new_observations()["picture"].shape == (0, 2, 2)
 
 
 # ------------------------------------------------------------------------------------------------------------- drawing
@@ -259,12 +272,12 @@ def test_a_replay_goes_on_from_a_checkpoint(make, draw, steps):
         if straight.ready().any():
             assert np.array_equal(draw(straight, 3, 8, alpha=0.5)[0], draw(other, 3, 8, alpha=0.5)[0])
         slots = np.flatnonzero(straight.ready())
-        one, two = (replay._read(slots, torch.ones(len(slots))) for replay in (straight, other))
+        one, two = (replay.read(slots, torch.ones(len(slots))) for replay in (straight, other))
         assert torch.equal(one.obs["number"], two.obs["number"])
         assert torch.equal(one.state["leaf"], two.state["leaf"])
         assert torch.equal(one.final, two.final)
         assert torch.equal(one.rewards, two.rewards)
-        assert torch.equal(straight.new_rows()["number"], other.new_rows()["number"])
+        assert torch.equal(straight.new_observations()["number"], other.new_observations()["number"])
 
 
 def test_a_checkpoint_holds_no_more_than_what_is_in_use_and_no_views(make):

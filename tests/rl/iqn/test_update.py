@@ -1,366 +1,252 @@
-"""The equations of implicit quantile networks by hand and beside slow references, and the update around them."""
+"""The update of IQN piece by piece; whole updates stand beside a reference in ``test_wiring.py``."""
 
 from copy import deepcopy
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
 
 from experiments.benchmark.host_reads import HostReads
-from rl import cores
 from rl.flat_adam import flat_adam
-from rl.iqn.losses import n_step_returns, quantile_huber_loss, squash, unsquash
-from rl.iqn.sequence_replay import SequenceReplay
-from rl.iqn.update import IQN, follow
-from rl.networks import QuantileNetwork
-from rl.networks.frozen import frozen_copy
-from rl.spaces import leaf_spaces
+from rl.iqn import IQN
+from rl.iqn.losses import squash
+from rl.iqn.update import move_target, quantiles_of_actions, read_results
 
-every_core = pytest.mark.parametrize("core", cores.__all__)
+
+@pytest.fixture
+def loss_of():
+    """Loss and metrics of a minibatch, always with the same tau."""
+
+    def compute(parts, mb):
+        return parts.iqn.loss(parts.network, parts.target, mb, torch.Generator().manual_seed(0))
+
+    return compute
+
+
+@pytest.fixture
+def fix_values():
+    """Makes all quantiles of a network the same number."""
+
+    def fix(network, value):
+        with torch.no_grad():
+            network.output.weight.zero_()
+            network.output.bias.fill_(value)
+
+    return fix
+
 
 # ------------------------------------------------------------------------------------------------------------ the loss
 
 
-@pytest.mark.parametrize(
-    ("quantile", "tau", "target", "loss", "slope"),
-    [  # kappa = 2; loss = |tau - [d < 0]| L(d) / 2, slope = -|tau - [d < 0]| L'(d) / 2 with d = target - quantile
-        (1.0, 0.25, 2.0, 0.0625, -0.125),  # d = 1: 1/4 * 1/2 / 2, 1/4 * 1 / 2
-        (2.0, 0.25, 1.0, 0.1875, 0.375),  # d = -1: 3/4 * 1/2 / 2
-        (0.0, 0.75, 5.0, 3.0, -0.75),  # d = 5: 3/4 * 2 * (5 - 1) / 2, 3/4 * 2 / 2
-        (5.0, 0.75, 0.0, 1.0, 0.25),  # d = -5: 1/4 * 8 / 2
-        (1.0, 0.5, 1.0, 0.0, 0.0),
-    ],
-)
-def test_the_loss_of_one_pair(quantile, tau, target, loss, slope):
-    numbers = (torch.tensor([[number]]) for number in (quantile, tau, target))
-    got, derivative = quantile_huber_loss(*numbers, 2.0, torch.ones(1))
-    assert got.item() == pytest.approx(loss)
-    assert derivative.item() == pytest.approx(slope)
+def test_the_goal_is_the_reward_and_the_discounted_value_of_what_follows(make_parts, loss_of, fix_values, read_all):
+    """-1 + 8 / 2 = 3 beside a value of 0: seen in the priority, which is the error; 2 where the step terminates."""
+    parts = make_parts(n_step=1, gamma=0.5, steps=40)
+    for network, value in ((parts.network, 0.0), (parts.target, 8.0)):
+        fix_values(network, value)
+    mb = read_all(parts.replay)
+    mb.rewards[:], mb.terminated[:], mb.final[:] = -1.0, False, False
+    torch.testing.assert_close(loss_of(parts, mb)[1]["priorities"], torch.full(mb.weights.shape, 3.0))
+    mb.rewards[:], mb.terminated[:] = 2.0, True
+    torch.testing.assert_close(loss_of(parts, mb)[1]["priorities"], torch.full(mb.weights.shape, 2.0))
 
 
-def test_the_loss_sums_over_quantiles_averages_over_targets_and_weighs_steps():
-    """kappa = 1. Step 0: quantile 0 of tau 1/2 and targets 1, 2: 1/2 * 1/2 and 1/2 * 3/2, mean 1/2; quantile 1 of tau
-    1/4: 0 and 1/4 * 1/2, mean 1/16. So 9/16, with weight 2; step 1 is the same without weight."""
-    quantiles, taus = torch.tensor([[0.0, 1.0]] * 2), torch.tensor([[0.5, 0.25]] * 2)
-    targets, weights = torch.tensor([[1.0, 2.0]] * 2), torch.tensor([2.0, 0.0])
-    loss, slopes = quantile_huber_loss(quantiles, taus, targets, 1.0, weights)
-    assert loss.item() == pytest.approx(2 * 9 / 16)
-    # 2 * -1/2 * (1 + 1) / 2 and 2 * -1/4 * (0 + 1) / 2
-    assert slopes.tolist() == [[-1.0, -0.25], [0.0, 0.0]]
+def test_rescaled_values_are_learned_on_their_scale(make_parts, loss_of, fix_values, read_all):
+    """A value of h(8) stands for 8: the goal is h(-1 + 8 / 2) = h(3) = 1.003."""
+    parts = make_parts(n_step=1, gamma=0.5, value_rescaling=True)
+    for network, value in ((parts.network, 0.0), (parts.target, squash(torch.tensor(8.0)).item())):
+        fix_values(network, value)
+    mb = read_all(parts.replay)
+    mb.rewards[:], mb.terminated[:], mb.final[:] = -1.0, False, False
+    torch.testing.assert_close(loss_of(parts, mb)[1]["priorities"], torch.full(mb.weights.shape, 1.003))
 
 
-@pytest.mark.parametrize("kappa", [0.3, 1.0])
-def test_the_loss_and_its_gradient_are_those_of_a_slow_reference(kappa):
-    """Every pair by itself with the absolute values of the paper, in float64, differentiated by autograd."""
-    generator = torch.Generator().manual_seed(0)
-    quantiles = torch.randn(4, 3, 5, generator=generator, dtype=torch.float64, requires_grad=True)
-    targets = torch.randn(4, 3, 6, generator=generator, dtype=torch.float64)
-    taus = torch.rand(3, 5, generator=generator, dtype=torch.float64)  # the same for all steps of a sequence
-    weights = torch.rand(4, 3, generator=generator, dtype=torch.float64)
-    total = torch.zeros((), dtype=torch.float64)
-    for t, n, i, j in np.ndindex(4, 3, 5, 6):
-        error = targets[t, n, j] - quantiles[t, n, i]
-        size = error.abs()
-        huber = size**2 / 2 if size <= kappa else kappa * (size - kappa / 2)
-        side = 1 - taus[n, i] if error < 0 else taus[n, i]
-        total = total + weights[t, n] * side * huber / kappa / 6
-    total.backward()
-    loss, slopes = quantile_huber_loss(quantiles.detach(), taus, targets, kappa, weights)
-    torch.testing.assert_close(loss, total.detach())
-    torch.testing.assert_close(slopes, quantiles.grad)
+def test_steps_that_are_not_trained_have_no_part_in_loss_mean_or_priority(make_parts, loss_of, read_all):
+    """Their rewards are made absurd: nothing changes."""
+    parts = make_parts(n_step=1)
+    mb = read_all(parts.replay)
+    assert mb.final[3:8].sum() > 5
+    loss, metrics = loss_of(parts, mb)
+    mb.rewards[mb.final] = 1e6
+    again, others = loss_of(parts, mb)
+    torch.testing.assert_close(again, loss)
+    for name in metrics:
+        torch.testing.assert_close(others[name], metrics[name])
 
 
-def test_minimising_the_loss_finds_quantiles():
-    """Of the numbers 0 ... 100 the quantiles 0.1, 0.5 and 0.9 are 10, 50 and 90; kappa is small beside them."""
-    quantiles, targets = torch.zeros(1, 3), torch.arange(101.0).view(1, -1)
-    for _ in range(600):
-        _, slopes = quantile_huber_loss(quantiles, torch.tensor([[0.1, 0.5, 0.9]]), targets, 0.1, torch.ones(1))
-        quantiles -= 2.0 * slopes
-    torch.testing.assert_close(quantiles, torch.tensor([[10.0, 50.0, 90.0]]), atol=1.0, rtol=0)
+def test_a_minibatch_without_a_trained_step_has_no_loss(make_parts, loss_of, read_all):
+    parts = make_parts()
+    mb = read_all(parts.replay)
+    mb.final[:] = True
+    loss, metrics = loss_of(parts, mb)
+    assert loss.item() == metrics["q_mean"].item() == 0.0
+    assert metrics["priorities"].tolist() == pytest.approx([1e-6] * len(mb.slots))
 
 
-def test_rescaling_and_back():
-    x = torch.tensor([-300.0, -3.0, -1e-3, 0.0, 0.5, 8.0, 1000.0], dtype=torch.float64)
-    assert squash(torch.tensor([3.0, -8.0])).tolist() == pytest.approx([1.003, -2.008])
-    torch.testing.assert_close(unsquash(squash(x)), x)
-    torch.testing.assert_close(unsquash(squash(x.float())), x.float(), rtol=1e-5, atol=1e-6)
-
-
-# -------------------------------------------------------------------------------------------------------- looking ahead
-
-
-@pytest.mark.parametrize(
-    ("terminated", "final", "returns", "factors", "rows"),
-    [  # rewards 1 2 3 4 5, n = 3, gamma = 1/2; the first two of five rows are asked for
-        ((), (), [2.75, 4.5], [0.125, 0.125], [3, 4]),  # 1 + 2/2 + 3/4; 2 + 3/2 + 4/4
-        ((1,), (), [2.0, 2.0], [0.0, 0.0], [2, 2]),  # 1 + 2/2; 2
-        ((2,), (), [2.75, 3.5], [0.0, 0.0], [3, 3]),
-        ((0,), (), [1.0, 4.5], [0.0, 0.125], [1, 4]),
-        ((), (2,), [2.0, 2.0], [0.25, 0.5], [2, 2]),  # row 2 is only seen: 1 + 2/2, then V(o_2) / 4
-        ((), (1,), [1.0, 4.5], [0.5, 0.125], [1, 4]),  # row 1 itself does not count
-        ((), (3,), [2.75, 3.5], [0.125, 0.25], [3, 3]),  # just within reach: nothing changes for row 0
-        ((3,), (3,), [2.75, 3.5], [0.125, 0.25], [3, 3]),  # a final row cannot terminate anything
-    ],
-)
-def test_looking_ahead_by_hand(terminated, final, returns, factors, rows):
-    flags = torch.zeros(2, 5, 1, dtype=torch.bool)
-    flags[0, list(terminated)] = True
-    flags[1, list(final)] = True
-    got = n_step_returns(torch.arange(1.0, 6.0).unsqueeze(1), *flags, 3, 0.5)
-    assert got[0].flatten().tolist() == returns
-    assert got[1].flatten().tolist() == factors
-    assert got[2].flatten().tolist() == rows
-
-
-# ------------------------------------------------------------------------------------------------------- a whole update
-
-SMALL = {"batch_size": 20, "bptt": 5, "burn_in": 3, "n_step": 3, "gamma": 0.9, "num_quantiles": 4}
-SPACE = spaces.Box(-1.0, 1.0, (3,))
-
-
-@pytest.fixture
-def make(randomise):
-    """A network, its target with other weights, and a replay of random play with ends of every kind."""
-
-    def build(core="gru", steps=40, seed=0, network_options=None, **options):
-        iqn = IQN(**{**SMALL, **options})
-        options = {"num_cosines": 8, "num_action_quantiles": 3} | (network_options or {})
-        core = partial(getattr(cores, core), hidden_size=6)
-        network = randomise(QuantileNetwork(leaf_spaces(SPACE), spaces.MultiDiscrete([2, 2]), core, 6, **options))
-        target = randomise(frozen_copy(network), seed=1)
-        random, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-        B, starts, state = 3, np.ones(3, dtype=bool), network.initial_state(3)
-        replay = None
-        for _ in range(steps):
-            obs = {"obs": torch.randn(B, 3, generator=generator)}
-            actions = torch.randint(2, (B, 2), generator=generator)
-            if replay is None:
-                replay = SequenceReplay(10_000, iqn.length, 2, obs, state, actions)
-            replay.write_step(obs, state, starts, None, None, actions)
-            with torch.no_grad():
-                _, _, state = network.step(obs, state, torch.from_numpy(starts))
-            terminated, known, unknown = random.random((3, B)) < 0.12
-            truncated = (known | unknown) & ~terminated
-            replay.finish_step(random.standard_normal(B).astype(np.float32), terminated, truncated, np.zeros(B, bool))
-            rows = np.flatnonzero(truncated & known)
-            if len(rows):
-                after = {name: leaf[rows] for name, leaf in state.items()}
-                replay.write_final(rows, {"obs": torch.randn(len(rows), 3, generator=generator)}, after)
-            starts = terminated | truncated
-        return iqn, network, target, replay
-
-    return build
-
-
-@pytest.fixture
-def update():
-    def run(parts, count=3, done=0, progress=0.0, optimizer=None):
-        iqn, network, target, replay = parts
-        draws = torch.Generator().manual_seed(0), torch.Generator().manual_seed(1)
-        optimizer = optimizer or flat_adam(network, iqn.learning_rate)
-        return iqn.update(network, target, optimizer, replay, count, done, *draws, progress)
-
-    return run
-
-
-def one_episode_at_a_time(iqn, network, target, stretch, taus, target_taus):
-    """Loss of a minibatch, row by row from the definition: one step of one network at a time."""
-    M, N = stretch.starts.shape
-    loss, counted = 0.0, 0
-    for n in range(N):
-        values, futures, thetas = [], [], []
-        mine = theirs = {name: leaf[n : n + 1] for name, leaf in stretch.state.items()}
-        for t in range(M):
-            obs = {"obs": stretch.obs["obs"][t, n : n + 1]}
-            start = stretch.starts[t, n : n + 1]
-            with torch.set_grad_enabled(t >= iqn.burn_in):
-                psi, mine = network.trunk.run("step", obs, mine, start)
-            with torch.no_grad():
-                behind, theirs = target.trunk.run("step", obs, theirs, start)
-                values.append(network.action_values(psi, obs)[0])
-                futures.append(target.quantiles(behind[0], target_taus[n]))  # [N', A]
-            thetas.append(network.quantiles(psi[0], taus[n]))
-        for t in range(iqn.burn_in, iqn.burn_in + iqn.bptt):
-            if stretch.final[t, n]:
-                continue
-            goal, discount, at = 0.0, 1.0, t
-            while True:
-                goal = goal + discount * stretch.rewards[at, n]
-                discount *= iqn.gamma
-                if stretch.terminated[at, n]:
-                    discount = 0.0
-                    break
-                at += 1
-                if stretch.final[at, n] or at == t + iqn.n_step:
-                    break
-            goal = goal + discount * futures[at][:, values[at].argmax()]  # [N']
-            code = 2 * stretch.actions[t, n, 0] + stretch.actions[t, n, 1]
-            for tau, theta in zip(taus[n], thetas[t][:, code], strict=True):
-                error = goal - theta
-                huber = torch.where(error.abs() <= 1, error**2 / 2, error.abs() - 0.5)
-                loss = loss + ((tau - (error < 0).float()).abs() * huber).double().mean()
-            counted += 1
-    return loss / counted
-
-
-@pytest.mark.parametrize(("core", "burn_in"), [("gru", 0), *((core, 3) for core in cores.__all__)])
-def test_an_update_learns_from_what_the_definition_says(make, core, burn_in, assert_close):
-    """Loss and gradient of a minibatch of 24 sequences, with ends of every kind inside."""
-    iqn, network, target, replay = make(core, burn_in=burn_in)
-    slots = np.flatnonzero(replay.ready())[::2][:24]
-    stretch, steps = replay._read(slots, torch.ones(len(slots))), slice(burn_in, burn_in + 5)
-    assert all(flags[steps].sum() > 5 for flags in (stretch.final, stretch.terminated, stretch.starts))
-    quantiles, slopes, (loss, q_mean), _ = iqn._losses(network, target, stretch, torch.Generator().manual_seed(0))
-    generator = torch.Generator().manual_seed(0)
-    target_taus = torch.rand(len(slots), iqn.num_target_quantiles, generator=generator)
-    taus = torch.rand(len(slots), iqn.num_quantiles, generator=generator)
-    expected = one_episode_at_a_time(iqn, network, target, stretch, taus, target_taus)
-    assert_close(loss.double(), expected.detach(), 1e-5)
-    parameters = list(network.parameters())
-    got = torch.autograd.grad(quantiles, parameters, slopes)
-    wanted = torch.autograd.grad(expected, parameters)
-    for mine, theirs in zip(got, wanted, strict=True):
-        assert_close(mine, theirs, 1e-4)
-    assert max(gradient.abs().max() for gradient in wanted) > 0.1
-    trained = ~stretch.final[steps]
-    torch.testing.assert_close(q_mean, quantiles.detach().mean(-1)[trained].mean())
-
-
-def test_rescaled_values_are_learned_on_their_scale(make):
-    """With one target quantile of value v and reward r the goal is h(r + gamma^m h^-1(v)): seen in the loss alone."""
-    losses = []
-    for rescaling in (False, True):
-        iqn, network, target, replay = make(value_rescaling=rescaling)
-        slots = np.flatnonzero(replay.ready())
-        stretch = replay._read(slots, torch.ones(len(slots)))
-        stretch.rewards = stretch.rewards * 100
-        _, _, (loss, _), _ = iqn._losses(network, target, stretch, torch.Generator().manual_seed(0))
-        losses.append(loss.item())
-    assert losses[1] < 0.2 * losses[0]
-
-
-def test_rewards_are_scaled(make):
-    """A tenth of ten times the rewards: the same loss."""
-    losses = []
-    for scale, times in ((1.0, 1.0), (0.1, 10.0), (0.1, 1.0)):
-        iqn, network, target, replay = make(reward_scale=scale)
-        replay.rewards *= np.float32(times)
-        stretch = replay._read(np.flatnonzero(replay.ready()), torch.ones(int(replay.ready().sum())))
-        losses.append(iqn._losses(network, target, stretch, torch.Generator().manual_seed(0))[2][0].item())
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    assert losses[0] != pytest.approx(losses[2], rel=1e-2)
-
-
-def test_weights_of_sequences_weigh_their_losses(make):
-    """Twice the weight of one of two sequences shifts the mean to (2 a + b) / 2."""
-    iqn, network, target, replay = make()
-    slots = np.flatnonzero(replay.ready())[[3, 8]]
-    losses = []
-    for weights in ([1.0, 0.0], [0.0, 1.0], [2.0, 1.0]):
-        stretch = replay._read(slots, torch.tensor(weights))
-        losses.append(iqn._losses(network, target, stretch, torch.Generator().manual_seed(0))[2][0])
-    torch.testing.assert_close(losses[2], 2 * losses[0] + losses[1])
-
-
-def test_the_error_of_a_sequence_mixes_its_largest_with_its_mean(make):
-    """Errors 1, 3 and 2 of trained steps, 9 of one that is not: 0.9 * 3 + 0.1 * 2."""
-    iqn, *_ = make(priority_peak=0.9)
-    trained = torch.tensor([[1.0], [1.0], [0.0], [1.0]])
-    error = iqn._priority(torch.tensor([[1.0], [3.0], [9.0], [2.0]]) * trained, trained)
-    assert error.tolist() == pytest.approx([2.9])
-
-
-def test_priorities_become_the_errors_of_what_was_drawn(make, update):
-    iqn, network, target, replay = parts = make(priority_exponent=0.6)
-    (stretch,) = replay.minibatches(1, iqn.sequences, torch.Generator().manual_seed(0), 0.6, 0.6)
-    *_, errors = iqn._losses(network, target, stretch, torch.Generator().manual_seed(1))
-    update(parts, count=1)
-    assert len(set(stretch.slots)) > 1
-    assert replay.priorities[stretch.slots].tolist() == pytest.approx(errors.tolist())
-    assert np.isin(np.flatnonzero(replay.ready() & (replay.priorities != 1.0)), stretch.slots).all()
-    plain = make()
-    update(plain, count=1)
-    assert (plain[3].priorities[plain[3].ready()] == 1.0).all()
-
-
-def test_nothing_is_learned_through_the_burn_in(make):
+def test_nothing_is_learned_through_the_burn_in(make_parts, loss_of, read_all):
     """Its observations matter, but no gradient reaches them."""
-    iqn, network, target, replay = make(burn_in=3)
-    slots = np.flatnonzero(replay.ready())
-    stretch = replay._read(slots, torch.ones(len(slots)))
-    stretch.starts[:] = False
-    stretch.obs["obs"].requires_grad_()
-    quantiles, slopes, _, _ = iqn._losses(network, target, stretch, torch.Generator().manual_seed(0))
-    (gradient,) = torch.autograd.grad(quantiles, stretch.obs["obs"], slopes)
+    parts = make_parts(burn_in=3)
+    mb = read_all(parts.replay)
+    mb.starts[:] = False
+    mb.obs["numbers"].requires_grad_()
+    loss, metrics = loss_of(parts, mb)
+    (gradient,) = torch.autograd.grad(loss, mb.obs["numbers"])
     assert gradient[:3].abs().max() == 0
     assert gradient[3].abs().max() > 0
     with torch.no_grad():
-        stretch.obs["obs"][:3] += 1.0
-    moved, _, _, _ = iqn._losses(network, target, stretch, torch.Generator().manual_seed(0))
-    assert (moved - quantiles).abs().max() > 1e-3
+        mb.obs["numbers"][:3] += 1.0
+    assert abs(loss_of(parts, mb)[1]["q_mean"] - metrics["q_mean"]) > 1e-4
 
 
-def test_the_target_network_moves_at_its_interval(make, update):
+def test_the_target_and_the_choice_of_actions_get_no_gradient(make_parts, loss_of, read_all):
+    parts = make_parts()
+    parts.target.requires_grad_()
+    loss, _ = loss_of(parts, read_all(parts.replay))
+    found = torch.autograd.grad(loss, list(parts.target.parameters()), allow_unused=True)
+    assert all(gradient is None for gradient in found)
+
+
+def test_quantiles_are_picked_by_action():
+    """Two steps of 3 quantiles for 2 actions: the second action, then the first."""
+    quantiles = torch.arange(12.0).view(2, 3, 2)
+    assert quantiles_of_actions(quantiles, torch.tensor([1, 0])).tolist() == [[1.0, 3.0, 5.0], [6.0, 8.0, 10.0]]
+
+
+# --------------------------------------------------------------------------------------------------------- the update
+
+
+class Pulled(IQN):
+    """Adds the sum of the weights to the loss."""
+
+    def loss(self, network, target, mb, generator, return_scale=None):
+        loss, metrics = super().loss(network, target, mb, generator, return_scale)
+        pull = sum(weights.sum() for weights in network.parameters())
+        return 0.0 * loss + pull, metrics | {"pull": pull.detach()}
+
+
+def test_a_subclass_adds_a_term_and_a_metric_by_its_loss(make_parts, update):
+    """With a gradient of 1 everywhere Adam's first step is the learning rate."""
+    parts = make_parts(kind=Pulled, learning_rate=0.25, max_grad_norm=1e6)
+    before = deepcopy(parts.network.state_dict())
+    metrics = update(parts, count=1)
+    assert metrics["loss"] == pytest.approx(metrics["pull"])
+    assert metrics["quantile_loss"] != pytest.approx(metrics["loss"], rel=0.1)
+    assert metrics["grad_norm"] == pytest.approx(sum(weights.numel() for weights in parts.network.parameters()) ** 0.5)
+    for name, weights in parts.network.named_parameters():
+        torch.testing.assert_close(weights.detach(), before[name] - 0.25, rtol=1e-4, atol=1e-4)
+
+
+def test_metrics_are_means_over_the_minibatches():
+    minibatches = [
+        {"loss": torch.tensor(1.0), "priorities": torch.tensor([5.0, 6.0])},
+        {"loss": torch.tensor(4.0), "priorities": torch.tensor([7.0, 8.0])},
+    ]
+    for with_priorities in (True, False):
+        means, priorities = read_results([dict(row) for row in minibatches], torch.tensor(True), with_priorities)
+        assert means == {"loss": 2.5}
+        assert priorities == ([5.0, 6.0, 7.0, 8.0] if with_priorities else [])
+
+
+def test_the_target_network_moves_at_its_interval(make_parts, update):
     """Interval 3, 5 minibatches done before: of the next 7 the first, fourth and seventh end at a multiple of 3."""
-    iqn, network, target, replay = make(target_interval=3, target_share=0.5, learning_rate=1e-12)
-    start = deepcopy(target.state_dict())
-    for count, done, halvings in ((7, 5, 3), (1, 0, 0), (1, 2, 1)):
-        target.load_state_dict(start)
-        update((iqn, network, target, replay), count, done)
-        for name, weights in network.named_parameters():
+    parts = make_parts(target_interval=3, target_share=0.5, learning_rate=1e-12)
+    start = deepcopy(parts.target.state_dict())
+    for count, count_before, halvings in ((7, 5, 3), (1, 0, 0), (1, 2, 1)):
+        parts.target.load_state_dict(start)
+        update(parts, count, count_before)
+        for name, weights in parts.network.named_parameters():
             expected = weights + (start[name] - weights) * 0.5**halvings
-            torch.testing.assert_close(target.state_dict()[name], expected.detach())
+            torch.testing.assert_close(parts.target.state_dict()[name], expected.detach())
 
 
-def test_a_full_share_copies_exactly(make):
-    _, network, target, _ = make()
-    follow(target, network, 1.0)
-    for mine, theirs in zip(target.parameters(), network.parameters(), strict=True):
+def test_a_full_share_copies_exactly(make_parts):
+    parts = make_parts()
+    move_target(parts.target, parts.network, 1.0)
+    for mine, theirs in zip(parts.target.parameters(), parts.network.parameters(), strict=True):
         assert torch.equal(mine, theirs)
         assert not mine.requires_grad
         assert mine.data_ptr() != theirs.data_ptr()
 
 
-def test_the_learning_rate_is_annealed(make, update):
-    for anneal, expected in ((False, 0.01), (True, 0.0025)):
-        parts = make(learning_rate=0.01, anneal_learning_rate=anneal)
-        optimizer = flat_adam(parts[1], 0.01)
-        update(parts, progress=0.75, optimizer=optimizer)
-        assert optimizer.param_groups[0]["lr"] == pytest.approx(expected)
+@pytest.mark.parametrize(("anneal", "progress", "expected"), [(False, 0.75, 0.01), (True, 0.75, 0.0025), (True, 2, 0)])
+def test_the_learning_rate_is_annealed(make_parts, update, anneal, progress, expected):
+    parts = make_parts(learning_rate=0.01, anneal_learning_rate=anneal)
+    optimizer = flat_adam(parts.network, 0.01)
+    update(parts, progress=progress, optimizer=optimizer)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(expected)
 
 
-def test_minibatches_lower_the_loss(make, update):
-    parts = make(learning_rate=0.01, target_interval=1000)
-    optimizer = flat_adam(parts[1], 0.01)
+def test_minibatches_lower_the_loss(make_parts, update):
+    parts = make_parts(learning_rate=0.01, target_interval=1000)
+    optimizer = flat_adam(parts.network, 0.01)
     first = update(parts, 5, optimizer=optimizer)["loss"]
     update(parts, 100, optimizer=optimizer)
-    assert update(parts, 5, optimizer=optimizer)["loss"] < 0.5 * first
+    assert update(parts, 5, optimizer=optimizer)["loss"] < 0.7 * first
+
+
+# ------------------------------------------------------------------------------------------------------- bad numbers
+
+
+class BadLoss(IQN):
+    """Makes the loss infinite and leaves its gradient finite, in the second minibatch."""
+
+    calls = 0
+
+    def loss(self, *arguments):
+        self.calls += 1
+        loss, metrics = super().loss(*arguments)
+        return (loss + float("inf") if self.calls == 2 else loss), metrics
+
+
+class BadGradient(BadLoss):
+    """Leaves the loss finite and makes its gradient infinite, in the second minibatch."""
+
+    def loss(self, network, *arguments):
+        self.calls += 1
+        loss, metrics = IQN.loss(self, network, *arguments)
+        root = (0.0 * network.output.bias.sum()).sqrt()  # the slope of the root at 0 is not finite
+        return (loss + root if self.calls == 2 else loss), metrics
+
+
+@pytest.mark.parametrize("kind", [BadLoss, BadGradient])
+def test_no_step_is_taken_from_a_bad_minibatch_on(make_parts, update, kind):
+    """The second of three is bad: the weights are those of an update with the first alone."""
+    parts, twin = make_parts(kind=kind), make_parts()
+    with pytest.raises(FloatingPointError, match="a loss or gradient was not finite"):
+        update(parts, count=3)
+    first = next(twin.replay.minibatches(3, twin.iqn.sequences, torch.Generator().manual_seed(0)))
+    twin.replay.minibatches = lambda *_, **__: [first]
+    update(twin, count=1)
+    for mine, theirs in zip(parts.network.parameters(), twin.network.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
 
 
 @pytest.mark.parametrize("where", ["obs", "rewards"])
-def test_a_bad_number_leaves_the_weights_as_they_were(make, update, where):
-    parts = make()
-    _, network, _, replay = parts
+def test_a_bad_number_leaves_weights_and_priorities_as_they_were(make_parts, update, where):
+    parts = make_parts(priority_exponent=0.6)
     if where == "obs":
-        replay.obs["obs"][:] = float("nan")
+        parts.replay.obs["numbers"][:] = float("nan")
     else:
-        replay.rewards[:] = np.inf
-    before = deepcopy(network.state_dict())
+        parts.replay.rewards[:] = np.inf
+    before, priorities = deepcopy(parts.network.state_dict()), parts.replay.priorities.copy()
     with pytest.raises(FloatingPointError, match="not finite"):
         update(parts)
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in parts.network.state_dict().items())
+    assert np.array_equal(parts.replay.priorities, priorities)
 
 
-@every_core
+# ------------------------------------------------------------------------------------------------ the device, options
+
+EVERYTHING = {"priority_exponent": 0.6, "value_rescaling": True, "target_interval": 2, "masked": True}
+EVERYTHING |= {"network_options": {"normalise": True, "dueling": True}}
+
+
 @pytest.mark.parametrize(
-    ("options", "network_options"),
-    [({}, {}), ({"priority_exponent": 0.6, "value_rescaling": True}, {"normalise": True, "dueling": True})],
-    ids=["plain", "everything"],
+    ("core", "options"),
+    [("gru", {}), ("lstm", EVERYTHING), ("jamba", EVERYTHING)],
+    ids=["plain", "everything", "jamba"],
 )
-def test_an_update_reads_the_device_once(make, update, core, options, network_options):
-    parts = make(core, network_options=network_options, target_interval=2, **options)
+def test_an_update_reads_the_device_once(make_parts, update, core, options):
+    parts = make_parts(core, **options)
     _, network, target, replay = parts
     sources = [*network.parameters(), *network.buffers(), *target.parameters(), *target.buffers(), replay.actions]
     optimizer = flat_adam(network, 1e-3)
@@ -382,7 +268,7 @@ def test_an_update_reads_the_device_once(make, update, core, options, network_op
 )  # fmt: skip
 def test_values_out_of_range_are_refused(option):
     ((name, value),) = option.items()
-    with pytest.raises(ValueError, match=f"{name}={value}"):
+    with pytest.raises(ValueError, match=f"{name}={value}: it must be"):
         IQN(**option)
 
 

@@ -9,9 +9,9 @@ import torch
 from gymnasium import spaces
 
 from rl import cores
-from rl.agents.interface import action_code
+from rl.agents.client import action_code
 from rl.networks import QuantileNetwork
-from rl.networks.quantile_network import EpsilonGreedyHead
+from rl.networks.quantile_network import FORBIDDEN, EpsilonGreedyHead
 from rl.spaces import leaf_spaces
 
 BOX = spaces.Box(-1.0, 1.0, (3,))
@@ -147,6 +147,22 @@ def test_a_mask_forbids_actions_in_every_way(make):
     network.head.epsilon = 1.0
     actions = network.head.sample(params, torch.Generator().manual_seed(0))
     assert network.head.codes(actions).unique().tolist() == [3, 5]
+
+
+def test_values_over_time_are_masked_as_those_of_a_step(make):
+    """Every step has a mask of its own; branches of 2 and 2: the codes (0, 0), (0, 1), (1, 0), (1, 1)."""
+    space = spaces.Dict({"numbers": BOX, "action_mask": spaces.MultiBinary(4)})
+    network, plain = make("mlp", space, spaces.MultiDiscrete([2, 2])), make("mlp", BOX, spaces.MultiDiscrete([2, 2]))
+    masks = torch.tensor([[[1, 1, 1, 1], [1, 0, 1, 1]], [[1, 1, 0, 1], [0, 1, 1, 0]], [[0, 0, 1, 1], [1, 1, 1, 0]]])
+    features = torch.randn(3, 2, 8)
+    values = network.action_values(features, {"action_mask": masks})
+    assert (values == FORBIDDEN).int().tolist() == [
+        [[0, 0, 0, 0], [0, 0, 1, 1]],
+        [[1, 0, 1, 0], [1, 1, 0, 1]],
+        [[1, 1, 1, 1], [0, 1, 0, 1]],
+    ]
+    free = values != FORBIDDEN
+    assert torch.equal(values[free], plain.action_values(features, {})[free])
 
 
 @pytest.mark.parametrize(
