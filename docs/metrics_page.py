@@ -11,8 +11,8 @@ INTRODUCTION = """# Metrics
 
 <!-- written by python docs/metrics_page.py from GLOSSARY in rl/training/metrics.py -->
 
-These are the tags in TensorBoard. The x axis counts environment steps, or recorded steps for `imitate`. Where several agents
-share a world, the name of a member stands in the tag: `losses/first/policy_loss`.
+These are the tags in TensorBoard. The x axis counts environment steps, or recorded steps for `imitate`. Where several
+agents share a world, the name of a member stands in the tag: `losses/first/policy_loss`.
 
 Look at `diagnostics/ratio_error` first. It must be about 1e-6: then the replay of this run is exact.
 """
