@@ -55,7 +55,7 @@ def main(run_dir: str | Path = "runs/mirror", total_steps: int = 60_000) -> floa
         num_envs=64,
         num_steps=20,
         bptt=20,
-        learning_rate=1e-2,
+        learning_rate=3e-3,
         seed=1,
     )
     trainer = Trainer(agent, envs, Path(run_dir), total_steps, seed=1, threads=1)

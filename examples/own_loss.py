@@ -11,8 +11,8 @@ from envs.t_maze import TMaze
 from rl import RecurrentPPO, evaluate
 from rl.networks import ActorCritic
 from rl.ppo import PPO
+from rl.ppo.losses import Coefficients
 from rl.ppo.teacher import Teacher
-from rl.ppo.update import Annealed
 from rl.types import Sequences
 
 
@@ -27,7 +27,7 @@ class CalmPPO(PPO):
     logit_coef: float = 0.01
 
     def loss(
-        self, network: ActorCritic, mb: Sequences, now: Annealed, teacher: Teacher | None = None
+        self, network: ActorCritic, mb: Sequences, now: Coefficients, teacher: Teacher | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Add the term to the loss, and to the metrics: it appears as ``losses/logit_square`` in TensorBoard."""
         loss, metrics = super().loss(network, mb, now, teacher)
