@@ -1,0 +1,40 @@
+"""The scripts under ``examples/`` run, and what they train is learned, on a small budget."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def example(tmp_path, monkeypatch):
+    """``example("deploy", ...)``: what ``main`` of that script returns, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    return lambda name, *arguments: runpy.run_path(str(FOLDER / f"{name}.py"))["main"](*arguments)
+
+
+def test_an_agent_trained_by_hand_is_deployed(example):
+    assert example("train_by_hand", "maze.pt", 32_000) >= 0.95  # a guess: 0.5
+    assert example("deploy", "maze.pt", 40) >= 0.95
+
+
+def test_an_own_environment_is_learned(example):
+    assert example("own_environment", "run", 20_000) >= 0.85  # best 0.95, without memory 0.5
+    assert Path("run/checkpoints/last.pt").is_file()
+
+
+def test_an_own_core_is_learned(example):
+    assert example("own_core", 10_000) >= 0.9  # a guess: 0
+
+
+def test_an_own_loss_changes_what_is_learned(example):
+    """The logits stay smaller than without the term."""
+    (_, small), (_, large) = example("own_loss", 8_192, 0.3), example("own_loss", 8_192, 0.0)
+    assert 0 < small < 0.6 * large
+
+
+def test_every_example_is_run_here():
+    text = Path(__file__).read_text()
+    assert [path.stem for path in sorted(FOLDER.glob("*.py")) if f'example("{path.stem}"' not in text] == []
