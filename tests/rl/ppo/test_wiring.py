@@ -73,7 +73,7 @@ class Environments:
             action = agent.pending_action
             hidden = np.zeros((self.num_envs, len(agent.network.head.branches)), bool)
             if self.hide and self.rng.random() < 0.4:
-                agent.rollout.hide_branch(0)
+                agent.buffer.hide_branch(0)
                 hidden[:, 0] = True
             rewards = self.rng.normal(size=self.num_envs).astype(np.float32)
             terminated, truncated = (self.rng.random((2, self.num_envs)) < [[0.12], [0.2]]) & ~ignored
