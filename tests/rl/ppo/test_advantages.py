@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import torch
 
-from rl.ppo.advantages import bootstrap_values, gae
+from rl.ppo.advantages import bootstrap_values, bootstrap_values_of_cut_episodes, gae
+from rl.types import CutEpisodes
 
 
 def column(*numbers, dtype=torch.float64):
@@ -63,7 +65,14 @@ def test_lambda_0_is_one_step_and_lambda_1_is_monte_carlo(advantages):
     assert advantages(lam=1.0) == [-2.25, -6.5, -7.0]
 
 
-def test_one_step(advantages):
+def test_gamma_discounts_and_lambda_mixes(advantages):
+    # gamma 1/2, lambda 1/4: A_1 = -3 + 1/8 * -7 = -3.875, A_0 = 1 + 1/8 * -3.875
+    assert advantages(gamma=0.5, lam=0.25) == [0.515625, -3.875, -7.0]
+    # gamma 1/4, lambda 1/2: deltas 3 + 10 - 30 = -17, 2 + 7.5 - 20 = -10.5, 1 + 5 - 10 = -4
+    assert advantages(gamma=0.25, lam=0.5) == [-4 + (-10.5 - 17 / 8) / 8, -10.5 - 17 / 8, -17.0]
+
+
+def test_one_step():
     value, last = column(2.0), torch.tensor([4.0], dtype=torch.float64)
     none = flags(T=1)
     following = bootstrap_values(value, last, none, none, column(9.0))
@@ -121,3 +130,74 @@ def test_a_time_limit_is_no_death():
 
     assert compute(none, truncated).abs().max() < 1e-12  # 1 + gamma V - V = 1 - (1 - gamma) V = 0
     assert compute(truncated, none)[19::20].eq(1 - exact[0, 0]).all()  # were it a death: 1 - V
+
+
+# ------------------------------------------------------------------------------------- what cut episodes were worth
+
+
+class Values:
+    """In place of the step of a network: V = observation + 10 * memory. It notes how often it is asked."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, obs, state, starts):
+        assert starts is None  # the episodes go on
+        self.calls += 1
+        return torch.zeros(len(obs["x"]), 3), obs["x"].squeeze(1) + 10.0 * state["h"][:, 0, 0], state
+
+
+@pytest.fixture
+def cut():
+    """Episodes of ``env_ids`` cut after a step: what was observed then, and the memories."""
+
+    def make(step, env_ids, observed, remembered):
+        memory = torch.tensor(remembered).view(-1, 1, 1).repeat(1, 1, 2)
+        return CutEpisodes(step, np.array(env_ids), {"x": torch.tensor(observed).unsqueeze(1)}, {"h": memory})
+
+    return make
+
+
+@pytest.fixture
+def played():
+    """V(o_t) of four steps of three environments: ``100 * (t + 1) + b``."""
+    return 100.0 * torch.arange(1, 5).unsqueeze(1) + torch.arange(3)
+
+
+def test_cut_episodes_are_worth_the_value_of_what_followed(cut, played):
+    """Each under its own memory, in its own place, all of them and the end of the rollout in one batch."""
+    step = Values()
+    cuts = [cut(0, [1], [5.0], [0.5]), cut(2, [0, 2], [1.0, 2.0], [0.1, 0.2]), cut(3, [2], [7.0], [0.7])]
+    last = cut(4, [0, 1, 2], [4.0, 5.0, 6.0], [0.4, 0.5, 0.6])
+    final_values, last_values = bootstrap_values_of_cut_episodes(step, played, cuts, last)
+    expected = played.clone()
+    expected[0, 1], expected[2, 0], expected[2, 2], expected[3, 2] = 5 + 5, 1 + 1, 2 + 2, 7 + 7
+    torch.testing.assert_close(final_values, expected)
+    assert last_values.tolist() == pytest.approx([4 + 4, 5 + 5, 6 + 6])
+    assert step.calls == 1
+
+
+def test_where_it_is_not_known_what_followed_the_last_value_stands_in(cut, played):
+    step = Values()
+    final_values, last_values = bootstrap_values_of_cut_episodes(step, played, [], None)
+    assert torch.equal(final_values, played)
+    assert torch.equal(last_values, played[-1])
+    assert step.calls == 0
+    final_values, last_values = bootstrap_values_of_cut_episodes(step, played, [cut(1, [2], [3.0], [0.3])], None)
+    assert (final_values[1, 2].item(), final_values[1, 1].item()) == (pytest.approx(6.0), 201.0)
+    assert torch.equal(last_values, played[-1])
+    last = cut(4, [0, 1, 2], [4.0, 5.0, 6.0], [0.4, 0.5, 0.6])
+    final_values, last_values = bootstrap_values_of_cut_episodes(step, played, [], last)
+    assert torch.equal(final_values, played)
+    assert last_values.tolist() == pytest.approx([8.0, 10.0, 12.0])
+
+
+def test_the_values_of_the_rollout_are_left_as_they_were(cut, played):
+    before = played.clone()
+    bootstrap_values_of_cut_episodes(Values(), played, [cut(1, [2], [3.0], [0.3])], None)
+    assert torch.equal(played, before)
+    final_values, last_values = bootstrap_values_of_cut_episodes(Values(), played, [], None)
+    with torch.inference_mode():
+        final_values.zero_()
+        last_values.zero_()
+    assert torch.equal(played, before)

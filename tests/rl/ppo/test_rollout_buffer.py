@@ -3,57 +3,10 @@ import pytest
 import torch
 
 from rl import cores
+from rl.networks.heads import NOT_EXECUTED
 from rl.ppo.rollout_buffer import RolloutBuffer
-from rl.types import Targets
 
 B = 3
-
-
-@pytest.fixture
-def numbered(device):
-    """A rollout in which every number says where it comes from, and its targets.
-
-    Observations, actions, params and targets of step t of environment b are t * B + b, states are t + b / 10, starts
-    are at the multiples of 5 + b. Step t of environment b is to be ignored if (t, b) is among the ``gaps``.
-    """
-
-    def make(size, capacity=None, state_stride=1, gaps=()):
-        obs = {
-            "x": torch.zeros(B, 2, device=device),
-            "image": torch.zeros(B, 1, 2, 2, dtype=torch.uint8, device=device),
-        }
-        state = {name: torch.zeros(B, 1, 4, device=device) for name in ("h", "c")}
-        state["count"] = torch.zeros(B, 1, dtype=torch.int64, device=device)
-        actions, params = torch.zeros(B, 1, dtype=torch.int64, device=device), torch.zeros(B, 5, device=device)
-        buffer = RolloutBuffer(capacity or size, obs, state, actions, params, state_stride, device)
-        for t in range(size):
-            number = torch.arange(B, device=device) + t * B
-            step = t + torch.arange(B, device=device) / 10
-            buffer.write_step(
-                {"x": number.unsqueeze(1).expand(B, 2), "image": number.view(B, 1, 1, 1).expand(B, 1, 2, 2)},
-                {"h": step.view(B, 1, 1).expand(B, 1, 4), "c": -step.view(B, 1, 1).expand(B, 1, 4)}
-                | {"count": number.unsqueeze(1)},
-                t % (5 + np.arange(B)) == 0,
-                number.unsqueeze(1).expand(B, 5),
-                number.float(),
-                number.unsqueeze(1),
-            )
-            ignored = np.array([(t, b) in gaps for b in range(B)])
-            buffer.finish_step(np.full(B, t, np.float32), np.full(B, t % 2 == 0), np.full(B, t % 3 == 0), ignored)
-        grid = torch.arange(size * B, device=device).view(size, B).float()
-        return buffer, Targets(grid.unsqueeze(-1), grid, grid + 0.25, grid + 0.5)
-
-    return make
-
-
-@pytest.fixture
-def epoch():
-    def draw(rollout, num_minibatches=4, bptt=None, burn_in=0, seed=0):
-        buffer, targets = rollout
-        shuffle = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
-        return list(buffer.sequences(targets, num_minibatches, bptt, shuffle, burn_in))
-
-    return draw
 
 
 def numbers(minibatch):
@@ -64,8 +17,8 @@ def numbers(minibatch):
 # ---------------------------------------------------------------------------------------- every transition exactly once
 
 
-@pytest.mark.parametrize("bptt", [None, 1, 4, 8, 24, 5, 7, 9, 16, 23, 100])  # those up to 24 divide the 24 steps
-@pytest.mark.parametrize("num_minibatches", [1, 2, 4, 5])
+@pytest.mark.parametrize("bptt", [None, 1, 8, 5, 7, 23, 100])  # the first three divide the 24 steps
+@pytest.mark.parametrize("num_minibatches", [1, 4, 5])
 def test_every_transition_comes_exactly_once(bptt, num_minibatches, numbered, epoch):
     minibatches = epoch(numbered(24), num_minibatches, bptt)
     seen = torch.cat([numbers(mb).flatten() for mb, _ in minibatches])
@@ -108,6 +61,19 @@ def test_number_of_minibatches(size, bptt, num_minibatches, numbered, epoch):
     assert sum(sizes) == sequences
 
 
+@pytest.mark.parametrize(
+    ("num_minibatches", "expected"),
+    [  # 24 steps in pieces of 4 5 5 5 5: 3 sequences of 4 steps, 12 of 5, which share the minibatches as 1 to 4
+        (1, [(4, 3), (5, 12)]),  # one at least of each length
+        (5, [(4, 3)] + [(5, 3)] * 4),
+        (10, [(4, 2), (4, 1)] + [(5, 2)] * 4 + [(5, 1)] * 4),
+        (100, [(4, 1)] * 3 + [(5, 1)] * 12),  # no more than there are sequences
+    ],
+)
+def test_minibatches_of_two_lengths(num_minibatches, expected, numbered, epoch):
+    assert [numbers(mb).shape for mb, _ in epoch(numbered(24), num_minibatches, 5)] == expected
+
+
 def test_order_is_drawn_anew_and_comes_from_the_generator(numbered, epoch):
     rollout, generator = numbered(24), torch.Generator().manual_seed(0)
     first, second = ([numbers(mb)[0].tolist() for mb, _ in epoch(rollout, 3, 4, seed=generator)] for _ in range(2))
@@ -117,18 +83,34 @@ def test_order_is_drawn_anew_and_comes_from_the_generator(numbered, epoch):
     assert order != sorted(order)  # shuffled at all
 
 
+def test_sequences_of_one_environment_part_ways(numbered, epoch):
+    """Pairs of chunk and environment are shuffled, not chunks or environments alone."""
+    minibatches = [numbers(mb)[0] for mb, _ in epoch(numbered(24), 3, 4)]
+    assert any(len((steps % B).unique()) > 1 for steps in minibatches)
+    assert any(len((steps // B).unique()) > 1 for steps in minibatches)
+
+
 def test_sequences_with_as_many_starts_lie_together(numbered, epoch):
     minibatches = [mb.starts.sum(0).tolist() for mb, _ in epoch(numbered(60), 3, 10)]  # 1 or 2 starts in each sequence
     assert all(starts == sorted(starts) for starts in minibatches)
     assert any(len(set(starts)) > 1 for starts in minibatches)
 
 
+def test_starts_do_not_decide_which_minibatch_a_sequence_comes_into(numbered, epoch):
+    """Or the first minibatch would always be that of the longest episodes."""
+    buffer, targets = numbered(60)
+    before = [set(numbers(mb)[0].tolist()) for mb, _ in epoch((buffer, targets), 3, 10)]
+    buffer.starts[:] = False
+    assert [set(numbers(mb)[0].tolist()) for mb, _ in epoch((buffer, targets), 3, 10)] == before
+
+
 # --------------------------------------------------------------------------------------------- everything in its place
 
 
-@pytest.mark.parametrize(("bptt", "state_stride"), [(4, 1), (4, 2), (8, 8), (8, 4), (None, 24), (None, 5), (5, 1)])
-def test_everything_belongs_to_the_same_step(bptt, state_stride, numbered, epoch, device):
-    for mb, warm_up in epoch(numbered(24, state_stride=state_stride), 4, bptt):
+@pytest.mark.parametrize(("bptt", "state_stride"), [(4, 1), (8, 8), (8, 4), (None, 5), (5, 1)])
+@pytest.mark.parametrize("teacher", [False, True])
+def test_everything_belongs_to_the_same_step(bptt, state_stride, teacher, numbered, epoch, device):
+    for mb, warm_up in epoch(numbered(24, state_stride=state_stride, teacher=teacher), 4, bptt):
         steps, (L, N) = numbers(mb), mb.old_values.shape
         t, b = (steps // B).cpu(), (steps % B).cpu()
         assert warm_up is None
@@ -139,6 +121,8 @@ def test_everything_belongs_to_the_same_step(bptt, state_stride, numbered, epoch
         assert torch.equal(mb.advantages, steps + 0.25)
         assert torch.equal(mb.returns, steps + 0.5)
         assert torch.equal(mb.starts, t % (5 + b) == 0)
+        taught = None if mb.teacher_params is None else mb.teacher_params.tolist()
+        assert taught == (torch.stack([steps, -steps], -1).float().tolist() if teacher else None)
         before = (steps[0] // B + (steps[0] % B) / 10).view(N, 1, 1).expand(N, 1, 4)
         assert torch.equal(mb.state["h"], before)
         assert torch.equal(mb.state["c"], -before)
@@ -196,10 +180,10 @@ def test_sequences_that_would_begin_where_no_state_is_stored_are_refused(numbere
         buffer.chunks(8)  # 0, 6, 13
 
 
-def test_a_cleared_buffer_is_written_from_the_front(numbered):
+def test_a_rollout_that_is_forgotten_is_written_over_from_the_front(numbered):
     buffer, _ = numbered(6)
-    buffer.clear()
-    assert (buffer.size, buffer.capacity) == (0, 6)
+    buffer.size = 0
+    assert buffer.capacity == 6
     example = {name: leaf[0] + 1 for name, leaf in buffer.obs.items()}
     state = {name: leaf[5] for name, leaf in buffer.state.items()}
     buffer.write_step(example, state, np.ones(B, bool), buffer.params[0], buffer.values[0], buffer.actions[0])
@@ -207,6 +191,58 @@ def test_a_cleared_buffer_is_written_from_the_front(numbered):
     buffer.finish_step(np.zeros(B, np.float32), *np.zeros((3, B), bool))
     assert buffer.size == 1
     assert torch.equal(buffer.obs["x"][0], example["x"])
+
+
+# ---------------------------------------------------------------------------------------------- marks on what is stored
+
+
+def test_a_branch_is_hidden_in_the_step_that_waits_for_its_outcome(device):
+    actions = torch.ones(B, 2, dtype=torch.int64, device=device)
+    obs, nothing = {"x": torch.zeros(B, 1, device=device)}, torch.zeros(B, 5, device=device)
+    buffer = RolloutBuffer(3, obs, {}, actions, nothing, device=device)
+    for t in range(3):
+        buffer.write_step(obs, {}, np.zeros(B, bool), nothing, nothing[:, 0], actions)
+        if t == 1:
+            buffer.hide_branch(0)
+        buffer.finish_step(np.zeros(B, np.float32), *np.zeros((2, B), bool))
+    assert buffer.actions[:, 1].tolist() == [[1, 1], [NOT_EXECUTED, 1], [1, 1]]
+    assert (buffer.actions[1, :, 0] == NOT_EXECUTED).all()
+
+
+def test_unfinished_episodes_are_truncated_after_the_last_step(numbered):
+    buffer, _ = numbered(6, capacity=9)
+    buffer.terminated[:], buffer.truncated[:] = False, False
+    buffer.terminated[5, 0] = buffer.truncated[5, 1] = True
+    buffer.truncate()
+    assert buffer.truncated[5].tolist() == [False, True, True]  # the first ended by itself
+    assert buffer.terminated[5].tolist() == [True, False, False]
+    assert buffer.truncated.sum() == 2
+    buffer.size = 0
+    buffer.truncate()  # there is nothing to mark
+    assert buffer.truncated.sum() == 2
+
+
+def test_what_is_collected_is_shown_without_the_room_behind_it(numbered):
+    buffer, _ = numbered(6, capacity=9)
+    shown = buffer.observations()
+    assert {name: leaf.shape for name, leaf in shown.items()} == {"x": (6, B, 2), "image": (6, B, 1, 2, 2)}
+    assert torch.equal(shown["x"], buffer.obs["x"][:6])
+
+
+def test_all_that_is_stored_is_listed(numbered):
+    buffer, _ = numbered(6)
+    listed = {leaf.data_ptr() for leaf in buffer.leaves()}
+    groups = [*buffer.obs.values(), *buffer.state.values()]
+    tensors = [value for value in vars(buffer).values() if isinstance(value, torch.Tensor)]
+    assert listed == {leaf.data_ptr() for leaf in groups + tensors}
+    assert len(listed) == 2 + 3 + 8
+
+
+def test_an_environment_without_a_transition_is_seen(numbered):
+    assert not numbered(3)[0].has_empty_env()
+    assert not numbered(3, gaps={(0, 1), (1, 1)})[0].has_empty_env()
+    assert numbered(3, gaps={(0, 1), (1, 1), (2, 1)})[0].has_empty_env()
+    assert numbered(2, capacity=3, gaps={(0, 1), (1, 1)})[0].has_empty_env()  # the third step is not there yet
 
 
 # ------------------------------------------------------------------------------------------------------ ignored steps
@@ -236,6 +272,17 @@ def test_ignored_steps_leave_no_gap(numbered, device):
     assert torch.equal(cut.cpu(), step + 0.5)
     # row 0 ends where the rollout did; the first step that row 1 loses at the end is 5 (16), of row 2 it is 4 (14)
     assert last_values.tolist() == [100.0, 16.0, 14.0]
+
+
+def test_without_ignored_steps_nothing_moves(numbered, device):
+    buffer, _ = numbered(6, capacity=8)
+    before = [leaf.clone() for leaf in buffer.leaves()]
+    cut = torch.rand(6, B, 2, device=device)
+    last_values, again = buffer.drop_ignored(torch.tensor([100.0, 101.0, 102.0], device=device), cut)
+    assert buffer.size == 6
+    assert last_values.tolist() == [100.0, 101.0, 102.0]
+    assert torch.equal(again, cut)
+    assert all(torch.equal(one, other) for one, other in zip(buffer.leaves(), before, strict=True))
 
 
 def test_ignored_steps_need_the_state_of_every_step(numbered):
@@ -274,9 +321,10 @@ def test_a_warm_up_longer_than_the_rollout_is_not_available(size, bptt, burn_in,
 # ------------------------------------------------------------------------------------------------------------ refresh
 
 
-@pytest.mark.parametrize("core", [cores.gru, cores.lstm], ids=["gru", "lstm"])
-@pytest.mark.parametrize(("bptt", "state_stride"), [(8, 1), (8, 8), (8, 4), (5, 1)])
-@pytest.mark.parametrize("separate_critic", [False, True])
+@pytest.mark.parametrize(
+    ("core", "bptt", "state_stride", "separate_critic"),
+    [(cores.gru, 8, 1, False), (cores.lstm, 8, 8, True), (cores.gru, 8, 4, True), (cores.lstm, 5, 1, False)],
+)
 def test_refresh_recomputes_the_states_at_chunk_starts(
     core, bptt, state_stride, separate_critic, make_network, collect, randomise, assert_close
 ):

@@ -1,0 +1,336 @@
+"""One whole update of recurrent PPO in plain float64 PyTorch: slow, written from the equations, knows nothing of rl.
+
+Schulman et al., 2017 (arXiv 1707.06347) for the losses, Schulman et al., 2016 (arXiv 1506.02438) for the advantages,
+Kingma and Ba, 2015 (arXiv 1412.6980) for Adam, Kapturowski et al., 2019 for sequences from stored states and burn-in.
+``T`` steps, ``B`` environments, ``N`` sequences, ``D`` features, ``P`` distribution parameters, ``H`` hidden units.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+Weights = dict[str, Tensor]
+
+
+@dataclass
+class Rollout:
+    """What environments showed and an agent did, as seen from outside; ``[T, B, ...]`` unless told.
+
+    Attributes:
+        obs: ``[T, B, D]``.
+        starts: where an episode opens.
+        actions: ``[T, B, branches]``, or ``[T, B, size]`` numbers of a Box.
+        hidden: ``[T, B, branches]``, where a branch was sampled but not executed.
+        rewards: of each step.
+        terminated: the future is worth nothing; wins over ``truncated``.
+        truncated: the future is worth V(final observation).
+        final_obs: ``[T, B, D]``, read where truncated.
+        next_obs: ``[B, D]``, after the last step.
+    """
+
+    obs: Tensor
+    starts: Tensor
+    actions: Tensor
+    hidden: Tensor
+    rewards: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    final_obs: Tensor
+    next_obs: Tensor
+
+
+# -------------------------------------------------------------------------------------------------------- the network
+
+
+def cell(w: Weights, name: str, x: Tensor, leaves: Tensor) -> Tensor:
+    """Take a step of a GRU or an LSTM: ``x [N, D]``, state ``[N, 1 or 2, H]`` -> the next state."""
+    h = leaves[:, 0]
+    by_input = x @ w[f"{name}.weight_ih"].T + w[f"{name}.bias_ih"]
+    by_state = h @ w[f"{name}.weight_hh"].T + w[f"{name}.bias_hh"]
+    if leaves.shape[1] == 1:
+        r, z = torch.sigmoid(by_input + by_state)[:, : 2 * h.shape[1]].chunk(2, -1)
+        n = torch.tanh(by_input.chunk(3, -1)[2] + r * by_state.chunk(3, -1)[2])
+        return ((1 - z) * n + z * h).unsqueeze(1)
+    i, f, g, o = (by_input + by_state).chunk(4, -1)
+    c = torch.sigmoid(f) * leaves[:, 1] + torch.sigmoid(i) * torch.tanh(g)
+    return torch.stack([torch.sigmoid(o) * torch.tanh(c), c], dim=1)
+
+
+def step(w: Weights, x: Tensor, state: Tensor, starts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Take a step: ``x [N, D]``, ``state [N, trunks, layers, leaves, H]`` -> ``[N, P]``, ``[N]``, the next state."""
+    state = state * ~starts.view(-1, 1, 1, 1, 1)
+    outputs, states = [], []
+    for trunk, name in enumerate(("actor", "critic")[: state.shape[1]]):
+        y, layers = torch.tanh(x @ w[f"{name}.encoder.layer.weight"].T + w[f"{name}.encoder.layer.bias"]), []
+        for layer in range(state.shape[2]):
+            layers.append(cell(w, f"{name}.core.layers.{layer}", y, state[:, trunk, layer]))
+            y = layers[-1][:, 0]
+        outputs.append(y)
+        states.append(torch.stack(layers, dim=1))
+    weight, bias = w["heads.weight"], w["heads.bias"]
+    params, value = outputs[0] @ weight[:-1].T + bias[:-1], outputs[-1] @ weight[-1] + bias[-1]
+    return params, value, torch.stack(states, dim=1)
+
+
+def evaluate(w: Weights, sizes: list[int] | None, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities and entropies ``[N, branches]``: softmax over ``sizes``, or normal if there are none."""
+    if sizes is None:
+        log_std = w["head.log_std"]
+        log_probs = -0.5 * ((actions - params) / log_std.exp()) ** 2 - log_std - 0.5 * math.log(2 * math.pi)
+        entropies = log_std + 0.5 * math.log(2 * math.pi * math.e)
+        return log_probs.sum(-1, keepdim=True), entropies.sum().expand(len(params), 1)
+    pairs = list(zip(params.split(sizes, -1), actions.long().unbind(-1), strict=True))
+    columns = [logits.log_softmax(-1) for logits, _ in pairs]
+    log_probs = [logs[range(len(logs)), action] for logs, (_, action) in zip(columns, pairs, strict=True)]
+    return torch.stack(log_probs, -1), torch.stack([-(logs.exp() * logs).sum(-1) for logs in columns], -1)
+
+
+def divergence(w: Weights, params: Tensor, other: Weights, others: Tensor, sizes: list[int] | None) -> Tensor:
+    """Return KL(policy || teacher), ``[N, branches]``."""
+    if sizes is None:
+        own, theirs = w["head.log_std"].exp(), other["head.log_std"].exp()
+        parts = (theirs / own).log() + (own**2 + (params - others) ** 2) / (2 * theirs**2) - 0.5
+        return parts.sum(-1, keepdim=True)
+    pairs = zip(params.split(sizes, -1), others.split(sizes, -1), strict=True)
+    logs = [(own.log_softmax(-1), theirs.log_softmax(-1)) for own, theirs in pairs]
+    return torch.stack([(own.exp() * (own - theirs)).sum(-1) for own, theirs in logs], -1)
+
+
+# --------------------------------------------------------------------------------------------------------- the learner
+
+
+class Reference:
+    """A learner beside an agent: the same weights to begin with, told the same rollouts.
+
+    Args:
+        weights: by parameter name.
+        options: every hyperparameter of PPO by name, none left out.
+        shuffle: draws the order of the sequences, as the agent's own would.
+        num_envs: B.
+        sizes: of the action branches; None for a Box.
+        feed_previous: previous action and reward are inputs, too.
+        scale_returns: divide rewards by the deviation of the discounted return.
+        teacher: weights of the teacher; None without one.
+    """
+
+    def __init__(
+        self, weights, options, shuffle, num_envs, sizes, feed_previous=False, scale_returns=False, teacher=None
+    ):
+        def doubled(w):
+            return {name: weight.detach().double().clone() for name, weight in w.items()}
+
+        self.w = {name: weight.requires_grad_() for name, weight in doubled(weights).items()}
+        self.o, self.shuffle, self.sizes = options, shuffle, sizes
+        self.feed_previous, self.scale_returns = feed_previous, scale_returns
+        trunks = 1 + any(name.startswith("critic.") for name in weights)
+        layers = sum(name.startswith("actor.core") and name.endswith("weight_hh") for name in weights)
+        rows, hidden = weights["actor.core.layers.0.weight_hh"].shape
+        leaves = {3: 1, 4: 2}[rows // hidden]  # a GRU has three gates and h, an LSTM four and h, c
+        self.state = torch.zeros(num_envs, trunks, layers, leaves, hidden, dtype=torch.float64)
+        self.teacher, self.teacher_state = (None, None) if teacher is None else (doubled(teacher), self.state)
+        self.last_action = self.last_reward = None
+        self.running, self.returns_seen = torch.zeros(num_envs, dtype=torch.float64), []
+        self.m = self.v = torch.zeros((), dtype=torch.float64)  # the moments of Adam
+        self.steps_taken = 0
+        self.reached = set()  # which clips were active, for tests of the tests
+
+    def learn(self, rollout: Rollout, progress: float) -> dict[str, float]:
+        """Learn from one rollout when the share ``progress`` of training is done; return the metrics."""
+        o, left = self.o, max(0.0, 1.0 - progress)
+        self.clip = o["clip"] * (left if o["anneal_clip"] else 1.0)
+        self.learning_rate = o["learning_rate"] * (left if o["anneal_learning_rate"] else 1.0)
+        self.entropy_coef, self.teacher_coef = (
+            o[name] if o[f"{name}_final"] is None else left * o[name] + (1 - left) * o[f"{name}_final"]
+            for name in ("entropy_coef", "teacher_kl")
+        )
+        self.look_back_on(rollout)
+        minibatches, going_on = [], True
+        for epoch in range(o["epochs"]):
+            if epoch and o["refresh_states"]:
+                self.refresh()
+            for begin, env, length in self.minibatches():
+                loss, metrics = self.loss(begin, env, length)
+                if o["target_kl"] is not None and metrics["approx_kl"] > 1.5 * o["target_kl"]:
+                    going_on = False
+                    break
+                minibatches.append(metrics | {"grad_norm": self.descend(loss)})
+            if not going_on:
+                break
+        return {name: sum(m[name] for m in minibatches) / len(minibatches) for name in minibatches[0]} | self.explained
+
+    # ------------------------------------------------------------------------------------------ from rollout to targets
+
+    def look_back_on(self, r: Rollout) -> None:
+        """Compute what the rollout teaches: stored states, old log-probabilities and values, advantages, returns."""
+        T, B = r.starts.shape
+        self.r, never = r, torch.zeros(B, dtype=torch.bool)
+        if self.last_action is None:
+            self.last_action, self.last_reward = torch.zeros_like(r.actions[0]), torch.zeros_like(r.rewards[0])
+        self.x, self.x_final = [], []  # inputs, and what would have been the next ones, [B, D] for each step
+        for t in range(T):
+            self.x.append(self.inputs(r.obs[t], r.starts[t]))
+            self.last_action, self.last_reward = r.actions[t], r.rewards[t]
+            self.x_final.append(self.inputs(r.final_obs[t], never))
+        x_next = self.inputs(r.next_obs, never)
+        with torch.no_grad():
+            self.states, log_probs, values, final_values = [], [], [], []
+            for t in range(T):
+                self.states.append(self.state)
+                params, value, self.state = step(self.w, self.x[t], self.state, r.starts[t])
+                log_probs.append(evaluate(self.w, self.sizes, params, r.actions[t])[0])
+                values.append(value)
+                final_values.append(step(self.w, self.x_final[t], self.state, never)[1])
+            values.append(step(self.w, x_next, self.state, never)[1])
+            if self.teacher is not None:
+                said = []
+                for t in range(T):
+                    params, _, self.teacher_state = step(self.teacher, self.x[t], self.teacher_state, r.starts[t])
+                    said.append(params)
+                self.teacher_params = torch.stack(said)
+        self.x = torch.stack(self.x)
+        self.old_log_probs = torch.stack(log_probs).masked_fill(r.hidden, 0.0)
+        self.old_values = torch.stack(values[:-1])
+        rewards = self.scaled(r.rewards, r.starts) if self.scale_returns else r.rewards
+        advantages = torch.zeros(T, B, dtype=torch.float64)
+        for b in range(B):
+            for t in range(T):
+                weight = 1.0
+                for k in range(t, T):  # all later errors of the episode, (gamma lambda) ** (k - t) each
+                    ended = bool(r.terminated[k, b] or r.truncated[k, b])
+                    future = 0.0 if r.terminated[k, b] else (final_values[k] if ended else values[k + 1])[b]
+                    error = rewards[k, b] + self.o["gamma"] * future - values[k][b]
+                    advantages[t, b] += weight * error
+                    weight *= self.o["gamma"] * self.o["gae_lambda"]
+                    if ended:
+                        break
+        self.returns = advantages + self.old_values
+        unexplained = advantages.var(unbiased=False) / self.returns.var(unbiased=False)
+        self.explained = {"explained_variance": 1.0 - unexplained.item()}
+        if self.o["normalise_advantages"]:
+            advantages = (advantages - advantages.mean()) / (advantages.std(unbiased=False) + 1e-8)
+        self.advantages = advantages
+
+    def inputs(self, obs: Tensor, starts: Tensor) -> Tensor:
+        """Join an observation ``[B, D]`` with the previous action and reward, of which there are none at a start."""
+        if not self.feed_previous:
+            return obs
+        reward = self.last_reward.masked_fill(starts, 0.0).unsqueeze(-1)
+        if self.sizes is None:
+            return torch.cat([obs, self.last_action.masked_fill(starts.unsqueeze(-1), 0.0), reward], -1)
+        actions = self.last_action.masked_fill(starts.unsqueeze(-1), -1.0)
+        pairs = zip(actions.unbind(-1), self.sizes, strict=True)  # one-hot, the first place for "none"
+        codes = [(action.unsqueeze(-1) == torch.arange(-1, size)).double() for action, size in pairs]
+        return torch.cat([obs, *codes, reward], -1)
+
+    def scaled(self, rewards: Tensor, starts: Tensor) -> Tensor:
+        """Divide rewards by the standard deviation of all discounted returns so far; at most 10 in size."""
+        for reward, opens in zip(rewards, starts, strict=True):
+            self.running = self.running * ~opens * self.o["gamma"] + reward
+            self.returns_seen.append(self.running)
+        variance = torch.stack(self.returns_seen).var(unbiased=False)
+        return (rewards / (variance + 1e-8).sqrt()).clamp(-10.0, 10.0)
+
+    # ----------------------------------------------------------------------------------------------------- minibatches
+
+    def chunks(self) -> list[tuple[int, int]]:
+        """Cut T steps into as few pieces as ``bptt`` allows, as even as can be: (first step, length)."""
+        T = len(self.x)
+        pieces = math.ceil(T / (self.o["bptt"] or T))
+        bounds = [T * i // pieces for i in range(pieces + 1)]
+        return [(begin, end - begin) for begin, end in pairwise(bounds)]
+
+    def minibatches(self):
+        """Yield ``first steps [N], environments [N], length``: (chunk, environment) pairs of one length, shuffled."""
+        chunks, B = self.chunks(), self.r.starts.shape[1]
+        for length in sorted({length for _, length in chunks}):
+            begins = torch.tensor([begin for begin, size in chunks if size == length])
+            order = torch.randperm(len(begins) * B, generator=self.shuffle)
+            share = self.o["num_minibatches"] * len(begins) / len(chunks)
+            for part in order.tensor_split(min(len(order), max(1, round(share)))):
+                yield begins[part // B], part % B, length
+
+    def refresh(self) -> None:
+        """Store the states at the start of chunks anew, under the weights of now."""
+        state, begins = self.states[0], {begin for begin, _ in self.chunks()}
+        with torch.no_grad():
+            for t in range(len(self.x)):
+                if t in begins:
+                    self.states[t] = state
+                _, _, state = step(self.w, self.x[t], state, self.r.starts[t])
+
+    def first_state(self, begin: Tensor, env: Tensor) -> Tensor:
+        """Return the states before the first steps: stored, or warmed by the steps before if there are enough."""
+        states = []
+        for t, b in zip(begin.tolist(), env.tolist(), strict=True):
+            since = t - self.o["burn_in"] if t >= self.o["burn_in"] else t
+            state, one = self.states[since][b : b + 1], slice(b, b + 1)
+            with torch.no_grad():
+                for k in range(since, t):
+                    _, _, state = step(self.w, self.x[k][one], state, self.r.starts[k, one])
+            states.append(state)
+        return torch.cat(states)
+
+    def loss(self, begin: Tensor, env: Tensor, length: int) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of N sequences, and metrics."""
+        o, state, steps, outputs = self.o, self.first_state(begin, env), [], []
+        for t in range(length):
+            at = begin + t, env
+            params, value, state = step(self.w, self.x[at], state, self.r.starts[at])
+            outputs.append((params, value))
+            steps.append(begin + t)
+        at = torch.cat(steps), env.repeat(length)  # all L * N steps
+        params, value = (torch.cat(column) for column in zip(*outputs, strict=True))
+        log_probs, entropies = evaluate(self.w, self.sizes, params, self.r.actions[at])
+        log_ratio = log_probs.masked_fill(self.r.hidden[at], 0.0) - self.old_log_probs[at]
+        if o["ratio"] == "joint":
+            log_ratio = log_ratio.sum(-1, keepdim=True)
+        ratio, advantage = log_ratio.exp(), self.advantages[at].unsqueeze(-1)
+        clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
+        error, old = (value - self.returns[at]) ** 2, self.old_values[at]
+        if o["value_clip"] is not None:
+            held = old + (value - old).clamp(-o["value_clip"], o["value_clip"])
+            self.note("value held", (held - self.returns[at]) ** 2 > error)
+            error = torch.maximum(error, (held - self.returns[at]) ** 2)
+        self.note("ratio above", (ratio > clipped) & (advantage > 0))
+        self.note("ratio below", (ratio < clipped) & (advantage < 0))
+        parts = {
+            "policy_loss": -torch.minimum(ratio * advantage, clipped * advantage).sum(-1).mean(),
+            "value_loss": 0.5 * error.mean(),
+            "entropy": entropies.sum(-1).mean(),
+            "approx_kl": (ratio - 1 - log_ratio).sum(-1).mean(),
+            "clipfrac": (ratio != clipped).double().mean(),
+        }
+        loss = parts["policy_loss"] + o["value_coef"] * parts["value_loss"] - self.entropy_coef * parts["entropy"]
+        if self.teacher is not None:
+            kl = divergence(self.w, params, self.teacher, self.teacher_params[at], self.sizes)
+            parts["teacher_kl"] = kl.masked_fill(self.r.hidden[at], 0.0).sum(-1).mean()
+            loss = loss + self.teacher_coef * parts["teacher_kl"]
+        if entropies.shape[1] > 1:
+            parts |= {f"entropy_action_{branch}": entropies[:, branch].mean() for branch in range(entropies.shape[1])}
+        return loss, {name: value.item() for name, value in (parts | {"loss": loss}).items()}
+
+    def descend(self, loss: Tensor) -> float:
+        """Take a step of Adam (decays 0.9, 0.999; epsilon 1e-5) down the clipped gradient; return its norm before."""
+        weights = list(self.w.values())
+        gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
+        gradient = torch.cat([part.flatten() for part in gradients])
+        norm, limit = gradient.norm().item(), self.o["max_grad_norm"]
+        self.note("gradient scaled", gradient.norm() > limit)
+        gradient = gradient * min(1.0, limit / norm)
+        self.steps_taken += 1
+        self.m = 0.9 * self.m + 0.1 * gradient
+        self.v = 0.999 * self.v + 0.001 * gradient**2
+        m, v = self.m / (1 - 0.9**self.steps_taken), self.v / (1 - 0.999**self.steps_taken)
+        change = self.learning_rate * m / (v.sqrt() + 1e-5)
+        with torch.no_grad():
+            for weight, part in zip(weights, change.split([w.numel() for w in weights]), strict=True):
+                weight -= part.view_as(weight)
+        return norm
+
+    def note(self, name: str, where: Tensor) -> None:
+        """Remember that a clip was active somewhere."""
+        if bool(where.any()):
+            self.reached.add(name)

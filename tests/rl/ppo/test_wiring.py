@@ -1,0 +1,280 @@
+"""Whole calls of ``agent.learn`` beside a slow float64 update written from the equations."""
+
+from dataclasses import fields
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from rl import cores
+from rl.agents import RecurrentPPO
+from rl.ppo import PPO
+from tests.rl.ppo.reference import Reference, Rollout
+
+TOLERANCE = 1e-6  # of the largest weight; seen: 2e-7, float32 against float64
+ACTIONS = {
+    "discrete": (spaces.Discrete(4), [4]),
+    "multi_discrete": (spaces.MultiDiscrete([3, 2]), [3, 2]),
+    "box": (spaces.Box(-np.inf, np.inf, (2,)), None),
+}
+OPTIONS = {
+    "epochs": 2,
+    "num_minibatches": 2,
+    "bptt": 4,
+    "burn_in": 0,
+    "refresh_states": False,
+    "gamma": 0.9,
+    "gae_lambda": 0.8,
+    "clip": 0.1,
+    "value_clip": None,
+    "ratio": "joint",
+    "value_coef": 0.7,
+    "entropy_coef": 0.03,
+    "entropy_coef_final": None,
+    "teacher_kl": 0.0,
+    "teacher_kl_final": None,
+    "normalise_advantages": True,
+    "target_kl": None,
+    "learning_rate": 0.01,
+    "anneal_learning_rate": False,
+    "anneal_clip": False,
+    "max_grad_norm": 0.3,
+}
+
+
+class Environments:
+    """B environments of random observations, rewards and ends, which an agent plays.
+
+    Args:
+        num_envs: B; None for the single form.
+        hide: the first branch of some actions is not executed.
+        late_resets: each step after an end is ignored, as where environments take a step to reset themselves.
+        seed: of everything.
+    """
+
+    def __init__(self, num_envs, hide, late_resets, seed):
+        self.rng, self.single, self.num_envs = np.random.default_rng(seed), num_envs is None, num_envs or 1
+        self.hide, self.late_resets = hide, late_resets
+        self.obs, self.starts = self.draw(), np.ones(self.num_envs, bool)
+
+    def draw(self):
+        return self.rng.normal(size=(self.num_envs, 3)).astype(np.float32)
+
+    def shown(self):
+        return self.obs[0] if self.single else self.obs
+
+    def play(self, agent, steps):
+        """Play ``steps`` steps; return what the agent saw and did."""
+        rows, ignored = [], np.zeros(self.num_envs, bool)
+        for _ in range(steps):
+            agent.act(self.shown())
+            action = agent.pending_action
+            hidden = np.zeros((self.num_envs, len(agent.network.head.branches)), bool)
+            if self.hide and self.rng.random() < 0.4:
+                agent.buffer.hide_branch(0)
+                hidden[:, 0] = True
+            rewards = self.rng.normal(size=self.num_envs).astype(np.float32)
+            terminated, truncated = (self.rng.random((2, self.num_envs)) < [[0.12], [0.2]]) & ~ignored
+            outcome = rewards, terminated, truncated, self.draw(), ignored
+            agent.observe(*(part[0] for part in outcome) if self.single else outcome)
+            rows.append((self.obs, self.starts, action, hidden, *outcome))
+            self.obs, self.starts = self.draw(), terminated | truncated | ignored
+            ignored = (terminated | truncated) & self.late_resets
+        columns = [torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)]
+        *columns, ignored = (column if column.dtype == torch.bool else column.double() for column in columns)
+        if not ignored.any():
+            return Rollout(*columns, torch.from_numpy(self.obs).double())
+        # of each environment the steps that count, as many as of the one with fewest
+        rows = range(self.num_envs)
+        counted = [torch.nonzero(~ignored[:, b]).squeeze(1) for b in rows]
+        size = min(len(steps) for steps in counted)
+        kept = torch.stack([steps[:size] for steps in counted], dim=1)
+        followed = [columns[0][counted[b][size], b] if len(counted[b]) > size else self.obs[b] for b in rows]
+        return Rollout(
+            *(column[kept, torch.arange(self.num_envs)] for column in columns),
+            torch.stack([torch.as_tensor(obs).double() for obs in followed]),
+        )
+
+
+class Pair:
+    """An agent and its reference after some updates from the same play."""
+
+    def __init__(self, agent, reference, environments, updates, steps):
+        self.agent, self.reference = agent, reference
+        self.before = self.weights
+        for _ in range(updates):
+            rollout, progress = environments.play(agent, steps), agent.progress
+            self.loss = agent.learn(environments.shown())
+            self.metrics = reference.learn(rollout, progress)
+
+    @property
+    def weights(self):
+        return [weight.detach().double() for weight in self.agent.network.parameters()]
+
+    def distance(self, others):
+        """The largest difference of the agent's weights from ``others``, as a share of the largest weight."""
+        pairs = list(zip(self.weights, others, strict=True))
+        return (max((a - b).abs().max() for a, b in pairs) / max(b.abs().max() for _, b in pairs)).item()
+
+
+@pytest.fixture
+def make_pair(randomise, tmp_path):
+    def make(
+        updates=2,
+        core="gru",
+        layers=1,
+        action="multi_discrete",
+        num_envs=3,
+        num_steps=8,
+        steps=None,
+        hide=False,
+        late_resets=False,
+        seed=0,
+        agent_options=None,
+        **options,
+    ):
+        space, sizes = ACTIONS[action]
+        options, agent_options, envs = OPTIONS | options, agent_options or {}, num_envs or 1
+        agent = RecurrentPPO(
+            spaces.Box(-9.0, 9.0, (3,)),
+            space,
+            6,
+            seed=seed,
+            core=partial(getattr(cores, core), hidden_size=5, num_layers=layers),
+            num_envs=num_envs,
+            num_steps=num_steps,
+            total_steps=envs * num_steps * 5 // 2,  # the second update begins at 0.4
+            **agent_options,
+            **options,
+        )
+        teacher = None
+        if options["teacher_kl"]:
+            randomise(agent.network, seed + 1)
+            agent.save(tmp_path / "teacher.pt")
+            agent.load_network(tmp_path / "teacher.pt")
+            teacher = {name: weight.detach().clone() for name, weight in agent.network.named_parameters()}
+        randomise(agent.network, seed)
+        shuffle = torch.Generator()
+        shuffle.set_state(agent.shuffle.get_state())
+        reference = Reference(
+            dict(agent.network.named_parameters()),
+            options,
+            shuffle,
+            envs,
+            sizes,
+            feed_previous=agent_options.get("previous_action_reward", False),
+            scale_returns=agent_options.get("normalise_returns", False),
+            teacher=teacher,
+        )
+        return Pair(agent, reference, Environments(num_envs, hide, late_resets, seed), updates, steps or num_steps)
+
+    return make
+
+
+SEPARATE = {"agent_options": {"separate_critic": True}}
+BURN_IN = {"core": "lstm", "burn_in": 3, "bptt": 3, "num_steps": 9, "num_minibatches": 3}
+CASES = {
+    "gru": {"core": "gru", "action": "discrete", "epochs": 3, "value_clip": 0.1},
+    "lstm of two layers": {"core": "lstm", "layers": 2, "action": "box", "max_grad_norm": 1e9},
+    "hidden branches": {"hide": True, "epochs": 3},
+    "hidden branches per head": {"hide": True, "ratio": "per_head", "value_clip": 0.1},
+    "burn-in of a separate critic": BURN_IN | SEPARATE,
+    "burn-in shorter than its stride": {"burn_in": 2, "agent_options": {"state_stride": 2}},
+    "refreshed states of a separate critic": {"refresh_states": True, "epochs": 3, "bptt": 2} | SEPARATE,
+    "a whole rollout": {"bptt": None, "core": "lstm", "num_minibatches": 1},
+    "previous action and reward": {"agent_options": {"previous_action_reward": True}, "hide": True},
+    "previous action and reward of a box": {"agent_options": {"previous_action_reward": True}, "action": "box"},
+    "scaled returns": {"agent_options": {"normalise_returns": True}, "updates": 3},
+    "teacher": {"teacher_kl": 0.5, "teacher_kl_final": 0.1, "hide": True, "entropy_coef_final": 0.2},
+    "teacher of a box": {"teacher_kl": 0.5, "action": "box", "core": "lstm", "anneal_learning_rate": True},
+    "everything annealed": {
+        "anneal_clip": True,
+        "anneal_learning_rate": True,
+        "entropy_coef_final": 0.3,
+        "normalise_advantages": False,
+    },
+    "late resets": {"late_resets": True, "num_steps": 12, "updates": 1},
+    "one minibatch for each sequence": {"bptt": 4, "num_minibatches": 6, "num_envs": 3},
+}
+UNEVEN = {"num_envs": None, "num_steps": 11, "bptt": 4, "num_minibatches": 3}  # sequences of 3, 4 and 4 steps
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_whole_update_is_that_of_the_equations(case, make_pair):
+    pair = make_pair(**CASES[case])
+    assert pair.distance(pair.reference.w.values()) <= TOLERANCE
+    assert pair.distance(pair.before) > 0.01
+    found = pair.agent.last_metrics
+    assert {name: found[name] for name in pair.metrics} == pytest.approx(pair.metrics, rel=1e-4, abs=1e-5)
+    assert found.keys() == pair.metrics.keys() | {"ratio_error", "learning_rate"}
+    assert found["learning_rate"] == pytest.approx(pair.reference.learning_rate)
+    assert pair.loss == found["loss"]
+
+
+@pytest.mark.parametrize(("num_minibatches", "steps"), [(3, 11), (1, 11), (2, 13), (9, 14)])
+def test_a_single_environment_may_stop_at_any_step(num_minibatches, steps, make_pair):
+    pair = make_pair(**UNEVEN | {"num_minibatches": num_minibatches, "steps": steps})
+    assert pair.distance(pair.reference.w.values()) <= TOLERANCE
+
+
+def test_minibatches_of_different_sizes(make_pair):
+    """Six sequences in four minibatches."""
+    pair = make_pair(num_minibatches=4)
+    assert pair.distance(pair.reference.w.values()) <= TOLERANCE
+
+
+def test_a_target_kl_ends_the_update_early(make_pair):
+    pair = make_pair(target_kl=0.002, epochs=4, updates=3)
+    assert pair.distance(pair.reference.w.values()) <= TOLERANCE
+    assert 3 < pair.reference.steps_taken < 3 * 4 * 2 - 4  # not only the last epoch of one update is cut short
+
+
+def test_the_cases_reach_every_clip(make_pair):
+    reached = make_pair(**CASES["gru"]).reference.reached
+    assert reached == {"ratio above", "ratio below", "value held", "gradient scaled"}
+
+
+CHANGES = {  # what a hyperparameter becomes, and what else it takes to matter
+    "epochs": (3, {}),
+    "num_minibatches": (3, {}),
+    "bptt": (8, {}),
+    "burn_in": (2, {}),
+    "refresh_states": (True, {}),
+    "gamma": (0.8, {}),
+    "gae_lambda": (0.9, {}),
+    "clip": (0.05, {}),
+    "value_clip": (0.05, {"epochs": 3}),
+    "ratio": ("per_head", {}),
+    "value_coef": (0.5, {}),
+    "entropy_coef": (0.06, {}),
+    "entropy_coef_final": (0.3, {}),
+    "teacher_kl": (0.6, {"teacher_kl": 0.5}),
+    "teacher_kl_final": (0.0, {"teacher_kl": 0.5}),
+    "normalise_advantages": (False, {}),
+    "target_kl": (0.002, {}),
+    "learning_rate": (0.009, {}),
+    "anneal_learning_rate": (True, {}),
+    "anneal_clip": (True, {"epochs": 3}),
+    "max_grad_norm": (0.5, {}),
+}
+EPISODES = {}  # pairs that several hyperparameters are compared with, by what they take
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_hyperparameter_changes_the_weights_as_it_should(name, make_pair):
+    value, context = CHANGES[name]
+    assert value != (OPTIONS | context)[name]
+    key = tuple(context.items())
+    before = EPISODES.get(key) or EPISODES.setdefault(key, make_pair(**context))
+    after = make_pair(**context | {name: value})
+    for pair in (before, after):
+        assert pair.distance(pair.reference.w.values()) <= TOLERANCE
+    assert after.distance(before.weights) > 100 * TOLERANCE
+
+
+def test_no_hyperparameter_is_left_out():
+    names = [field.name for field in fields(PPO)]
+    assert list(CHANGES) == names
+    assert list(OPTIONS) == names
