@@ -23,8 +23,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 import experiments.launch.build
-from experiments.launch.build import build, resumed
-from experiments.launch.command import check_keys, rewritten
+from experiments.launch.build import build
+from experiments.launch.command import check_keys
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -91,9 +91,10 @@ def run(name, config):
 
 
 def compose_checked(name, overrides):
-    """The configuration of a command, its keys checked; with ``train`` what it would build is built, too."""
+    """The configuration of a command, its keys checked."""
+    keyed = [f"++{word}" if re.match(r"(?!hydra\.)[a-z_]+\.[\w.]+=", word) else word for word in overrides]
     with initialize_config_module("conf", version_base="1.3"):
-        config = compose(name, list(rewritten(list(overrides))), return_hydra_config=True)
+        config = compose(name, keyed, return_hydra_config=True)
     HydraConfig.instance().set_config(config)
     OmegaConf.set_struct(config, False)
     del config.hydra
@@ -119,9 +120,7 @@ def check_experiment(name, arguments, run_dir):
     overrides = [word for word in overrides if word not in ("-m", "--multirun", "--cfg", "job")]
     for chosen in variants(overrides):
         config = compose_checked(name, chosen)
-        if name == "train":
-            if config.resume is not None:
-                config = resumed(config, [word for word in chosen if not word.startswith("hydra.")])
+        if name == "train" and config.resume is None:
             check_build(config)
         elif name in ("evaluate", "plot") and "RUN_DIR" in " ".join(arguments):
             run(name, config)
