@@ -240,6 +240,14 @@ def test_results_in_the_readme_stand_in_the_learning_table():
     assert len(shown) == 6 and [row for row in shown if row not in kept] == []
 
 
+@pytest.mark.parametrize("command", ["learning_table", "compare_cores"])
+def test_tables_have_their_place_on_the_page_that_they_are_written_to(command):
+    page = OmegaConf.load(ROOT / f"conf/{command}.yaml").page
+    begin, end = importlib.import_module(f"experiments.tables.{command}").MARKERS
+    before, _, rest = TEXT[page].partition(begin)
+    assert before and end in rest
+
+
 def test_the_readme_is_short():
     assert len(TEXT["README.md"].splitlines()) <= 110
 

@@ -38,8 +38,8 @@ def run(config: DictConfig) -> float:
     workers, steps = (convert(config[name], int, name) for name in ("jobs", "latency_steps"))
     positive(jobs=workers, latency_steps=steps)
     within(0.0, 1.0, tolerance=config.tolerance)
-    if config.readme:
-        split_at_markers(Path(config.readme), MARKERS)
+    if config.page:
+        split_at_markers(Path(config.page), MARKERS)
     folder = prepare_output(f"{config.output}/table.md", "output").parent
     with use_one_thread():
         bar = tqdm([name for name in table if name in names], desc="hidden sizes", unit=" tasks", disable=None)
@@ -61,8 +61,8 @@ def run(config: DictConfig) -> float:
     print(text)
     if failures:
         raise RuntimeError(f"{len(failures)} of {len(jobs)} runs failed: {'; '.join(failures)}")
-    if config.readme:
-        insert_table(Path(config.readme), text, MARKERS)
+    if config.page:
+        insert_table(Path(config.page), text, MARKERS)
     return float(len(jobs))
 
 

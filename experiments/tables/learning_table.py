@@ -43,8 +43,8 @@ def run(config: DictConfig) -> float:
     positive(jobs=workers)
     folder = prepare_output(f"{config.output}/table.md", "output").parent
     picture = prepare_output(config.plot, "plot")
-    if config.readme:
-        split_at_markers(Path(config.readme), MARKERS)
+    if config.page:
+        split_at_markers(Path(config.page), MARKERS)
     jobs = [(name, row, seed) for name, row in rows.items() for seed in seeds]
     with ThreadPoolExecutor(workers) as pool:
         list(tqdm(pool.map(lambda job: train_row(folder, *job), jobs), total=len(jobs), unit=" runs", disable=None))
@@ -54,8 +54,8 @@ def run(config: DictConfig) -> float:
     (folder / "table.json").write_text(json.dumps(results, indent=1))
     plot_rows(folder, rows, seeds, picture)
     print(text)
-    if config.readme:
-        insert_table(Path(config.readme), text, MARKERS)
+    if config.page:
+        insert_table(Path(config.page), text, MARKERS)
     reached = [result["steps_to_threshold"] is not None for row in results.values() for result in row]
     return float(np.mean(reached))
 

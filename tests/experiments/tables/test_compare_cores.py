@@ -223,7 +223,7 @@ def test_cores_take_turns(command, cwd, monkeypatch):
         return None if entry.core == "gru" else f"{entry.task} {seed}"
 
     monkeypatch.setattr(compare_cores, "train_entry", train)
-    arguments = "rows=[bandit_2,copy_4]", "cores=[gru,mlp]", "seeds=[1,2]", "jobs=1", "latency_steps=1", "readme=null"
+    arguments = "rows=[bandit_2,copy_4]", "cores=[gru,mlp]", "seeds=[1,2]", "jobs=1", "latency_steps=1", "page=null"
     ended = command("compare_cores", *arguments)
     tasks = "copy_4", "bandit_2"  # in the order of the table
     assert order == [(seed, task, core) for seed in (1, 2) for task in tasks for core in ("gru", "mlp")]
@@ -231,7 +231,7 @@ def test_cores_take_turns(command, cwd, monkeypatch):
 
 
 def test_a_failing_run_says_why(command, cwd, small):
-    """It does not keep the others from being reported, but the README from being changed."""
+    """It does not keep the others from being reported, but the page from being changed."""
     before = (cwd / "docs/cores.md").read_text()
     ended = command("compare_cores", *small("init_from=nowhere"), "cores=[mlp]")
     assert ended.code == 1 and ended.err.count("\n") == 1
@@ -262,7 +262,7 @@ def test_peak_memory(cwd, child_environment, process):
         (("seeds=[a]",), "seeds='a' is not a whole number"),
         (("jobs=0",), "jobs=0: it must be a whole number of at least 1"),
         (("tolerance=2",), "tolerance=2: it must be a number from 0 to 1"),
-        (("readme=docs/cores.md",), "docs/cores.md has no place for the table"),
+        (("page=docs/cores.md",), "docs/cores.md has no place for the table"),
         (
             ("rows=[copy_4]", "table.copy_4.command=trian"),
             "table.copy_4.command: there is no command 'trian'; did you mean",
@@ -284,9 +284,9 @@ def test_peak_memory(cwd, child_environment, process):
 def test_bad_input(command, cwd, arguments, message, monkeypatch):
     """Nothing is trained, nothing is written."""
     monkeypatch.setattr(compare_cores, "train_entry", lambda *_: pytest.fail("a run was started"))
-    readme = "readme=null" if "readme=docs/cores.md" not in arguments else "output=out"
+    page = "page=null" if "page=docs/cores.md" not in arguments else "output=out"
     (cwd / "docs").mkdir(exist_ok=True)
     (cwd / "docs/cores.md").write_text("no markers")
-    ended = command("compare_cores", "cores=[gru,mlp]", readme, *arguments)
+    ended = command("compare_cores", "cores=[gru,mlp]", page, *arguments)
     assert ended.code == 1 and ended.err.count("\n") == 1 and message in ended.err
     assert not list(cwd.rglob("result.json")) and not list(cwd.rglob("table.md"))

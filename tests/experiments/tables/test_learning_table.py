@@ -55,33 +55,33 @@ def test_format_table():
 
 def test_insert(cwd):
     begin, end = MARKERS
-    readme = cwd / "README.md"
-    readme.write_text(f"# Before\n{begin}\nold\n{end}\nAfter\n")
+    page = cwd / "page.md"
+    page.write_text(f"# Before\n{begin}\nold\n{end}\nAfter\n")
     for table in ("| one |\n", "| two |\n"):
-        insert_table(readme, table, MARKERS)
-        assert readme.read_text() == f"# Before\n{begin}\n{table}{end}\nAfter\n"
-    readme.write_text("no markers\n")
+        insert_table(page, table, MARKERS)
+        assert page.read_text() == f"# Before\n{begin}\n{table}{end}\nAfter\n"
+    page.write_text("no markers\n")
     with pytest.raises(ConfigError, match="has no place for the table"):
-        insert_table(readme, "| three |\n", MARKERS)
-    assert readme.read_text() == "no markers\n"
+        insert_table(page, "| three |\n", MARKERS)
+    assert page.read_text() == "no markers\n"
 
 
 def test_end_to_end(command, tiny, cwd, monkeypatch, child_environment):
     """One row, one seed; the second time nothing is trained again."""
     for name in ("PYTHONPATH", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, child_environment[name])
-    (cwd / "README.md").write_text("\n".join(["Title", *MARKERS, "End"]))
+    (cwd / "page.md").write_text("\n".join(["Title", *MARKERS, "End"]))
     sizes = [size for size in tiny if not size.startswith("evaluate_every")]
     overrides = ",".join(f"'{size}'" for size in [*sizes, "evaluate_every=8", "evaluate_episodes=2", "threshold=-9"])
     row = f"table.small={{experiment:t_maze_10,overrides:[{overrides}],label:Small}}"
-    arguments = row, "rows=[small]", "seeds=[1]", "output=out", "plot=docs/curves.png", "readme=README.md"
+    arguments = row, "rows=[small]", "seeds=[1]", "output=out", "plot=docs/curves.png", "page=page.md"
 
     ended = command("learning_table", *arguments)
     assert (ended.code, ended.err) == (0, "")
     assert (cwd / "docs/curves.png").stat().st_size > 5000
     table = (cwd / "out/table.md").read_text()
     assert len(table.splitlines()) == 3 and "| Small | RecurrentPPOLSTM, lstm | 1 / 0.5 | -9 |" in table
-    assert table in ended.out and table in (cwd / "README.md").read_text()
+    assert table in ended.out and table in (cwd / "page.md").read_text()
     raw = json.loads((cwd / "out/table.json").read_text())
     assert raw == {"small": [json.loads((cwd / "out/small/seed1/result.json").read_text())]}
     assert raw["small"][0]["env_steps"] == 8
@@ -98,7 +98,7 @@ def test_end_to_end(command, tiny, cwd, monkeypatch, child_environment):
 def test_a_failing_run_says_why(command, cwd, monkeypatch, child_environment):
     monkeypatch.setenv("PYTHONPATH", child_environment["PYTHONPATH"])
     row = "table.bad={experiment:t_maze_10,overrides:['agent.clib=1']}"
-    ended = command("learning_table", row, "rows=[bad]", "seeds=[1]", "output=out", "readme=null")
+    ended = command("learning_table", row, "rows=[bad]", "seeds=[1]", "output=out", "page=null")
     assert ended.code == 1 and ended.err.count("\n") == 1
     assert "agent.clib=1" in ended.err
     assert ended.err.endswith(" failed: train: there is no key 'agent.clib'; did you mean clip?\n")
