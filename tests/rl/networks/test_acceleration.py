@@ -103,6 +103,12 @@ def test_bfloat16_is_tried_on_the_example_without_gradients(encoder, example, ca
     assert not caplog.records
 
 
+def test_the_device_is_that_of_the_example(encoder, example, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert not supports_autocast(encoder.to("meta"), {name: leaf.to("meta") for name, leaf in example.items()})
+    assert "does not work on meta" in caplog.text
+
+
 def test_an_error_without_words_is_named_by_its_kind(encoder, example, monkeypatch, caplog):
     def refuse(*arguments):
         raise RuntimeError

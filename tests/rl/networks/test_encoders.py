@@ -125,9 +125,43 @@ def test_images_can_be_flattened(draw, make_encoder):
     assert encoder(draw(space, 2)).shape == (2, 16)
 
 
-def test_the_network_for_large_images_is_that_of_mnih_et_al(make_encoder):
-    # sides 84 -> (84 - 8) / 4 + 1 = 20 -> (20 - 4) / 2 + 1 = 9 -> 9 - 3 + 1 = 7: 64 * 7 * 7 = 3136 features
-    assert make_encoder(SPACES["image 4x84x84"]).layer.in_features == 3136
+@pytest.mark.parametrize(
+    ("shape", "layout", "channels_last"),
+    [
+        ((7, 7, 3), "channels_first", False),
+        ((3, 7, 5), "channels_last", True),
+        ((3, 7, 3), "auto", False),  # of equal axes the first
+        ((3, 7, 5), "auto", False),
+        ((7, 5, 3), "auto", True),
+    ],
+)
+def test_where_the_channels_are(shape, layout, channels_last, make_encoder, assert_close):
+    encoder = make_encoder(spaces.Box(0.0, 1.0, shape), image_layout=layout)
+    picture = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    planes = picture.permute(0, 3, 1, 2) if channels_last else picture
+    other = make_encoder(spaces.Box(0.0, 1.0, tuple(planes.shape[1:])), image_layout="channels_first")
+    other.load_state_dict(encoder.state_dict())
+    assert_close(encoder({"obs": picture}), other({"obs": planes}), 1e-6)
+
+
+def test_an_unknown_layout_is_named(make_encoder):
+    with pytest.raises(ValueError, match="image_layout='rows': it must be one of 'auto', 'channels_first'"):
+        make_encoder(SPACES["image 7x7x3"], image_layout="rows")
+
+
+@pytest.mark.parametrize(
+    ("shape", "features"),
+    [
+        # 84 -> (84 - 8) / 4 + 1 = 20 -> (20 - 4) / 2 + 1 = 9 -> 9 - 3 + 1 = 7: 64 * 7 * 7 = 3136 features
+        ((4, 84, 84), 3136),
+        # 36 -> 8 -> 3 -> 1 and 48 -> 11 -> 4 -> 2: 64 * 1 * 2
+        ((36, 48, 3), 128),
+        # a side below 36: 35 -> 35 -> 18 and 48 -> 48 -> 24: 32 * 18 * 24
+        ((35, 48, 3), 13_824),
+    ],
+)
+def test_the_network_for_large_images_is_that_of_mnih_et_al(shape, features, make_encoder):
+    assert make_encoder(spaces.Box(0, 255, shape, np.uint8)).layer.in_features == features
 
 
 @pytest.mark.parametrize(
@@ -146,6 +180,7 @@ def test_the_network_for_large_images_is_that_of_mnih_et_al(make_encoder):
 def test_codes_of_discrete_observations(space, value, code, make_encoder):
     encoder = make_encoder(space)
     assert encoder.parts[0](torch.tensor([value])).tolist() == [code]
+    assert list(encoder.state_dict()) == ["layer.weight", "layer.bias"]  # the codes follow from the space
 
 
 @every_space
@@ -192,6 +227,18 @@ def test_images_are_normalised_by_channel(key, draw, make_encoder, assert_close)
     assert_close(moments.mean, planes.mean((0, 2, 3)).view(3, 1, 1), 1e-5)
     assert_close(moments.var, planes.var((0, 2, 3), unbiased=False).view(3, 1, 1), 1e-5)
     assert moments.count == 8 * 7 * 7
+    plain = make_encoder(SPACES["unbounded image"])  # which does not scale
+    plain.load_state_dict({name: value for name, value in encoder.state_dict().items() if "moments" not in name})
+    deviation = planes.std((0, 2, 3), unbiased=False, keepdim=True)
+    normalised = (planes - planes.mean((0, 2, 3), keepdim=True)) / deviation
+    assert_close(encoder({"obs": pictures}), plain({"obs": normalised}), 1e-5)
+
+
+def test_every_leaf_has_moments_of_its_own(make_encoder):
+    space = spaces.Dict({"a": spaces.Box(-9.0, 9.0, (1,)), "b": spaces.Box(-9.0, 9.0, (1,))})
+    encoder = make_encoder(space, normalise=True)
+    encoder.update_moments({"a": torch.tensor([[1.0], [3.0]]), "b": torch.tensor([[5.0], [9.0]])})
+    assert [part.moments.mean.tolist() for part in encoder.parts] == [[2.0], [7.0]]
 
 
 def test_codes_are_not_normalised(draw, make_encoder):
