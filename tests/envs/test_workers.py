@@ -188,15 +188,13 @@ def late(mode):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: make_gymnasium("Slow-v0", 4, vectorization_mode="auto", pause=5e-3),
         lambda: make_gymnasium("Slow-v0", 4, vectorization_mode="async"),
         lambda: late(AutoresetMode.NEXT_STEP),
         lambda: late(AutoresetMode.DISABLED),
     ],
-    ids=["auto", "async", "adapted from NEXT_STEP", "adapted from DISABLED"],
+    ids=["async", "adapted from NEXT_STEP", "adapted from DISABLED"],
 )
-def test_every_row_equals_sync(cores, make):
-    cores(2)
+def test_every_row_equals_sync(make):
     found, expected = make(), make_gymnasium("Slow-v0", 4, vectorization_mode="sync")
     assert isinstance(found.unwrapped, AsyncVectorEnv)
     expected.action_space.seed(0)
