@@ -348,8 +348,8 @@ def test_rollouts_hold_the_steps_of_the_living_only(colony, agent):
     made, stepper = agent(colony, 12), Stepper(colony)
     obs = stepper.reset(0)
     for _ in range(12):
-        after = stepper.step(made.take_action(obs))
-        made.add_memory_ppo(after.rewards, after.terminated, after.truncated, after.final_obs, after.ignored)
+        after = stepper.step(made.act(obs))
+        made.observe(after.rewards, after.terminated, after.truncated, after.final_obs, after.ignored)
         obs = after.obs
     buffer = made.buffer
     _, size = buffer.drop_ignored(buffer.values[11]), buffer.size
@@ -373,11 +373,11 @@ def test_training_and_evaluation_of_the_mortal(agent):
     obs = stepper.reset(0)
     for _ in range(15):
         for _ in range(16):
-            after = stepper.step(made.take_action(obs))
-            made.add_memory_ppo(after.rewards, after.terminated, after.truncated, after.final_obs, after.ignored)
+            after = stepper.step(made.act(obs))
+            made.observe(after.rewards, after.terminated, after.truncated, after.final_obs, after.ignored)
             episodes.add(after.rewards, after.terminated | after.truncated, after.ignored)
             obs = after.obs
-        made.train_step(obs)
+        made.learn(obs)
         assert made.last_metrics["ratio_error"] < 1e-4
     assert made.updates == 15 and made.env_steps == 15 * 8 * 6  # 2 of 4 steps are lived by a and c
     assert {length for _, length in episodes.new} == {2, 4} and len(episodes.new) == 15 * 4 * 6

@@ -231,7 +231,18 @@ def test_bad_actions(cls, parameters):
     kind = "numbers" if isinstance(env.single_action_space, spaces.Box) else "integers"
     with pytest.raises(ValueError, match=rf"^actions\.dtype=complex128: it must be a dtype of {kind}, for {space}"):
         env.step(good.astype(complex))
+    with pytest.raises(ValueError, match=r"^actions\.shape=\(3, .*\): it must be \(3"):
+        env.step(good[..., None])
     env.step(good)
+
+
+def test_actions_of_any_precision_are_taken_as_float32():
+    narrow, wide = PendulumNoVelocity(3), PendulumNoVelocity(3)
+    narrow.reset(seed=0)
+    wide.reset(seed=0)
+    actions = np.full((3, 1), 0.1)
+    assert_same(narrow.step(actions.astype(np.float32))[:2], wide.step(actions)[:2])
+    assert_same(narrow.speed, wide.speed)
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.int64])
@@ -243,6 +254,12 @@ def test_any_integer_dtype_is_an_action_but_floats_are_not(dtype):
         env.step(np.array([[2.0, 3.0], [0.0, 0.0]]))
     with pytest.raises(ValueError, match=r"^actions=3: it must lie in MultiDiscrete\(\[3 4\]\)$"):
         env.step(np.array([[3, 3], [0, 0]], dtype=dtype))  # allowed for the vote, not for the move
+
+
+def test_a_bit_is_an_action():
+    env = SpaceProbe(2, action="multi_binary", episode_length=1)
+    env.reset(seed=0)
+    assert env.step(np.repeat(env.bit[:, None] == 1, 2, axis=1))[1].tolist() == [1, 1]
 
 
 def test_step_before_reset():
@@ -261,6 +278,29 @@ def test_numpy_integers_are_sizes_too():
     env = TMaze(np.int64(2), np.int8(100))
     assert type(env.num_envs) is type(env.length) is int
     assert env.max_episode_steps == 202 and env.optimal_return == 1  # which an int8 could not hold
+
+
+class Diary(Counter):
+    """Writes down which rows begin, and how many steps of theirs are gone by then."""
+
+    def __init__(self, *args):
+        self.begun = []
+        super().__init__(*args)
+
+    def _start(self, rows):
+        self.begun.append((rows.tolist(), self.elapsed_steps[rows].tolist()))
+
+
+@pytest.mark.parametrize("end", ["terminated", "truncated", "both"])
+def test_only_ended_rows_begin_anew_and_count_from_zero(end):
+    """Episodes of 2 and 3 steps; they are truncated in their last step, not in the one after it."""
+    env = Diary(2, (2, 3), end)
+    env.reset()
+    flags = [[*env.step(np.zeros(2, dtype=int))[2:4]] for _ in range(4)]
+    assert env.begun == [([0, 1], [0, 0]), ([0], [0]), ([1], [0]), ([0], [0])]
+    expected = [[False, False], [True, False], [False, True], [True, False]]
+    for index, kind in enumerate(("terminated", "truncated")):
+        assert [each[index].tolist() for each in flags] == (expected if end in (kind, "both") else [[False] * 2] * 4)
 
 
 def test_the_methods_a_task_must_write():

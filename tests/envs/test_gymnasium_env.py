@@ -8,6 +8,7 @@ from envs import gymnasium_env
 from envs.batched_env import BatchedEnv
 from envs.gymnasium_env import DropObservation, make_gymnasium
 from envs.same_step_autoreset import SameStepAutoreset
+from envs.single_env import SingleEnv
 
 
 @pytest.mark.parametrize(("mode", "cls"), [("sync", SyncVectorEnv), ("async", AsyncVectorEnv)])
@@ -43,6 +44,9 @@ def test_wrappers_as_callable_path_and_mapping():
     assert set(env.single_observation_space) == {"obs", "time"}
     env = make_gymnasium("CartPole-v1", 3, [TimeAwareObservation])
     assert env.single_observation_space.shape == (5,)
+    last = {"path": "envs.gymnasium_env.DropObservation", "indices": [4]}
+    env = make_gymnasium("CartPole-v1", 3, [TimeAwareObservation, last])  # in this order there is a fifth number
+    assert env.single_observation_space.shape == (4,)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +112,19 @@ def test_drop_observation_refuses_bad_indices(indices):
         DropObservation(gymnasium.make("CartPole-v1"), indices)
 
 
+def test_a_module_before_the_id_is_imported_first(tmp_path, monkeypatch):
+    lines = "import gymnasium", "gymnasium.register('Own-v0', 'gymnasium.envs.classic_control:CartPoleEnv')"
+    (tmp_path / "module_of_one_task.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
+    monkeypatch.setattr(gymnasium, "registry", gymnasium.envs.registration.registry)
+    with pytest.raises(ValueError, match="Unknown environment id 'Own-v0'"):
+        make_gymnasium("Own-v0", 2)
+    assert make_gymnasium("module_of_one_task:Own-v0", 2).num_envs == 2
+
+
 def test_drop_observation_refuses_other_spaces():
+    with pytest.raises(ValueError, match=r"^observation_space=Box\(0, 255, \(3, 12, 12\), uint8\): it must be a one-"):
+        DropObservation(SingleEnv("envs.probes:SpaceProbe", observation="image"), [0])
     with pytest.raises(ValueError, match=r"^observation_space=Discrete\(16\): it must be a one-dimensional Box$"):
         DropObservation(gymnasium.make("FrozenLake-v1"), [0])

@@ -53,11 +53,11 @@ class InfoEnv(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.count = 0
-        return 0, {"count": 0, "nested": {"mask": np.array([True, False])}}
+        return 0, {"count": 0, "nested": {"mask": np.array([True, False])}, "fresh": 7}
 
     def step(self, action):
         self.count += 1
-        info = {"count": self.count, "nested": {"mask": np.array([False, True])}}
+        info = {"count": self.count, "nested": {"mask": np.array([False, True])}, "going": self.count}
         return self.count, 1.0, self.count == self.length, False, info
 
 
@@ -68,12 +68,18 @@ def test_infos_equal_same_step():
     adapted, expected = SameStepAutoreset(make(AutoresetMode.NEXT_STEP)), make(AutoresetMode.SAME_STEP)
     adapted.reset()
     expected.reset()
+    told = set()
     for _ in range(12):
         left, right = adapted.step(np.zeros(3, dtype=int))[4], expected.step(np.zeros(3, dtype=int))[4]
-        np.testing.assert_equal(left["count"], right["count"])
+        told |= set(right)
+        for key in ("count", "fresh", "going"):  # of both, of the reset alone, of the step alone
+            np.testing.assert_equal(left.get(key, np.zeros(3)), right.get(key, np.zeros(3)))
+            never = np.zeros(3, dtype=bool)
+            np.testing.assert_equal(left.get(f"_{key}", never), right.get(f"_{key}", never))
         np.testing.assert_equal(left["nested"]["mask"], right["nested"]["mask"])
         for row in np.flatnonzero(left.get("_final_info", [])):
             assert left["final_info"]["count"][row] == right["final_info"]["count"][row]
+    assert told >= {"count", "fresh", "going"}
 
 
 def test_cartpole_vector_env_has_no_dead_rows():
@@ -113,3 +119,30 @@ def test_an_environment_that_ignores_the_mask_is_refused():
     with pytest.raises(TypeError, match=r"ignores reset.*cannot be used in SAME_STEP mode"):
         for _ in range(60):
             env.step(np.ones(8, dtype=int) * (np.arange(8) % 2))
+
+
+class Careless(gymnasium.vector.VectorEnv):
+    """Two rows, of which the first ends; a reset with a mask draws the second part of the other row anew, too."""
+
+    num_envs = 2
+
+    def step(self, actions):
+        parts = {"kept": np.array([1, 2]), "drawn": np.array([1, 2])}
+        return parts, np.zeros(2), np.array([True, False]), np.zeros(2, dtype=bool), {}
+
+    def reset(self, *, seed=None, options=None):
+        return {"kept": np.array([0, 2]), "drawn": np.array([0, 0])}, {}
+
+
+def test_every_part_of_an_observation_must_be_kept():
+    with pytest.raises(TypeError, match="ignores reset"):
+        SameStepAutoreset(Careless()).step(np.zeros(2, dtype=int))
+
+
+def test_rows_of_cartpole_that_end_together_start_apart():
+    env = SameStepAutoreset(CartPoleVectorEnv(num_envs=3, max_episode_steps=2))
+    env.reset(seed=0)
+    env.step(np.zeros(3, dtype=int))
+    observations, _, _, truncated, _ = env.step(np.zeros(3, dtype=int))
+    assert truncated.all() and len(np.unique(observations, axis=0)) == 3
+    np.testing.assert_array_equal(observations, env.env.state.T.astype(np.float32))
