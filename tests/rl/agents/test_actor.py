@@ -6,7 +6,7 @@ import torch
 from gymnasium import spaces
 
 from rl import cores
-from rl.agents.actor import Actor, previous_spaces
+from rl.agents.actor import Actor, check_outcome, previous_spaces
 from rl.networks import make_head
 from rl.spaces import leaf_spaces
 
@@ -287,3 +287,30 @@ def test_acting_leaves_no_graph_and_changes_no_weights(make_actor):
     params, values, actions = actor.step(actor.inputs(np.zeros((3, 6))))
     assert not any(tensor.requires_grad for tensor in (params, values, *actor.state.values()))
     assert (params.shape, values.shape, actions.shape) == ((3, 4), (3,), (3, 1))
+
+
+# ------------------------------------------------------------------------------------------------------------ outcomes
+
+
+def test_outcomes_are_arrays_of_all_environments():
+    outcome = check_outcome(3, [[1], [2], [3]], False, [True, False, True], np.array([0, 0, 1]))
+    assert outcome.rewards.tolist() == [1.0, 2.0, 3.0]
+    assert outcome.rewards.dtype == np.float32
+    assert outcome.terminated.tolist() == [False] * 3
+    assert outcome.truncated.tolist() == [True, False, True]
+    assert outcome.ignored.tolist() == [False, False, True]
+    assert {flags.dtype for flags in outcome[1:]} == {np.dtype(bool)}
+
+
+def test_termination_wins_over_truncation():
+    outcome = check_outcome(4, 0.0, [True, False, True, False], [True, True, False, False], False)
+    assert outcome.terminated.tolist() == [True, False, True, False]
+    assert outcome.truncated.tolist() == [False, True, False, False]
+
+
+def test_a_scalar_goes_to_all_environments():
+    """Each has an entry of its own; what is given is not changed by what is made of it."""
+    rewards = check_outcome(3, 2.5, False, False, False).rewards
+    rewards[0] = 0.0
+    assert rewards.tolist() == [0.0, 2.5, 2.5]
+    assert check_outcome(1, np.array([[7.0]]), True, False, False).rewards.tolist() == [7.0]

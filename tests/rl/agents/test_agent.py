@@ -10,7 +10,6 @@ from gymnasium import spaces
 from envs.probes import Counter
 from envs.single_env import SingleEnv
 from rl.agents import RecurrentIQN
-from rl.agents.agent import check_outcome
 
 OBS, FOUR = spaces.Box(-1.0, 1.0, (2,)), spaces.Discrete(4)
 NOTHING, NEVER = np.zeros(3), np.zeros(3, dtype=bool)
@@ -227,30 +226,6 @@ def test_a_refused_final_observation_may_be_given_again(make):
         agent.observe(1.0, False, True, np.zeros(3))
     agent.observe(1.0, False, True, np.zeros(2))
     assert agent.rollout_size == 1
-
-
-def test_outcomes_are_arrays_of_all_environments():
-    outcome = check_outcome(3, [[1], [2], [3]], False, [True, False, True], np.array([0, 0, 1]))
-    assert outcome.rewards.tolist() == [1.0, 2.0, 3.0]
-    assert outcome.rewards.dtype == np.float32
-    assert outcome.terminated.tolist() == [False] * 3
-    assert outcome.truncated.tolist() == [True, False, True]
-    assert outcome.ignored.tolist() == [False, False, True]
-    assert {flags.dtype for flags in outcome[1:]} == {np.dtype(bool)}
-
-
-def test_termination_wins_over_truncation():
-    outcome = check_outcome(4, 0.0, [True, False, True, False], [True, True, False, False], False)
-    assert outcome.terminated.tolist() == [True, False, True, False]
-    assert outcome.truncated.tolist() == [False, True, False, False]
-
-
-def test_a_scalar_goes_to_all_environments():
-    """Each has an entry of its own; what is given is not changed by what is made of it."""
-    rewards = check_outcome(3, 2.5, False, False, False).rewards
-    rewards[0] = 0.0
-    assert rewards.tolist() == [0.0, 2.5, 2.5]
-    assert check_outcome(1, np.array([[7.0]]), True, False, False).rewards.tolist() == [7.0]
 
 
 # ------------------------------------------------------------------------------------------------------------ memories

@@ -1,0 +1,73 @@
+"""What a checkpoint must hold of an agent."""
+
+import pytest
+import torch
+from torch import nn
+
+from rl.agents.persistence import check_agent_state, name_differences
+
+ENTRIES = ("network", "env_steps", "return_scale")
+
+
+@pytest.fixture
+def network():
+    return nn.Linear(2, 3)
+
+
+@pytest.fixture
+def state(network):
+    """A state that fits the network, of an agent that does not scale returns."""
+    return {"network": network.state_dict(), "env_steps": 5, "return_scale": None}
+
+
+def test_a_state_that_fits_passes_and_may_hold_more(network, state):
+    check_agent_state(state, ENTRIES, network, False)
+    check_agent_state(state | {"teacher": {}}, ENTRIES, network, False)
+    check_agent_state(state | {"return_scale": {}}, ENTRIES, network, True)
+
+
+@pytest.mark.parametrize("content", [3, [1], None, "agent"])
+def test_something_else_in_place_of_an_agent_is_refused(network, content):
+    with pytest.raises(ValueError, match=f"the checkpoint holds {type(content).__name__} where an agent should be"):
+        check_agent_state(content, ENTRIES, network, False)
+
+
+def test_missing_entries_are_named(network, state):
+    del state["return_scale"], state["env_steps"]
+    with pytest.raises(ValueError, match=r"no entry env_steps, return_scale$"):
+        check_agent_state(state, ENTRIES, network, False)
+
+
+@pytest.mark.parametrize(("stored", "scales"), [(None, True), ({}, False)])
+def test_another_setting_of_the_scale_of_returns_is_refused(network, state, stored, scales):
+    """But it does not matter where that scale is not taken over."""
+    state["return_scale"] = stored
+    with pytest.raises(ValueError, match="the checkpoint was written with another setting of normalise_returns"):
+        check_agent_state(state, ENTRIES, network, scales)
+    check_agent_state(state, ("network",), network, scales)
+
+
+def test_another_network_is_refused(network, state):
+    state["network"] = nn.Linear(2, 4).state_dict()
+    with pytest.raises(ValueError, match="the checkpoint is of another network: of another shape is bias, weight"):
+        check_agent_state(state, ENTRIES, network, False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, ""),
+        ({"a": torch.ones(2)}, ""),  # other numbers are no difference
+        ({"a": None}, "it lacks a"),
+        ({"d": torch.zeros(1), "c": torch.zeros(1)}, "it has besides c, d"),
+        ({"a": torch.zeros(3)}, "of another shape is a"),
+        ({"a": torch.zeros(2, 1)}, "of another shape is a"),
+        ({"a": None, "b": torch.zeros(3), "c": torch.zeros(1)}, "it lacks a; it has besides c; of another shape is b"),
+        ({name: torch.zeros(1) for name in "hgfedc"}, "it has besides c, d, e"),  # three are enough
+    ],
+    ids=str,
+)
+def test_differences_are_named_in_a_few_words(changes, sentence):
+    own = {"a": torch.zeros(2), "b": torch.zeros(2)}
+    other = {name: value for name, value in (own | changes).items() if value is not None}
+    assert name_differences(own, other) == sentence
