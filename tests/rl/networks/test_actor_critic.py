@@ -107,6 +107,22 @@ def test_initial_weights_of_the_two_output_layers():
     assert torch.count_nonzero(network.heads.bias) == 0
 
 
+def test_options_reach_the_parts(make_network):
+    space = spaces.Dict({"image": spaces.Box(0, 1, (2, 3, 2)), "x": spaces.Box(-1.0, 1.0, (3,))})
+    options = {"layer_size": 7, "image_layout": "flat", "action_names": ["move", "vote"], "separate_critic": True}
+    network = make_network(cores.gru, space, spaces.MultiDiscrete([2, 3]), **options)
+    assert network.head.branches == ("move", "vote")
+    for trunk in (network.actor, network.critic):
+        assert trunk.encoder.layer.weight.shape == (7, 2 * 3 * 2 + 3)  # as numbers, not through a CNN
+    assert network.heads.weight.shape == (5 + 1, 8)
+
+
+def test_a_state_is_made_on_the_device_that_is_asked_for(make_network):
+    for separate_critic in (False, True):
+        state = make_network(cores.lstm, separate_critic=separate_critic).initial_state(2, "meta")
+        assert {leaf.device.type for leaf in state.values()} == {"meta"}
+
+
 # -------------------------------------------------------------------------------------------------------- action mask
 
 
@@ -179,6 +195,30 @@ def test_the_mask_covers_all_branches(make_network):
 def test_a_mask_of_a_wrong_size_is_refused(make_network):
     with pytest.raises(ValueError, match=r"action_mask has shape \(5,\), but the policy has 4 logits"):
         make_network(cores.gru, MASKED, spaces.Discrete(4))
+
+
+def test_a_mask_of_actions_that_are_no_choices_is_refused(make_network):
+    with pytest.raises(ValueError, match="action_mask is for Discrete and MultiDiscrete actions"):
+        make_network(cores.gru, MASKED, spaces.Box(-1.0, 1.0, (5,)))
+
+
+def test_a_mask_holds_when_sequences_are_replayed(masked):
+    """As in a step, and beside a critic of its own."""
+    network, obs, state, starts = masked
+    params, _, _ = network.step(obs, state, starts)
+    one_step = {name: leaf.unsqueeze(0) for name, leaf in obs.items()}
+    replayed, _, _ = network.unroll(one_step, state, starts.unsqueeze(0))
+    torch.testing.assert_close(replayed[0], params)
+    assert (replayed[0][~obs["action_mask"]] < -1e8).all()
+
+
+def test_a_mask_beside_a_separate_critic(make_network):
+    network = make_network(cores.gru, MASKED, spaces.Discrete(5), separate_critic=True)
+    mask = torch.tensor([[True, False, False, True, True]])
+    obs = {"x": torch.ones(1, 3), "action_mask": mask}
+    params, values, _ = network.step(obs, network.initial_state(1), torch.ones(1, dtype=torch.bool))
+    assert ((params < -1e8) == ~mask).all()
+    assert values.abs().max() < 1e3
 
 
 # ------------------------------------------------------------------------------------------------------ normalisation

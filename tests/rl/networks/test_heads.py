@@ -149,6 +149,13 @@ def test_kl_divergence_leaves_out_what_was_not_executed(draw_params):
     assert kl[0, 1] > 0.01 and kl[1, 0] > 0.01
 
 
+def test_kl_divergence_from_a_head_of_another_kind_is_refused(draw_params):
+    head, other = make_head(spaces.Box(-1.0, 1.0, (2,))), make_head(spaces.Discrete(2))
+    params = draw_params(head, 3)
+    with pytest.raises(TypeError, match="GaussianHead"):
+        head.kl(params, params, other, params)
+
+
 # ---------------------------------------------------------------------------------------------------------- sampling
 
 
@@ -250,6 +257,21 @@ def test_an_action_that_was_not_executed_counts_for_nothing(draw_params, assert_
     assert torch.equal(vote.abs().sum(-1) > 0, executed[:, 1])
 
 
+@pytest.mark.parametrize("sizes", [[3], [2, 3]])
+def test_hiding_an_action_changes_neither_the_entropy_nor_its_gradient(sizes, draw_params):
+    """The state was seen and the policy had a choice in it, whatever became of it."""
+    head = make_head(spaces.MultiDiscrete(sizes))
+    params = draw_params(head, 4).requires_grad_()
+    actions = torch.zeros(4, len(sizes), dtype=torch.int64)
+    _, entropies = head.evaluate(params, actions)
+    log_probs, hidden = head.evaluate(params, torch.full_like(actions, NOT_EXECUTED))
+    assert torch.equal(hidden, entropies)
+    assert torch.equal(log_probs, torch.zeros(4, len(sizes)))
+    (expected,) = torch.autograd.grad(entropies.sum(), params)
+    (found,) = torch.autograd.grad((log_probs + hidden).sum(), params)
+    assert torch.equal(found, expected)
+
+
 # -------------------------------------------------------------------------------------------------- to the environment
 
 
@@ -266,6 +288,20 @@ def test_gaussian_actions_are_scaled_to_the_bounds():
     expected = [[0, 2, 0], [-1, 0, -1], [1, 4, 1], [0.5, 3, 0.5], [-1, 4, -9]]
     assert head.to_environment(actions).tolist() == expected
     assert head.to_environment(actions).dtype == np.float32
+
+
+@pytest.mark.parametrize("space", SPACES, ids=str)
+def test_actions_of_the_environment_are_turned_back(space, draw_params):
+    """Inside the bounds; from a recording they come in the shapes of the space."""
+    head = make_head(space)
+    actions = head.sample(draw_params(head, 30), torch.Generator().manual_seed(0))
+    if isinstance(space, spaces.Box):
+        actions = actions.tanh()
+    given = head.to_environment(actions.detach().numpy())
+    back = head.from_environment(given)
+    assert back.shape == (30, *head.action_shape)
+    assert back.dtype == {torch.int64: np.int64, torch.float32: np.float32}[head.action_dtype]
+    np.testing.assert_allclose(back, actions.detach().numpy(), rtol=0, atol=1e-6)
 
 
 def test_gaussian_actions_obey_a_bound_on_one_side():

@@ -238,13 +238,6 @@ def test_all_that_is_stored_is_listed(numbered):
     assert len(listed) == 2 + 3 + 8
 
 
-def test_an_environment_without_a_transition_is_seen(numbered):
-    assert not numbered(3)[0].has_empty_env()
-    assert not numbered(3, gaps={(0, 1), (1, 1)})[0].has_empty_env()
-    assert numbered(3, gaps={(0, 1), (1, 1), (2, 1)})[0].has_empty_env()
-    assert numbered(2, capacity=3, gaps={(0, 1), (1, 1)})[0].has_empty_env()  # the third step is not there yet
-
-
 # ------------------------------------------------------------------------------------------------------ ignored steps
 
 

@@ -1,5 +1,7 @@
 """Whole calls of ``agent.learn`` beside a slow float64 update written from the equations."""
 
+import copy
+import math
 from dataclasses import fields
 from functools import partial
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from torch.utils._pytree import tree_flatten
 
 from rl import cores
 from rl.agents import RecurrentPPO
@@ -120,6 +123,20 @@ class Pair:
 
 
 @pytest.fixture
+def assert_same_leaves():
+    """Two trees of dicts and lists are bit by bit the same."""
+
+    def compare(one, other):
+        leaves, structure = tree_flatten(one)
+        others, theirs = tree_flatten(other)
+        assert structure == theirs
+        for a, b in zip(leaves, others, strict=True):
+            assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+    return compare
+
+
+@pytest.fixture
 def make_pair(randomise, tmp_path):
     def make(
         updates=2,
@@ -133,11 +150,12 @@ def make_pair(randomise, tmp_path):
         late_resets=False,
         seed=0,
         agent_options=None,
+        kind=RecurrentPPO,
         **options,
     ):
         space, sizes = ACTIONS[action]
         options, agent_options, envs = OPTIONS | options, agent_options or {}, num_envs or 1
-        agent = RecurrentPPO(
+        agent = kind(
             spaces.Box(-9.0, 9.0, (3,)),
             space,
             6,
@@ -278,3 +296,60 @@ def test_no_hyperparameter_is_left_out():
     names = [field.name for field in fields(PPO)]
     assert list(CHANGES) == names
     assert list(OPTIONS) == names
+
+
+# ------------------------------------------------------------------------------------------ an update that breaks late
+
+
+class Breaking(PPO):
+    """Minibatch number ``at``, from 0, of every update has no number for its loss."""
+
+    at = calls = None
+
+    def update(self, *arguments):
+        self.calls = 0
+        return super().update(*arguments)
+
+    def loss(self, *arguments):
+        loss, metrics = super().loss(*arguments)
+        self.calls += 1
+        return loss * (math.nan if self.calls - 1 == self.at else 1.0), metrics
+
+
+class BreakingAgent(RecurrentPPO):
+    algorithm = Breaking
+
+
+def snapshot(agent):
+    """Weights, Adam's moments and step count, the scale of the returns: copies."""
+    state = agent.state_dict()
+    return copy.deepcopy({name: state[name] for name in ("network", "optimizer", "return_scale")})
+
+
+@pytest.mark.parametrize("updates", [0, 2], ids=["the first update", "a later update"])
+@pytest.mark.parametrize("broken", [0, 3], ids=["first minibatch", "last minibatch"])
+def test_an_update_that_breaks_leaves_nothing_behind(updates, broken, make_pair, assert_same_leaves):
+    pair = make_pair(updates=updates, kind=BreakingAgent, agent_options={"normalise_returns": True})
+    agent, before, played = pair.agent, snapshot(pair.agent), pair.agent.env_steps
+    agent.ppo.at = broken
+    environments = Environments(3, False, False, 5)
+    environments.play(agent, 8)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        agent.learn(environments.shown())
+    assert agent.ppo.calls == 4
+    assert_same_leaves(snapshot(agent), before)
+    assert (agent.env_steps, agent.updates, agent.buffer.size) == (played, updates, 0)
+    agent.ppo.at = None
+    environments.play(agent, 8)
+    agent.learn(environments.shown())  # it goes on with the next rollout
+    assert agent.updates == updates + 1
+
+
+def test_what_an_update_changes_is_seen(make_pair, assert_same_leaves):
+    """Or the test above could not fail."""
+    before, after = (
+        snapshot(make_pair(updates=updates, agent_options={"normalise_returns": True}).agent) for updates in (2, 3)
+    )
+    for name in before:
+        with pytest.raises(AssertionError):
+            assert_same_leaves(before[name], after[name])
