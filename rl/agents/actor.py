@@ -76,9 +76,13 @@ class Actor:
     def reset(self) -> None:
         """Begin an episode in every environment.
 
-        The state stays, for the next step clears it as at any other start; what counts on beyond starts (the step count
-        of dropout) goes on, so that a rollout with a reset inside is replayed exactly.
+        The numbers of the memories are cleared here already, for one that is not finite would survive the clearing at a
+        start, which multiplies by 0. Counts that go on beyond starts (that of dropout) stay, so that a rollout with a
+        reset inside is replayed exactly.
         """
+        self.state = {
+            name: torch.zeros_like(leaf) if leaf.is_floating_point() else leaf for name, leaf in self.state.items()
+        }
         self.starts = np.ones(self.num_envs, dtype=bool)  # of the next observation
         head = self.network.head
         self.previous = self.last = {

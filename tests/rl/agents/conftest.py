@@ -205,3 +205,9 @@ def global_streams():
         return torch.get_rng_state().tolist(), keys.tolist(), rest, random.getstate()
 
     return read
+
+
+@pytest.fixture
+def make_iqn(make_agent):
+    """A recurrent IQN of the size that :func:`make_agent` makes."""
+    return partial(make_agent, kind=RecurrentIQN)

@@ -91,23 +91,18 @@ class SlowIQN:
                 assert at <= t + options.n_step
                 code = int(np.ravel_multi_index(batch.actions[t, n].tolist(), self.network.head.sizes))
                 theta = quantiles(self.network, psi[t][n], taus[n])[:, code]
-                pairs = [
-                    self.pair(goal[j] - theta[i], taus[n, i]) / len(goal)
-                    for i in range(len(theta))
-                    for j in range(len(goal))
-                ]
-                losses.append(weights[n] * sum(pairs))
+                losses.append(weights[n] * self.huber(goal - theta.unsqueeze(1), taus[n].unsqueeze(1)).mean(1).sum())
                 values.append(theta.mean().item())
                 errors.append(abs(goal.mean().item() - theta.mean().item()))
             eta = options.priority_peak
             priorities.append(eta * max(errors, default=0.0) + (1 - eta) * np.mean(errors or [0.0]) + 1e-6)
         return sum(losses) / len(losses), np.mean(values), priorities
 
-    def pair(self, error, tau):
-        """The quantile Huber loss of one pair (Dabney et al., 2018, equations 2 and 3)."""
-        kappa, size = self.options.kappa, error.abs()
-        huber = size**2 / 2 if size <= kappa else kappa * (size - kappa / 2)
-        return (1 - tau if error < 0 else tau) * huber / kappa
+    def huber(self, errors, taus):
+        """The quantile Huber loss of every pair (Dabney et al., 2018, equations 2 and 3)."""
+        kappa, size = self.options.kappa, errors.abs()
+        huber = torch.where(size <= kappa, size**2 / 2, kappa * (size - kappa / 2))
+        return torch.where(errors < 0, 1 - taus, taus) * huber / kappa
 
     def goal(self, batch, psi, future, t, n, taus, variance):
         """What the quantiles of a step are compared with, ``[N']``, and the entry at which the sum of rewards ends."""
