@@ -9,9 +9,9 @@ from gymnasium import spaces
 
 from rl.networks import ActorCritic
 from rl.ppo.rollout_buffer import RolloutBuffer
-from rl.types import Targets
 from rl.recordings.recording import Recording
 from rl.spaces import leaf_arrays, leaf_spaces
+from rl.types import Targets
 
 
 @pytest.fixture
