@@ -74,6 +74,24 @@ def test_settings_have_the_types_of_their_annotations():
     assert read_settings(OmegaConf.create(VALUES | {"threads": "auto"})).threads == "auto"
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        *((key, 0, "it must be a whole number of at least 1") for key in VALUES if key.endswith(("steps", "episodes"))),
+        *(
+            (key, 0, "it must be a whole number of at least 1")
+            for key in ("num_envs", "evaluate_every", "checkpoint_every")
+        ),
+        ("seed", -1, "it must be a number from 0 to 2147483648"),
+        ("threads", 0, "it must be a whole number of at least 1, or auto"),
+        ("device", "nowhere", "cannot be used here"),
+    ],
+)
+def test_settings_are_in_their_range(key, value, allowed):
+    with pytest.raises(ValueError, match=rf"^{key}={value}.* {allowed}"):
+        read_settings(OmegaConf.create(VALUES | {key: value}))
+
+
 @pytest.mark.parametrize(("threads", "number"), [(1, 1), (2, 2), ("auto", 1)])
 def test_threads_of_acting(threads, number):
     try:
@@ -113,19 +131,17 @@ def test_an_agent_gets_the_settings_and_spaces_of_its_run(config, monkeypatch):
     module.make = make
     monkeypatch.setitem(sys.modules, "stub", module)
     config.agent, config.device = {"_target_": "stub.make"}, "meta"
+    config.env = {"_target_": "envs.witness_vote.WitnessVote"}
     parts = build(config)
     given = {name: VALUES[name] for name in ("num_envs", "num_steps", "total_steps", "seed")}
-    given |= {"device": "meta", "action_names": None}
+    given |= {"device": "meta", "action_names": ("move", "vote")}
     spaces = parts.envs.single_observation_space, parts.envs.single_action_space
     assert parts.agent == given | dict(zip(("observation_space", "action_space"), spaces, strict=True))
 
 
-def test_names_of_actions_are_those_of_the_environment_unless_given(config):
-    config.env = {"_target_": "envs.witness_vote.WitnessVote"}
-    config.agent._target_ = "rl.agents.DualHeadRecurrentPPO"
-    assert build(config).agent.network.head.branches == ("move", "vote")
-    config.agent.action_names = ["go", "say"]
-    assert tuple(build(config).agent.network.head.branches) == ("go", "say")
+def test_names_of_actions_may_be_given(config):
+    config.agent.action_names = ["go"]
+    assert build(config).config.agent.action_names == ["go"]
 
 
 def test_environments_are_closed_with_the_parts_and_after_a_fault(parts, config, monkeypatch):
