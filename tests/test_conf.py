@@ -1,7 +1,5 @@
 """Every file under ``conf/`` composes and runs; agents, cores and environments swap freely."""
 
-import importlib
-import tomllib
 from pathlib import Path
 
 import gymnasium
@@ -270,17 +268,6 @@ def nodes():
 def test_keys_stand_in_signatures(node, given):
     plain = {key: value for key, value in node.items() if key != "defaults"}
     assert check_node(plain, "node", given).items() >= plain.items()
-
-
-def test_scripts_can_be_called():
-    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    folder = ROOT / "experiments"
-    sources = [path.relative_to(folder) for path in folder.rglob("*.py") if "def main()" in path.read_text()]
-    commands = {".".join(path.with_suffix("").parts) for path in sources}
-    assert {target.split(":")[0].removeprefix("experiments.") for target in scripts.values()} == commands
-    for name, target in scripts.items():
-        module, _, function = target.partition(":")
-        assert callable(getattr(importlib.import_module(module), function)), name
 
 
 def test_rows_of_the_learning_table(composed):

@@ -122,6 +122,10 @@ class RunFolder:
         reader.Reload()
         return reader
 
+    @property
+    def tags(self):
+        return set(self.events.Tags()["scalars"])
+
     def steps(self, tag):
         return [point.step for point in self.events.Scalars(tag)]
 

@@ -1,77 +1,20 @@
-"""``python -m experiments.compare_cores``."""
+"""``python -m experiments.compare_cores``: what is compared, run and reported."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
-from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
-from torch import nn
 
 from experiments.launch.check import ConfigError
-from experiments.tables import compare_cores, equal_cores
+from experiments.tables import compare_cores
 from experiments.tables.compare_cores import MARKERS, check_comparable, format_seeds, format_tables, time_actions
-from experiments.tables.equal_cores import (
-    Entry,
-    find_nearest_size,
-    list_remaining_characters,
-    make_entries,
-    read_characters_outcome,
-)
+from experiments.tables.equal_cores import Entry
 from experiments.tables.runs import locate_run
-from rl import cores
 
 ROW = "table.small={{experiment:t_maze_10,overrides:[{}],label:Small}}"
+
+
 BATCH = {"num_envs": 8, "agent": {"bptt": 4, "state_stride": 1, "core": {"hidden_size": 3}}}
-
-
-def every(task, contestants=cores.__all__):
-    """The entries of a task of the YAML file, by core."""
-    with initialize_config_module("conf", version_base="1.3"):
-        config = compose("compare_cores")
-        row = OmegaConf.to_container(config.table[task], resolve=True)
-        return {each.core: each for each in make_entries(config, task, row, contestants)}
-
-
-def test_equal_parameters_of_agents():
-    """Worked by hand for T-maze: four numbers in, encoder of 64, three actions and a value out."""
-    found = every("t_maze_10")
-    assert list(found) == cores.__all__
-    encoder, outputs = 4 * 64 + 64, 3 + 1
-    gru = encoder + 3 * 64 * (64 + 64 + 2) + outputs * 65
-    assert (found["gru"].hidden_size, found["gru"].settings["parameters"]) == (64, gru)
-    size = found["mlp"].hidden_size
-    mlp = encoder + size * 65 + outputs * (size + 1)
-    assert found["mlp"].settings["parameters"] == mlp and abs(mlp - gru) <= (65 + outputs) / 2
-    for core, each in found.items():
-        assert abs(each.settings["parameters"] - gru) <= 0.1 * gru, core
-        assert equal_cores.count_parameters(each.player) == each.settings["parameters"]
-        assert each.arguments[-2:] == [f"agent/core={core}", f"agent.core.hidden_size={each.hidden_size}"]
-        assert each.player.network.actor.encoder.output_size == 64
-    size = found["attention"].hidden_size  # keys and values of 31 steps in two layers, and two ages
-    assert size % 2 == 0 and found["attention"].count_state_bytes() == 2 * (2 * 31 * size * 4 + 8)
-    assert found["attention"].settings["agent.state_stride"] == found["attention"].settings["agent.bptt"] == 32
-    assert found["mlp"].count_state_bytes() == 0
-    check_comparable(list(found.values()), compare_cores.Path("nowhere"), [1])
-
-
-def test_equal_parameters_of_models_of_characters():
-    found = every("char_lm")
-    (characters,) = {each.player.network.embedding.num_embeddings for each in found.values()}
-    gru = characters * 64 + 3 * 128 * (64 + 128 + 2) + characters * 129
-    assert (found["gru"].hidden_size, found["gru"].settings["parameters"]) == (128, gru)
-    for core, each in found.items():
-        assert abs(each.settings["parameters"] - gru) <= 0.1 * gru, core
-        assert each.settings["learning_rate"] == (3e-3 if core in ("attention", "mamba", "jamba") else 1e-2)
-    assert found["lstm"].count_state_bytes() == 2 * 4 * found["lstm"].hidden_size
-
-
-@pytest.mark.parametrize(
-    ("target", "unit", "size"), [(50, 1, 7), (49, 1, 7), (52, 2, 8), (48, 2, 6), (1, 3, 3), (1, 1, 1)]
-)
-def test_nearest_size(target, unit, size):
-    """Squares: 36, 49, 64."""
-    assert find_nearest_size(lambda n: SimpleNamespace(network=nn.Linear(n, n, bias=False)), target, unit) == size
 
 
 def entry(core, settings, free=(), task="maze"):
@@ -156,18 +99,6 @@ def test_actions_are_timed_in_turns(monkeypatch):
     assert turns == [(0, 3), (2, 3), (0, 2), (2, 2), (0, 1), (2, 1), (1, 3), (1, 2), (1, 1)]
 
 
-def test_runs_of_models_of_characters(tmp_path):
-    """The speed is 10 updates of 4 streams of 8 characters in 2 seconds; a stopped run begins again."""
-    assert list_remaining_characters(tmp_path, ["a"]) == ["a"]
-    settings = {"steps": 10, "batch": 4, "block": 8}
-    OmegaConf.save(OmegaConf.create(settings), tmp_path / "config.yaml")
-    for steps, left in ((9, ["a"]), (10, [])):
-        result = {"steps": steps, "bits_per_char": 2.5, "training_seconds": 2.0}
-        (tmp_path / "result.json").write_text(json.dumps(result))
-        assert list_remaining_characters(tmp_path, ["a"]) == left
-    assert read_characters_outcome(result, settings) == (2.5, 160.0)
-
-
 @pytest.fixture
 def small(tiny, cwd, monkeypatch, child_environment):
     """``small(override, ...)``: arguments for a row of tiny runs."""
@@ -239,17 +170,6 @@ def test_a_failing_run_says_why(command, cwd, small):
     assert "failed: train: init_from=nowhere" in ended.err
     assert "| mlp | failed |" in ended.out and "\nfailed: small, mlp, seed 1: " in (cwd / "out/table.md").read_text()
     assert (cwd / "docs/cores.md").read_text() == before
-
-
-def test_peak_memory(cwd, child_environment, process):
-    """That of the process alone: whoever starts it, this test say, may hold more. The largest of several stays."""
-    for kept, least in ((None, 5), (10**9, 1000)):
-        if kept:
-            (cwd / "peak").write_text(str(kept))
-        assert process("tables.peak_memory", "peak", "this").wait() == 0
-        assert least <= int((cwd / "peak").read_text()) / 1e6 < least + 60
-    assert process("tables.peak_memory", "other", "no_such_module").wait() == 1
-    assert not (cwd / "other").exists()
 
 
 @pytest.mark.parametrize(

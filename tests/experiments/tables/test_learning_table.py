@@ -1,14 +1,9 @@
 """``python -m experiments.learning_table``."""
 
 import json
-import subprocess
 
-import pytest
-
-from experiments.launch.check import ConfigError
-from experiments.tables import learning_table, runs
+from experiments.tables import runs
 from experiments.tables.learning_table import MARKERS, format_table
-from experiments.tables.runs import insert_table
 
 
 def outcome(seed, hit=True, **changes):
@@ -53,19 +48,6 @@ def test_format_table():
     assert "?" in format_table(rows, {"maze": [outcome(1, memoryless_return=None)]})
 
 
-def test_insert(cwd):
-    begin, end = MARKERS
-    page = cwd / "page.md"
-    page.write_text(f"# Before\n{begin}\nold\n{end}\nAfter\n")
-    for table in ("| one |\n", "| two |\n"):
-        insert_table(page, table, MARKERS)
-        assert page.read_text() == f"# Before\n{begin}\n{table}{end}\nAfter\n"
-    page.write_text("no markers\n")
-    with pytest.raises(ConfigError, match="has no place for the table"):
-        insert_table(page, "| three |\n", MARKERS)
-    assert page.read_text() == "no markers\n"
-
-
 def test_end_to_end(command, tiny, cwd, monkeypatch, child_environment):
     """One row, one seed; the second time nothing is trained again."""
     for name in ("PYTHONPATH", "OMP_NUM_THREADS"):
@@ -102,22 +84,3 @@ def test_a_failing_run_says_why(command, cwd, monkeypatch, child_environment):
     assert ended.code == 1 and ended.err.count("\n") == 1
     assert "agent.clib=1" in ended.err
     assert ended.err.endswith(" failed: train: there is no key 'agent.clib'; did you mean clip?\n")
-
-
-@pytest.mark.parametrize(
-    ("result", "arguments"),
-    [
-        (None, ["experiment=t_maze_10", "seed=3", "run_dir={target}"]),
-        ({"env_steps": 99, "total_steps": 100}, ["resume={target}"]),  # stopped by a signal, which writes a result too
-        ({"env_steps": 104, "total_steps": 100}, None),
-    ],
-)
-def test_a_run_is_begun_or_goes_on_or_is_kept(result, arguments, tmp_path, monkeypatch):
-    target, started = tmp_path / "row" / "seed3", []
-    if result is not None:
-        target.mkdir(parents=True)
-        (target / "result.json").write_text(json.dumps(result))
-    done = subprocess.CompletedProcess([], 0)
-    monkeypatch.setattr(runs.subprocess, "run", lambda command, **_: started.append(command[3:]) or done)
-    learning_table.train_row(tmp_path, "row", {"experiment": "t_maze_10"}, 3)
-    assert started == ([] if arguments is None else [[part.format(target=target) for part in arguments]])

@@ -1,0 +1,212 @@
+"""From a configuration to environments and agent, and how an agent is evaluated."""
+
+import sys
+import types
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from experiments.launch import build as building
+from experiments.launch.build import (
+    Settings,
+    build,
+    check_device,
+    evaluate_agent,
+    evaluate_memory,
+    fill_worlds,
+    read_settings,
+    tag_returns,
+)
+from experiments.launch.check import ConfigError
+from experiments.launch.command import load_defaults
+from rl.agents import RecurrentPPOLSTM
+from rl.training.evaluation import Evaluation
+
+VALUES = {
+    "seed": 3,
+    "total_steps": 1000,
+    "num_envs": 2,
+    "num_steps": 4,
+    "device": "cpu",
+    "threads": 2,
+    "evaluate_every": 50,
+    "evaluate_episodes": 7,
+    "final_episodes": 9,
+    "threshold": 0.5,
+    "stop_at_threshold": True,
+    "checkpoint_every": 60,
+}
+AGENT = {
+    "_target_": "rl.agents.RecurrentPPOLSTM",
+    "bptt": 4,
+    "num_minibatches": 1,
+    "layer_size": 4,
+    "core": {"_target_": "rl.cores.gru", "_partial_": True, "hidden_size": 4},
+}
+
+
+@pytest.fixture
+def config():
+    return OmegaConf.create({**VALUES, "agent": AGENT, "env": {"_target_": "envs.t_maze.TMaze", "length": 2}})
+
+
+@pytest.fixture
+def parts(config, monkeypatch):
+    monkeypatch.setattr(building, "EVALUATION_ENVS", 5)
+    return build(config)
+
+
+def test_settings_are_the_keys_of_training():
+    known = [
+        key for key in load_defaults("train") if key not in ("defaults", "hydra", "resume", "init_from", "run_dir")
+    ]
+    assert sorted(known) == sorted(building.SETTINGS) == sorted(VALUES)
+
+
+def test_settings_have_the_types_of_their_annotations():
+    assert read_settings(OmegaConf.create(VALUES)) == Settings(**VALUES)
+    settings = read_settings(OmegaConf.create(VALUES | {"total_steps": 1e3, "threshold": 1, "evaluate_every": None}))
+    assert (settings.total_steps, settings.threshold, settings.evaluate_every) == (1000, 1.0, None)
+    assert type(settings.total_steps) is int and type(settings.threshold) is float
+    assert read_settings(OmegaConf.create(VALUES | {"threads": "auto"})).threads == "auto"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        *((key, 0, "it must be a whole number of at least 1") for key in VALUES if key.endswith(("steps", "episodes"))),
+        *(
+            (key, 0, "it must be a whole number of at least 1")
+            for key in ("num_envs", "evaluate_every", "checkpoint_every")
+        ),
+        ("seed", -1, "it must be a number from 0 to 2147483648"),
+        ("threads", 0, "it must be a whole number of at least 1, or auto"),
+        ("device", "nowhere", "cannot be used here"),
+    ],
+)
+def test_settings_are_in_their_range(key, value, allowed):
+    with pytest.raises(ValueError, match=rf"^{key}={value}.* {allowed}"):
+        read_settings(OmegaConf.create(VALUES | {key: value}))
+
+
+@pytest.mark.parametrize(("threads", "number"), [(1, 1), (2, 2), ("auto", 1)])
+def test_threads_of_acting(threads, number):
+    try:
+        Settings(**VALUES | {"threads": threads}).set_threads()
+        assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_device_is_there_or_not():
+    check_device("cpu")
+    with pytest.raises(ConfigError, match=r"^device=nowhere cannot be used here: "):
+        check_device("nowhere")
+
+
+def test_what_a_configuration_stands_for(parts, config):
+    agent = parts.agent
+    assert isinstance(agent, RecurrentPPOLSTM)
+    assert (agent.num_envs, agent.num_steps, agent.total_steps, agent.ppo.bptt) == (2, 4, 1000, 4)
+    assert agent.observation_space == parts.envs.single_observation_space
+    assert agent.action_space == parts.envs.single_action_space
+    assert (parts.envs.num_envs, parts.evaluation_envs.num_envs, parts.evaluation_envs.length) == (2, 5, 2)
+    assert parts.settings == Settings(**VALUES)
+    complete = OmegaConf.to_container(parts.config)
+    assert complete["agent"]["gamma"] == 0.99 and complete["env"] == {**config.env, "passive": True}
+    assert {key: complete[key] for key in VALUES} == VALUES
+    assert "num_envs" not in complete["agent"] and "device" not in complete["agent"]
+
+
+def test_an_agent_gets_the_settings_and_spaces_of_its_run(config, monkeypatch):
+    """On a device that is not the default, so that each of them is seen to arrive."""
+    module = types.ModuleType("stub")
+
+    def make(num_envs, num_steps, total_steps, seed, device, observation_space, action_space, action_names):
+        return dict(locals())
+
+    module.make = make
+    monkeypatch.setitem(sys.modules, "stub", module)
+    config.agent, config.device = {"_target_": "stub.make"}, "meta"
+    config.env = {"_target_": "envs.witness_vote.WitnessVote"}
+    parts = build(config)
+    given = {name: VALUES[name] for name in ("num_envs", "num_steps", "total_steps", "seed")}
+    given |= {"device": "meta", "action_names": ("move", "vote")}
+    spaces = parts.envs.single_observation_space, parts.envs.single_action_space
+    assert parts.agent == given | dict(zip(("observation_space", "action_space"), spaces, strict=True))
+
+
+def test_names_of_actions_may_be_given(config):
+    config.agent.action_names = ["go"]
+    assert build(config).config.agent.action_names == ["go"]
+
+
+def test_environments_are_closed_with_the_parts_and_after_a_fault(parts, config, monkeypatch):
+    closed = []
+    monkeypatch.setattr(building, "close", lambda envs: closed.append(envs.num_envs))
+    parts.close()
+    assert closed == [2, 5]
+    closed.clear()
+    config.agent.bptt = 3
+    with pytest.raises(Exception, match="bptt"):
+        build(config)
+    assert sorted(closed) == [2, 5]
+
+
+def test_a_run_without_an_environment_cannot_be_built(config):
+    config.env = None
+    with pytest.raises(ConfigError, match="this run has no environment: it was trained on a recording alone"):
+        build(config)
+
+
+@pytest.mark.parametrize(
+    ("at_least", "agents", "seats", "number"),
+    [(50, None, None, 50), (50, 3, None, 51), (2, 3, None, 3), (6, 3, None, 6), (50, 2, 4, 52), (4, 1, 3, 6)],
+)
+def test_worlds_and_populations_are_whole(at_least, agents, seats, number):
+    envs = SimpleNamespace(unwrapped=SimpleNamespace(**{} if agents is None else {"num_agents": agents}))
+    agent = OmegaConf.create({} if seats is None else {"seats": ["name"] * seats})
+    assert fill_worlds(at_least, envs, agent) == number
+
+
+@pytest.mark.parametrize("seats", [0, 2, 4])
+def test_seats_that_do_not_fit_a_world_are_refused(seats):
+    envs = SimpleNamespace(unwrapped=SimpleNamespace(num_agents=3))
+    with pytest.raises(ConfigError, match=rf"^agent\.seats has {seats} names, but a world .* has 3 agents$"):
+        fill_worlds(6, envs, OmegaConf.create({"seats": ["name"] * seats}))
+
+
+@pytest.fixture
+def evaluations(monkeypatch):
+    """What :func:`rl.training.evaluation.evaluate` is called with; it returns 1 with memory and 0.25 without."""
+    calls = []
+
+    def evaluate(agent, envs, episodes, seed, greedy, memory):
+        calls.append({"of": (agent, envs), "episodes": episodes, "seed": seed, "greedy": greedy, "memory": memory})
+        mean = 1.0 if memory else 0.25
+        return Evaluation(np.array([mean]), np.array([1]), np.array([0]))
+
+    monkeypatch.setattr(building, "evaluate", evaluate)
+    return calls
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+@pytest.mark.parametrize("memory", [True, False])
+def test_evaluation_has_seeds_of_its_own(evaluations, memory, greedy):
+    evaluate_agent("agent", "envs", 7, 3, memory=memory, greedy=greedy)
+    options = {"episodes": 7, "seed": 1_000_003, "greedy": greedy, "memory": memory}
+    assert evaluations == [{"of": ("agent", "envs"), **options}]
+
+
+def test_memory_is_evaluated_on_the_same_episodes(evaluations):
+    kept, zeroed = evaluate_memory("agent", "envs", 7, 3)
+    same = {"of": ("agent", "envs"), "episodes": 7, "seed": 1_000_003, "greedy": True}
+    assert evaluations == [same | {"memory": True}, same | {"memory": False}]
+    assert tag_returns(kept, zeroed) == {
+        "eval/episodic_return": 1.0,
+        "eval/episodic_return_memory_zeroed": 0.25,
+        "diagnostics/memory_gap": 0.75,
+    }
