@@ -23,9 +23,9 @@ from experiments.launch.build import EVALUATION_ENVS, EVALUATION_SEED, build, lo
 from experiments.launch.check import ConfigError, construct, converted
 from experiments.launch.command import launch
 from rl.checks import positive, within
-from rl.recordings.recording import minari_module
+from rl.recordings.recording import import_minari
 from rl.training.run import checkpoint_path
-from rl.training.stepping import Stepper
+from rl.training.stepping import VectorEnvAdapter
 
 log = logging.getLogger(__name__)
 MINARI_ID = re.compile(r"[\w-]+(/[\w-]+)*-v\d+")
@@ -52,7 +52,7 @@ def run(config: DictConfig) -> float:
     Returns:
         The mean return of its episodes.
     """
-    minari = minari_module()
+    minari = import_minari()
     episodes, seed = converted(config.episodes, int, "episodes"), converted(config.seed, int, "seed")
     greedy, output = converted(config.greedy, bool, "greedy"), converted(config.output, str, "output")
     positive(episodes=episodes)
@@ -116,7 +116,7 @@ def play(player: Any, envs: VectorEnv, episodes: int, seed: int, greedy: bool) -
     Each holds ``observations`` (one more than there are actions), ``actions``, ``rewards``, ``terminations`` and
     ``truncations``.
     """
-    stepper = Stepper(envs, all_finals=True)
+    stepper = VectorEnvAdapter(envs, final_obs_of_terminated=True)
     quota = -(-episodes // envs.num_envs)
     done: list[list[dict[str, Any]]] = [[] for _ in range(envs.num_envs)]
     steps: list[list[tuple]] = [[] for _ in range(envs.num_envs)]

@@ -17,7 +17,7 @@ from experiments.peers.serve import Worker, repeat, serve
 from experiments.peers.workloads import Workload
 from rl import cores
 from rl.agents import RecurrentPPOLSTM
-from rl.training.stepping import Stepper
+from rl.training.stepping import VectorEnvAdapter
 
 
 def build(arguments: Namespace) -> Worker:
@@ -51,13 +51,13 @@ def training_run(work: Workload, core: str, bptt: int, env: VectorEnv | None = N
         entropy_coef=workloads.ENTROPY_COEF,
         max_grad_norm=workloads.MAX_GRAD_NORM,
     )
-    return Iterations(agent, Stepper(env))
+    return Iterations(agent, VectorEnvAdapter(env))
 
 
 class Iterations:
     """Calls collect one rollout and learn from it, and return its environment steps and finished episodes."""
 
-    def __init__(self, agent: RecurrentPPOLSTM, envs: Stepper):
+    def __init__(self, agent: RecurrentPPOLSTM, envs: VectorEnvAdapter):
         self.agent, self.envs = agent, envs
         self.obs = envs.reset(0)
 

@@ -13,7 +13,7 @@ from envs.delayed_recall import DelayedRecall
 from envs.probes import Counter, SpaceProbe
 from rl import cores
 from rl.agents import Population, RecurrentIQN, RecurrentPPO
-from rl.export import PolicyStep, check_format, decided, executed, facts, record, write
+from rl.export import PolicyStep, check_format, is_decision_stable, onnx_metadata, record, to_environment_tensor, write
 from rl.networks import make_head
 from rl.training.evaluation import evaluate
 

@@ -19,7 +19,7 @@ from rl import cores
 from rl.agents import RecurrentIQN
 from rl.training.evaluation import evaluate
 from rl.training.metrics import Metrics
-from rl.training.stepping import Stepper
+from rl.training.stepping import VectorEnvAdapter
 from rl.training.trainer import Trainer
 
 OBSERVATIONS = ("box", "image", "image_last", "discrete", "dict", "tuple")
@@ -46,7 +46,7 @@ def train(collect_steps):
     """``calls`` of train_step in the batched form; the losses."""
 
     def run(agent, envs, calls, seed=0):
-        stepper, losses = Stepper(envs), []
+        stepper, losses = VectorEnvAdapter(envs), []
         obs = stepper.reset(seed)
         for _ in range(calls):
             obs = collect_steps(agent, stepper, obs)
@@ -328,7 +328,7 @@ def test_what_is_cut_is_worth_what_would_have_followed(make_agent, value_of, lat
     made = [partial(SingleEnv, "envs.probes:Counter", episode_length=3, end=end)] * 16
     envs = SyncVectorEnv(made, autoreset_mode=AutoresetMode.NEXT_STEP) if late else Counter(16, 3, end)
     agent = make_agent(envs, "mlp", **{**LEARN, "n_step": 2}, gamma=0.5, layer_size=16)
-    stepper = Stepper(envs)
+    stepper = VectorEnvAdapter(envs)
     obs = stepper.reset(0)
     for _ in range(30):
         for _ in range(8):
@@ -384,7 +384,7 @@ def stored(agent, env=0):
 
 def test_episodes_that_terminate(make_agent, collect_steps):
     agent = make_agent(Counter(2, [2, 3]), num_envs=2)
-    stepper = Stepper(Counter(2, [2, 3]))
+    stepper = VectorEnvAdapter(Counter(2, [2, 3]))
     collect_steps(agent, stepper, stepper.reset(0), 4)
     assert stored(agent) == [(0, True, False, False, 0), (1, False, True, False, 1)] * 2
     assert stored(agent, 1) == [
@@ -404,7 +404,7 @@ def test_episodes_that_are_cut_keep_what_they_led_to(make_agent, collect_steps, 
         made = [partial(SingleEnv, "envs.probes:Counter", episode_length=n, end="truncated") for n in (2, 3)]
         envs = SyncVectorEnv(made, autoreset_mode=mode)
     agent = make_agent(envs, num_envs=2)
-    stepper = Stepper(envs)
+    stepper = VectorEnvAdapter(envs)
     collect_steps(agent, stepper, stepper.reset(0), 13)
     envs.close()
     for env, length in enumerate((2, 3)):
@@ -425,7 +425,7 @@ def test_what_is_seen_at_a_cut_is_replayed_under_the_state_that_led_there(make_a
     with torch.no_grad():
         for parameter in agent.network.parameters():
             parameter.mul_(2)
-    stepper = Stepper(envs)
+    stepper = VectorEnvAdapter(envs)
     collect_steps(agent, stepper, stepper.reset(0), 12)
     replay = agent.buffer
     for env, length in enumerate((2, 3, 5)):
@@ -577,7 +577,7 @@ def test_the_replay_ratio_grants_minibatches(make_agent, collect_steps, ratio, u
     What the first 8 would have granted is not owed later.
     """
     agent = make_agent(Counter(1), num_envs=1, replay_ratio=ratio, learning_starts=10)
-    stepper, counts = Stepper(Counter(1)), []
+    stepper, counts = VectorEnvAdapter(Counter(1)), []
     obs = stepper.reset(0)
     for steps in (8, 8, 8, 8 if ratio > 1 else 16):
         obs, before = collect_steps(agent, stepper, obs, steps), agent.updates

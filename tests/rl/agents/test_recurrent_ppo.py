@@ -17,7 +17,7 @@ from envs.single_env import SingleEnv
 from rl import cores
 from rl.agents import DualHeadRecurrentPPO, RecurrentPPO, RecurrentPPOLSTM
 from rl.training.evaluation import evaluate
-from rl.training.stepping import Stepper
+from rl.training.stepping import VectorEnvAdapter
 
 OBSERVATIONS = ("box", "image", "image_last", "discrete", "dict", "tuple")
 ACTIONS = ("discrete", "multi_discrete", "multi_binary", "box")
@@ -42,7 +42,7 @@ def train(collect_steps):
     """``updates`` updates of the batched form; the metrics of each."""
 
     def run(agent, envs, updates, seed=0):
-        stepper, metrics = Stepper(envs), []
+        stepper, metrics = VectorEnvAdapter(envs), []
         obs = stepper.reset(seed)
         for _ in range(updates):
             obs = collect_steps(agent, stepper, obs)
@@ -340,7 +340,7 @@ def test_rows_of_the_rollout_hold_what_belongs_together(make_agent, collect_step
     lengths = np.array([2, 3, 5])
     envs = Counter(3, lengths)
     agent = make_agent(envs, core=core, num_envs=3, separate_critic=separate_critic)
-    stepper = Stepper(envs)
+    stepper = VectorEnvAdapter(envs)
     collect_steps(agent, stepper, stepper.reset(0))
     buffer, counts = agent.buffer, np.arange(8)[:, None] % lengths  # [8, 3]
     assert np.array_equal(buffer.obs["obs"][..., 0], counts)
@@ -366,7 +366,7 @@ def test_memories_go_on_from_one_rollout_to_the_next(make_agent, collect_steps):
     """Episodes of 5 steps, rollouts of 8: the second rollout begins at count 3 with the state after count 2."""
     envs = Counter(2, 5)
     agent = make_agent(envs, num_envs=2, learning_rate=1e-12)
-    stepper = Stepper(envs)
+    stepper = VectorEnvAdapter(envs)
     obs = collect_steps(agent, stepper, stepper.reset(0))
     carried = {name: leaf.clone() for name, leaf in agent.actor.state.items()}
     agent.train_step(obs)
@@ -394,7 +394,7 @@ def test_returns_equal_those_worked_out_by_hand(make_agent, fix_value, end, one_
     envs = Counter(2, 3, end)
     agent = make_agent(envs, num_envs=2, gamma=0.5, gae_lambda=1.0)
     fix_value(agent, 4.0)
-    stepper = Stepper(envs)
+    stepper = VectorEnvAdapter(envs)
     obs = stepper.reset(0)
     for _ in range(8):
         after = stepper.step(agent.take_action(obs))
@@ -416,7 +416,7 @@ def test_lambda_and_advantages_by_hand(make_agent, fix_value):
         envs, num_envs=1, gamma=0.5, gae_lambda=0.5, num_steps=2, bptt=2, num_minibatches=1, normalise_advantages=False
     )
     fix_value(agent, 4.0)
-    stepper = Stepper(envs)
+    stepper = VectorEnvAdapter(envs)
     obs = stepper.reset(0)
     for _ in range(2):
         after = stepper.step(agent.take_action(obs))
@@ -439,7 +439,7 @@ def test_final_observations_are_valued_under_the_state_that_followed_the_episode
     envs = Counter(3, lengths, "truncated")
     agent = make_agent(envs, core=core, num_envs=3, gamma=1.0, gae_lambda=0.0, previous_action_reward=previous)
     sharpen(agent)
-    stepper = Stepper(envs)
+    stepper = VectorEnvAdapter(envs)
     shown = collect_steps(agent, stepper, stepper.reset(0))
     targets, _ = agent._targets(shown)
     bootstraps, buffer = targets.returns - buffer_rewards(agent), agent.buffer
@@ -479,7 +479,7 @@ def test_a_truncation_without_final_observation_takes_the_last_value_known(make_
     envs = Counter(2, 3, "truncated")
     agent = make_agent(envs, num_envs=2, gamma=1.0, gae_lambda=0.0)
     sharpen(agent)
-    stepper = Stepper(envs)
+    stepper = VectorEnvAdapter(envs)
     obs = stepper.reset(0)
     for _ in range(8):
         after = stepper.step(agent.take_action(obs))
@@ -556,7 +556,7 @@ def test_late_resets_leave_no_trace_in_the_rollout(make_agent, collect_steps, sh
     options = {"num_envs": 3, "bptt": None, "num_minibatches": 1, "previous_action_reward": previous, "gamma": 0.9}
     agent = make_agent(late, num_steps=40, **options)
     sharpen(agent)
-    stepper = Stepper(late)
+    stepper = VectorEnvAdapter(late)
     shown = collect_steps(agent, stepper, stepper.reset(None))
     assert agent.buffer.ignored.any()
     resets = agent.buffer.ignored.sum(0)
@@ -568,7 +568,7 @@ def test_late_resets_leave_no_trace_in_the_rollout(make_agent, collect_steps, sh
 
     twin = make_agent(prompt, num_steps=size, **options)
     sharpen(twin)
-    stepper = Stepper(prompt)
+    stepper = VectorEnvAdapter(prompt)
     expected, _ = twin._targets(collect_steps(twin, stepper, stepper.reset(None)))
     mine, theirs = agent.buffer, twin.buffer
     for name in mine.obs:
@@ -600,7 +600,7 @@ def test_previous_action_and_reward_are_fed_but_not_across_starts(make_agent, co
     """Counter rewards 0, 1, 2; actions are shifted by one so that 0 means that there was none."""
     envs = Counter(2, 3)
     agent = make_agent(envs, num_envs=2, previous_action_reward=True, epochs=1)
-    stepper = Stepper(envs)
+    stepper = VectorEnvAdapter(envs)
     shown = collect_steps(agent, stepper, stepper.reset(0))
     buffer = agent.buffer
     assert buffer.obs["previous_reward"][:, 0, 0].tolist() == [0, 0, 1, 0, 0, 1, 0, 0]
@@ -668,7 +668,7 @@ def test_moments_change_in_training_only_and_are_saved(make_agent, collect_steps
     envs = Counter(2, 4)
     agent = make_agent(envs, num_envs=2, normalise_observations=True, normalise_returns=True)
     moments = agent.network.actor.encoder.parts[0].moments
-    stepper, fresh = Stepper(envs), snapshot(agent)
+    stepper, fresh = VectorEnvAdapter(envs), snapshot(agent)
     shown = collect_steps(agent, stepper, stepper.reset(0))
     assert equal(snapshot(agent), fresh)
     agent.train_step(shown)
@@ -714,7 +714,7 @@ def test_rewards_are_divided_by_the_deviation_of_the_discounted_return(make_agen
         envs, num_envs=1, gamma=0.5, gae_lambda=1.0, normalise_returns=True, num_steps=4, bptt=4, num_minibatches=1
     )
     fix_value(agent, 0.0)
-    stepper = Stepper(envs)
+    stepper = VectorEnvAdapter(envs)
     obs = stepper.reset(0)
     for _ in range(4):
         after = stepper.step(agent.take_action(obs))

@@ -16,7 +16,7 @@ from rl.flat_adam import flat_adam
 from rl.networks import make_head
 from rl.ppo.teacher import Teacher
 from rl.ppo.update import PPO
-from rl.training.stepping import Stepper
+from rl.training.stepping import VectorEnvAdapter
 
 T, B = 16, 4
 CORES = [getattr(cores, name) for name in cores.__all__]
@@ -37,7 +37,7 @@ def pupil(tmp_path, randomise):
         first.save(tmp_path / "first.pt")
         agent = make(*space, core=core, teacher_kl=teacher_kl, **options | {"seed": 4})
         agent.load_network(tmp_path / "first.pt")
-        return agent, Stepper(envs)
+        return agent, VectorEnvAdapter(envs)
 
     return make
 

@@ -11,7 +11,7 @@ from torch.distributions import Bernoulli, Categorical, Normal
 from rl import cores
 from rl.agents import RecurrentPPO
 from rl.checkpoint import load_checkpoint
-from rl.recordings.imitation import Imitation, Imitator, ImitationTrainer
+from rl.recordings import Imitation, ImitationTrainer, Imitator
 from rl.training.metrics import Metrics
 from rl.recordings.recording import Recording, deal
 from rl.training.run import checkpoint_path

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rl.recordings.slippi import BUTTONS, INPUTS, NUMBERS, SIX_HEADS, bins, controller, game, read_slippi, slippi_files
+from rl.recordings.slippi import BUTTONS, INPUTS, NUMBERS, SIX_HEADS, bins, controller, game, read_slippi, list_slippi_files
 from rl.recordings.recording import split
 
 ROOT = Path(__file__).parents[2]
@@ -117,8 +117,8 @@ def test_old_replays_and_other_numbers_of_players(fields):
 def test_files(tmp_path):
     (tmp_path / "b.slp").touch()
     (tmp_path / "a.slp").touch()
-    assert slippi_files(str(tmp_path)) == [tmp_path / "a.slp", tmp_path / "b.slp"]
-    assert slippi_files("some/id-v0") == []
+    assert list_slippi_files(str(tmp_path)) == [tmp_path / "a.slp", tmp_path / "b.slp"]
+    assert list_slippi_files("some/id-v0") == []
     pytest.importorskip("peppi_py")
     with pytest.raises(ValueError, match=r"a\.slp is damaged or no Slippi game"):
         read_slippi([tmp_path / "a.slp"])

@@ -12,7 +12,7 @@ from envs.single_env import SingleEnv
 from rl import cores
 from rl.agents import RecurrentPPO
 from rl.training.evaluation import Evaluation, evaluate
-from rl.training.stepping import Stepper
+from rl.training.stepping import VectorEnvAdapter
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_evaluation_equals_a_loop_by_hand(make_agent, played_actions, memory, pr
     seen, expected = played_actions(agent), []
     result = evaluate(agent, SpaceProbe(4, episode_length=12), 4, seed=7, memory=memory)
 
-    network, stepper = agent.network, Stepper(envs)
+    network, stepper = agent.network, VectorEnvAdapter(envs)
     state, starts = network.initial_state(4), torch.ones(4, dtype=torch.bool)
     fed = {"previous_action": torch.zeros(4, 1, dtype=torch.int64), "previous_reward": torch.zeros(4, 1)}
     obs, returns = stepper.reset(7), np.zeros(4)
@@ -141,7 +141,7 @@ def test_evaluation_leaves_no_trace(make_agent):
     """Not in weights, moments, counters, memories, generators, the rollout, the network's mode or global streams."""
     envs = SpaceProbe(3)
     agent = make_agent(envs, normalise_observations=True, normalise_returns=True, previous_action_reward=True)
-    stepper = Stepper(envs)
+    stepper = VectorEnvAdapter(envs)
     obs = stepper.reset(0)
     for step in range(11):  # a training, then 3 steps of the next rollout
         after = stepper.step(agent.take_action(obs))

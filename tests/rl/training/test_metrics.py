@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from envs.probes import Counter, SpaceProbe
 from rl import cores
 from rl.agents import RecurrentIQN, RecurrentPPO
-from rl.recordings.imitation import Imitation, ImitationTrainer, Imitator
+from rl.recordings import Imitation, ImitationTrainer, Imitator
 from rl.training.metrics import GLOSSARY, Episodes, Metrics
 from rl.training.trainer import Trainer
 

@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 
 from envs.probes import Counter, SpaceProbe
 from envs.single_env import SingleEnv
-from rl.training.stepping import Outcome, Stepper, dense
+from rl.training.stepping import Outcome, VectorEnvAdapter, dense
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def run():
     """All outcomes of ``steps`` steps with action 0, after the first observation."""
 
     def play(envs, steps, seed=0):
-        stepper = Stepper(envs)
+        stepper = VectorEnvAdapter(envs)
         first = stepper.reset(seed)
         return first, [stepper.step(np.zeros(envs.num_envs, dtype=np.int64)) for _ in range(steps)]
 
@@ -96,7 +96,7 @@ def test_next_step_marks_the_steps_that_only_reset(run, counters):
 
 def test_a_reset_forgets_that_a_row_was_about_to_reset(counters):
     envs = counters(AutoresetMode.NEXT_STEP)
-    stepper = Stepper(envs)
+    stepper = VectorEnvAdapter(envs)
     stepper.reset(0)
     for _ in range(2):
         stepper.step(np.zeros(2, dtype=np.int64))
@@ -134,11 +134,11 @@ def test_steps_that_the_environment_marks_are_ignored_in_either_mode(mode, reset
 
 def test_other_modes_are_refused(counters):
     with pytest.raises(ValueError, match=r"not supported: use SAME_STEP or NEXT_STEP"):
-        Stepper(counters(AutoresetMode.DISABLED))
+        VectorEnvAdapter(counters(AutoresetMode.DISABLED))
     silent = Counter(1)
     silent.metadata = {}
     with pytest.raises(ValueError, match="autoreset mode None"):
-        Stepper(silent)
+        VectorEnvAdapter(silent)
 
 
 def test_rewards_are_float32_and_flags_bool(run, counters):
@@ -172,7 +172,7 @@ def test_final_observations_of_every_kind_become_one_batch(observation):
     """Gymnasium puts each row's into an object array; they come out in the kind of the observations."""
     made = partial(Cut, "envs.probes:SpaceProbe", observation=observation, episode_length=3)
     envs = SyncVectorEnv([made, made], autoreset_mode=AutoresetMode.SAME_STEP)
-    stepper = Stepper(envs)
+    stepper = VectorEnvAdapter(envs)
     stepper.reset(0)
     stepper.step(np.zeros(2, dtype=np.int64))
     expected = [env.batched.bit.copy() for env in envs.envs]
