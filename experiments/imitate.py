@@ -24,7 +24,7 @@ from rl.agents import RecurrentPPO
 from rl.checkpoint import atomic_write
 from rl.recordings import ImitationTrainer, Imitator
 from rl.recordings.recording import Recording, read_minari
-from rl.recordings.slippi import read_slippi, list_slippi_files
+from rl.recordings.slippi import list_slippi_files, read_slippi
 from rl.training.metrics import Metrics
 from rl.training.threads import AUTO
 
