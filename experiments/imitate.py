@@ -28,9 +28,9 @@ from experiments.launch.check import ConfigError, construct, read_list, to_dict
 from experiments.launch.command import launch, load_defaults
 from experiments.launch.run_folder import flatten, load_resumed_config, name_core, write_result
 from rl.agents import RecurrentPPO
-from rl.recordings.imitation import ImitationTrainer, Imitator
+from rl.recordings import ImitationTrainer, Imitator
 from rl.recordings.recording import Recording, read_minari
-from rl.recordings.slippi import read_slippi, slippi_files
+from rl.recordings.slippi import list_slippi_files, read_slippi
 from rl.training.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def read_recording(names: list[Any]) -> Recording:
     Raises:
         ConfigError: there are several data sets.
     """
-    games = [game for name in names for game in slippi_files(str(name))]
+    games = [game for name in names for game in list_slippi_files(str(name))]
     if games:
         return read_slippi(games)
     if len(names) > 1:
@@ -149,16 +149,16 @@ def teach(
 ) -> float:
     """Do what :func:`run` does, with everything at hand."""
     imitator = trainer.imitator
-    agent, total = imitator.agent, imitator.how.epochs * trainer.steps_per_epoch
+    agent, total = imitator.agent, imitator.hyperparameters.epochs * trainer.steps_per_epoch
     OmegaConf.save(config, run_dir / "config.yaml")
-    with Metrics(run_dir, total, trainer.done * trainer.steps_per_epoch) as metrics:
+    with Metrics(run_dir, total, trainer.epochs_done * trainer.steps_per_epoch) as metrics:
         metrics.text("config", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
         metrics.say(
             f"{agent.model_name} with {agent.num_parameters} parameters, {len(imitator.train_steps)} steps to learn "
             f"from, {len(imitator.held_steps)} held out, run folder {run_dir}"
         )
-        if not trainer.learn(metrics):
-            metrics.say(f"stopped after epoch {trainer.done}; go on with resume={run_dir}")
+        if not trainer.train(metrics):
+            metrics.say(f"stopped after epoch {trainer.epochs_done}; go on with resume={run_dir}")
         result = summarise(trainer, envs, settings, config)
         metrics.hparams(flatten(config), {"held_out_nll": result["held_out_nll"]})
     write_result(run_dir, result)
@@ -182,11 +182,11 @@ def summarise(
         "data": to_dict(config)["data"],
         "seed": settings.seed,
         "parameters": agent.num_parameters,
-        "epochs": trainer.done,
+        "epochs": trainer.epochs_done,
         "best_epoch": trainer.best_epoch,
         "training_seconds": trainer.seconds,
         "expert_return_mean": float(imitator.recording.returns.mean()),
-        **imitator.summary(),
+        **imitator.summarise(),
         "history": trainer.history,
     }
     if envs is not None:

@@ -24,9 +24,9 @@ from experiments.launch.check import ConfigError, construct, convert, import_pat
 from experiments.launch.command import launch
 from experiments.launch.run_folder import load_run_config
 from rl.checks import positive, within
-from rl.recordings.recording import minari_module
+from rl.recordings.recording import import_minari
 from rl.training.run import checkpoint_path
-from rl.training.stepping import Stepper
+from rl.training.stepping import VectorEnvAdapter
 from rl.types import Player
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def run(config: DictConfig) -> float:
     Returns:
         The mean return of its episodes.
     """
-    minari = minari_module()
+    minari = import_minari()
     episodes, seed = convert(config.episodes, int, "episodes"), convert(config.seed, int, "seed")
     greedy, output = convert(config.greedy, bool, "greedy"), convert(config.output, str, "output")
     positive(episodes=episodes)
@@ -130,7 +130,7 @@ def record_episodes(player: Player, envs: VectorEnv, episodes: int, seed: int, g
         seed: of the environments.
         greedy: take the likeliest actions instead of sampling.
     """
-    stepper = Stepper(envs, all_finals=True)
+    stepper = VectorEnvAdapter(envs, final_obs_of_terminated=True)
     quota = -(-episodes // envs.num_envs)
     done: list[list[Episode]] = [[] for _ in range(envs.num_envs)]
     steps: list[list[tuple[Any, ...]]] = [[] for _ in range(envs.num_envs)]

@@ -1,4 +1,4 @@
-"""One step of a trained policy as a function of named tensors, to be used without this code base."""
+"""Exports one step of a trained policy, memory included, to ONNX or ``torch.export``."""
 
 import json
 import logging
@@ -15,19 +15,23 @@ from gymnasium.vector.utils import create_empty_array
 from torch import Tensor, nn
 
 from rl.agents.actor import PREVIOUS_ACTION, PREVIOUS_REWARD
+from rl.agents.agent import RecurrentAgent
 from rl.cores.stack import Stack
-from rl.networks import QuantileNetwork, make_head
+from rl.networks import ActorCritic, QuantileNetwork, make_head
 from rl.networks.frozen import frozen_copy
-from rl.networks.heads import BernoulliHead, CategoricalHead, GaussianHead
-from rl.training.stepping import Stepper
+from rl.networks.heads import BernoulliHead, CategoricalHead, GaussianHead, Head
+from rl.networks.quantile_network import EpsilonGreedyHead
+from rl.training.evaluation import evaluation_mode
+from rl.training.stepping import VectorEnvAdapter
+from rl.types import Agent
 
 START, STATE, NEXT = "start", "state.", "next_"
 TOLERANCE = 1e-5
-TALKATIVE = "torch.onnx._internal.exporter._registration", "onnxscript", "onnx_ir"
+NOISY_LOGGERS = "torch.onnx._internal.exporter._registration", "onnxscript", "onnx_ir"
 
 
 class PolicyStep(nn.Module):
-    """Observation, state -> greedy action, distribution parameters, value, next state; every tensor is batch-leading.
+    """A step: observation, state -> greedy action, distribution parameters, value, next state; all batch-leading.
 
     ``input_names``, in the order of the arguments: each leaf of the observation; ``previous_action`` and
     ``previous_reward [B, 1]`` if the agent is fed them; ``state.NAME`` for each leaf of the state; ``start [B]`` bool.
@@ -39,14 +43,16 @@ class PolicyStep(nn.Module):
 
     The weights are a copy on the CPU. Dropout, which is off in play, has no count among the state.
 
+    Args:
+        agent: of one network.
+
     Raises:
         ValueError: the agent has not one network but several, or an observation leaf has the name of something else.
     """
 
-    def __init__(self, agent: Any):
+    def __init__(self, agent: Agent):
         super().__init__()
-        if not hasattr(agent.network, "head"):
-            raise ValueError(f"{agent.model_name} has several networks: export agent.members[NAME], from Python")
+        agent = check_single_network(agent)
         self.network = frozen_copy(agent.network).cpu()
         for parameter in self.network.parameters():
             parameter.data = parameter.data.clone()  # those of an agent are parts of one long tensor
@@ -59,7 +65,7 @@ class PolicyStep(nn.Module):
         state = self.network.initial_state(2)
         self.input_names = [*self.obs, *(STATE + name for name in state), START]
         self.example = *self.obs.values(), *state.values(), torch.tensor([True, False])
-        self.params_name = params_name(self.network)
+        self.params_name = name_params(self.network)
         self.output_names = ["action", self.params_name, "value", *(NEXT + STATE + name for name in state)]
         if agent.feed_previous:
             self.output_names.append(NEXT + PREVIOUS_ACTION)
@@ -69,7 +75,7 @@ class PolicyStep(nn.Module):
         self.eval()
 
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
-        """Tensors ``[B, ...]`` in the order of ``input_names`` -> tensors in the order of ``output_names``."""
+        """Take tensors ``[B, ...]`` in the order of ``input_names``; return those of ``output_names``."""
         inputs = dict(zip(self.input_names, given, strict=True))
         start = inputs[START]
         obs = {name: inputs[name] for name in self.obs}
@@ -82,37 +88,54 @@ class PolicyStep(nn.Module):
         }
         params, values, state = self.network.step(obs, state, None)
         actions = self.network.head.mode(params)
-        outputs = [executed(self.environment_head, actions), params, values, *state.values()]
+        outputs = [to_environment_tensor(self.environment_head, actions), params, values, *state.values()]
         if NEXT + PREVIOUS_ACTION in self.output_names:
             outputs.append(self.network.head.as_previous(actions))
         return tuple(output.clone() for output in outputs)  # an input handed on must not be the output itself
 
 
-def params_name(network: nn.Module) -> str:
-    """What the parameters of the policy are."""
+def check_single_network(agent: Agent) -> RecurrentAgent:
+    """Check that an agent has one network; return it as such an agent.
+
+    Raises:
+        ValueError: it has several.
+    """
+    if not isinstance(agent, RecurrentAgent):
+        raise ValueError(f"{agent.model_name} has several networks: export agent.members[NAME], from Python")
+    return agent
+
+
+def name_params(network: ActorCritic | QuantileNetwork) -> str:
+    """Name what the parameters of the policy are."""
     if isinstance(network, QuantileNetwork):
         return "action_values"
     return "mean" if isinstance(network.head, GaussianHead) else "logits"
 
 
-def executed(head: CategoricalHead | GaussianHead | BernoulliHead, actions: Tensor) -> Tensor:
-    """``head.to_environment`` of tensors: ``[B, ...]`` -> actions as the environment takes them."""
+def to_environment_tensor(head: Head, actions: Tensor) -> Tensor:
+    """Do what ``head.to_environment`` does, in tensors: ``[B, ...]`` -> actions as the environment takes them.
+
+    Raises:
+        TypeError: the head is of a kind that is not known here.
+    """
     if isinstance(head, CategoricalHead):
         actions = actions + torch.from_numpy(np.asarray(head.starts, dtype=np.int64))
         return actions[:, 0] if head.flat else actions
     if isinstance(head, BernoulliHead):
         return actions.to(torch.int8).reshape(-1, *head.shape)
+    if not isinstance(head, GaussianHead):
+        raise TypeError(f"head={head}: it must be a CategoricalHead, GaussianHead or BernoulliHead")
     half, centre, low, high = map(torch.from_numpy, (head.half_width, head.centre, head.low, head.high))
     scaled = torch.minimum(torch.maximum(actions.double() * half + centre, low), high)
     return scaled.to(torch.from_numpy(np.zeros(0, head.dtype)).dtype).reshape(-1, *head.shape)
 
 
-def write(agent: Any, path: Path) -> PolicyStep:
-    """Writes the step of ``agent`` as ONNX, or with the ending ``.pt2`` as a program of ``torch.export``.
+def write(agent: Agent, path: Path) -> PolicyStep:
+    """Write the step of ``agent`` as ONNX, or with the ending ``.pt2`` as a program of ``torch.export``.
 
     Raises:
         ImportError: ONNX needs a package that is not installed.
-        ValueError: another ending, or an agent that is no single network.
+        ValueError: ``path`` has another ending, or the agent has several networks.
     """
     check_format(path)
     step = PolicyStep(agent)
@@ -120,10 +143,9 @@ def write(agent: Any, path: Path) -> PolicyStep:
     shapes = {"given": tuple({0: batch} for _ in step.example)}
     if path.suffix == ".pt2":
         with torch.no_grad():
-            program = torch.export.export(step, step.example, dynamic_shapes=shapes)
-        torch.export.save(program, path)
+            torch.export.save(torch.export.export(step, step.example, dynamic_shapes=shapes), path)
         return step
-    with torch.no_grad(), _without_remarks():
+    with torch.no_grad(), _silence_exporter():
         program = torch.onnx.export(
             step,
             step.example,
@@ -133,15 +155,16 @@ def write(agent: Any, path: Path) -> PolicyStep:
             dynamic_shapes=shapes,
             verbose=False,
         )
-    program.model.metadata_props.update(facts(agent))
+    assert program is not None  # it is with dynamo=False only
+    program.model.metadata_props.update(onnx_metadata(agent))
     program.save(path, external_data=False)
     return step
 
 
 @contextmanager
-def _without_remarks() -> Iterator[None]:
-    """Keeps back what the exporter says of itself: of its own old code, of its passes and of names of axes."""
-    logs = [logging.getLogger(name) for name in TALKATIVE]
+def _silence_exporter() -> Iterator[None]:
+    """Silence the exporter's deprecation and progress messages."""
+    logs = [logging.getLogger(name) for name in NOISY_LOGGERS]
     levels = [log.level for log in logs]
     for log in logs:
         log.setLevel(logging.ERROR)
@@ -155,8 +178,13 @@ def _without_remarks() -> Iterator[None]:
             log.setLevel(level)
 
 
-def facts(agent: Any) -> dict[str, str]:
-    """What a reader of the file may want to know, beside the names and shapes of inputs and outputs."""
+def onnx_metadata(agent: Agent) -> dict[str, str]:
+    """Collect what a reader of the file may want to know, beside the names and shapes of inputs and outputs.
+
+    Raises:
+        ValueError: the agent has several networks.
+    """
+    agent = check_single_network(agent)
     head = agent.network.head
     known = {"agent": agent.model_name, "env_steps": str(agent.env_steps), "action_space": str(agent.action_space)}
     known |= {"observation_space": str(agent.observation_space), "branches": json.dumps(list(head.branches))}
@@ -166,11 +194,11 @@ def facts(agent: Any) -> dict[str, str]:
 
 
 def check_format(path: Path) -> None:
-    """The ending of ``path`` is that of a format that can be written here.
+    """Check that the ending of ``path`` is that of a format that can be written here.
 
     Raises:
-        ImportError: writing and replaying ONNX needs a package that is not installed, in one sentence.
-        ValueError: another ending.
+        ImportError: writing and replaying ONNX needs a package that is not installed.
+        ValueError: the ending is another one.
     """
     if path.suffix not in (".onnx", ".pt2"):
         raise ValueError(f"output={path}: it must end in .onnx or .pt2")
@@ -183,45 +211,60 @@ def check_format(path: Path) -> None:
             raise ImportError(f"ONNX needs the package {error.name}: pip install 'recurrent-ppo[export]'") from error
 
 
-def record(agent: Any, envs: VectorEnv, steps: int, seed: int, every: int = 20) -> dict[str, np.ndarray]:
-    """Greedy play, noted: what a step was given and what came out of it.
+def record(agent: Agent, envs: VectorEnv, steps: int, seed: int, every: int = 20) -> dict[str, np.ndarray]:
+    """Play greedily, and note what each step was given and what came out of it.
+
+    Args:
+        agent: of one network.
+        envs: to play in, B rows.
+        steps: to note.
+        seed: of the environments.
+        every: note the state at every such step, and at the last.
 
     Returns:
         ``input/NAME`` and ``output/NAME`` ``[steps, B, ...]`` by the names of :class:`PolicyStep`, without the state;
         ``output/next_state.NAME`` at the steps ``states_at`` only, every ``every``-th and the last; and
         ``decided [steps, B]`` bool: no other action is within rounding of being the best.
+
+    Raises:
+        ValueError: the agent has several networks.
     """
-    player, stepper, head = agent.new_actor(envs.num_envs, seed), Stepper(envs), agent.network.head
+    agent = check_single_network(agent)
+    player, adapter, head = agent.new_actor(envs.num_envs, seed), VectorEnvAdapter(envs), agent.network.head
     leaves = PolicyStep(agent).network.initial_state(1)
     states_at = [t for t in range(steps) if t % every == every - 1 or t == steps - 1]
     noted: dict[str, list[Any]] = {}
-    was_training = agent.network.training
-    agent.network.eval()
-    try:
-        obs = stepper.reset(seed)
+    with evaluation_mode(agent.network):
+        obs = adapter.reset(seed)
         for t in range(steps):
             given = player.inputs(obs)
             row = {f"input/{name}": leaf for name, leaf in given.items()} | {f"input/{START}": player.starts.copy()}
             params, values, actions = player.step(given, greedy=True)
             taken = head.to_environment(actions.cpu().numpy())
-            row |= {"output/action": taken, f"output/{params_name(agent.network)}": params, "output/value": values}
-            row["decided"] = decided(head, params)
+            row |= {"output/action": taken, f"output/{name_params(agent.network)}": params, "output/value": values}
+            row["decided"] = is_decision_stable(head, params)
             if agent.feed_previous:
                 row[f"output/{NEXT}{PREVIOUS_ACTION}"] = head.as_previous(actions)
             if t in states_at:
                 row |= {f"output/{NEXT}{STATE}{name}": player.state[name] for name in leaves}
             for name, value in row.items():
                 noted.setdefault(name, []).append(value.cpu().numpy() if isinstance(value, Tensor) else value)
-            after = stepper.step(taken)
-            player.observe(after.rewards, after.ended)
-            obs = after.obs
-    finally:
-        agent.network.train(was_training)
+            step = adapter.step(taken)
+            player.observe(step.rewards, step.ended)
+            obs = step.obs
     return {name: np.stack(values) for name, values in noted.items()} | {"states_at": np.array(states_at)}
 
 
-def decided(head: Any, params: Tensor) -> Tensor:
-    """``[B, P]`` -> ``[B]`` bool: the greedy action stays if any one parameter moves by twice the tolerance."""
+def is_decision_stable(head: Head | EpsilonGreedyHead, params: Tensor) -> Tensor:
+    """Say for each row whether the greedy action stays if any one parameter moves by twice the tolerance.
+
+    Args:
+        head: takes the action.
+        params: ``[B, P]``.
+
+    Returns:
+        ``[B]`` bool.
+    """
     best = head.mode(params)
     if best.is_floating_point():
         return torch.ones(len(params), dtype=torch.bool)

@@ -13,7 +13,7 @@ from experiments import train
 from experiments.record import ScriptedPlayer, record_episodes
 from rl import cores
 from rl.agents import RecurrentPPOLSTM
-from rl.recordings.imitation import Imitation, Imitator
+from rl.recordings import Imitation, Imitator
 from rl.recordings.recording import Recording
 from rl.training.run import checkpoint_path
 

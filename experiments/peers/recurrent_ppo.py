@@ -18,7 +18,7 @@ from experiments.peers.workloads import Workload
 from rl import cores
 from rl.agents import RecurrentPPOLSTM
 from rl.ppo.rollout_buffer import RolloutBuffer
-from rl.training.stepping import Stepper
+from rl.training.stepping import VectorEnvAdapter
 
 
 def build(arguments: Namespace) -> Worker:
@@ -59,7 +59,7 @@ def make_training(work: Workload, core: str, bptt: int, env: VectorEnv | None = 
         entropy_coef=workloads.ENTROPY_COEF,
         max_grad_norm=workloads.MAX_GRAD_NORM,
     )
-    return Iterations(agent, Stepper(env))
+    return Iterations(agent, VectorEnvAdapter(env))
 
 
 class Iterations:
@@ -70,7 +70,7 @@ class Iterations:
         envs: to play in.
     """
 
-    def __init__(self, agent: RecurrentPPOLSTM, envs: Stepper):
+    def __init__(self, agent: RecurrentPPOLSTM, envs: VectorEnvAdapter):
         self.agent, self.envs = agent, envs
         self.obs = envs.reset(0)
 

@@ -1,35 +1,37 @@
-"""Recorded play: episodes end to end, cut into pieces that parallel streams replay one after the other."""
+"""Recorded episodes end to end, split into pieces that parallel streams replay one after the other."""
 
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from gymnasium import spaces
 
 from rl.spaces import leaf_arrays, leaf_spaces
 
-SPLITS = ("episodes", "time")
+Split = Literal["episodes", "time"]
+SPLITS = get_args(Split)
 
 
 @dataclass
 class Recording:
-    """E episodes of N steps in all, end to end.
+    """A recording: E episodes of N steps in all, end to end.
 
     Attributes:
-        observation_space, action_space: of one environment.
+        observation_space: of one environment.
+        action_space: of one environment.
         obs: leaves ``[N, *shape]``, what was observed before each action.
         actions: ``[N, ...]`` as an environment takes them.
         rewards: float32 ``[N]``, what each action brought.
         bounds: int64 ``[E + 1]``: episode e holds the steps ``bounds[e]`` ... ``bounds[e + 1] - 1``.
         groups: int64 ``[E]``; episodes of one group (both players of one game) are never split.
         action_names: names of the action branches, if they have any.
-        forms: other sums of the loss over the branches, by name: a weight for each branch.
+        branch_weights: other sums of the loss over the branches, by name: a weight for each branch.
 
     Raises:
-        ValueError: a value that is not finite or not in its space, in one sentence.
+        ValueError: a value is not finite or not in its space, or an episode has no step.
     """
 
     observation_space: spaces.Space
@@ -40,9 +42,10 @@ class Recording:
     bounds: np.ndarray
     groups: np.ndarray
     action_names: tuple[str, ...] | None = None
-    forms: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    branch_weights: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        """Check every value."""
         if len(self.bounds) < 2 or (np.diff(self.bounds) < 1).any():
             raise ValueError("the recording has no episode, or an episode without a step")
         leaves = leaf_spaces(self.observation_space)
@@ -52,8 +55,12 @@ class Recording:
         self._check("reward", self.rewards, spaces.Box(-np.inf, np.inf, ()))
 
     def _check(self, name: str, values: np.ndarray, space: spaces.Space) -> None:
-        """Shape, and every number finite and, where the space is of integers, in its range."""
-        if values.shape != (int(self.bounds[-1]), *space.shape):
+        """Check the shape, and that every number is finite and, where the space is of integers, in its range.
+
+        Raises:
+            ValueError: the shape is another, or a number is not in the space.
+        """
+        if values.shape != (int(self.bounds[-1]), *(space.shape or ())):
             raise ValueError(f"{name} has shape {values.shape[1:]}, but its space is {space}")
         if isinstance(space, spaces.Box):
             good = np.isfinite(values)
@@ -71,11 +78,11 @@ class Recording:
             raise ValueError(f"{name} is {value} {where} of the recording: it must be {wanted}")
 
     @property
-    def begins(self) -> np.ndarray:
+    def starts(self) -> np.ndarray:
         """Where an episode begins, bool ``[N]``."""
-        begins = np.zeros(self.bounds[-1], dtype=bool)
-        begins[self.bounds[:-1]] = True
-        return begins
+        starts = np.zeros(self.bounds[-1], dtype=bool)
+        starts[self.bounds[:-1]] = True
+        return starts
 
     @property
     def returns(self) -> np.ndarray:
@@ -83,58 +90,62 @@ class Recording:
         return np.add.reduceat(self.rewards.astype(np.float64), self.bounds[:-1])
 
 
-def split(
-    recording: Recording, held_out: float, how: Literal["episodes", "time"], seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Spans of steps to learn from and spans held out, each ``[n, 2]``: first step, end. They share no step.
+def hold_out(recording: Recording, share: float, split: Split, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Divide a recording into spans of steps to learn from and spans held out.
 
     Args:
-        recording: what to split.
-        held_out: share of the groups (``episodes``), or of each episode (``time``: its last steps).
-        how: whole episodes, drawn by ``seed``, or by time.
-        seed: see ``how``.
+        recording: what to divide.
+        share: of the groups (``episodes``), or of each episode (``time``: its last steps), that is held out.
+        split: whole episodes, drawn by ``seed``, or by time.
+        seed: see ``split``.
+
+    Returns:
+        Both ``[n, 2]``: first step, end. They share no step.
 
     Raises:
         ValueError: nothing would be left on one side.
     """
     first, end = recording.bounds[:-1], recording.bounds[1:]
-    if how == "time":
-        cuts = end - np.round((end - first) * held_out).astype(np.int64)
-        if (cuts <= first).any() or (cuts >= end).any():
-            raise ValueError(f"held_out={held_out}: an episode of {int((end - first).min())} steps cannot be cut there")
-        return np.stack([first, cuts], axis=1), np.stack([cuts, end], axis=1)
+    if split == "time":
+        middle = end - np.round((end - first) * share).astype(np.int64)
+        if (middle <= first).any() or (middle >= end).any():
+            raise ValueError(f"held_out={share}: an episode of {int((end - first).min())} steps cannot be cut there")
+        return np.stack([first, middle], axis=1), np.stack([middle, end], axis=1)
     groups = np.unique(recording.groups)
     if len(groups) < 2:
         raise ValueError("the recording has one episode or game only: hold out its last part with split=time")
-    count = min(max(1, round(len(groups) * held_out)), len(groups) - 1)
-    chosen = np.random.default_rng(seed).permutation(groups)[:count]
-    outside = np.isin(recording.groups, chosen)
+    count = min(max(1, round(len(groups) * share)), len(groups) - 1)
+    held_groups = np.random.default_rng(seed).permutation(groups)[:count]
+    held = np.isin(recording.groups, held_groups)
     spans = np.stack([first, end], axis=1)
-    return spans[~outside], spans[outside]
+    return spans[~held], spans[held]
 
 
-def cut(spans: np.ndarray, longest: int | None = None, burn_in: int = 0) -> np.ndarray:
-    """Pieces ``[n, 3]``: first step, first step that counts, end. Every step of the spans counts exactly once.
+def split_into_pieces(spans: np.ndarray, piece_steps: int | None = None, burn_in: int = 0) -> np.ndarray:
+    """Split spans of steps into pieces; every step of the spans counts in exactly one of them.
 
     Args:
-        spans: ``[n, 2]``; no piece reaches over the end of one.
-        longest: a longer span is cut into pieces that count so many steps; None leaves it whole.
+        spans: ``[n, 2]``: first step, end; no piece reaches over the end of one.
+        piece_steps: a longer span is split into pieces that count so many steps; None leaves it whole.
         burn_in: steps in front of such a piece that only warm the memory.
+
+    Returns:
+        ``[n, 3]``: first step, first step that counts, end.
     """
     pieces = [
-        (max(first, counted - burn_in), counted, min(counted + (longest or end - first), end))
+        (max(first, counted - burn_in), counted, min(counted + (piece_steps or end - first), end))
         for first, end in spans.tolist()
-        for counted in range(first, end, longest or end - first)
+        for counted in range(first, end, piece_steps or end - first)
     ]
     return np.array(pieces, dtype=np.int64)
 
 
 @dataclass
 class Streams:
-    """B memories that replay pieces one after the other.
+    """A schedule of replay: each of B memories replays pieces one after the other.
 
     Attributes:
-        steps: int64 ``[T, B]``, rows of the recording; any row where nothing is left to replay.
+        steps: int64 ``[T, B]``, steps of the recording; any step where nothing is left to replay.
         starts: bool ``[T, B]``: a piece begins, so the memory is cleared.
         counted: bool ``[T, B]``: a step whose loss counts.
     """
@@ -144,17 +155,17 @@ class Streams:
     counted: np.ndarray
 
     def windows(self, size: int) -> Iterator["Streams"]:
-        """Blocks of ``size`` steps (the last one may be shorter), in order."""
+        """Yield blocks of ``size`` steps (the last one may be shorter), in order."""
         for begin in range(0, len(self.steps), size):
-            rows = slice(begin, begin + size)
-            yield Streams(self.steps[rows], self.starts[rows], self.counted[rows])
+            times = slice(begin, begin + size)
+            yield Streams(self.steps[times], self.starts[times], self.counted[times])
 
 
 def deal(pieces: np.ndarray, num_streams: int, seed: int | None = None) -> Streams:
-    """Deals pieces to at most ``num_streams`` streams, each to the one that is shortest so far.
+    """Deal pieces to at most ``num_streams`` streams, each to the one that is shortest so far.
 
     Args:
-        pieces: from :func:`cut`.
+        pieces: from :func:`split_into_pieces`.
         num_streams: B, or as many as there are pieces if those are fewer.
         seed: of the order; None leaves it.
     """
@@ -169,19 +180,19 @@ def deal(pieces: np.ndarray, num_streams: int, seed: int | None = None) -> Strea
     dealt = Streams(np.zeros(shape, dtype=np.int64), np.ones(shape, dtype=bool), np.zeros(shape, dtype=bool))
     for begin, stream, piece in placed:
         first, counted, end = pieces[piece].tolist()
-        rows = slice(begin, begin + end - first)
-        dealt.steps[rows, stream] = np.arange(first, end)
-        dealt.starts[rows, stream] = False
+        times = slice(begin, begin + end - first)
+        dealt.steps[times, stream] = np.arange(first, end)
+        dealt.starts[times, stream] = False
         dealt.starts[begin, stream] = True
         dealt.counted[begin + counted - first : begin + end - first, stream] = True
     return dealt
 
 
-def minari_module() -> Any:
-    """The package that reads and writes data sets.
+def import_minari() -> Any:
+    """Import the package that reads and writes data sets.
 
     Raises:
-        ImportError: it is not installed, in one sentence.
+        ImportError: it, or a package that it needs, is not installed.
     """
     try:
         import h5py  # noqa: F401 (what Minari keeps arrays in; without it the first write would fail)
@@ -193,12 +204,14 @@ def minari_module() -> Any:
 
 
 def read_minari(name: str) -> Recording:
-    """A Minari data set: a folder, or an id in Minari's own folder. Nothing is downloaded.
+    """Read a Minari data set: a folder, or an id in Minari's own folder. Nothing is downloaded.
 
     Raises:
-        FileNotFoundError, ImportError, ValueError: there is none, Minari is missing, or a value is bad.
+        FileNotFoundError: there is no such data set.
+        ImportError: Minari is not installed.
+        ValueError: the data set is empty, or a value is not finite or not in its space.
     """
-    minari = minari_module()
+    minari = import_minari()
     folder = next((path for path in (Path(name, "data"), Path(name)) if (path / "metadata.json").is_file()), None)
     if folder is None:
         own = minari.storage.get_dataset_path(name) / "data"
@@ -224,6 +237,6 @@ def read_minari(name: str) -> Recording:
     return Recording(observation_space, action_space, fitted, *stacked, bounds, np.arange(len(bounds) - 1))
 
 
-def _dtype(space: spaces.Space) -> Any:
-    """In which a leaf is fed to a network."""
-    return np.float32 if space.dtype == np.float64 else space.dtype
+def _dtype(space: spaces.Space) -> np.dtype:
+    """Return the dtype in which a leaf is fed to a network."""
+    return np.dtype(np.float32 if space.dtype == np.float64 else space.dtype)

@@ -1,4 +1,4 @@
-"""Slippi replays (.slp) of Super Smash Bros. Melee as recordings, through the package peppi-py.
+"""Reads Slippi replays (.slp) of Super Smash Bros. Melee as recordings, through the package peppi-py.
 
 An episode is one port of one game: what it saw of both characters after frame t - 1 (``post``), and the controller
 input that frame t then used (``pre``), so no observation shows an effect of the input it is paired with. The input is
@@ -45,8 +45,8 @@ INPUTS = {"buttons_physical": (0, 0xFFFF), **dict.fromkeys(STICKS, (-1.0001, 1.0
 CAP = 3.0  # a state's age in units of 50 frames, beyond which it tells nothing more
 OBSERVATION_SPACE = spaces.Dict(
     {
-        f"{who}_{part}": space
-        for who in ("own", "other")
+        f"{side}_{part}": space
+        for side in ("own", "other")
         for part, space in (
             ("numbers", spaces.Box(-np.inf, np.inf, (len(NUMBERS),))),
             ("state", spaces.Discrete(STATES)),
@@ -56,8 +56,8 @@ OBSERVATION_SPACE = spaces.Dict(
 )
 
 
-def slippi_files(name: str) -> list[Path]:
-    """A .slp file, or those directly in a folder; none if ``name`` is something else."""
+def list_slippi_files(name: str) -> list[Path]:
+    """List a .slp file, or those directly in a folder; none if ``name`` is something else."""
     path = Path(name)
     if path.suffix == ".slp":
         return [path]
@@ -65,11 +65,12 @@ def slippi_files(name: str) -> list[Path]:
 
 
 def read_slippi(paths: Sequence[Path]) -> Recording:
-    """Games of two players each as one recording; the two episodes of a game are one group.
+    """Read games of two players each as one recording; the two episodes of a game are one group.
 
     Raises:
         ImportError: peppi-py is not installed.
-        FileNotFoundError, ValueError: a file is missing, damaged or holds a value out of range: one sentence.
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged, has another number of players or holds a value out of range.
     """
     try:
         import peppi_py
@@ -84,7 +85,7 @@ def read_slippi(paths: Sequence[Path]) -> Recording:
             frames = peppi_py.read_slippi(str(path)).frames
         except Exception as error:  # peppi's errors have no base class of their own
             raise ValueError(f"{path.name} is damaged or no Slippi game ({str(error).strip()})") from error
-        for leaves, inputs in game(frames, path.name):
+        for leaves, inputs in read_game(frames, path.name):
             for name, leaf in leaves.items():
                 obs[name].append(leaf)
             actions.append(inputs)
@@ -105,52 +106,53 @@ def read_slippi(paths: Sequence[Path]) -> Recording:
     )
 
 
-def game(frames: Any, name: str) -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
-    """Observations and actions of each of the two ports; ``name`` is for messages.
+def read_game(frames: Any, name: str) -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
+    """Read observations and actions of each of the two ports; ``name`` is for messages.
 
     Raises:
-        ValueError: another number of players, or a bad value.
+        ValueError: there is another number of players or less than 2 frames, or a value is out of range.
     """
     if frames is None or len(frames.ports) != 2:
         raise ValueError(f"{name} has {0 if frames is None else len(frames.ports)} players: games of two can be read")
-    seen = [character(port.leader.post, f"{name}, player {number}") for number, port in enumerate(frames.ports, 1)]
-    made = [controller(port.leader.pre, f"{name}, player {number}") for number, port in enumerate(frames.ports, 1)]
-    if len(made[0]) < 2:
-        raise ValueError(f"{name} has {len(made[0])} frames: there must be at least 2")
+    players = [(port.leader, f"{name}, player {number}") for number, port in enumerate(frames.ports, 1)]
+    seen = [read_character(player.post, where) for player, where in players]
+    inputs = [read_controller(player.pre, where) for player, where in players]
+    if len(inputs[0]) < 2:
+        raise ValueError(f"{name} has {len(inputs[0])} frames: there must be at least 2")
     episodes = []
     for own in (0, 1):
         leaves = {f"own_{part}": leaf[:-1] for part, leaf in seen[own].items()}
         leaves |= {f"other_{part}": leaf[:-1] for part, leaf in seen[1 - own].items()}
-        episodes.append((leaves, made[own][1:]))
+        episodes.append((leaves, inputs[own][1:]))
     return episodes
 
 
-def character(post: Any, where: str) -> dict[str, np.ndarray]:
-    """What is seen of a character after each frame: numbers of order 1, its state and its kind."""
-    numbers = [values(post, field, low, high, where) / scale for field, (low, high, scale) in NUMBERS.items()]
-    codes = {field: values(post, field, low, high, where).astype(np.int64) for field, (low, high) in CODES.items()}
+def read_character(post: Any, where: str) -> dict[str, np.ndarray]:
+    """Read what is seen of a character after each frame: numbers of order 1, its state and its kind."""
+    numbers = [read_values(post, field, low, high, where) / scale for field, (low, high, scale) in NUMBERS.items()]
+    codes = {field: read_values(post, field, low, high, where).astype(np.int64) for field, (low, high) in CODES.items()}
     return {"numbers": np.clip(np.stack(numbers, axis=1), -CAP, CAP).astype(np.float32), **codes}
 
 
-def controller(pre: Any, where: str) -> np.ndarray:
-    """The inputs of each frame, ``[frames, 13]``: buttons, stick bins, shoulder bin."""
-    given = {field: values(pre, field, low, high, where) for field, (low, high) in INPUTS.items()}
+def read_controller(pre: Any, where: str) -> np.ndarray:
+    """Read the inputs of each frame, ``[frames, 13]``: buttons, stick bins, shoulder bin."""
+    given = {field: read_values(pre, field, low, high, where) for field, (low, high) in INPUTS.items()}
     held = given["buttons_physical"].astype(np.int64)
     buttons = [(held & mask > 0).astype(np.int64) for mask in BUTTONS.values()]
-    sticks = [bins((given[field] + 1) / 2, STICK_BINS) for field in STICKS]
-    return np.stack([*buttons, *sticks, bins(given["triggers"], SHOULDER_BINS)], axis=1)
+    sticks = [to_bins((given[field] + 1) / 2, STICK_BINS) for field in STICKS]
+    return np.stack([*buttons, *sticks, to_bins(given["triggers"], SHOULDER_BINS)], axis=1)
 
 
-def bins(share: np.ndarray, count: int) -> np.ndarray:
-    """The nearest of ``count`` points from 0 to 1."""
+def to_bins(share: np.ndarray, count: int) -> np.ndarray:
+    """Find the nearest of ``count`` evenly spaced points from 0 to 1; return its number."""
     return np.rint(np.clip(share, 0, 1) * (count - 1)).astype(np.int64)
 
 
-def values(data: Any, field: str, low: float, high: float, where: str) -> np.ndarray:
-    """A field of every frame as float64 (``a.b`` is field b of field a).
+def read_values(data: Any, field: str, low: float, high: float, where: str) -> np.ndarray:
+    """Read a field of every frame as float64 (``a.b`` is field b of field a).
 
     Raises:
-        ValueError: it is missing, or a value is not a number from ``low`` to ``high``.
+        ValueError: the field is missing, or a value is not a number from ``low`` to ``high``.
     """
     for part in field.split("."):
         data = getattr(data, part, None)

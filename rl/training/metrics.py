@@ -1,13 +1,11 @@
-"""What a run reports: scalars in TensorBoard, a progress bar, and the glossary of every tag."""
+"""Reports a run: scalars in TensorBoard, a progress bar, and the glossary of every tag."""
 
 import logging
 import sys
 import time
-from collections import deque
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -48,7 +46,7 @@ log = logging.getLogger(__name__)
 
 
 def wait_for_a_later_second(run_dir: Path) -> None:
-    """Returns when an event file made now sorts behind those that ``run_dir`` has: at once, or within a second.
+    """Wait until an event file made now sorts behind those that ``run_dir`` has: a second at most.
 
     TensorBoard reads them in the order of their names, which begin with the second of their making. Of two files of one
     second it may read the resumed run's first, and would then drop its points as out of order.
@@ -58,44 +56,8 @@ def wait_for_a_later_second(run_dir: Path) -> None:
         time.sleep(int(now) + 1 - now)
 
 
-class Episodes:
-    """Returns and lengths of training episodes, for B environments at once."""
-
-    def __init__(self, num_envs: int, window: int = 100):
-        self.returns, self.lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
-        self.recent: deque[float] = deque(maxlen=window)
-        self.new: list[tuple[float, int]] = []
-
-    def add(self, rewards: np.ndarray, ended: np.ndarray, ignored: np.ndarray) -> None:
-        """One step, each ``[B]``; where ``ignored`` it was no step."""
-        self.returns += rewards
-        self.lengths += ~ignored
-        if ended.any():
-            rows = np.flatnonzero(ended)
-            self.new += zip(self.returns[rows].tolist(), self.lengths[rows].tolist(), strict=True)
-            self.recent.extend(self.returns[rows].tolist())
-            self.returns[rows], self.lengths[rows] = 0.0, 0
-
-    def drain(self) -> dict[str, float]:
-        """Means over the episodes that ended since the last call; empty if there were none."""
-        if not self.new:
-            return {}
-        returns, lengths = zip(*self.new, strict=True)
-        self.new = []
-        return {"charts/episodic_return": float(np.mean(returns)), "charts/episodic_length": float(np.mean(lengths))}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain Python values."""
-        return {"returns": self.returns.tolist(), "lengths": self.lengths.tolist(), "recent": list(self.recent)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The counterpart of :meth:`state_dict`."""
-        self.returns, self.lengths = np.array(state["returns"]), np.array(state["lengths"], dtype=np.int64)
-        self.recent.extend(state["recent"])
-
-
 class Metrics:
-    """TensorBoard and progress of one run; the x axis is environment steps.
+    """A writer to TensorBoard and to the progress bar of one run; the x axis is environment steps.
 
     Args:
         run_dir: where the event file goes.
@@ -111,16 +73,16 @@ class Metrics:
         self.logged_tenth = 10 * step // total_steps
 
     def text(self, tag: str, markdown: str) -> None:
-        """A text beside the curves."""
+        """Write a text beside the curves."""
         self.writer.add_text(tag, markdown)
 
     def scalars(self, values: dict[str, float], step: int) -> None:
-        """Writes ``values`` under their tags; every tag stands in :data:`GLOSSARY`."""
+        """Write ``values`` under their tags; every tag stands in :data:`GLOSSARY`."""
         for tag, value in values.items():
             self.writer.add_scalar(tag, value, step)
 
     def update(self, results: dict[str, float], step: int) -> None:
-        """Writes the results of one update of an agent under the tags of its metrics.
+        """Write the results of one update of an agent under the tags of its metrics.
 
         Those of a member of a population, ``member/metric``, keep its name: ``losses/member/policy_loss``.
         """
@@ -130,7 +92,7 @@ class Metrics:
                 self.writer.add_scalar(f"{GROUPS.get(metric, 'losses')}/{name}", value, step)
 
     def progress(self, step: int, value: float | None, steps_per_second: float, name: str = "return") -> None:
-        """Moves the bar; without a terminal a line for each tenth of the training is logged instead."""
+        """Move the bar; without a terminal log a line for each tenth of the training instead."""
         mean = "-" if value is None else f"{value:.2f}"
         self.bar.set_postfix_str(f"{name} {mean}", refresh=False)
         self.bar.update(step - self.bar.n)
@@ -141,21 +103,23 @@ class Metrics:
                 log.info("%d steps, %s %s, %.0f steps/s", step, name, mean, steps_per_second)
 
     def say(self, message: str) -> None:
-        """A line that does not tear the bar."""
+        """Print a line that does not tear the bar."""
         log.info(message) if self.bar.disable else self.bar.write(message, file=sys.stderr)
 
     def flush(self) -> None:
-        """Everything written so far is on its way to disk."""
+        """Send everything written so far on its way to disk."""
         self.writer.flush()
 
     def hparams(self, config: dict[str, Any], results: dict[str, float]) -> None:
-        """The table of TensorBoard's HPARAMS tab, in the run itself."""
+        """Write the table of TensorBoard's HPARAMS tab, in the run itself."""
         plain = {name: value for name, value in config.items() if isinstance(value, (int, float, str, bool))}
         self.writer.add_hparams(plain, {f"hparam/{name}": value for name, value in results.items()}, run_name=".")
 
     def __enter__(self) -> "Metrics":
+        """Return the writer itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Close bar and event file."""
         self.bar.close()
         self.writer.close()

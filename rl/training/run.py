@@ -6,28 +6,31 @@ from types import FrameType
 
 
 def checkpoint_path(run_dir: str | Path) -> Path:
-    """Where a run keeps its latest state."""
+    """Return where a run keeps its latest state."""
     return Path(run_dir) / "checkpoints" / "last.pt"
 
 
 def crossed(interval: int | None, before: int, after: int) -> bool:
-    """Whether a multiple of ``interval`` lies in (before, after]; False if it is None."""
+    """Say whether a multiple of ``interval`` lies in (before, after]; if it is None, none does."""
     return interval is not None and after // interval > before // interval
 
 
 class StopSignals:
-    """While open, the first SIGINT or SIGTERM only sets ``asked``; a second one acts as usual."""
+    """Handlers of signals: while open, the first SIGINT or SIGTERM only sets ``asked``; a second one acts as usual."""
 
     def __enter__(self) -> "StopSignals":
+        """Take the place of the usual handlers."""
         self.asked = False
         self.usual = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
+        """Note that a signal came, and put the usual handlers back."""
         self.asked = True
         for other, handler in self.usual.items():
             signal.signal(other, handler)
 
     def __exit__(self, *_: object) -> None:
+        """Put the usual handlers back."""
         for number, handler in self.usual.items():
             signal.signal(number, handler)

@@ -1,5 +1,6 @@
-"""Stepping any Gymnasium vector environment with one meaning of what comes back."""
+"""Steps any vector environment, returns one uniform StepResult whatever its autoreset mode, and counts episodes."""
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,16 +9,17 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 
 @dataclass
-class Outcome:
+class StepResult:
     """What one step of B environments brought.
 
     Attributes:
         obs: the observation to act on next, ``[B, ...]``; a new episode's first one where one ended (SAME_STEP).
         rewards: float32 ``[B]``.
-        terminated, truncated: bool ``[B]``.
+        terminated: bool ``[B]``.
+        truncated: bool ``[B]``.
         final_obs: the observation after the last action, ``[B, ...]``, read where ``truncated``; None if nowhere.
         ignored: bool ``[B]``: no transition, the environment only used the step to reset itself (NEXT_STEP), or
-            nobody is in the row (``info["ignored"]``).
+            no agent is in the row (``info["ignored"]``).
     """
 
     obs: Any
@@ -33,8 +35,8 @@ class Outcome:
         return self.terminated | self.truncated | self.ignored
 
 
-class Stepper:
-    """A vector environment in SAME_STEP or NEXT_STEP autoreset mode.
+class VectorEnvAdapter:
+    """A vector environment in SAME_STEP or NEXT_STEP autoreset mode, with one meaning of a step.
 
     In NEXT_STEP mode the step after an end ignores the action, pays nothing and returns the first observation of the
     next episode. It is marked as ``ignored``; agents leave it out of their rollouts. In either mode an environment may
@@ -43,58 +45,112 @@ class Stepper:
 
     Args:
         envs: the environment.
-        all_finals: ``final_obs`` is read where ``terminated``, too.
+        final_obs_of_terminated: give ``final_obs`` where ``terminated``, too.
 
     Raises:
         ValueError: the environment has another autoreset mode.
     """
 
-    def __init__(self, envs: VectorEnv, all_finals: bool = False):
+    def __init__(self, envs: VectorEnv, final_obs_of_terminated: bool = False):
         mode = envs.metadata.get("autoreset_mode")
         if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP):
             raise ValueError(f"autoreset mode {mode} of {envs} is not supported: use SAME_STEP or NEXT_STEP")
         self.envs = envs
-        self.late = mode == AutoresetMode.NEXT_STEP
-        self.all_finals = all_finals
-        self.resetting = np.zeros(envs.num_envs, dtype=bool)
+        self.resets_on_next_step = mode == AutoresetMode.NEXT_STEP
+        self.final_obs_of_terminated = final_obs_of_terminated
+        self.resetting = np.zeros(envs.num_envs, dtype=bool)  # rows that use the next step to reset themselves
 
     def reset(self, seed: int | None) -> Any:
-        """The first observations of B episodes."""
-        self.resetting[:] = False
+        """Begin B episodes; return their first observations."""
+        self.resetting = np.zeros(self.envs.num_envs, dtype=bool)
         return self.envs.reset(seed=seed)[0]
 
-    def step(self, actions: np.ndarray) -> Outcome:
-        """``actions [B, ...]`` -> what came of them."""
+    def step(self, actions: np.ndarray) -> StepResult:
+        """Take ``actions [B, ...]``; return what came of them."""
         obs, rewards, terminated, truncated, info = self.envs.step(actions)
-        final = None
         ignored = self.resetting | info["ignored"] if "ignored" in info else self.resetting
-        if truncated.any() or (self.all_finals and terminated.any()):
-            final = obs if self.late else dense(info["final_obs"], obs)
-        if self.late:
+        final_obs = None
+        if truncated.any() or (self.final_obs_of_terminated and terminated.any()):
+            final_obs = obs if self.resets_on_next_step else batch_final_obs(info["final_obs"], obs)
+        if self.resets_on_next_step:
             self.resetting = terminated | truncated
-        return Outcome(obs, np.asarray(rewards, dtype=np.float32), terminated, truncated, final, ignored)
+        return StepResult(obs, np.asarray(rewards, dtype=np.float32), terminated, truncated, final_obs, ignored)
 
-    def statistics(self) -> dict[str, float]:
-        """What an environment with ``drain_statistics`` has counted since the last call: values by TensorBoard tag."""
+    def drain_statistics(self) -> dict[str, float]:
+        """Return what an environment with ``drain_statistics`` counted since the last call, by TensorBoard tag."""
         drain = getattr(self.envs.unwrapped, "drain_statistics", None)
         return drain() if drain is not None else {}
 
+    def state_dict(self) -> Any:
+        """Return the state of an environment that has one; None of any other."""
+        task: Any = self.envs.unwrapped
+        return task.state_dict() if hasattr(task, "state_dict") else None
 
-def dense(final: Any, obs: Any) -> Any:
-    """Final observations as one batch of the kind of ``obs``.
+    def load_state_dict(self, state: Any, resetting: np.ndarray) -> None:
+        """Put an environment that has been reset back where it was, see :meth:`state_dict` and :attr:`resetting`."""
+        task: Any = self.envs.unwrapped
+        task.load_state_dict(state)
+        self.resetting = resetting
+
+
+class Episodes:
+    """Statistics of training episodes: returns and lengths, for B environments at once.
+
+    Args:
+        num_envs: B.
+        window: how many of the last returns :attr:`recent` holds.
+    """
+
+    def __init__(self, num_envs: int, window: int = 100):
+        self.returns, self.lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
+        self.recent: deque[float] = deque(maxlen=window)
+        self.new: list[tuple[float, int]] = []  # return and length of those that ended since the last drain
+
+    def add(self, step: StepResult) -> None:
+        """Count one step of all environments; an ignored one has no length."""
+        self.returns += step.rewards
+        self.lengths += ~step.ignored
+        ended = step.terminated | step.truncated
+        if ended.any():
+            returns = self.returns[ended].tolist()
+            self.new += zip(returns, self.lengths[ended].tolist(), strict=True)
+            self.recent.extend(returns)
+            self.returns[ended], self.lengths[ended] = 0.0, 0
+
+    def drain(self) -> dict[str, float]:
+        """Return means over the episodes that ended since the last call, by TensorBoard tag; empty if none did."""
+        if not self.new:
+            return {}
+        returns, lengths = zip(*self.new, strict=True)
+        self.new = []
+        return {"charts/episodic_return": float(np.mean(returns)), "charts/episodic_length": float(np.mean(lengths))}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Collect all that counting needs to go on, as plain Python values."""
+        return {"returns": self.returns.tolist(), "lengths": self.lengths.tolist(), "recent": list(self.recent)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave."""
+        self.returns, self.lengths = np.array(state["returns"]), np.array(state["lengths"], dtype=np.int64)
+        self.recent = deque(state["recent"], maxlen=self.recent.maxlen)
+
+
+def batch_final_obs(final_obs: Any, obs: Any) -> Any:
+    """Bring final observations into one batch of the kind of ``obs``, zeros where there are none.
 
     Gymnasium's own vector environments hand them over as an object array with None where nothing ended.
     """
-    if not (isinstance(final, np.ndarray) and final.dtype == object):
-        return final
-    return _stack(list(final), obs)
+    if not (isinstance(final_obs, np.ndarray) and final_obs.dtype == object):
+        return final_obs
+    return _batch(list(final_obs), obs)
 
 
-def _stack(rows: list[Any], obs: Any) -> Any:
+def _batch(rows: list[Any], obs: Any) -> Any:
+    """Batch the observations of B rows, each of them None where there is none."""
     if isinstance(obs, dict):
-        return {key: _stack([None if row is None else row[key] for row in rows], part) for key, part in obs.items()}
+        return {key: _batch([None if row is None else row[key] for row in rows], part) for key, part in obs.items()}
     if isinstance(obs, tuple):
-        return tuple(_stack([None if row is None else row[i] for row in rows], part) for i, part in enumerate(obs))
+        return tuple(_batch([None if row is None else row[i] for row in rows], part) for i, part in enumerate(obs))
     batch = np.zeros_like(obs)
     for index, row in enumerate(rows):
         if row is not None:

@@ -12,27 +12,28 @@ import torch
 
 AUTO = "auto"
 ROUNDS = 3  # timed updates of each kind
-HOPELESS = 2  # times as long as on one thread: no further update is tried on all cores
+SLOWDOWN_LIMIT = 2  # times as long as on one thread: no further update is tried on all cores
 
 
 def check_threads(threads: object) -> None:
-    """``threads`` is a whole number of at least 1, or "auto".
+    """Check that ``threads`` is a whole number of at least 1, or "auto".
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is something else.
     """
-    number = isinstance(threads, Integral) and not isinstance(threads, bool)
-    if threads != AUTO and not (number and threads >= 1):
+    if threads == AUTO:
+        return
+    if isinstance(threads, bool) or not isinstance(threads, Integral) or int(threads) < 1:
         raise ValueError(f"threads={threads!r}: it must be a whole number of at least 1, or auto")
 
 
 def available_cores() -> int:
-    """The cores that this process may run on."""
+    """Count the cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Threads:
-    """Sets torch's threads for acting and for updates.
+    """The number of torch's threads for acting and for updates, which it also sets.
 
     A number holds for both. With "auto" acting gets one thread, since no product of a rollout is large enough to share,
     and updates get one or all cores: the first one warms up, the next ones alternate and are timed, then the faster
@@ -48,25 +49,26 @@ class Threads:
         number: of an update; one until it has been chosen.
 
     Raises:
-        ValueError: another value.
+        ValueError: ``threads`` is something else.
     """
 
     def __init__(self, threads: int | Literal["auto"]):
         check_threads(threads)
-        self.acting = self.number = 1 if threads == AUTO else threads
+        self.acting = self.number = 1 if threads == "auto" else threads
         self.cores = available_cores() if threads == AUTO else 1
         self.trials = [1, *[1, self.cores] * ROUNDS] if self.cores > 1 else []  # the first one warms up
         self.seconds: list[float] = []
         torch.set_num_threads(self.acting)
 
     def update(self, say: Callable[[str], None]) -> AbstractContextManager[None]:
-        """To be open during one update; ``say`` gets one line when the number has been chosen."""
+        """Make a context for one update; ``say`` gets one line when the number has been chosen."""
         if self.trials:
             return self._timed(say)
         return nullcontext() if self.number == self.acting else self._using(self.number)
 
     @contextmanager
     def _using(self, number: int) -> Iterator[None]:
+        """Set the number for a while."""
         torch.set_num_threads(number)
         try:
             yield
@@ -75,16 +77,18 @@ class Threads:
 
     @contextmanager
     def _timed(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Time an update on the number whose turn it is."""
         number = self.trials[len(self.seconds)]
         with self._using(number):
             began = time.perf_counter()
             yield
             self.seconds.append(time.perf_counter() - began)
-        hopeless = number > 1 and self.seconds[-1] > HOPELESS * self.seconds[-2]
-        if hopeless or len(self.seconds) == len(self.trials):
+        too_slow = number > 1 and self.seconds[-1] > SLOWDOWN_LIMIT * self.seconds[-2]
+        if too_slow or len(self.seconds) == len(self.trials):
             self._choose(say)
 
     def _choose(self, say: Callable[[str], None]) -> None:
+        """Keep the number with the lower median time."""
         one, all_cores = median(self.seconds[1::2]), median(self.seconds[2::2])
         self.number = self.cores if all_cores < one else 1
         self.trials = []

@@ -11,8 +11,7 @@ from gymnasium.vector import AutoresetMode
 from envs.agent_rows import AgentRows
 from rl.agents import RecurrentPPO
 from rl.training.evaluation import evaluate
-from rl.training.metrics import Episodes
-from rl.training.stepping import Stepper
+from rl.training.stepping import Episodes, VectorEnvAdapter
 
 # Of each agent the step after which it appears, its last step, and what ends it.
 LIVES = {"a": (0, 2, "terminated"), "b": (0, 4, "truncated"), "c": (1, 3, "terminated")}
@@ -79,7 +78,7 @@ def nothing(envs):
 
 def test_every_row_lives_its_life(colony):
     """a dies at step 2, b is cut at step 4 and ends the world; c appears after step 1 and dies at step 3."""
-    stepper = Stepper(colony)
+    stepper = VectorEnvAdapter(colony)
     assert stepper.reset(0)[:, 0].tolist() == [1, 11, 0]
     expected = [
         # obs, rewards, terminated, truncated, ignored
@@ -345,7 +344,7 @@ def agent():
 
 def test_rollouts_hold_the_steps_of_the_living_only(colony, agent):
     """Twelve steps: three episodes of 2, 4 and 2 steps in the rows, so 6 steps of each are kept."""
-    made, stepper = agent(colony, 12), Stepper(colony)
+    made, stepper = agent(colony, 12), VectorEnvAdapter(colony)
     obs = stepper.reset(0)
     for _ in range(12):
         after = stepper.step(made.act(obs))
@@ -369,7 +368,7 @@ def test_rollouts_hold_the_steps_of_the_living_only(colony, agent):
 def test_training_and_evaluation_of_the_mortal(agent):
     """Action 1 pays 1 in each living step, so the best returns are the lengths of the lives."""
     envs = AgentRows(partial(Colony, paid=True), 6)
-    made, stepper, episodes = agent(envs, 16, learning_rate=0.01), Stepper(envs), Episodes(6)
+    made, stepper, episodes = agent(envs, 16, learning_rate=0.01), VectorEnvAdapter(envs), Episodes(6)
     obs = stepper.reset(0)
     for _ in range(15):
         for _ in range(16):

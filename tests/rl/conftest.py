@@ -1,5 +1,6 @@
 """Shared by the tests of rl: closeness relative to the scale, the leaves of a state, rollouts of random play."""
 
+import signal
 from functools import partial
 
 import numpy as np
@@ -156,3 +157,44 @@ def assert_same():
             assert torch.equal(mine, theirs) if isinstance(mine, torch.Tensor) else mine == theirs
 
     return compare
+
+
+class Notebook:
+    """Metrics that keep everything in lists: ``(step, values)`` each, and the order of calls."""
+
+    def __init__(self):
+        self.updates, self.written, self.bar, self.lines, self.calls = [], [], [], [], []
+
+    def update(self, results, step):
+        self.calls.append("update")
+        self.updates.append((step, results))
+
+    def scalars(self, values, step):
+        self.calls.append("scalars")
+        self.written.append((step, values))
+
+    def progress(self, step, value, steps_per_second, name="return"):
+        self.bar.append((step, value, steps_per_second))
+
+    def say(self, message):
+        self.lines.append(message)
+
+    def flush(self):
+        self.calls.append("flush")
+
+
+@pytest.fixture
+def notebook():
+    return Notebook()
+
+
+@pytest.fixture
+def usual_handlers():
+    """Handlers that note a signal instead of ending the process; the real ones are put back afterwards."""
+    noted = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda given, frame: noted.append(given)) for number in numbers}
+    mine = {number: signal.getsignal(number) for number in numbers}
+    yield noted, mine
+    for number, handler in before.items():
+        signal.signal(number, handler)

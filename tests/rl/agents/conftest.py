@@ -9,7 +9,7 @@ import torch
 
 from rl import cores
 from rl.agents import RecurrentIQN, RecurrentPPO
-from rl.training.stepping import Stepper
+from rl.training.stepping import VectorEnvAdapter
 
 SMALL_PPO = {"num_steps": 8, "bptt": 4, "num_minibatches": 2, "epochs": 2}
 SMALL_IQN = {
@@ -52,7 +52,7 @@ def train_batched(collect_steps):
     """``updates`` rollouts of the batched form and what is learned from them; the metrics of each."""
 
     def train(agent, envs, updates, seed=0):
-        stepper, metrics = Stepper(envs), []
+        stepper, metrics = VectorEnvAdapter(envs), []
         obs = stepper.reset(seed)
         for _ in range(updates):
             obs = collect_steps(agent, stepper, obs)

@@ -16,7 +16,7 @@ from envs.single_env import SingleEnv
 from rl import cores
 from rl.agents import RecurrentIQN
 from rl.iqn import IQN
-from rl.training.stepping import Stepper
+from rl.training.stepping import VectorEnvAdapter
 
 OBSERVATIONS = ("box", "image", "image_last", "discrete", "dict", "tuple")
 CASES = [  # every core, every observation, both actions
@@ -174,7 +174,7 @@ def test_older_names_reach_the_hyperparameters():
 def test_epsilon_falls_by_its_schedule(make_iqn, collect_steps, exploration, expected):
     """From 1 to 0.2 over half of 192 steps, 24 at a time: what it is in the steps before each call of learn."""
     agent = make_iqn(Counter(3), num_envs=3, epsilon=1.0, epsilon_min=0.2, total_steps=192, exploration=exploration)
-    stepper, seen = Stepper(Counter(3)), []
+    stepper, seen = VectorEnvAdapter(Counter(3)), []
     obs = stepper.reset(0)
     for _ in range(6):
         seen.append(agent.epsilon)
@@ -239,7 +239,7 @@ def test_the_replay_ratio_grants_minibatches(make_iqn, collect_steps, ratio, upd
     What the first 8 would have granted is not owed later.
     """
     agent = make_iqn(Counter(1), num_envs=1, replay_ratio=ratio, learning_starts=10)
-    stepper, counts = Stepper(Counter(1)), []
+    stepper, counts = VectorEnvAdapter(Counter(1)), []
     obs = stepper.reset(0)
     for steps in (8, 8, 8, 8 if ratio > 1 else 16):
         obs, before = collect_steps(agent, stepper, obs, steps), agent.updates
@@ -253,7 +253,7 @@ def test_nothing_is_learned_before_there_is_enough(make_iqn, collect_steps):
     agent = make_iqn(Counter(3), num_envs=3, learning_starts=60)
     long = make_iqn(Counter(3), num_envs=3, learning_starts=1, bptt=16)
     for learner, expected in ((agent, [False, False, True, True]), (long, [False, False, True, True])):
-        stepper = Stepper(Counter(3))
+        stepper = VectorEnvAdapter(Counter(3))
         obs, learned = stepper.reset(0), []
         for _ in range(4):
             obs = collect_steps(learner, stepper, obs)

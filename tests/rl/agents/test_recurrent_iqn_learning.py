@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from envs.probes import ActionReward, ConstantReward, Counter, DelayedReward, EchoCue, SignReward, SpaceProbe
 from envs.single_env import SingleEnv
 from rl.training.evaluation import evaluate
-from rl.training.stepping import Stepper
+from rl.training.stepping import VectorEnvAdapter
 
 LEARN = {"num_envs": 16, "bptt": 4, "batch_size": 64, "n_step": 1, "learning_rate": 0.01, "target_interval": 10}
 LEARN |= {"total_steps": 2000, "replay_ratio": 4.0, "num_quantiles": 8, "num_target_quantiles": 8}
@@ -70,7 +70,7 @@ def test_what_is_cut_is_worth_what_would_have_followed(make_iqn, value_of, late,
     made = [partial(SingleEnv, "envs.probes:Counter", episode_length=3, end=end)] * 16
     envs = SyncVectorEnv(made, autoreset_mode=AutoresetMode.NEXT_STEP) if late else Counter(16, 3, end)
     agent = make_iqn(envs, core="mlp", **{**LEARN, "n_step": 2}, gamma=0.5, layer_size=16)
-    stepper = Stepper(envs)
+    stepper = VectorEnvAdapter(envs)
     obs = stepper.reset(0)
     for _ in range(30):
         for _ in range(8):

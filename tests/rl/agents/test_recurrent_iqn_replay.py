@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from envs.probes import Counter
 from envs.single_env import SingleEnv
 from rl.training.evaluation import evaluate
-from rl.training.stepping import Stepper
+from rl.training.stepping import VectorEnvAdapter
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def stored():
 
 def test_episodes_that_terminate(make_iqn, collect_steps, stored):
     agent = make_iqn(Counter(2, [2, 3]), num_envs=2)
-    stepper = Stepper(Counter(2, [2, 3]))
+    stepper = VectorEnvAdapter(Counter(2, [2, 3]))
     collect_steps(agent, stepper, stepper.reset(0), 4)
     assert stored(agent) == [(0, True, False, False, 0), (1, False, True, False, 1)] * 2
     assert stored(agent, 1) == [
@@ -53,7 +53,7 @@ def test_episodes_that_are_cut_keep_what_they_led_to(make_iqn, collect_steps, st
         made = [partial(SingleEnv, "envs.probes:Counter", episode_length=n, end="truncated") for n in (2, 3)]
         envs = SyncVectorEnv(made, autoreset_mode=mode)
     agent = make_iqn(envs, num_envs=2)
-    stepper = Stepper(envs)
+    stepper = VectorEnvAdapter(envs)
     collect_steps(agent, stepper, stepper.reset(0), 13)
     envs.close()
     for env_id, length in enumerate((2, 3)):
@@ -74,7 +74,7 @@ def test_what_is_seen_at_a_cut_is_replayed_under_the_state_that_led_there(make_i
     with torch.no_grad():
         for parameter in agent.network.parameters():
             parameter.mul_(2)
-    stepper = Stepper(envs)
+    stepper = VectorEnvAdapter(envs)
     collect_steps(agent, stepper, stepper.reset(0), 12)
     replay = agent.buffer
     for env_id, length in enumerate((2, 3, 5)):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from envs.probes import Counter
-from rl.training.stepping import Stepper
+from rl.training.stepping import VectorEnvAdapter
 from tests.rl.iqn.reference import SlowIQN
 
 TOLERANCE = 5e-6  # of the largest weight
@@ -27,7 +27,7 @@ def learn_beside(make_iqn, collect_steps, make_envs):
 
     def learn(**options):
         agent = make_iqn(make_envs(), num_envs=3, **BASE | options)
-        slow, stepper = SlowIQN(agent.iqn, agent.network, agent.target), Stepper(make_envs())
+        slow, stepper = SlowIQN(agent.iqn, agent.network, agent.target), VectorEnvAdapter(make_envs())
         obs, owed, updates = stepper.reset(0), 0.0, 0
         for _ in range(5):
             before = agent.buffer.added

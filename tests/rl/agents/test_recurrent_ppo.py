@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from envs.probes import Counter, SpaceProbe
 from rl.training.evaluation import evaluate
-from rl.training.stepping import Stepper
+from rl.training.stepping import VectorEnvAdapter
 
 OBS, FOUR = spaces.Box(-1.0, 1.0, (2,)), spaces.Discrete(4)
 
@@ -200,7 +200,7 @@ def test_moments_change_when_it_learns_only(make_agent, collect_steps, separate_
     agent = make_agent(envs, num_envs=2, **options)
     trunks = [agent.network.actor, agent.network.critic][: 1 + separate_critic]
     moments = [trunk.encoder.parts[0].moments for trunk in trunks] + [agent.return_scale.moments]
-    stepper = Stepper(envs)
+    stepper = VectorEnvAdapter(envs)
     shown = collect_steps(agent, stepper, stepper.reset(0))
     assert [part.count for part in moments] == [0] * len(moments)
     agent.learn(shown)

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from envs.probes import Counter
 from envs.same_step_autoreset import SameStepAutoreset
 from envs.single_env import SingleEnv
-from rl.training.stepping import Stepper
+from rl.training.stepping import VectorEnvAdapter
 
 OBS, FOUR = spaces.Box(-1.0, 1.0, (2,)), spaces.Discrete(4)
 
@@ -23,7 +23,7 @@ def returns_of_ones():
     """The returns of a rollout in which every step is paid 1, and the agent's targets of it."""
 
     def play(agent, envs):
-        stepper = Stepper(envs)
+        stepper = VectorEnvAdapter(envs)
         obs = stepper.reset(0)
         for _ in range(agent.num_steps):
             after = stepper.step(agent.act(obs))
@@ -54,7 +54,7 @@ def test_rows_of_the_rollout_hold_what_belongs_together(make_agent, collect_step
     lengths = np.array([2, 3, 5])
     envs = Counter(3, lengths)
     agent = make_agent(envs, core=core, num_envs=3, separate_critic=separate_critic)
-    stepper = Stepper(envs)
+    stepper = VectorEnvAdapter(envs)
     collect_steps(agent, stepper, stepper.reset(0))
     buffer, counts = agent.buffer, np.arange(8)[:, None] % lengths  # [8, 3]
     assert np.array_equal(buffer.obs["obs"][..., 0], counts)
@@ -80,7 +80,7 @@ def test_memories_go_on_from_one_rollout_to_the_next(make_agent, collect_steps):
     """Episodes of 5 steps, rollouts of 8: the second rollout begins at count 3 with the state after count 2."""
     envs = Counter(2, 5)
     agent = make_agent(envs, num_envs=2, learning_rate=1e-12)
-    stepper = Stepper(envs)
+    stepper = VectorEnvAdapter(envs)
     obs = collect_steps(agent, stepper, stepper.reset(0))
     carried = agent.actor.state["h"].clone()
     agent.learn(obs)
@@ -163,7 +163,7 @@ def test_final_observations_are_valued_under_the_state_that_followed_the_episode
     envs = Counter(3, [2, 3, 5], "truncated")
     agent = make_agent(envs, core=core, num_envs=3, gamma=1.0, gae_lambda=0.0, previous_action_reward=previous)
     sharpen(agent)
-    stepper = Stepper(envs)
+    stepper = VectorEnvAdapter(envs)
     bootstraps, _ = bootstraps_of(agent, collect_steps(agent, stepper, stepper.reset(0)))
     buffer = agent.buffer
     state, going_on = agent.network.initial_state(3), torch.zeros(3, dtype=torch.bool)
@@ -184,7 +184,7 @@ def test_a_truncation_without_final_observation_takes_the_last_value_known(make_
     envs = Counter(2, 3, "truncated")
     agent = make_agent(envs, num_envs=2, gamma=1.0, gae_lambda=0.0)
     sharpen(agent)
-    stepper = Stepper(envs)
+    stepper = VectorEnvAdapter(envs)
     obs = stepper.reset(0)
     for _ in range(8):
         after = stepper.step(agent.act(obs))
@@ -274,7 +274,7 @@ def test_late_resets_leave_no_trace_in_the_rollout(make_agent, collect_steps, sh
     options = {"num_envs": 3, "bptt": None, "num_minibatches": 1, "previous_action_reward": previous, "gamma": 0.9}
     agent = make_agent(late, num_steps=40, **options)
     sharpen(agent)
-    stepper = Stepper(late)
+    stepper = VectorEnvAdapter(late)
     shown = collect_steps(agent, stepper, stepper.reset(None))
     assert agent.buffer.ignored.any()
     resets = agent.buffer.ignored.sum(0)
@@ -286,7 +286,7 @@ def test_late_resets_leave_no_trace_in_the_rollout(make_agent, collect_steps, sh
 
     twin = make_agent(prompt, num_steps=size, **options)
     sharpen(twin)
-    stepper = Stepper(prompt)
+    stepper = VectorEnvAdapter(prompt)
     expected, _ = twin.targets(collect_steps(twin, stepper, stepper.reset(None)))
     mine, theirs = agent.buffer, twin.buffer
     for name in mine.obs:

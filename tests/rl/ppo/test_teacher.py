@@ -13,7 +13,7 @@ from rl import cores
 from rl.agents import RecurrentPPO
 from rl.networks.heads import NOT_EXECUTED
 from rl.ppo.teacher import Teacher
-from rl.training.stepping import Stepper
+from rl.training.stepping import VectorEnvAdapter
 
 T, B = 16, 4
 CORES = [getattr(cores, name) for name in cores.__all__]
@@ -34,7 +34,7 @@ def pupil(tmp_path, randomise):
         first.save(tmp_path / "first.pt")
         agent = RecurrentPPO(*space, core=core, teacher_kl=teacher_kl, **options | {"seed": 4})
         agent.load_network(tmp_path / "first.pt")
-        return agent, Stepper(envs)
+        return agent, VectorEnvAdapter(envs)
 
     return make
 

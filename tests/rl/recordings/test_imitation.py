@@ -1,4 +1,4 @@
-"""Learning from recordings: the loss, the memory that runs through episodes, and what a run leaves behind."""
+"""Learning from recordings: the loss, the memory that runs through episodes, and what is left of a failed epoch."""
 
 from functools import partial
 
@@ -10,38 +10,9 @@ from torch.distributions import Bernoulli, Categorical, Normal
 
 from rl import cores
 from rl.agents import RecurrentPPO
-from rl.checkpoint import load_checkpoint
-from rl.recordings.imitation import Imitation, Imitator, ImitationTrainer
-from rl.training.metrics import Metrics
-from rl.recordings.recording import Recording, deal
-from rl.training.run import checkpoint_path
-
-LENGTHS = (5, 9, 3, 7, 6, 4)
-
-
-@pytest.fixture
-def make_agent(randomise):
-    """An agent for a recording; its weights are random, so that no error hides in a policy that is almost uniform."""
-
-    def make(recording, core=cores.gru, **options):
-        spaces_ = recording.observation_space, recording.action_space
-        agent = RecurrentPPO(*spaces_, 8, seed=0, core=partial(core, hidden_size=8), **options)
-        randomise(agent.network)
-        return agent
-
-    return make
-
-
-@pytest.fixture
-def make_imitator(make_agent, make_recording):
-    """An imitator of random recordings."""
-
-    def make(action_space=None, lengths=LENGTHS, agent_options=None, **how):
-        recording = make_recording(lengths, action_space)
-        agent = make_agent(recording, **(agent_options or {}))
-        return Imitator(agent, recording, Imitation(**({"held_out": 0.4, "streams": 2} | how)), seed=0)
-
-    return make
+from rl.recordings import Imitation, Imitator, Recording
+from rl.recordings.recording import deal
+from rl.recordings.repeat_baseline import repeat_nll
 
 
 def by_episode(imitator):
@@ -107,7 +78,8 @@ def test_the_previous_action_and_reward_are_those_of_the_actor(make_agent, make_
         assert inputs.keys() == imitator.obs.keys()
         for name, leaf in inputs.items():
             assert leaf[0].equal(imitator.obs[name][t]), (name, t)
-        actor.observe(imitator.targets[[t]], recording.rewards[[t]], np.array([t in ends]))
+        actor.actions = imitator.targets[[t]]
+        actor.observe(recording.rewards[[t]], np.array([t in ends]))
 
 
 def test_burn_in_and_pieces_count_every_step_once(make_imitator):
@@ -171,109 +143,146 @@ def test_memory_learns_what_a_network_without_it_cannot(recall, name):
     core = partial(getattr(cores, name), hidden_size=16)
     agent = RecurrentPPO(recall.observation_space, recall.action_space, 16, seed=0, core=core)
     rate = 3e-2 if name == "lstm" else 1e-2  # no one rate suits the LSTM and attention within so few updates
-    how = Imitation(epochs=25, streams=4, window_size=8, learning_rate=rate, held_out=0.2)
-    imitator = Imitator(agent, recall, how, seed=0)
-    losses = [imitator.epoch(number)["nll"] for number in range(how.epochs)]
+    hyperparameters = Imitation(epochs=25, streams=4, window_size=8, learning_rate=rate, held_out=0.2)
+    imitator = Imitator(agent, recall, hyperparameters, seed=0)
+    losses = [imitator.epoch(number)["nll"] for number in range(hyperparameters.epochs)]
     assert losses[0] > losses[-1]
     values = imitator.measure()
     assert low <= values["imitation/held_out_nll"] <= high
     assert values["imitation/skill"] == values["imitation/repeat_nll"] - values["imitation/held_out_nll"]
 
 
-def test_a_gradient_that_is_not_finite_changes_nothing(make_imitator):
-    imitator = make_imitator()
-    imitator.obs["obs"][:] = float("nan")
-    before = [parameter.clone() for parameter in imitator.network.parameters()]
-    with pytest.raises(FloatingPointError, match="a gradient was not finite"):
+def snapshot(agent):
+    """Weights and moments of Adam, copied."""
+    (moments,) = agent.optimizer.state.values() or ({},)
+    return [leaf.detach().clone() for leaf in (*agent.network.parameters(), *moments.values())]
+
+
+def equal(one, other):
+    return len(one) == len(other) and all(map(torch.equal, one, other))
+
+
+def test_an_epoch_that_fails_leaves_weights_and_optimiser_as_they_were(make_imitator):
+    """The first windows are good, the last one is not. Then the epoch goes as if it had not been tried before."""
+    imitator, twin = (make_imitator(window_size=3, streams=1) for _ in range(2))
+    for one in (imitator, twin):
+        one.epoch(0)
+    before, original = snapshot(imitator.agent), imitator.obs["obs"].clone()
+    last = deal(imitator.train_pieces, 1, seed=1).steps[-1, 0]  # of the second epoch, for the seed is 0
+    imitator.obs["obs"][last] = float("nan")
+    with pytest.raises(FloatingPointError, match="a gradient was not finite: look for extreme observations or lower"):
+        imitator.epoch(1)
+    assert equal(snapshot(imitator.agent), before)
+    imitator.obs["obs"][:] = original
+    assert imitator.epoch(1) == twin.epoch(1)
+    assert equal(snapshot(imitator.agent), snapshot(twin.agent))
+    assert not equal(snapshot(imitator.agent), before)
+
+
+def test_a_first_epoch_that_fails_leaves_an_optimiser_that_has_seen_nothing(make_imitator):
+    imitator = make_imitator(window_size=3, streams=1)
+    before = snapshot(imitator.agent)
+    imitator.obs["obs"][deal(imitator.train_pieces, 1, seed=0).steps[-1, 0]] = float("nan")
+    with pytest.raises(FloatingPointError):
         imitator.epoch(0)
-    assert all(now.equal(then) for now, then in zip(imitator.network.parameters(), before, strict=True))
+    assert not imitator.agent.optimizer.state
+    assert equal(snapshot(imitator.agent), before)
 
 
-def test_running_moments_come_from_what_is_learned_from(make_imitator, tmp_path):
-    imitator = make_imitator(agent_options={"normalise_observations": True}, epochs=1)
-    with Metrics(tmp_path, 100) as metrics:
-        ImitationTrainer(imitator, tmp_path).learn(metrics)
-    learned = imitator.recording.obs["obs"][imitator.train_steps]
-    moments = imitator.network.actor.encoder.parts[0].moments
-    assert moments.mean.numpy() == pytest.approx(learned.mean(axis=0), abs=1e-5)
+def test_the_norm_and_loss_of_an_epoch_are_means(make_imitator):
+    """One window of one stream: the mean loss of its steps before the update, and its only norm."""
+    imitator = make_imitator(streams=1, window_size=64)
+    losses, network = [], imitator.network
+    (window, log_probs), *others = imitator.replay(deal(imitator.train_pieces, 1, seed=0))
+    loss = -(log_probs.sum(-1) * torch.from_numpy(window.counted)).sum()
+    losses.append(loss.item() / len(imitator.train_steps))
+    gradients = torch.autograd.grad(loss / 64, list(network.parameters()), materialize_grads=True)
+    norm = torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
+    assert not others
+    assert imitator.epoch(0) == {"nll": pytest.approx(losses[0], rel=1e-5), "grad_norm": pytest.approx(norm, rel=1e-5)}
 
 
-# ------------------------------------------------------------------------------------------------- runs and checkpoints
+@pytest.fixture
+def with_dropout(make_imitator):
+    options = {"core": cores.lstm, "core_options": {"num_layers": 2, "dropout": 0.5}}
+    return make_imitator(agent_options=options)
 
 
-def trainer(make_imitator, folder, epochs, stop_after=None, **how):
-    """The trainer of a run; ``stop_after`` epochs it is interrupted."""
-    imitator = make_imitator(epochs=epochs, **how)
-    course = ImitationTrainer(imitator, folder)
-    if stop_after is not None:
-        epoch = imitator.epoch
-
-        def interrupted(number):
-            if number == stop_after:
-                raise KeyboardInterrupt
-            return epoch(number)
-
-        imitator.epoch = interrupted
-    return course
-
-
-def test_a_resumed_run_goes_on_exactly(make_imitator, tmp_path):
-    whole = trainer(make_imitator, tmp_path / "whole", 4, keep_best=False)
-    with Metrics(tmp_path / "whole", 100) as metrics:
-        assert whole.learn(metrics)
-    with Metrics(tmp_path / "cut", 100) as metrics, pytest.raises(KeyboardInterrupt):
-        trainer(make_imitator, tmp_path / "cut", 4, stop_after=2, keep_best=False).learn(metrics)
-    resumed = trainer(make_imitator, tmp_path / "cut", 4, keep_best=False)
-    resumed.resume()
-    assert resumed.done == 2
-    with Metrics(tmp_path / "cut", 100) as metrics:
-        assert resumed.learn(metrics)
-    pairs = zip(whole.imitator.network.parameters(), resumed.imitator.network.parameters(), strict=True)
-    assert all(one.equal(other) for one, other in pairs)
-    losses = [[point["imitation/held_out_nll"] for point in course.history] for course in (whole, resumed)]
-    assert losses[0] == losses[1] and len(losses[0]) == 4
+def test_dropout_is_for_learning_alone(with_dropout):
+    """Whatever mode the network was in; it is put back in the one it was in, also if something fails."""
+    network, original, modes = with_dropout.network, with_dropout.network.unroll, []
+    network.unroll = lambda *given: modes.append(network.training) or original(*given)
+    network.eval()
+    with_dropout.epoch(0)
+    assert modes and all(modes)
+    modes.clear()
+    for training in (True, False):
+        network.train(training)
+        one, other = with_dropout.held_out_nll(), with_dropout.held_out_nll()
+        assert (one == other).all() and network.training == training
+    assert not any(modes)
+    network.train()
+    network.unroll = None
+    with pytest.raises(TypeError):
+        with_dropout.held_out_nll()
+    assert network.training
 
 
-def test_the_best_epoch_is_kept(make_imitator, tmp_path):
-    """On random actions a high learning rate soon makes it worse."""
-    course = trainer(make_imitator, tmp_path, 6, learning_rate=0.05, anneal_learning_rate=False)
-    with Metrics(tmp_path, 100) as metrics:
-        course.learn(metrics)
-    losses = [point["imitation/held_out_nll"] for point in course.history]
-    assert course.best_epoch == 1 + int(np.argmin(losses)) < 6
-    assert course.imitator.measure()["imitation/held_out_nll"] == pytest.approx(min(losses))
-    content = load_checkpoint(checkpoint_path(tmp_path))
-    kept, last = content["agent"]["network"], content["imitation"]["last"]
-    assert not all(kept[name].equal(last[name]) for name in kept)
-    resumed = trainer(make_imitator, tmp_path, 7)
-    resumed.resume()  # more epochs go on from the last one, not from the best
-    assert all(leaf.equal(last[name]) for name, leaf in resumed.imitator.network.state_dict().items())
-    assert (resumed.done, resumed.best_epoch, resumed.best[0]) == (6, course.best_epoch, min(losses))
+# ------------------------------------------------------------------------------------------------- what is measured
 
 
-def test_the_weights_load_by_name_into_a_ppo_agent_that_starts_at_ratio_one(make_imitator, tmp_path):
-    options = {"num_envs": 2, "num_steps": 8, "bptt": 4, "num_minibatches": 1, "separate_critic": True}
-    course = trainer(make_imitator, tmp_path, 2, agent_options=options)
-    with Metrics(tmp_path, 100) as metrics:
-        course.learn(metrics)
-    recording = course.imitator.recording
-    agent = RecurrentPPO(
-        recording.observation_space, recording.action_space, 8, core=partial(cores.gru, hidden_size=8), **options
-    )
-    agent.network.load_state_dict(load_checkpoint(checkpoint_path(tmp_path))["agent"]["network"], strict=True)
-    for _ in range(8):
-        agent.take_action(np.random.default_rng(0).normal(size=(2, 2)).astype(np.float32))
-        agent.add_memory_ppo(np.ones(2), np.zeros(2, dtype=bool))
-    agent.train_step()
-    assert agent.last_metrics["ratio_error"] < 1e-5
-    agent.load(checkpoint_path(tmp_path))  # the file is an agent's checkpoint as well
+def test_what_is_measured(make_recording, make_agent):
+    """Against the losses of each step and of the rules, all and where the action changes, and weighted branches."""
+    space = spaces.MultiDiscrete([2, 3])
+    recording = make_recording((6, 7, 5), space, branch_weights={"six_heads": (0.5, 2.0)})
+    imitator = Imitator(make_agent(recording), recording, Imitation(held_out=0.4), seed=0)
+    losses, repeat = imitator.held_out_nll(), imitator.baseline["repeat"]
+    steps = imitator.held_steps
+    changed = [s not in recording.bounds and (recording.actions[s] != recording.actions[s - 1]).any() for s in steps]
+    assert 0 < sum(changed) < len(changed)
+    expected = {
+        "held_out_nll": losses.sum(1).mean(),
+        "repeat_nll": repeat.sum(1).mean(),
+        "skill": repeat.sum(1).mean() - losses.sum(1).mean(),
+        "held_out_nll_changes": losses[changed].sum(1).mean(),
+        "repeat_nll_changes": repeat[changed].sum(1).mean(),
+        "held_out_six_heads": (0.5 * losses[:, 0] + 2 * losses[:, 1]).mean(),
+        "repeat_six_heads": (0.5 * repeat[:, 0] + 2 * repeat[:, 1]).mean(),
+    }
+    assert imitator.measure() == {f"imitation/{name}": pytest.approx(value) for name, value in expected.items()}
+    marginal = imitator.baseline["marginal"]
+    assert imitator.summarise() == {name: pytest.approx(value) for name, value in expected.items()} | {
+        "marginal_nll": pytest.approx(marginal.sum(1).mean()),
+        "marginal_six_heads": pytest.approx((0.5 * marginal[:, 0] + 2 * marginal[:, 1]).mean()),
+        "held_out_nll_branches": {
+            "action_0": pytest.approx(losses[:, 0].mean()),
+            "action_1": pytest.approx(losses[:, 1].mean()),
+        },
+        "train_steps": 18 - len(steps),
+        "held_out_steps": len(steps),
+        "episodes": 3,
+        "held_out_pieces": 1,
+    }
 
 
-def test_a_foreign_checkpoint_is_refused(make_imitator, tmp_path):
-    course = trainer(make_imitator, tmp_path, 1)
-    course.imitator.agent.save(checkpoint_path(tmp_path))
-    with pytest.raises(ValueError, match="was written by a training run"):
-        course.resume()
+def test_without_a_change_there_is_no_loss_of_changes(make_recording, make_agent):
+    recording = make_recording((4, 4))
+    recording.actions[:] = 1
+    imitator = Imitator(make_agent(recording), recording, Imitation(held_out=0.5), seed=0)
+    assert not [tag for tag in imitator.measure() if tag.endswith("changes")]
+
+
+@pytest.mark.parametrize("space", [spaces.MultiBinary(2), spaces.Box(-2, 4, (2,)), spaces.MultiDiscrete([2, 3])])
+def test_the_rules_to_beat_know_the_kind_of_the_actions(make_recording, make_agent, space):
+    """Fitted to what is learned from and judged on what is held out."""
+    recording = make_recording((6, 7, 5), space)
+    agent = make_agent(recording)
+    imitator = Imitator(agent, recording, Imitation(held_out=0.4), seed=0)
+    sizes = {"MultiBinary": [2, 2], "Box": None, "MultiDiscrete": [2, 3]}[type(space).__name__]
+    inside = agent.network.head.from_environment(recording.actions)
+    repeat, marginal = repeat_nll(inside, recording.starts, imitator.train_steps, imitator.held_steps, sizes)
+    np.testing.assert_array_equal(imitator.baseline["repeat"], repeat)
+    np.testing.assert_array_equal(imitator.baseline["marginal"], marginal)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from rl.recordings.recording import cut, deal, read_minari, split
+from rl.recordings.recording import deal, hold_out, read_minari, split_into_pieces
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -15,9 +15,9 @@ def test_streams_hold_every_step_once_and_no_piece_crosses_an_episode(make_recor
     """Random lengths, streams, piece lengths and warm-ups."""
     rng = np.random.default_rng(seed)
     recording = make_recording(rng.integers(1, 15, size=rng.integers(1, 12)).tolist())
-    longest = None if seed % 3 == 0 else int(rng.integers(1, 8))
-    burn_in = 0 if longest is None else int(rng.integers(0, 4))
-    pieces = cut(np.stack([recording.bounds[:-1], recording.bounds[1:]], axis=1), longest, burn_in)
+    piece_steps = None if seed % 3 == 0 else int(rng.integers(1, 8))
+    burn_in = 0 if piece_steps is None else int(rng.integers(0, 4))
+    pieces = split_into_pieces(np.stack([recording.bounds[:-1], recording.bounds[1:]], axis=1), piece_steps, burn_in)
     streams = deal(pieces, int(rng.integers(1, 6)), seed)
 
     counts = np.bincount(streams.steps[streams.counted], minlength=recording.bounds[-1])
@@ -35,7 +35,7 @@ def test_streams_hold_every_step_once_and_no_piece_crosses_an_episode(make_recor
 
 
 def test_pieces_of_a_long_episode_are_warmed_by_the_steps_before():
-    assert cut(np.array([[0, 7], [7, 9]]), longest=3, burn_in=2).tolist() == [
+    assert split_into_pieces(np.array([[0, 7], [7, 9]]), piece_steps=3, burn_in=2).tolist() == [
         [0, 0, 3],
         [1, 3, 6],
         [4, 6, 7],
@@ -44,13 +44,13 @@ def test_pieces_of_a_long_episode_are_warmed_by_the_steps_before():
 
 
 def test_streams_are_about_equally_long():
-    streams = deal(cut(np.array([[0, 6], [6, 8], [8, 10], [10, 12]])), 2)
+    streams = deal(split_into_pieces(np.array([[0, 6], [6, 8], [8, 10], [10, 12]])), 2)
     assert streams.steps.T.tolist() == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
     assert streams.starts.T.astype(int).tolist() == [[1, 0, 0, 0, 0, 0], [1, 0, 1, 0, 1, 0]]
 
 
 def test_windows_follow_each_other():
-    streams = deal(cut(np.array([[0, 5], [5, 7]])), 2)
+    streams = deal(split_into_pieces(np.array([[0, 5], [5, 7]])), 2)
     sizes = [len(window.steps) for window in streams.windows(2)]
     assert sizes == [2, 2, 1]
     assert np.concatenate([window.steps for window in streams.windows(2)]).tolist() == streams.steps.tolist()
@@ -65,26 +65,26 @@ def test_a_split_shares_no_episode_and_no_group(make_recording, seed):
     groups = rng.integers(0, 5, size=12)
     groups[:2] = 0, 1
     recording = make_recording(rng.integers(1, 9, size=12).tolist(), groups=groups)
-    train, held = split(recording, 0.3, "episodes", seed)
+    train, held = hold_out(recording, 0.3, "episodes", seed)
     spans = np.stack([recording.bounds[:-1], recording.bounds[1:]], axis=1).tolist()
     group_of = dict(zip(map(tuple, spans), groups.tolist(), strict=True))
     sides = [{group_of[tuple(span)] for span in side.tolist()} for side in (train, held)]
     assert sides[0] and sides[1] and not sides[0] & sides[1]
     assert len(train) + len(held) == 12
-    assert (split(recording, 0.3, "episodes", seed)[1] == held).all()
+    assert (hold_out(recording, 0.3, "episodes", seed)[1] == held).all()
 
 
 def test_a_split_by_time_holds_out_the_end_of_each_episode(make_recording):
-    train, held = split(make_recording((10, 5)), 0.2, "time", seed=0)
+    train, held = hold_out(make_recording((10, 5)), 0.2, "time", seed=0)
     assert train.tolist() == [[0, 8], [10, 14]]
     assert held.tolist() == [[8, 10], [14, 15]]
 
 
 def test_what_cannot_be_split(make_recording):
     with pytest.raises(ValueError, match="one episode or game only: hold out its last part with split=time"):
-        split(make_recording((5, 5), groups=np.array([3, 3])), 0.2, "episodes", 0)
+        hold_out(make_recording((5, 5), groups=np.array([3, 3])), 0.2, "episodes", 0)
     with pytest.raises(ValueError, match=r"held_out=0.01: an episode of 5 steps cannot be cut there"):
-        split(make_recording((5,)), 0.01, "time", 0)
+        hold_out(make_recording((5,)), 0.01, "time", 0)
 
 
 # ---------------------------------------------------------------------------------------------------------- bad values
@@ -133,7 +133,7 @@ def test_empty_episodes_and_wrong_shapes(make_recording):
 
 def test_returns_and_beginnings(make_recording):
     recording = make_recording((2, 3))
-    assert recording.begins.tolist() == [True, False, True, False, False]
+    assert recording.starts.tolist() == [True, False, True, False, False]
     assert recording.returns == pytest.approx([recording.rewards[:2].sum(), recording.rewards[2:].sum()])
 
 

@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from rl.recordings.repeat_baseline import changes, keep_probability, repeat_nll
+from rl.recordings.repeat_baseline import find_changes, fit_repeat_probability, repeat_nll
 
 ACTIONS = np.array([[0], [0], [1], [1], [1], [0], [0], [1]])
-BEGINS = np.array([True, False, False, False, True, False, False, False])
+STARTS = np.array([True, False, False, False, True, False, False, False])
 EVERY = np.arange(8)
 
 
 def test_marginal_counts_plus_one():
     """Fitted to the first episode, two of each of three values: (2 + 1) / (4 + 3), and 1 / 7 for the third."""
-    _, marginal = repeat_nll(ACTIONS, BEGINS, np.arange(4), np.array([4, 5]), [3])
+    _, marginal = repeat_nll(ACTIONS, STARTS, np.arange(4), np.array([4, 5]), [3])
     assert marginal == pytest.approx(-np.log([[3 / 7], [3 / 7]]))
 
 
@@ -24,13 +24,13 @@ def test_the_keep_probability_has_the_greatest_likelihood():
 
     grid = np.linspace(0.001, 0.999, 9981)
     best = grid[np.argmax([log_likelihood(k) for k in grid])]
-    assert keep_probability(same, marginal) == pytest.approx(best, abs=2e-4)
+    assert fit_repeat_probability(same, marginal) == pytest.approx(best, abs=2e-4)
 
 
 def test_repeat_by_hand():
     """m = 1/2; of six later steps three repeat. With an expected repeat r = k / (k + (1 - k) / 2) of each of these
     k = (3 r + 1) / 8, so 8 k (k + 1) = 6 k + k + 1, and k = (sqrt(33) - 1) / 16."""
-    repeat, _ = repeat_nll(ACTIONS, BEGINS, EVERY, EVERY, [2])
+    repeat, _ = repeat_nll(ACTIONS, STARTS, EVERY, EVERY, [2])
     k = (np.sqrt(33) - 1) / 16
     kept, changed = k + (1 - k) / 2, (1 - k) / 2
     expected = [0.5, kept, changed, kept, 0.5, changed, kept, changed]
@@ -39,15 +39,15 @@ def test_repeat_by_hand():
 
 def test_an_episode_that_begins_has_no_last_action():
     """Its first step is judged by the marginal, though the row before it holds the same action."""
-    repeat, marginal = repeat_nll(ACTIONS, BEGINS, EVERY, np.array([4]), [2])
+    repeat, marginal = repeat_nll(ACTIONS, STARTS, EVERY, np.array([4]), [2])
     assert ACTIONS[3] == ACTIONS[4] and repeat == pytest.approx(marginal)
 
 
 def test_columns_are_judged_one_by_one():
     both = np.concatenate([ACTIONS, 1 - ACTIONS[::-1]], axis=1)
-    together, _ = repeat_nll(both, BEGINS, EVERY, EVERY, [2, 2])
+    together, _ = repeat_nll(both, STARTS, EVERY, EVERY, [2, 2])
     for column in (0, 1):
-        alone, _ = repeat_nll(both[:, [column]], BEGINS, EVERY, EVERY, [2])
+        alone, _ = repeat_nll(both[:, [column]], STARTS, EVERY, EVERY, [2])
         assert (together[:, [column]] == alone).all()
 
 
@@ -62,4 +62,4 @@ def test_real_numbers():
 
 
 def test_changes():
-    assert changes(ACTIONS, BEGINS).astype(int).tolist() == [0, 0, 1, 0, 0, 1, 0, 1]
+    assert find_changes(ACTIONS, STARTS).astype(int).tolist() == [0, 0, 1, 0, 0, 1, 0, 1]

@@ -1,18 +1,197 @@
-"""Evaluation: fair, reproducible, and without a trace in the agent."""
+"""Evaluation: equal to a loop by hand for every agent, fair, reproducible, and without a trace in the agent."""
 
 from functools import partial
+from types import SimpleNamespace
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from envs.probes import Counter, EchoCue, SpaceProbe
+from envs.probes import Counter, SpaceProbe
 from envs.single_env import SingleEnv
 from rl import cores
-from rl.agents import RecurrentPPO
-from rl.training.evaluation import Evaluation, evaluate
-from rl.training.stepping import Stepper
+from rl.agents import DualHeadRecurrentPPO, Population, RecurrentIQN, RecurrentPPO, RecurrentPPOLSTM
+from rl.training.evaluation import Evaluation, evaluate, evaluation_mode
+from rl.training.stepping import VectorEnvAdapter
+
+LENGTHS = (2, 4, 3, 5)
+"""Of the episodes of each row in the loops by hand."""
+
+
+class Walk(gymnasium.Env):
+    """Shows numbers at random; the pair of actions of each step can be read from the return. Ends are truncations in
+    odd episodes."""
+
+    observation_space, action_space = spaces.Box(-9.0, 9.0, (3,)), spaces.MultiDiscrete([3, 2])
+
+    def __init__(self, length):
+        self.length, self.episode = length, -1
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time, self.episode = 0, self.episode + 1
+        return self._observe(), {}
+
+    def step(self, action):
+        self.time += 1
+        reward = float(action[0] + 3 * action[1] + 1) / 7 ** (self.time - 1)
+        ended, cut = self.time == self.length, self.episode % 2 == 1
+        return self._observe(), reward, ended and not cut, ended and cut, {}
+
+    def _observe(self):
+        return self.np_random.normal(size=3).astype(np.float32)
+
+
+@pytest.fixture
+def make_walks():
+    def make(mode):
+        return SyncVectorEnv([partial(Walk, length) for length in LENGTHS], autoreset_mode=mode)
+
+    return make
+
+
+def spread(agent, seed=9):
+    """Weights far from those of a fresh policy, which is almost uniform and would hide everything."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in agent.network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return agent
+
+
+SPACES = Walk.observation_space, Walk.action_space
+SMALL = {"layer_size": 8, "num_steps": 8, "seed": 0}
+PPO = {**SMALL, "bptt": 4, "num_minibatches": 1}
+GRU, LSTM = partial(cores.gru, hidden_size=8), partial(cores.lstm, hidden_size=8, num_layers=2, dropout=0.5)
+
+
+def population(num_envs):
+    """Members of two kinds with other weights; one is fed its previous action and reward, the other is not."""
+    members = {
+        "one": partial(RecurrentPPO, core=GRU, **{key: PPO[key] for key in ("layer_size", "bptt", "num_minibatches")}),
+        "other": partial(RecurrentIQN, layer_size=8, core=LSTM, epsilon=0.5, previous_action_reward=True),
+    }
+    agent = Population(*SPACES, members, ["other", "one"], num_envs=num_envs, num_steps=8, seed=0)
+    for seed, member in enumerate(agent.members.values()):
+        spread(member, seed)
+    return agent
+
+
+AGENTS = {
+    "lstm": lambda n: spread(RecurrentPPOLSTM(*SPACES, core=LSTM, num_envs=n, **PPO)),
+    "dual_head": lambda n: spread(
+        DualHeadRecurrentPPO(*SPACES, core=GRU, num_envs=n, previous_action_reward=True, **PPO)
+    ),
+    "iqn": lambda n: spread(
+        RecurrentIQN(*SPACES, core=GRU, num_envs=n, epsilon=0.5, previous_action_reward=True, **SMALL)
+    ),
+    "population": population,
+}
+
+
+class HandPlayer:
+    """A network of an agent with memories that are kept here, for some rows of the environments."""
+
+    def __init__(self, agent, rows, seed, greedy, memory):
+        self.agent, self.rows, self.greedy, self.memory = agent, rows, greedy, memory
+        self.generator = torch.Generator().manual_seed(seed)
+        self.state = agent.network.initial_state(len(rows))
+        self.fed = {"previous_action": torch.zeros(len(rows), 2, dtype=torch.int64), "previous_reward": None}
+
+    def act(self, obs, starts, rewards):
+        network, starts = self.agent.network, torch.from_numpy(starts[self.rows])
+        if not self.memory:
+            starts = torch.ones(len(self.rows), dtype=torch.bool)
+        inputs = {"obs": torch.from_numpy(obs[self.rows])}
+        if self.agent.feed_previous:
+            self.fed["previous_reward"] = torch.from_numpy(rewards[self.rows]).unsqueeze(1)
+            inputs |= {name: torch.where(starts.unsqueeze(1), 0, leaf) for name, leaf in self.fed.items()}
+        with torch.no_grad():
+            params, _, self.state = network.step(inputs, self.state, starts)
+            actions = network.head.mode(params) if self.greedy else network.head.sample(params, self.generator)
+        self.fed["previous_action"] = actions + 1
+        return actions.numpy()
+
+
+def play_by_hand(agent, mode, quota, seed, greedy, memory):
+    """Returns and lengths of ``quota`` episodes of each row, in the order in which they end, with nothing of ours but
+    networks."""
+    count = len(LENGTHS)
+    members = [(agent, np.arange(count))]
+    if isinstance(agent, Population):
+        members = [(agent.members["one"], np.array([1, 3])), (agent.members["other"], np.array([0, 2]))]
+    players = [HandPlayer(member, rows, seed, greedy, memory) for member, rows in members]
+    envs = [Walk(length) for length in LENGTHS]
+    obs = np.stack([env.reset(seed=seed + row)[0] for row, env in enumerate(envs)])
+    starts, rewards, returns = np.ones(count, dtype=bool), np.zeros(count, np.float32), np.zeros(count)
+    over, finished = [False] * count, []
+    while min(env.episode for env in envs) <= quota:
+        actions = np.empty((count, 2), dtype=np.int64)
+        for player in players:
+            actions[player.rows] = player.act(obs, starts, rewards)
+        for row, env in enumerate(envs):
+            starts[row] = over[row] and mode == AutoresetMode.NEXT_STEP
+            if starts[row]:  # the action is lost
+                obs[row], rewards[row], over[row] = env.reset()[0], 0.0, False
+                continue
+            obs[row], rewards[row], terminated, truncated, _ = env.step(actions[row])
+            returns[row] += rewards[row]
+            over[row] = terminated or truncated
+            if over[row]:
+                if env.episode < quota:
+                    finished.append((returns[row], env.time, row))
+                returns[row] = 0.0
+                if mode == AutoresetMode.SAME_STEP:
+                    obs[row], starts[row], over[row] = env.reset()[0], True, False
+    return finished
+
+
+def actors_of(agent):
+    return [member.actor for member in getattr(agent, "members", {"": agent}).values()]
+
+
+@pytest.mark.parametrize("memory", [True, False])
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+@pytest.mark.parametrize("kind", AGENTS)
+def test_evaluation_equals_a_loop_by_hand(make_walks, kind, mode, memory):
+    """Three episodes in each of four rows, which end at different steps; as many rows as the agent trains on.
+
+    The agent is amid a rollout, whose memories stay as they are.
+    """
+    agent, envs = AGENTS[kind](4), VectorEnvAdapter(make_walks(mode))
+    obs = envs.reset(1)
+    for _ in range(3):
+        step = envs.step(agent.act(obs))
+        agent.observe(step.rewards, step.terminated, step.truncated, step.final_obs, step.ignored)
+        obs = step.obs
+    memories = flatten([actor.state_dict() for actor in actors_of(agent)])
+    for greedy in (True, False):
+        result = evaluate(agent, make_walks(mode), 12, seed=5, greedy=greedy, memory=memory)
+        with evaluation_mode(agent.network):
+            returns, lengths, rows = zip(*play_by_hand(agent, mode, 3, 5, greedy, memory), strict=True)
+        assert result.rows.tolist() == list(rows)
+        assert result.lengths.tolist() == list(lengths) == [LENGTHS[row] for row in rows]
+        assert result.returns.tolist() == pytest.approx(list(returns), abs=1e-6)
+        assert sorted(rows) == sorted([0, 1, 2, 3] * 3)
+    assert_alike(memories, flatten([actor.state_dict() for actor in actors_of(agent)]))
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+@pytest.mark.parametrize("kind", AGENTS)
+def test_memory_and_sampling_make_a_difference(make_walks, kind, mode):
+    """Or the loop by hand could not tell them apart."""
+    agent, results = AGENTS[kind](4), set()
+    for memory in (True, False):
+        for greedy in (True, False):
+            result = evaluate(agent, make_walks(mode), 12, seed=5, greedy=greedy, memory=memory)
+            results.add(tuple(result.returns.tolist()))
+    assert len(results) == 4
+
+
+# ------------------------------------------------------------------------------------------------------ fair and exact
 
 
 @pytest.fixture
@@ -20,38 +199,10 @@ def make_agent():
     """An untrained agent whose policy depends strongly on what it sees and remembers."""
 
     def make(envs, core=cores.gru, **options):
-        agent = RecurrentPPO(
-            envs.single_observation_space,
-            envs.single_action_space,
-            8,
-            seed=0,
-            core=partial(core, hidden_size=8),
-            num_envs=3,
-            num_steps=8,
-            bptt=4,
-            num_minibatches=1,
-            **options,
-        )
-        generator = torch.Generator().manual_seed(9)
-        with torch.no_grad():  # the fresh policy is almost uniform, which would hide everything
-            for parameter in agent.network.parameters():
-                parameter.copy_(torch.randn(parameter.shape, generator=generator))
-            agent.network.heads.bias[:-1].zero_()
-        return agent
+        spaces_of = envs.single_observation_space, envs.single_action_space
+        return spread(RecurrentPPO(*spaces_of, core=partial(core, hidden_size=8), num_envs=3, **PPO, **options))
 
     return make
-
-
-@pytest.fixture
-def played_actions():
-    """The list that the actions of each further step of an agent's network go to."""
-
-    def watch(agent):
-        seen, original = [], agent.network.head.to_environment
-        agent.network.head.to_environment = lambda actions: seen.append(actions.tolist()) or original(actions)
-        return seen
-
-    return watch
 
 
 def test_every_environment_plays_the_same_number_of_episodes(make_agent):
@@ -60,6 +211,7 @@ def test_every_environment_plays_the_same_number_of_episodes(make_agent):
     result = evaluate(make_agent(envs), envs, 5, seed=0)
     assert sorted(result.returns) == [0, 0, 0, 6, 6, 6]
     assert sorted(result.lengths) == [1, 1, 1, 4, 4, 4]
+    assert result.rows.tolist() == [0, 0, 0, 1, 1, 1]
     assert result.mean == 3.0
     assert result.stderr == pytest.approx(3 * np.sqrt(6 / 5) / np.sqrt(6))  # deviation 3 * sqrt(6 / 5), over sqrt(6)
 
@@ -84,50 +236,11 @@ def test_a_single_episode_has_no_standard_error():
     assert two.stderr == pytest.approx(np.sqrt(2) / np.sqrt(2))
 
 
-@pytest.mark.parametrize("previous", [False, True])
-@pytest.mark.parametrize("memory", [False, True])
-def test_evaluation_equals_a_loop_by_hand(make_agent, played_actions, memory, previous):
-    """Without memory every step is a start for the network, and nothing of the step before is fed."""
-    envs = SpaceProbe(4, episode_length=12)
-    agent = make_agent(envs, previous_action_reward=previous)
-    seen, expected = played_actions(agent), []
-    result = evaluate(agent, SpaceProbe(4, episode_length=12), 4, seed=7, memory=memory)
-
-    network, stepper = agent.network, Stepper(envs)
-    state, starts = network.initial_state(4), torch.ones(4, dtype=torch.bool)
-    fed = {"previous_action": torch.zeros(4, 1, dtype=torch.int64), "previous_reward": torch.zeros(4, 1)}
-    obs, returns = stepper.reset(7), np.zeros(4)
-    for _ in range(12):
-        inputs = {"obs": torch.from_numpy(obs)} | (fed if previous else {})
-        with torch.no_grad():
-            params, _, state = network.step(inputs, state, starts)
-        actions = params.argmax(-1)
-        expected.append(actions.unsqueeze(1).tolist())
-        after = stepper.step(actions.numpy())
-        returns, obs = returns + after.rewards, after.obs
-        if memory:
-            starts = torch.zeros(4, dtype=torch.bool)
-            fed = {
-                "previous_action": actions.unsqueeze(1) + 1,
-                "previous_reward": torch.from_numpy(after.rewards).unsqueeze(1),
-            }
-    assert result.returns.tolist() == pytest.approx(returns.tolist())
-    assert seen == expected
-    assert 0 < np.mean(expected) < 1
-
-
-@pytest.mark.parametrize("core", [cores.gru, cores.lstm, cores.rnn])
-def test_the_memory_makes_a_difference(make_agent, played_actions, core):
-    """Or the loop by hand could not tell the two apart."""
-    envs = SpaceProbe(16, episode_length=8)
-    agent = make_agent(envs, core)
-    seen = played_actions(agent)
-    evaluate(agent, envs, 16, seed=7)
-    with_memory = list(seen)
-    seen.clear()
-    evaluate(agent, envs, 16, seed=7, memory=False)
-    assert with_memory[0] == seen[0]
-    assert with_memory != seen
+@pytest.mark.parametrize("episodes", [0, -1, 2.5])
+def test_there_must_be_an_episode_to_play(make_agent, episodes):
+    envs = Counter(2)
+    with pytest.raises(ValueError, match=rf"^episodes={episodes}: it must be a whole number of at least 1$"):
+        evaluate(make_agent(envs), envs, episodes)
 
 
 def test_a_core_without_memory_scores_the_same_without_it(make_agent):
@@ -137,25 +250,58 @@ def test_a_core_without_memory_scores_the_same_without_it(make_agent):
     assert results[0].tolist() == results[1].tolist()
 
 
+@pytest.mark.parametrize("greedy", [True, False])
+def test_a_seed_decides_an_evaluation(make_agent, greedy):
+    agent = make_agent(SpaceProbe(1))
+    first, again, other = (
+        evaluate(agent, SpaceProbe(4), 32, seed=seed, greedy=greedy).returns.tolist() for seed in (3, 3, 4)
+    )
+    assert first == again != other
+
+
+def test_the_seed_goes_to_the_environments_and_to_the_sampling(make_agent):
+    """Where the environments are the same for all seeds, sampled actions still differ by it."""
+
+    class Unseeded(SpaceProbe):
+        def reset(self, *, seed=None, options=None):
+            return super().reset(seed=0, options=options)
+
+    agent = make_agent(SpaceProbe(1))
+    one, other = (evaluate(agent, Unseeded(4), 32, seed=seed, greedy=False).returns.tolist() for seed in (3, 4))
+    assert one != other
+    one, other = (evaluate(agent, Unseeded(4), 32, seed=seed, greedy=True).returns.tolist() for seed in (3, 4))
+    assert one == other
+
+
+# ------------------------------------------------------------------------------------------------------ without a trace
+
+
+def flatten(value):
+    """The leaves of what a checkpoint may hold, copied."""
+    if isinstance(value, dict):
+        return [leaf for key in sorted(value, key=str) for leaf in flatten(value[key])]
+    if isinstance(value, (list, tuple)):
+        return [leaf for part in value for leaf in flatten(part)]
+    return [value.clone() if isinstance(value, torch.Tensor) else value]
+
+
+def assert_alike(before, after):
+    assert len(before) == len(after)
+    for one, other in zip(before, after, strict=True):
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
 def test_evaluation_leaves_no_trace(make_agent):
     """Not in weights, moments, counters, memories, generators, the rollout, the network's mode or global streams."""
-    envs = SpaceProbe(3)
-    agent = make_agent(envs, normalise_observations=True, normalise_returns=True, previous_action_reward=True)
-    stepper = Stepper(envs)
-    obs = stepper.reset(0)
-    for step in range(11):  # a training, then 3 steps of the next rollout
-        after = stepper.step(agent.take_action(obs))
-        agent.add_memory_ppo(after.rewards, after.terminated, after.truncated, after.final_obs)
-        obs = after.obs
-        if step == 7:
-            agent.train_step(obs)
-
-    def flatten(value):
-        if isinstance(value, dict):
-            return [leaf for key in sorted(value, key=str) for leaf in flatten(value[key])]
-        if isinstance(value, (list, tuple)):
-            return [leaf for part in value for leaf in flatten(part)]
-        return [value.clone() if isinstance(value, torch.Tensor) else value]
+    envs = VectorEnvAdapter(SpaceProbe(3))
+    agent = make_agent(envs.envs, normalise_observations=True, normalise_returns=True, previous_action_reward=True)
+    obs = envs.reset(0)
+    for number in range(11):  # a training, then 3 steps of the next rollout
+        step = envs.step(agent.act(obs))
+        agent.observe(step.rewards, step.terminated, step.truncated, step.final_obs, step.ignored)
+        obs = step.obs
+        if number == 7:
+            agent.learn(obs)
 
     def snapshot():
         buffer = agent.buffer
@@ -164,77 +310,58 @@ def test_evaluation_leaves_no_trace(make_agent):
 
     before, numpy_before = snapshot(), np.random.get_state(legacy=False)
     for options in ({"greedy": True}, {"greedy": False}, {"memory": False}):
-        evaluate(agent, SpaceProbe(5), 10, seed=3, **options)
+        evaluate(agent, SpaceProbe(3), 10, seed=3, **options)  # as many rows as the agent trains on
     np.testing.assert_equal(np.random.get_state(legacy=False), numpy_before)
-    after = snapshot()
-    assert len(before) == len(after) > 30
-    for one, other in zip(before, after, strict=True):
-        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+    assert len(before) > 30
+    assert_alike(before, snapshot())
 
 
-@pytest.mark.parametrize("greedy", [True, False])
-def test_a_seed_decides_an_evaluation(make_agent, greedy):
-    agent = make_agent(SpaceProbe(1))
-    first, again, other = (
-        evaluate(agent, SpaceProbe(4), 32, seed=seed, greedy=greedy).returns.tolist() for seed in (3, 3, 4)
-    )
-    assert first == again
-    assert first != other
+# --------------------------------------------------------------------------------------------------- the network's mode
 
 
-def test_a_seed_decides_the_sampled_actions(make_agent, played_actions):
-    """Counters know no chance: what differs is the agent's."""
-    agent = make_agent(Counter(1))
-    with torch.no_grad():
-        agent.network.heads.weight[:-1].zero_()
-    played = []
-    for seed in (3, 3, 4):
-        agent.network.head.__dict__.pop("to_environment", None)
-        seen = played_actions(agent)
-        evaluate(agent, Counter(4), 8, seed=seed, greedy=False)
-        played.append(seen)
-    assert played[0] == played[1]
-    assert played[0] != played[2]
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("fails", [None, OSError, KeyboardInterrupt])
+def test_the_network_plays_in_evaluation_mode_and_is_put_back_whatever_happens(make_agent, training, fails):
+    envs, modes = Counter(2, 2), []
+    agent, original = make_agent(envs), envs.step
+    agent.network.train(training)
+
+    def step(actions):
+        modes.append(agent.network.training)
+        if fails:
+            raise fails
+        return original(actions)
+
+    envs.step = step
+    if fails:
+        with pytest.raises(fails):
+            evaluate(agent, envs, 2, seed=0)
+    else:
+        evaluate(agent, envs, 2, seed=0)
+    assert modes and not any(modes)
+    assert agent.network.training == training
 
 
-def test_greedy_takes_the_likeliest_action_and_sampling_does_not(make_agent, played_actions):
-    """With logits 0 and 1 greedy is always 1; a sampling agent plays 1 with probability e / (1 + e) = 0.73."""
-    envs = EchoCue(64)
-    agent = make_agent(envs)
-    with torch.no_grad():
-        agent.network.heads.weight[:-1].zero_()
-        agent.network.heads.bias[:-1].copy_(torch.tensor([0.0, 1.0]))
-    seen = played_actions(agent)
-    evaluate(agent, envs, 64, seed=0)
-    assert np.unique(seen).tolist() == [1]
-    seen.clear()
-    evaluate(agent, envs, 64 * 8, seed=0, greedy=False)
-    assert np.mean(seen) == pytest.approx(0.731, abs=0.06)  # 1024 draws: standard error 0.014
+def test_each_member_of_a_population_is_put_back_as_it_was():
+    """One learns, the other only plays; the module around their networks is made anew when it is asked for."""
+    agent = population(4)
+    agent.members["other"].training = False
+    evaluate(agent, SyncVectorEnv([partial(Walk, 2)] * 4, autoreset_mode=AutoresetMode.SAME_STEP), 4, seed=0)
+    assert agent.members["one"].training and not agent.members["other"].training
 
 
-def test_dropout_acts_in_training_and_not_in_evaluation(make_agent):
-    envs = SpaceProbe(3)
-    agent = make_agent(envs, core=partial(cores.gru, num_layers=2, dropout=0.5))
-    modes = []
-    original = agent.network.step
-    agent.network.step = lambda *args: modes.append(agent.network.training) or original(*args)
-    evaluate(agent, envs, 3, seed=0)
-    assert modes
-    assert not any(modes)
-    assert agent.network.training
-    agent.network.eval()
-    evaluate(agent, envs, 3, seed=0)
-    assert not agent.network.training
+def test_each_part_of_a_network_is_put_back_as_it_was():
+    network = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Dropout())
+    network[1].eval()
+    with evaluation_mode(network):
+        assert not any(module.training for module in network.modules())
+    assert [module.training for module in network.modules()] == [True, True, False]
 
 
-def test_an_error_of_the_environment_leaves_the_network_in_training_mode(make_agent):
+def test_a_failing_reset_leaves_the_network_as_it_was(make_agent):
     envs = Counter(2)
     agent = make_agent(envs)
-
-    def broken(actions):
-        raise OSError("the simulator is gone")
-
-    envs.step = broken
-    with pytest.raises(OSError, match="simulator"):
+    envs.reset = SimpleNamespace  # fails: it knows no seed that could be unpacked
+    with pytest.raises(TypeError):
         evaluate(agent, envs, 2, seed=0)
     assert agent.network.training

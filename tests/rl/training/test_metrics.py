@@ -1,19 +1,18 @@
-"""Episode statistics, the progress of a run, and what TensorBoard reads back."""
+"""The progress of a run, and what TensorBoard reads back."""
 
 import logging
 import time
 from fnmatch import fnmatchcase
 from functools import partial
 
-import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from envs.probes import Counter, SpaceProbe
+from envs.probes import SpaceProbe
 from rl import cores
 from rl.agents import RecurrentIQN, RecurrentPPO
-from rl.recordings.imitation import Imitation, ImitationTrainer, Imitator
-from rl.training.metrics import GLOSSARY, Episodes, Metrics
+from rl.recordings import Imitation, ImitationTrainer, Imitator
+from rl.training.metrics import GLOSSARY, Metrics
 from rl.training.trainer import Trainer
 
 
@@ -91,11 +90,11 @@ def test_every_tag_stands_in_the_glossary_and_every_entry_is_written(run, read, 
     with Metrics(tmp_path / "table", 100) as metrics:
         metrics.hparams({"seed": 1}, {"eval_return_mean": 0.5})
     written |= read(tmp_path / "table").keys()
-    recording = make_recording((5, 6), forms={"six_heads": (1.0,)})
+    recording = make_recording((5, 6), branch_weights={"six_heads": (1.0,)})
     agent = RecurrentPPO(recording.observation_space, recording.action_space, 4, seed=0)
     trainer = ImitationTrainer(Imitator(agent, recording, Imitation(epochs=1), seed=0), tmp_path / "imitation")
     with Metrics(tmp_path / "imitation", 100) as metrics:
-        trainer.learn(metrics)
+        trainer.train(metrics)
     written |= read(tmp_path / "imitation").keys()
     unexplained = {tag for tag in written if not any(fnmatchcase(tag, entry) for entry in GLOSSARY)}
     assert not unexplained
@@ -107,11 +106,27 @@ def test_every_tag_stands_in_the_glossary_and_every_entry_is_written(run, read, 
 def test_the_results_of_an_update_are_grouped(read, tmp_path):
     with Metrics(tmp_path, 100) as metrics:
         metrics.update({"loss": 1.0, "approx_kl": 2.0, "learning_rate": 3.0, "ratio_error": 4.0}, 7)
+        metrics.update({"a/loss": 1.0, "a/approx_kl": 5.0, "a/epsilon": 6.0}, 8)  # of a member of a population
     assert read(tmp_path) == {
+        "losses/a/approx_kl": [(8, 5.0)],
+        "charts/a/epsilon": [(8, 6.0)],
         "losses/approx_kl": [(7, 2.0)],
         "charts/learning_rate": [(7, 3.0)],
         "diagnostics/ratio_error": [(7, 4.0)],
     }
+
+
+def test_texts_and_hyperparameters_stand_in_the_run_itself(tmp_path):
+    """The table takes what is plain: no None and no list."""
+    with Metrics(tmp_path, 100) as metrics:
+        metrics.text("config", "seed: 1")
+        metrics.hparams({"seed": 1, "core": "gru", "env": None, "seats": [1]}, {"eval_return_mean": 0.5})
+    events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0})
+    events.Reload()
+    assert events.Tensors("config/text_summary")[0].tensor_proto.string_val == [b"seed: 1"]
+    assert events.Scalars("hparam/eval_return_mean")[0].value == 0.5
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"core" in content and b"seats" not in content and b"env" not in content
 
 
 def test_the_x_axis_is_environment_steps(run, read, tmp_path):
@@ -174,70 +189,3 @@ def test_flushed_scalars_can_be_read_while_the_run_goes_on(read, tmp_path):
         metrics.scalars({"losses/entropy": 1.0}, 10)
         metrics.flush()
         assert read(tmp_path) == {"losses/entropy": [(10, 1.0)]}
-
-
-# ------------------------------------------------------------------------------------------------------------ episodes
-
-
-def test_returns_and_lengths_of_episodes():
-    """Row 0 ends after rewards 1, 2 and again after 4; row 1 never ends."""
-    episodes, none = Episodes(2), np.zeros(2, dtype=bool)
-    episodes.add(np.array([1.0, 10.0]), none, none)
-    assert episodes.drain() == {}
-    episodes.add(np.array([2.0, 10.0]), np.array([True, False]), none)
-    episodes.add(np.array([4.0, 10.0]), np.array([True, False]), none)
-    assert episodes.drain() == {"charts/episodic_return": 3.5, "charts/episodic_length": 1.5}
-    assert episodes.drain() == {}
-    assert list(episodes.recent) == [3.0, 4.0]
-    assert episodes.returns.tolist() == [0.0, 30.0]
-    assert episodes.lengths.tolist() == [0, 3]
-
-
-def test_ignored_steps_have_no_length():
-    episodes, off, on = Episodes(1), np.array([False]), np.array([True])
-    for reward, ended, ignored in ((1.0, off, off), (1.0, on, off), (0.0, off, on), (1.0, on, off)):
-        episodes.add(np.array([reward]), ended, ignored)
-    assert episodes.drain() == {"charts/episodic_return": 1.5, "charts/episodic_length": 1.5}  # 2 steps, then 1
-
-
-def test_the_recent_returns_are_a_window():
-    episodes, on, off = Episodes(1, window=3), np.array([True]), np.array([False])
-    for reward in range(5):
-        episodes.add(np.array([float(reward)]), on, off)
-    assert list(episodes.recent) == [2.0, 3.0, 4.0]
-
-
-def test_episodes_survive_a_checkpoint():
-    episodes, off = Episodes(2, window=3), np.zeros(2, dtype=bool)
-    for step in range(6):
-        episodes.add(np.array([1.0, 2.0]), np.array([step % 2 == 1, False]), off)
-    other = Episodes(2, window=3)
-    other.load_state_dict(episodes.state_dict())
-    for one in (episodes, other):
-        one.drain()
-        one.add(np.array([1.0, 2.0]), np.array([True, True]), off)
-    assert episodes.drain() == other.drain() == {"charts/episodic_return": 7.5, "charts/episodic_length": 4.0}
-    assert list(other.recent) == list(episodes.recent) == [2.0, 1.0, 14.0]
-
-
-def test_episodes_of_a_counter_through_a_trainer(tmp_path):
-    """Episodes of 3 and 4 steps pay 0+1+2 = 3 and 0+1+2+3 = 6; in 12 steps row 0 ends 4 times, row 1 three times."""
-    envs = Counter(2, [3, 4])
-    agent = RecurrentPPO(
-        envs.single_observation_space,
-        envs.single_action_space,
-        8,
-        seed=0,
-        num_envs=2,
-        num_steps=12,
-        bptt=4,
-        num_minibatches=2,
-        epochs=1,
-    )
-    trainer = Trainer(agent, envs, tmp_path, 24, seed=0)
-    trainer.obs = trainer.envs.reset(0)
-    trainer.collect()
-    drained = trainer.episodes.drain()
-    assert drained["charts/episodic_return"] == pytest.approx((4 * 3 + 3 * 6) / 7)
-    assert drained["charts/episodic_length"] == pytest.approx(24 / 7)
-    assert trainer.recent_return == pytest.approx((4 * 3 + 3 * 6) / 7)

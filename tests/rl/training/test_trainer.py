@@ -1,150 +1,260 @@
-"""The training loop: what it counts, saves, resumes and does when it is told to stop."""
+"""The training loop: what it tells the agent, what it counts, reports and saves, and when it stops."""
 
 import os
 import signal
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 
-from envs.probes import Counter, EchoCue, SpaceProbe
-from envs.repeat_previous import RepeatPrevious
+from envs.probes import ActionReward, Counter, EchoCue
 from envs.single_env import SingleEnv
-from rl import cores
-from rl.agents import RecurrentPPO
 from rl.checkpoint import load_checkpoint
 from rl.training import threads
-from rl.training.evaluation import evaluate
-from rl.training.metrics import Metrics
-from rl.training.run import StopSignals, checkpoint_path, crossed
+from rl.training.run import checkpoint_path
 from rl.training.trainer import Trainer
 
 
 @pytest.fixture
-def make_trainer(tmp_path):
-    """A trainer of a small agent: rollouts of 8 steps of each environment."""
+def make_trainer(tmp_path, scribe):
+    """A trainer of an agent that notes what it is told; rollouts of ``num_steps`` steps of each environment."""
 
-    def make(envs, total_steps, folder="run", agent_seed=0, core="gru", agent_options=None, **options):
-        agent = RecurrentPPO(
-            envs.single_observation_space,
-            envs.single_action_space,
-            8,
-            seed=agent_seed,
-            core=partial(getattr(cores, core), hidden_size=8),
-            num_envs=envs.num_envs,
-            num_steps=8,
-            total_steps=1000,
-            bptt=4,
-            num_minibatches=2,
-            epochs=2,
-            **(agent_options or {}),
-        )
-        return Trainer(agent, envs, tmp_path / folder, total_steps, **{"seed": 0, **options})
+    def make(envs, total_steps, num_steps=8, actions=(0,), **options):
+        return Trainer(scribe(envs.num_envs, num_steps, actions), envs, tmp_path, total_steps, **{"seed": 0, **options})
 
     return make
 
 
 @pytest.fixture
-def train():
-    """Trains to the end or to a signal, with metrics in the run folder; what ``Trainer.train`` returns."""
+def counters():
+    """Two single Counters of 2 and 3 steps as Gymnasium vectorises them."""
 
-    def run(trainer):
-        with Metrics(trainer.run_dir, trainer.total_steps, trainer.agent.env_steps) as metrics:
-            return trainer.train(metrics)
+    def make(mode, end="truncated"):
+        made = [partial(SingleEnv, "envs.probes:Counter", episode_length=n, end=end) for n in (2, 3)]
+        return SyncVectorEnv(made, autoreset_mode=mode)
 
-    return run
-
-
-@pytest.fixture
-def usual_handlers():
-    """Handlers that note a signal instead of ending the process; the real ones are put back afterwards."""
-    noted = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda given, frame: noted.append(given)) for number in numbers}
-    mine = {number: signal.getsignal(number) for number in numbers}
-    yield noted, mine
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    return make
 
 
-# --------------------------------------------------------------------------------------------------------------- basics
+# ------------------------------------------------------------------------------------------------------ what it is told
 
 
-def test_environment_steps_are_counted_and_everything_is_saved(make_trainer, train):
+def test_the_agent_is_told_the_outcome_of_each_action_and_what_follows_a_rollout(make_trainer, notebook, counters):
+    """Episodes of 2 and 3 steps, rollouts of 3: observe has rewards, rows terminated, truncated, ignored, final counts.
+
+    A cut row is shown its next episode already (count 0), but V is asked of what closed the last one (counts 2 and 3).
+    """
+    for envs in (Counter(2, [2, 3], "truncated"), counters(AutoresetMode.SAME_STEP)):
+        trainer = make_trainer(envs, 12, num_steps=3)
+        trainer.train(notebook)
+        assert trainer.agent.notes == [
+            ("act", [0, 0]), ("observe", [0, 0], [], [], [], None),
+            ("act", [1, 1]), ("observe", [1, 1], [], [0], [], [2]),
+            ("act", [0, 2]), ("observe", [0, 2], [], [1], [], [3]),
+            ("learn", [1, 0]),
+            ("act", [1, 0]), ("observe", [1, 0], [], [0], [], [2]),
+            ("act", [0, 1]), ("observe", [0, 1], [], [], [], None),
+            ("act", [1, 2]), ("observe", [1, 2], [], [0, 1], [], [2, 3]),
+            ("learn", [0, 0]),
+        ]  # fmt: skip
+
+
+def test_steps_that_only_reset_are_told_as_ignored(make_trainer, notebook, counters):
+    """As above in NEXT_STEP mode: each end is followed by a step that is none, and shows its own final observation."""
+    trainer = make_trainer(counters(AutoresetMode.NEXT_STEP), 12, num_steps=3)
+    trainer.train(notebook)
+    assert trainer.agent.notes == [
+        ("act", [0, 0]), ("observe", [0, 0], [], [], [], None),
+        ("act", [1, 1]), ("observe", [1, 1], [], [0], [], [2]),
+        ("act", [2, 2]), ("observe", [0, 2], [], [1], [0], [3]),
+        ("learn", [0, 3]),
+        ("act", [0, 3]), ("observe", [0, 0], [], [], [1], None),
+        ("act", [1, 0]), ("observe", [1, 0], [], [0], [], [2]),
+        ("act", [2, 1]), ("observe", [0, 1], [], [], [0], None),
+        ("learn", [0, 2]),
+    ]  # fmt: skip
+
+
+def test_terminations_are_told_apart_from_truncations(make_trainer, notebook):
+    trainer = make_trainer(Counter(2, [2, 3], "terminated"), 6, num_steps=3)
+    trainer.train(notebook)
+    assert [note[1:3] for note in trainer.agent.said("observe")] == [([], []), ([0], []), ([1], [])]
+    assert [note[-1] for note in trainer.agent.said("observe")] == [None] * 3
+    both = make_trainer(Counter(2, [2, 3], "both"), 6, num_steps=3)
+    both.train(notebook)
+    assert [note[1:3] for note in both.agent.said("observe")] == [([], []), ([0], [0]), ([1], [1])]
+    assert [note[-1] for note in both.agent.said("observe")] == [None, [2], [3]]
+
+
+def test_the_actions_of_the_agent_reach_the_environment(make_trainer, notebook):
+    """Which pays 1 for action 1 and 0 for action 0."""
+    trainer = make_trainer(ActionReward(2), 16, actions=(0, 1, 1))
+    trainer.train(notebook)
+    assert [note[0] for note in trainer.agent.said("observe")] == [[a, a] for a in (0, 1, 1, 0, 1, 1, 0, 1)]
+
+
+class SeedNote(VectorWrapper):
+    """Notes the seed of every reset."""
+
+    def __init__(self, envs):
+        super().__init__(envs)
+        self.seeds = []
+
+    def reset(self, *, seed=None, options=None):
+        self.seeds.append(seed)
+        return super().reset(seed=seed, options=options)
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+def test_environments_are_reset_once_with_the_seed(make_trainer, notebook, seed):
+    envs = SeedNote(EchoCue(2))
+    trainer = make_trainer(envs, 64, seed=seed)
+    trainer.train(notebook)
+    assert envs.seeds == [seed]
+    trainer.total_steps = 96
+    trainer.train(notebook)  # goes on where it was
+    assert envs.seeds == [seed]
+    assert trainer.agent.env_steps == 96
+
+
+# ------------------------------------------------------------------------------------------------- counting, reporting
+
+
+def test_whole_rollouts_are_played_until_the_steps_are_reached(make_trainer, notebook):
     """3 environments x 8 steps are 24 in a rollout: 60 steps take 3 rollouts, so 72."""
-    trainer = make_trainer(SpaceProbe(3), 60)
-    assert train(trainer) is True
+    trainer = make_trainer(Counter(3), 60)
+    assert trainer.train(notebook) is True
     assert trainer.agent.env_steps == 72
-    assert trainer.agent.updates == 3
+    assert len(trainer.agent.said("learn")) == 3
     content = load_checkpoint(checkpoint_path(trainer.run_dir))
-    assert checkpoint_path(trainer.run_dir) == trainer.run_dir / "checkpoints" / "last.pt"
-    assert content["agent"]["env_steps"] == 72
-    assert trainer.seconds <= trainer.wall_seconds
+    assert content["agent"] == {"env_steps": 72}
+    assert 0 < trainer.seconds <= trainer.wall_seconds
+    assert content["seconds"] == [trainer.seconds, trainer.wall_seconds]
     assert [path.name for path in (trainer.run_dir / "checkpoints").iterdir()] == ["last.pt"]
 
 
-def test_evaluations_come_at_multiples_of_their_interval(make_trainer, train):
+def test_every_update_is_reported(make_trainer, notebook):
+    """Episodes of 3 and 4 steps pay 0+1+2 = 3 and 0+1+2+3 = 6; in 12 steps row 0 ends 4 times, row 1 three times."""
+    envs = Counter(2, [3, 4])
+    envs.drain_statistics = lambda: {"game/votes": 5.0}
+    trainer = make_trainer(envs, 48, num_steps=12)
+    trainer.train(notebook)
+    assert notebook.updates == [(24, {"policy_loss": 24.0}), (48, {"policy_loss": 48.0})]
+    for step, values in notebook.written:
+        assert values["charts/episodic_return"] == pytest.approx((4 * 3 + 3 * 6) / 7)
+        assert values["charts/episodic_length"] == pytest.approx(24 / 7)
+        assert values["game/votes"] == 5.0
+        assert values["charts/SPS"] > 0
+        assert values.keys() == {"charts/episodic_return", "charts/episodic_length", "game/votes", "charts/SPS"}
+        assert (step, pytest.approx((4 * 3 + 3 * 6) / 7), values["charts/SPS"]) in notebook.bar
+    assert [step for step, _ in notebook.written] == [step for step, *_ in notebook.bar] == [24, 48]
+    assert notebook.written[-1][1]["charts/SPS"] == pytest.approx(48 / trainer.seconds)
+    assert trainer.recent_return == pytest.approx((4 * 3 + 3 * 6) / 7)
+
+
+def test_before_the_first_episode_has_ended_there_is_no_return(make_trainer, notebook):
+    trainer = make_trainer(Counter(2, 100), 16)
+    trainer.train(notebook)
+    assert trainer.recent_return is None
+    assert notebook.bar[0][1] is None
+    assert notebook.written[0][1].keys() == {"charts/SPS"}
+
+
+def test_evaluations_are_no_training_time(make_trainer, notebook, monkeypatch):
+    """An hour for each of two evaluations, none for anything else."""
+    now = [0.0]
+    monkeypatch.setattr("rl.training.trainer.time.perf_counter", lambda: now[0])
+
+    def evaluate():
+        now[0] += 3600.0
+        return {"eval/episodic_return": 0.0}
+
+    trainer = make_trainer(EchoCue(2), 32, evaluate=evaluate, evaluate_every=16)
+    monkeypatch.setattr(trainer, "report", lambda metrics: None)  # it would divide by zero seconds
+    trainer.train(notebook)
+    assert (trainer.seconds, trainer.wall_seconds) == (0.0, 7200.0)
+
+
+# --------------------------------------------------------------------------------------------------- when what happens
+
+
+def test_evaluations_come_at_multiples_of_their_interval(make_trainer, notebook):
     """Rollouts of 16 steps, an evaluation every 40: after 48 (40 is behind it), 80, 128 (120)."""
     calls = []
 
-    def evaluation():
-        calls.append(trainer.agent.env_steps)
-        return {"eval/episodic_return": float(len(calls))}
+    def evaluate():
+        calls.append((trainer.agent.env_steps, trainer.agent.notes[-1][0]))
+        return {"eval/episodic_return": float(len(calls)), "eval/other": 9.0}
 
-    trainer = make_trainer(EchoCue(2), 140, evaluate=evaluation, evaluate_every=40, threshold=2.0)
-    train(trainer)
-    assert calls == [48, 80, 128]
+    trainer = make_trainer(EchoCue(2), 140, evaluate=evaluate, evaluate_every=40, threshold=2.0)
+    trainer.train(notebook)
+    assert calls == [(48, "learn"), (80, "learn"), (128, "learn")]
     assert [(point["env_steps"], point["return"], point["solved"]) for point in trainer.evaluations] == [
         (48, 1.0, False),
         (80, 2.0, True),
         (128, 3.0, True),
     ]
-    assert trainer.agent.env_steps == 144
+    assert trainer.agent.env_steps == 144  # it does not stop unless it is asked to
+    reported = [(step, values) for step, values in notebook.written if "eval/other" in values]
+    assert reported == [
+        (step, {"eval/episodic_return": value, "eval/other": 9.0}) for step, value in ((48, 1), (80, 2), (128, 3))
+    ]
+    assert all(0 < point["seconds"] <= trainer.seconds for point in trainer.evaluations)
 
 
-def test_training_stops_at_the_threshold_if_asked(make_trainer, train):
+def test_without_an_interval_nothing_is_evaluated(make_trainer, notebook):
+    trainer = make_trainer(EchoCue(2), 64, evaluate=lambda: 1 / 0)
+    trainer.train(notebook)
+    assert trainer.evaluations == []
+
+
+@pytest.mark.parametrize(("threshold", "stop", "steps"), [(2.0, True, 16), (2.1, True, 64), (2.0, False, 64)])
+def test_training_stops_at_the_threshold_if_asked(make_trainer, notebook, threshold, stop, steps):
     options = {"evaluate": lambda: {"eval/episodic_return": 2.0}, "evaluate_every": 16}
-    trainer = make_trainer(EchoCue(2), 64, threshold=2.0, stop_at_threshold=True, **options)
-    assert train(trainer) is True
-    assert trainer.agent.env_steps == 16
-    unreached = make_trainer(EchoCue(2), 64, threshold=2.1, stop_at_threshold=True, **options)
-    train(unreached)
-    assert unreached.agent.env_steps == 64
+    trainer = make_trainer(EchoCue(2), 64, threshold=threshold, stop_at_threshold=stop, **options)
+    assert trainer.train(notebook) is True
+    assert trainer.agent.env_steps == steps
+    assert trainer.evaluations[0]["solved"] == (threshold == 2.0)
+    assert load_checkpoint(checkpoint_path(trainer.run_dir))["agent"]["env_steps"] == steps
 
 
-def test_checkpoints_come_at_multiples_of_their_interval(make_trainer, train, monkeypatch):
+def test_checkpoints_come_at_multiples_of_their_interval(make_trainer, notebook, monkeypatch):
     trainer = make_trainer(EchoCue(2), 64, checkpoint_every=32)
     saved, original = [], trainer.save
     monkeypatch.setattr(trainer, "save", lambda metrics: saved.append(trainer.agent.env_steps) or original(metrics))
-    train(trainer)
+    trainer.train(notebook)
     assert saved == [32, 64, 64]  # the last one at the end
 
 
-@pytest.mark.parametrize(
-    ("interval", "before", "after", "expected"),
-    [
-        (None, 0, 100, False),
-        (10, 0, 9, False),
-        (10, 0, 10, True),
-        (10, 10, 19, False),
-        (10, 10, 20, True),
-        (10, 5, 35, True),
-    ],
-)
-def test_multiples_are_crossed(interval, before, after, expected):
-    assert crossed(interval, before, after) is expected
-
-
-def test_metrics_are_on_disk_before_the_checkpoint(make_trainer, monkeypatch):
+def test_metrics_are_on_disk_before_the_checkpoint(make_trainer, notebook, monkeypatch):
     order = []
     trainer = make_trainer(EchoCue(2), 16)
-    with Metrics(trainer.run_dir, 16) as metrics:
-        trainer.obs = trainer.envs.reset(0)
-        monkeypatch.setattr(metrics, "flush", lambda: order.append(checkpoint_path(trainer.run_dir).exists()))
-        trainer.save(metrics)
+    trainer.obs = trainer.envs.reset(0)
+    monkeypatch.setattr(notebook, "flush", lambda: order.append(checkpoint_path(trainer.run_dir).exists()))
+    trainer.save(notebook)
     assert order == [False]
     assert checkpoint_path(trainer.run_dir).exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"total_steps": 0}, "total_steps=0: it must be a whole number of at least 1"),
+        ({"checkpoint_every": 0}, "checkpoint_every=0: it must be a whole number of at least 1"),
+        ({"evaluate": dict, "evaluate_every": 0}, "evaluate_every=0: it must be a whole number of at least 1"),
+        ({"evaluate_every": 5}, "evaluate_every=5: it must be None without a function to evaluate"),
+        ({"threads": 0}, "threads=0: it must be a whole number of at least 1, or auto"),
+    ],
+)
+def test_bad_arguments(make_trainer, given, message):
+    with pytest.raises(ValueError) as raised:
+        make_trainer(EchoCue(2), **({"total_steps": 16} | given))
+    assert str(raised.value) == message
+
+
+# -------------------------------------------------------------------------------------------------------------- threads
 
 
 @pytest.fixture
@@ -159,161 +269,52 @@ def watched_threads(monkeypatch):
     monkeypatch.setattr(threads.time, "perf_counter", lambda: now[0])
 
     def watch(trainer):
-        act, learn, acting, learning = trainer.agent.take_action, trainer.agent.train_step, [], []
+        agent, acting, learning = trainer.agent, [], []
+        original_act, original_learn = agent.act, agent.learn
 
-        def take_action(obs):
+        def act(observation):
             acting.append(current[-1])
-            return act(obs)
+            return original_act(observation)
 
-        def train_step(obs):
+        def learn(next_observation):
             learning.append(current[-1])
             now[0] += current[-1]
-            return learn(obs)
+            return original_learn(next_observation)
 
-        trainer.agent.take_action, trainer.agent.train_step = take_action, train_step
+        agent.act, agent.learn = act, learn
         return acting, learning
 
     return watch
 
 
-def test_threads_are_chosen_while_training(make_trainer, train, watched_threads, caplog):
+def test_threads_are_chosen_while_training(make_trainer, notebook, watched_threads):
     """Also by a resumed run, which may be on another machine."""
-    caplog.set_level("INFO")
     first = make_trainer(EchoCue(2), 16 * 8, threads="auto")
     acting, learning = watched_threads(first)
-    train(first)
+    first.train(notebook)
     assert set(acting) == {1}
     assert learning == [1, 1, 2, 1, 2, 1, 2, 1]
     assert first.threads.number == 1  # twice as long, but not longer
-    assert caplog.text.count("updates: 1 s on 1 thread, 2 s on 2: 1 thread is used") == 1
+    assert notebook.lines == ["updates: 1 s on 1 thread, 2 s on 2: 1 thread is used"]
     second = make_trainer(EchoCue(2), 16 * 16, threads="auto")
     acting, learning = watched_threads(second)
     second.resume()
-    train(second)
+    second.train(notebook)
     assert set(acting) == {1}
     assert learning == [1, 1, 2, 1, 2, 1, 2, 1]
-    assert caplog.text.count("1 thread is used") == 2
+    assert len(notebook.lines) == 2
 
 
-def test_a_given_number_of_threads_is_kept(make_trainer, train, watched_threads):
+def test_a_given_number_of_threads_is_kept(make_trainer, notebook, watched_threads):
     trainer = make_trainer(EchoCue(2), 16 * 8, threads=3)
     acting, learning = watched_threads(trainer)
-    train(trainer)
+    trainer.train(notebook)
     assert (set(acting), set(learning), trainer.threads.number) == ({3}, {3}, 3)
 
 
 def test_without_a_number_torch_is_left_as_it_is(make_trainer):
     before = torch.get_num_threads()
     assert make_trainer(EchoCue(2), 16).threads.number == before == torch.get_num_threads()
-
-
-# --------------------------------------------------------------------------------------------------------------- resume
-
-EVERYTHING = {
-    "normalise_observations": True,
-    "normalise_returns": True,
-    "previous_action_reward": True,
-    "anneal_learning_rate": True,
-    "entropy_coef_final": 0.0,
-}
-
-
-@pytest.mark.parametrize(
-    ("task", "core", "options"),
-    [
-        (partial(RepeatPrevious, episode_length=11), "gru", {}),
-        (partial(RepeatPrevious, episode_length=11), "lstm", EVERYTHING),
-        (partial(SpaceProbe, observation="dict", action="multi_discrete", episode_length=5), "rnn", EVERYTHING),
-        (partial(SpaceProbe, observation="tuple", action="box", episode_length=5), "mlp", {"separate_critic": True}),
-        (partial(Counter, episode_length=[3, 5, 7], end="truncated"), "gru", {"normalise_returns": True}),
-    ],
-)
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(make_trainer, train, assert_same, task, core, options):
-    """6 updates at once, or 3, a new process, 3 more: the same weights and the same evaluations, bit by bit.
-
-    Episodes are cut in half by the checkpoint: 24 steps of each environment are no multiple of their lengths.
-    """
-
-    def make(folder, total_steps, agent_seed=0):
-        trainer = make_trainer(
-            task(3), total_steps, folder, agent_seed, core, options, evaluate_every=48,
-            evaluate=lambda: {"eval/episodic_return": evaluate(trainer.agent, task(3), 6, seed=5).mean},
-        )  # fmt: skip
-        return trainer
-
-    straight = make("straight", 144)
-    train(straight)
-
-    train(make("broken", 72))
-    second = make("broken", 144, agent_seed=77)  # nothing of the new object's own seed must be left
-    second.resume()
-    assert second.agent.env_steps == 72
-    train(second)
-    assert_same(straight.agent, second.agent)
-    returns = [(point["env_steps"], point["return"]) for point in straight.evaluations]
-    assert [(point["env_steps"], point["return"]) for point in second.evaluations] == returns
-    assert [step for step, _ in returns] == [48, 96, 144]
-    assert list(straight.episodes.recent) == list(second.episodes.recent)
-    assert straight.episodes.state_dict() == second.episodes.state_dict()
-
-
-def test_a_resumed_run_of_another_width_begins_new_episodes(make_trainer, train):
-    first = make_trainer(Counter(3, 5, "truncated"), 72, agent_options={"normalise_returns": True})
-    train(first)
-    second = make_trainer(Counter(2, 5, "truncated"), 104, agent_options={"normalise_returns": True})
-    second.resume()
-    assert second.agent.env_steps == 72
-    for name, value in first.agent.network.state_dict().items():
-        assert torch.equal(value, second.agent.network.state_dict()[name])
-    assert second.obs is None
-    assert second.agent.actor.starts.tolist() == [True, True]
-    assert not second.agent.actor.state["h"].any()
-    assert second.agent.actor.state["h"].shape[0] == 2
-    assert train(second)
-    assert second.agent.env_steps == 104  # 72 + 2 x 16
-
-
-def test_environments_that_cannot_be_put_back_begin_new_episodes(make_trainer, train):
-    def envs():
-        made = partial(SingleEnv, "envs.probes:Counter", episode_length=5)
-        return SyncVectorEnv([made] * 3, autoreset_mode=AutoresetMode.NEXT_STEP)
-
-    train(make_trainer(envs(), 40))
-    second = make_trainer(envs(), 100)
-    second.resume()
-    assert second.obs is None
-    assert second.agent.actor.starts.all()
-    starts = []
-    original = second.agent.take_action
-    second.agent.take_action = lambda obs: starts.append(second.agent.actor.starts.all()) or original(obs)
-    train(second)
-    assert starts[0]
-
-
-def test_a_resumed_run_that_is_over_only_saves(make_trainer, train, assert_same):
-    first = make_trainer(EchoCue(2), 32)
-    train(first)
-    second = make_trainer(EchoCue(2), 32)
-    second.resume()
-    assert train(second) is True
-    assert_same(first.agent, second.agent)
-
-
-def test_seconds_add_up_over_interruptions(make_trainer, train):
-    train(make_trainer(EchoCue(2), 32))
-    stored = load_checkpoint(checkpoint_path(make_trainer(EchoCue(2), 1).run_dir))["seconds"]
-    second = make_trainer(EchoCue(2), 32)
-    second.resume()
-    assert [second.seconds, second.wall_seconds] == stored
-    assert min(stored) > 0
-
-
-def test_there_must_be_something_to_resume(make_trainer, train):
-    with pytest.raises(FileNotFoundError, match=r"last\.pt"):
-        make_trainer(EchoCue(2), 32).resume()
-    train(make_trainer(EchoCue(2), 16))
-    with pytest.raises(ValueError, match="another network"):
-        make_trainer(EchoCue(2), 32, core="lstm").resume()
 
 
 # -------------------------------------------------------------------------------------------------------------- signals
@@ -334,41 +335,31 @@ class Signalling(EchoCue):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_finishes_the_update_and_saves(make_trainer, train, usual_handlers, number):
+def test_a_signal_finishes_the_update_and_saves(make_trainer, notebook, usual_handlers, number):
     """Steps 9 to 16 are the second rollout; the signal comes at step 11 of them."""
     noted, usual = usual_handlers
     trainer = make_trainer(Signalling(2, {11: number}), 1000)
-    assert train(trainer) is False
-    assert trainer.agent.updates == 2
+    assert trainer.train(notebook) is False
     assert trainer.agent.env_steps == 32
+    assert trainer.agent.notes[-1][0] == "learn"
+    assert notebook.updates[-1][0] == 32
     assert load_checkpoint(checkpoint_path(trainer.run_dir))["agent"]["env_steps"] == 32
     assert noted == []
     assert {n: signal.getsignal(n) for n in usual} == usual
 
 
-def test_a_stopped_run_can_be_resumed_exactly(make_trainer, train, assert_same, usual_handlers):
-    straight = make_trainer(EchoCue(2), 64, "straight")
-    train(straight)
-    train(make_trainer(Signalling(2, {11: signal.SIGTERM}), 64, "broken"))
-    second = make_trainer(EchoCue(2), 64, "broken", agent_seed=5)
-    second.resume()
-    assert second.agent.env_steps == 32
-    train(second)
-    assert_same(straight.agent, second.agent)
-
-
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_acts_as_usual(make_trainer, train, usual_handlers, second):
+def test_a_second_signal_acts_as_usual(make_trainer, notebook, usual_handlers, second):
     """Here usual is to take note; it may be the other signal."""
     noted, usual = usual_handlers
     trainer = make_trainer(Signalling(2, {3: signal.SIGINT, 5: second}), 1000)
-    assert train(trainer) is False
+    assert trainer.train(notebook) is False
     assert noted == [second]
-    assert trainer.agent.updates == 1
+    assert trainer.agent.env_steps == 16
     assert {n: signal.getsignal(n) for n in usual} == usual
 
 
-def test_handlers_are_put_back_whatever_happens(make_trainer, train, usual_handlers):
+def test_handlers_are_put_back_whatever_happens(make_trainer, notebook, usual_handlers):
     _, usual = usual_handlers
     trainer = make_trainer(EchoCue(2), 1000)
 
@@ -378,18 +369,22 @@ def test_handlers_are_put_back_whatever_happens(make_trainer, train, usual_handl
 
     trainer.envs.step = broken
     with pytest.raises(OSError, match="simulator"):
-        train(trainer)
+        trainer.train(notebook)
     assert {n: signal.getsignal(n) for n in usual} == usual
 
 
-def test_outside_training_signals_are_not_touched(make_trainer, train, usual_handlers):
-    noted, usual = usual_handlers
-    with StopSignals() as stop:
-        assert not stop.asked
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.asked
-        assert {n: signal.getsignal(n) for n in usual} == usual  # the next one acts as usual
-    assert noted == []
-    train(make_trainer(EchoCue(2), 16))
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert noted == [signal.SIGTERM]
+def test_nothing_of_the_loop_changes_what_the_environment_gave(make_trainer, notebook):
+    """An environment may hand out its own arrays."""
+    envs = Counter(2, [2, 3], "truncated")
+    kept, original = [], envs.step
+
+    def step(actions):
+        given = original(actions)
+        kept.append((given[:4], [np.copy(array) for array in given[:4]]))
+        return given
+
+    envs.step = step
+    make_trainer(envs, 12, num_steps=3).train(notebook)
+    for given, copies in kept:
+        for array, copy in zip(given, copies, strict=True):
+            np.testing.assert_array_equal(array, copy)
