@@ -71,7 +71,9 @@ class VectorEnvAdapter:
         ignored = self.resetting | info["ignored"] if "ignored" in info else self.resetting
         final_obs = None
         if truncated.any() or (self.final_obs_of_terminated and terminated.any()):
-            final_obs = obs if self.resets_on_next_step else batch_final_obs(info["final_obs"], obs)
+            final_obs = obs if self.resets_on_next_step else info["final_obs"]
+            if isinstance(final_obs, np.ndarray) and final_obs.dtype == object:  # as Gymnasium's own vectors give it
+                final_obs = batch_final_obs(list(final_obs), obs)
         if self.resets_on_next_step:
             self.resetting = terminated | truncated
         return StepResult(obs, np.asarray(rewards, dtype=np.float32), terminated, truncated, final_obs, ignored)
@@ -135,22 +137,14 @@ class Episodes:
         self.recent = deque(state["recent"], maxlen=self.recent.maxlen)
 
 
-def batch_final_obs(final_obs: Any, obs: Any) -> Any:
-    """Bring final observations into one batch of the kind of ``obs``, zeros where there are none.
-
-    Gymnasium's own vector environments hand them over as an object array with None where nothing ended.
-    """
-    if not (isinstance(final_obs, np.ndarray) and final_obs.dtype == object):
-        return final_obs
-    return _batch(list(final_obs), obs)
-
-
-def _batch(rows: list[Any], obs: Any) -> Any:
-    """Batch the observations of B rows, each of them None where there is none."""
+def batch_final_obs(rows: list[Any], obs: Any) -> Any:
+    """Bring final observations of B rows into one batch of the kind of ``obs``; zeros where a row is None."""
     if isinstance(obs, dict):
-        return {key: _batch([None if row is None else row[key] for row in rows], part) for key, part in obs.items()}
+        parts = {key: [None if row is None else row[key] for row in rows] for key in obs}
+        return {key: batch_final_obs(part, obs[key]) for key, part in parts.items()}
     if isinstance(obs, tuple):
-        return tuple(_batch([None if row is None else row[i] for row in rows], part) for i, part in enumerate(obs))
+        columns = [[None if row is None else row[i] for row in rows] for i in range(len(obs))]
+        return tuple(batch_final_obs(column, part) for column, part in zip(columns, obs, strict=True))
     batch = np.zeros_like(obs)
     for index, row in enumerate(rows):
         if row is not None:
