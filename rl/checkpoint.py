@@ -39,10 +39,9 @@ def load_checkpoint(path: str | Path, map_location: torch.device | str = "cpu") 
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint at {path}")
+    data = io.BytesIO(path.read_bytes())  # from a file that broke off torch.load would raise an OSError of its own
     try:
-        content = torch.load(path, map_location=map_location, weights_only=True)
-    except OSError:
-        raise
+        content = torch.load(data, map_location=map_location, weights_only=True)
     except Exception as error:  # what a damaged archive makes the unpickler raise has no common base
         raise ValueError(f"{path} is damaged or no checkpoint of recurrent-ppo ({type(error).__name__})") from error
     if not isinstance(content, dict) or "agent" not in content:

@@ -16,6 +16,24 @@ def positive(**sizes: int) -> None:
             raise ValueError(f"{name}={value!r}: it must be a whole number of at least 1")
 
 
+def whole(low: int, high: int | None = None, **values: int) -> None:
+    """Check that every value is a whole number with ``low <= value <= high``.
+
+    Args:
+        low: the smallest value that is allowed.
+        high: the largest value that is allowed; None for no limit.
+        values: the values by the names of their arguments.
+
+    Raises:
+        ValueError: a value is not; the message names the first such value and its argument.
+    """
+    for name, value in values.items():
+        number = isinstance(value, Integral) and not isinstance(value, bool)
+        if not number or value < low or (high is not None and value > high):
+            allowed = f"of at least {low}" if high is None else f"from {low} to {high}"
+            raise ValueError(f"{name}={value!r}: it must be a whole number {allowed}")
+
+
 def within(low: float, high: float, **values: float) -> None:
     """Check that every value is a finite number with ``low <= value <= high``.
 

@@ -142,6 +142,21 @@ class Actor:
         self.actions = head.mode(params) if greedy else head.sample(params, self.generator)
         return params, values, self.actions
 
+    def undo_step(self) -> None:
+        """Put the memories back to where they were before the last step, whose outcome will not be told."""
+        self.state = self.before
+
+    def clear_broken_memories(self) -> None:
+        """Begin those memories anew that hold a number that is not finite: nothing can be made of them any more."""
+        fresh = self.network.initial_state(self.num_envs, self.device)
+        finite = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
+        for leaf in self.state.values():
+            finite = finite & torch.isfinite(leaf).flatten(1).all(1)
+        self.state = {
+            name: torch.where(finite.view(-1, *[1] * (leaf.dim() - 1)), leaf, fresh[name])
+            for name, leaf in self.state.items()
+        }
+
     def act(self, observation: Any, greedy: bool = False) -> np.ndarray:
         """Choose actions ``[B, ...]``, as a vector environment takes them; :meth:`observe` comes next."""
         self.step(self.inputs(observation), greedy)

@@ -191,8 +191,10 @@ class RecurrentAgent(Client):
     def reset(self) -> None:
         """Close unfinished episodes as truncations and clear the memories.
 
-        Everything stored is kept for training; an action without an outcome is dropped.
+        Everything stored is kept for training; an action without an outcome is dropped, and its step undone.
         """
+        if self._pending is not None:
+            self.actor.undo_step()
         self._pending = None
         self.actor.reset()
 

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any, Unpack
 
 from gymnasium import spaces
+from torch import Tensor
 
+from rl.agents.actor import StepOutcome
 from rl.agents.client_options import (
     SINGLE_ENV_DEFAULTS,
     DualHeadOptions,
@@ -45,7 +47,8 @@ class DualHeadRecurrentPPO(RecurrentPPO):
         core: Callable[..., Core] = gru,
         **options: Unpack[DualHeadOptions],
     ):
-        self._vote_hides_move = self._move_is_hidden = False
+        self._vote_hides_move = False
+        self._move_hidden_in: Tensor | None = None  # the waiting actions whose move the client does not execute
         given: dict[str, Any] = {**options}
         if uses_client_options(observation_space, given):
             dual = given.pop("use_dual_head", True)
@@ -85,27 +88,18 @@ class DualHeadRecurrentPPO(RecurrentPPO):
         if not self._vote_hides_move:
             return super().take_action(state)
         move, vote = self.act(state).tolist()
-        self._move_is_hidden = self.training and vote != 0
+        self._move_hidden_in = self._pending if vote else None
         return move if vote == 0 else self._num_moves + vote - 1
 
     def get_dual_action(self) -> tuple[int, ...] | None:
         """Return (move, vote) of the action that waits for its outcome, None if none does; a client executes both."""
-        self._move_is_hidden = False
+        self._move_hidden_in = None
         return super().get_dual_action()
 
-    def observe(
-        self, rewards: Any, terminated: Any, truncated: Any = False, final_observation: Any = None, ignored: Any = False
-    ) -> None:
-        """Take in what came of the last action, see :meth:`RecurrentAgent.observe`."""
-        if self._move_is_hidden and self.buffer is not None:
+    def _store_outcome(self, outcome: StepOutcome, final_observation: Any) -> None:
+        super()._store_outcome(outcome, final_observation)
+        if self._move_hidden_in is self._pending and self.buffer is not None:
             self.buffer.hide_branch(0)
-        super().observe(rewards, terminated, truncated, final_observation, ignored)
-        self._move_is_hidden = False
-
-    def reset(self) -> None:
-        """Close unfinished episodes and clear the memories, see :meth:`RecurrentPPO.reset`."""
-        self._move_is_hidden = False
-        super().reset()
 
 
 def _check_codes(codes: int, moves: int, votes: int, composite: bool) -> None:

@@ -235,6 +235,7 @@ class RecurrentIQN(RecurrentAgent):
                 )
         except FloatingPointError:
             self.forget_rollout()  # it would be drawn again and again
+            self.actor.clear_broken_memories()
             raise
         self.updates += count
         self.last_metrics = metrics | {"epsilon": self.epsilon, "learning_rate": self.optimizer.param_groups[0]["lr"]}

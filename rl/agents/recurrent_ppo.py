@@ -188,6 +188,7 @@ class RecurrentPPO(RecurrentAgent):
                 metrics |= self.ppo.update(self.network, self.optimizer, *given)
         except FloatingPointError:
             self.forget_rollout()  # nothing can be learned from it, so it must not stay in the way
+            self.actor.clear_broken_memories()
             raise
         if self.normalise_observations:
             self.network.update_moments(buffer.observations())

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, TypedDict
 
-from rl.checks import one_of, positive, within
+from rl.checks import one_of, positive, whole, within
 
 Ratio = Literal["joint", "per_head"]
 
@@ -39,9 +39,10 @@ def check_hyperparameters(values: dict[str, Any]) -> None:
     Raises:
         ValueError: a value is out of range, or two exclude each other.
     """
-    given = {name: value for name, value in values.items() if value is not None}
+    optional = ("bptt", "value_clip", "entropy_coef_final", "teacher_kl_final", "target_kl")
+    given = {name: value for name, value in values.items() if value is not None or name not in optional}
     positive(**{name: given[name] for name in ("epochs", "num_minibatches", "bptt") if name in given})
-    within(0, given.get("bptt", float("inf")), burn_in=given["burn_in"])
+    whole(0, given.get("bptt"), burn_in=given["burn_in"])
     within(0.0, 1.0, gamma=given["gamma"], gae_lambda=given["gae_lambda"])
     one_of(("joint", "per_head"), ratio=given["ratio"])
     weights = ("value_coef", "entropy_coef", "entropy_coef_final", "teacher_kl", "teacher_kl_final")

@@ -99,8 +99,8 @@ class RolloutBuffer:
         self.size = t + 1
 
     def hide_branch(self, branch: int) -> None:
-        """Mark an action branch of step ``size``, which waits for its outcome, as not executed: it is not trained."""
-        self.actions[self.size, :, branch] = NOT_EXECUTED
+        """Mark an action branch of the last step as not executed: it is not trained."""
+        self.actions[self.size - 1, :, branch] = NOT_EXECUTED
 
     def truncate(self) -> None:
         """Mark unfinished episodes as truncated after the last step."""

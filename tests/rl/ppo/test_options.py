@@ -94,13 +94,11 @@ def test_a_bad_argument_is_named(argument, value):
         PPO(**{"bptt": 16} | {argument: value})
 
 
-@pytest.mark.xfail(strict=True, reason="burn_in is checked for its range, but not to be a whole number")
 def test_a_fraction_of_a_step_is_refused():
     with pytest.raises(ValueError, match=r"burn_in=1\.5"):
         PPO(burn_in=1.5)
 
 
-@pytest.mark.xfail(strict=True, reason="None is taken for a value that is not given, whether it may be None or not")
 @pytest.mark.parametrize(
     "argument",
     [name for name, kind in get_type_hints(PPO).items() if kind is not bool and type(None) not in get_args(kind)],
