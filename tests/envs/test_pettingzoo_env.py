@@ -31,6 +31,9 @@ class Ants:
         rewards = {agent: self.pay * int(action) for agent, action in actions.items()}
         return dict.fromkeys(self.agents, 1), rewards, {}, {}, {}
 
+    def close(self):
+        pass
+
 
 @pytest.fixture
 def ants(monkeypatch):
@@ -65,6 +68,51 @@ def test_a_module_with_keywords_and_wrappers_in_order(ants):
     assert len(envs.worlds) == 2 and envs.worlds[0] is not envs.worlds[1]
     with pytest.raises(ValueError, match=r"No wrapper can be imported from 'ants\.Quieter'"):
         make_pettingzoo("ants", 3, ["ants.Quieter"])
+
+
+def test_what_does_not_fit_is_told_of_the_environment_by_its_name(ants):
+    with pytest.raises(ValueError, match=r"^num_envs=4: it must be a multiple of 3, the number of agents of ants: "):
+        make_pettingzoo("ants", 4)
+
+
+@pytest.fixture
+def registry(monkeypatch, ants):
+    """PettingZoo's registry, as a module that stands for it."""
+    zoo = types.ModuleType("pettingzoo")
+    entries = {"zoo/ants-v0": "ants:parallel_env", "zoo/bees-v0": "pymunk.bees:parallel_env", "zoo/wasps-v0": Ants}
+    zoo.parallel_registry = {id: types.SimpleNamespace(entry_point=point) for id, point in entries.items()}
+    zoo.make = lambda kind, id, **kwargs: Ants(**kwargs) if (kind, id[:3]) == ("parallel", "zoo") else None
+    monkeypatch.setitem(sys.modules, "pettingzoo", zoo)
+    monkeypatch.setattr(sys, "meta_path", [Without("pymunk"), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "pymunk", raising=False)
+
+
+@pytest.mark.parametrize("id", ["zoo/ants-v0", "zoo/wasps-v0"])
+def test_an_id_of_the_registry(registry, id):
+    envs = make_pettingzoo(id, 6, pay=4)
+    envs.reset(seed=0)
+    assert envs.step(np.ones(6, dtype=np.int64))[1].tolist() == [4] * 6
+
+
+def test_an_id_that_the_registry_does_not_know(registry):
+    sentence = r"^PettingZoo has no parallel environment 'zoo/ant-v0'; the nearest known are zoo/ants-v0"
+    with pytest.raises(ValueError, match=sentence):
+        make_pettingzoo("zoo/ant-v0", 3)
+
+
+def test_an_id_of_the_registry_whose_package_is_missing(registry):
+    with pytest.raises(ModuleNotFoundError, match=r"^zoo/bees-v0 needs the package pymunk, .*multiagent") as caught:
+        make_pettingzoo("zoo/bees-v0", 3)
+    assert caught.value.name == "pymunk"
+
+
+def test_a_module_that_needs_a_part_of_a_missing_package(tmp_path, monkeypatch):
+    raising = "raise ModuleNotFoundError(\"No module named 'pymunk.space'\", name='pymunk.space')"
+    (tmp_path / "module_of_bees.py").write_text(raising)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match=r"^module_of_bees needs the package pymunk, ") as caught:
+        make_pettingzoo("module_of_bees", 3)
+    assert caught.value.name == "pymunk.space"
 
 
 def test_a_module_without_a_parallel_environment(ants):
