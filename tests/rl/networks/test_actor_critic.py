@@ -76,6 +76,18 @@ def test_a_separate_critic_and_the_policy_share_no_gradient(core, make_network, 
                 assert (grad is not None and grad.abs().max() > 0) == name.startswith(own), name
 
 
+@pytest.mark.parametrize("separate_critic", [False, True])
+def test_the_last_row_of_the_output_layer_is_the_value(separate_critic, make_network, make_inputs):
+    network = make_network(cores.gru, separate_critic=separate_critic)
+    obs, starts = make_inputs()
+    before, values, _ = network.unroll(obs, network.initial_state(B), starts)
+    with torch.no_grad():
+        network.heads.bias += torch.tensor([0.0, 0.0, 0.0, 0.0, 5.0])
+    after, moved, _ = network.unroll(obs, network.initial_state(B), starts)
+    torch.testing.assert_close(after, before)
+    torch.testing.assert_close(moved, values + 5.0)
+
+
 @pytest.mark.parametrize(("prefix", "moves"), [("", (True, False)), ("critic.", (False, True))])
 def test_each_half_of_the_state_reaches_its_own_output(prefix, moves, make_network, make_inputs):
     network = make_network(cores.gru, separate_critic=True)

@@ -334,6 +334,8 @@ def test_previous_actions_fit_their_space_and_none_is_zero(space, draw_params):
     assert all(head.previous_space.contains(_in_dtype_of(head.previous_space, row)) for row in fed.detach().numpy())
     if head.action_dtype == torch.int64:  # 0 is kept for "there was none"
         assert fed.min() == 1
+    else:
+        assert torch.equal(fed, actions)
     assert head.previous_space.contains(np.zeros(head.previous_space.shape, head.previous_space.dtype))
 
 
