@@ -147,7 +147,7 @@ def evaluate(agent: RecurrentPPO, envs: VectorEnv, settings: Settings) -> dict[s
 def teach(
     trainer: ImitationTrainer, envs: VectorEnv | None, settings: Settings, config: DictConfig, run_dir: Path
 ) -> float:
-    """Do what :func:`run` does, with everything at hand."""
+    """Do what ``run`` does, with everything at hand."""
     imitator = trainer.imitator
     agent, total = imitator.agent, imitator.hyperparameters.epochs * trainer.steps_per_epoch
     OmegaConf.save(config, run_dir / "config.yaml")

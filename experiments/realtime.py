@@ -2,7 +2,7 @@
 
 python -m experiments.realtime cores=[gru,mamba] steps=2000
 
-A decision is what :func:`experiments.tables.latency.time_steps` times, of an agent that plays without learning. All
+A decision is what ``experiments.tables.latency.time_steps`` times, of an agent that plays without learning. All
 cores take turns in blocks of steps, so that what else the machine does hits them alike. Each core has two agents: one
 late in a long episode, one early in it. ``window`` is the time to run a window of frames again from the initial state
 instead of carrying a state.

@@ -38,7 +38,7 @@ Episode = dict[str, Any]
 
 
 class ScriptedPlayer:
-    """A scripted player as a :class:`rl.types.Player`.
+    """A scripted player as a ``rl.types.Player``.
 
     Args:
         script: ``script(observation [B, ...], starts [B]) -> actions [B, ...]``.

@@ -59,7 +59,7 @@ def load_initial_network(agent: Agent, run_dir: str) -> None:
 
 
 def train(parts: Parts, run_dir: Path, resuming: bool) -> float:
-    """Do what :func:`run` does, with everything at hand."""
+    """Do what ``run`` does, with everything at hand."""
     agent, settings, config = parts.agent, parts.settings, parts.config
 
     def evaluate() -> dict[str, float]:

@@ -25,7 +25,7 @@ def save_checkpoint(content: dict[str, Any], path: str | Path) -> None:
 
 
 def load_checkpoint(path: str | Path, map_location: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read what :func:`save_checkpoint` wrote; never execute what is inside.
+    """Read what ``save_checkpoint`` wrote; never execute what is inside.
 
     Args:
         path: the file.
@@ -64,7 +64,7 @@ def as_tensors(value: Any) -> Any:
 
 
 def as_arrays(value: Any) -> Any:
-    """Turn tensors inside dicts, lists and tuples into arrays: the way back from :func:`as_tensors`."""
+    """Turn tensors inside dicts, lists and tuples into arrays: the way back from ``as_tensors``."""
     if isinstance(value, torch.Tensor):
         return value.cpu().numpy()
     if isinstance(value, dict):

@@ -222,7 +222,7 @@ def record(agent: Agent, envs: VectorEnv, steps: int, seed: int, every: int = 20
         every: note the state at every such step, and at the last.
 
     Returns:
-        ``input/NAME`` and ``output/NAME`` ``[steps, B, ...]`` by the names of :class:`PolicyStep`, without the state;
+        ``input/NAME`` and ``output/NAME`` ``[steps, B, ...]`` by the names of ``PolicyStep``, without the state;
         ``output/next_state.NAME`` at the steps ``states_at`` only, every ``every``-th and the last; and
         ``decided [steps, B]`` bool: no other action is within rounding of being the best.
 

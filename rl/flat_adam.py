@@ -43,7 +43,7 @@ def guarded_step(
     they are where ``found_inf`` is 1, and divides the gradient by ``grad_scale``, which clips it without another pass.
 
     Args:
-        optimizer: from :func:`flat_adam`.
+        optimizer: from ``flat_adam``.
         loss: 0-d.
         parameters: all those of the network, in its order.
         max_grad_norm: a longer gradient is scaled down to this norm.

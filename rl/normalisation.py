@@ -7,7 +7,7 @@ from torch import Tensor, nn
 class RunningMoments(nn.Module):
     """Mean and variance of all samples so far, for each feature (Chan, Golub and LeVeque, 1983).
 
-    They change only in :meth:`update`, which training calls between an update and the next rollout. So a rollout and
+    They change only in ``update``, which training calls between an update and the next rollout. So a rollout and
     its replay see the same numbers, and the probability ratio of an unchanged policy is 1.
 
     Args:

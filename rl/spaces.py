@@ -36,7 +36,7 @@ def leaf_spaces(space: spaces.Space, name: str = "") -> dict[str, spaces.Space]:
 
 
 def leaf_arrays(space: spaces.Space, obs: Any, name: str = "") -> dict[str, np.ndarray]:
-    """List the arrays of an observation by leaf name, as :func:`leaf_spaces` lists the spaces.
+    """List the arrays of an observation by leaf name, as ``leaf_spaces`` lists the spaces.
 
     Args:
         space: the space of one observation.

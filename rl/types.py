@@ -1,24 +1,24 @@
 """The conventions of this code base. They stand here and nowhere else.
 
-Axes
+Axes:
     Tensors are time-major, ``[T, B, ...]``: ``T`` time steps, ``B`` environments or sequences, ``L`` steps of one
     sequence, ``N`` sequences of one minibatch, ``D`` input features, ``H`` hidden units, ``A`` actions, ``P``
     distribution parameters. A trailing comment gives the shape wherever an axis appears, disappears or moves.
 
-Words
+Words:
     ``obs actions log_probs logits values rewards advantages returns entropy``; the prefixes ``old_`` (under the
     behaviour weights), ``next_``, ``last_`` and ``mb_`` (one minibatch).
 
-Flags
+Flags:
     ``terminated`` (the task ended: the future is worth zero) and ``truncated`` (it was cut: the future is worth
     ``V(final observation)``) are kept apart everywhere. When both are set, termination wins.
     ``starts[t]`` says that ``obs[t]`` opens an episode: memory is cleared before that step. No ``done`` is stored.
 
-Alignment
+Alignment:
     ``state[t]`` is the state **before** ``obs[t]`` and before the clearing that ``starts[t]`` asks for. So a chunk that
     begins at ``t0`` is replayed from ``state[t0]``, ``starts[t0:t0+L]``, ``obs[t0:t0+L]`` and nothing else.
 
-Dtypes
+Dtypes:
     Flags are bool, discrete actions int64, observations keep their own dtype until the encoder (uint8 images stay
     uint8 in the buffer), everything else is float32.
 """
@@ -66,7 +66,7 @@ class Player(Protocol):
         """Choose actions ``[B, ...]``, as a vector environment takes them, for an observation ``[B, ...]``."""
 
     def observe(self, rewards: np.ndarray, ended: np.ndarray) -> None:
-        """Take in what came of the last :meth:`act`: ``rewards [B]``, and where episodes ``ended [B]``."""
+        """Take in what came of the last ``act``: ``rewards [B]``, and where episodes ``ended [B]``."""
 
 
 class Agent(Protocol):
@@ -97,12 +97,12 @@ class Agent(Protocol):
         """Results of the last update by metric name."""
 
     def act(self, observation: Any) -> Any:
-        """Choose actions ``[B, ...]``, as a vector environment takes them; the step waits for :meth:`observe`."""
+        """Choose actions ``[B, ...]``, as a vector environment takes them; the step waits for ``observe``."""
 
     def observe(
         self, rewards: Any, terminated: Any, truncated: Any = False, final_observation: Any = None, ignored: Any = False
     ) -> None:
-        """Take in what came of the last :meth:`act`, ``[B]`` each; final observations are read where ``truncated``."""
+        """Take in what came of the last ``act``, ``[B]`` each; final observations are read where ``truncated``."""
 
     def learn(self, next_observation: Any = None) -> float:
         """Learn from what was collected, if there is enough; return the mean loss, 0 if there was not."""
@@ -117,7 +117,7 @@ class Agent(Protocol):
         """Collect all that training needs to go on."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave."""
+        """Take back what ``state_dict`` gave."""
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint."""

@@ -31,7 +31,7 @@ def make_rows(
 
     Args:
         seconds: of each measurement.
-        workloads: names, see :mod:`experiments.peers.workloads`.
+        workloads: names, see ``experiments.peers.workloads``.
         cores: names of cores.
         purejaxrl: a checkout of PureJaxRL, None to leave it out.
         jax_python: the interpreter of an environment that can run it.
@@ -81,7 +81,7 @@ def make_row(label: str, module: str, arguments: list[str], seconds: float, pyth
 
     Args:
         label: of the row.
-        module: of :mod:`experiments.peers`.
+        module: of ``experiments.peers``.
         arguments: of its command line.
         seconds: of a measurement.
         python: the interpreter.

@@ -39,15 +39,15 @@ class Row:
 
 
 class Process:
-    """A training run in a process of its own, which speaks the protocol of :mod:`experiments.peers.serve`.
+    """A training run in a process of its own, which speaks the protocol of ``experiments.peers.serve``.
 
     Args:
-        module: of :mod:`experiments.peers`.
+        module: of ``experiments.peers``.
         arguments: of its command line.
         python: the interpreter.
 
     Attributes:
-        hello: the first line of the process, see :mod:`experiments.peers`.
+        hello: the first line of the process, see ``experiments.peers``.
 
     Raises:
         RuntimeError: the process ended before it was ready.

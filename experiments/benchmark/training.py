@@ -91,7 +91,7 @@ def measure_training(run: Iterations, light: LightSpeed, seconds: float, reads: 
         run: a training run that is warm.
         light: the same sizes at light speed.
         seconds: of a measurement.
-        reads: see :func:`count_host_reads`.
+        reads: see ``count_host_reads``.
     """
     began = time.perf_counter()
     steps, _ = repeat(run, seconds)

@@ -11,7 +11,6 @@ from torch.optim import Optimizer
 
 from experiments.char_lm.text import Block, cut_streams
 from rl.checks import positive, within
-from rl.transfer import upload
 from rl.types import Core, State
 
 
@@ -65,8 +64,8 @@ def train_step(
         ArithmeticError: the loss is not finite.
     """
     device = model.head.weight.device
-    logits, state = model.unroll(upload(block.symbols, device), state, block.starts)
-    loss = cross_entropy(logits.flatten(0, 1), upload(block.targets, device).flatten())
+    logits, state = model.unroll(block.symbols.to(device, non_blocking=True), state, block.starts)
+    loss = cross_entropy(logits.flatten(0, 1), block.targets.to(device, non_blocking=True).flatten())
     bits = loss.item() / math.log(2.0)
     if not math.isfinite(bits):
         raise ArithmeticError("the loss is not a finite number: lower the learning rate")
@@ -110,8 +109,8 @@ def measure_bits(model: SequenceModel, symbols: Tensor, number: int, length: int
     state, nats, count = model.initial_state(number), 0.0, 0
     with evaluating(model):
         for block in cut_streams(symbols, number, length, carry):
-            logits, state = model.unroll(upload(block.symbols, device), state, block.starts)
-            targets = upload(block.targets, device).flatten()
+            logits, state = model.unroll(block.symbols.to(device, non_blocking=True), state, block.starts)
+            targets = block.targets.to(device, non_blocking=True).flatten()
             nats += cross_entropy(logits.flatten(0, 1), targets, reduction="sum").item()
             count += len(targets)
     return nats / count / math.log(2.0)

@@ -123,7 +123,7 @@ def cut_streams(symbols: Tensor, number: int, length: int, carry: bool = True) -
 
 
 def cut_streams_forever(symbols: Tensor, number: int, length: int) -> Iterator[Block]:
-    """Repeat :func:`cut_streams`: for truncated back-propagation, with the state carried between blocks."""
+    """Repeat ``cut_streams``: for truncated back-propagation, with the state carried between blocks."""
     while True:
         yield from cut_streams(symbols, number, length)
 

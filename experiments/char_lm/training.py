@@ -95,7 +95,7 @@ def read_settings(config: DictConfig) -> Settings:
 
 
 class Training:
-    """Text, model and optimiser of one configuration, all checked; :meth:`train` is the loop.
+    """Text, model and optimiser of one configuration, all checked; ``train`` is the loop.
 
     Args:
         config: of the command.
@@ -238,7 +238,7 @@ class Training:
 
 
 def load_weights(folder: str | None) -> dict[str, Any] | None:
-    """Read what :meth:`Training.save` left in a run folder; None without one.
+    """Read what ``Training.save`` left in a run folder; None without one.
 
     Raises:
         ConfigError, FileNotFoundError, ValueError: there is no such folder, or it is that of another command.

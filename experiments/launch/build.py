@@ -171,7 +171,7 @@ def evaluate_memory(agent: Agent, envs: VectorEnv, episodes: int, seed: int) -> 
 
 
 def tag_returns(kept: Evaluation, zeroed: Evaluation) -> dict[str, float]:
-    """Return the mean returns of :func:`evaluate_memory` by their TensorBoard tags."""
+    """Return the mean returns of ``evaluate_memory`` by their TensorBoard tags."""
     return {
         "eval/episodic_return": kept.mean,
         "eval/episodic_return_memory_zeroed": zeroed.mean,

@@ -84,7 +84,7 @@ def rewrite_overrides(arguments: list[str]) -> Iterator[str]:
     """Turn arguments ``a.b=c`` into ``++a.b=c``, and let a resumed run write into its own folder.
 
     Defaults live in the Python signatures and YAML lists only what differs, so a key need not be in the YAML to be set.
-    Whether it exists at all is checked against the signature, see :mod:`experiments.launch.check`.
+    Whether it exists at all is checked against the signature, see ``experiments.launch.check``.
 
     Raises:
         ConfigError: there is no run to resume.

@@ -98,12 +98,12 @@ def load_edited(checkout: Path, file: str, edits: Sequence[tuple[str, str, int]]
     Args:
         checkout: of PureJaxRL.
         file: its name.
-        edits: see :func:`edit`.
+        edits: see ``edit``.
         **given: names that the module knows as well.
 
     Raises:
         FileNotFoundError: the checkout has no such file.
-        ValueError: see :func:`edit`.
+        ValueError: see ``edit``.
     """
     path = checkout / "purejaxrl" / file
     module = ModuleType(f"purejaxrl_{path.stem}")

@@ -53,7 +53,7 @@ class Entry:
         arguments: what its runs are started with, beside seed and folder.
         settings: the configuration of its runs as one level, and ``parameters``.
         free: the settings that this core has for itself.
-        player: plays one environment, see :class:`Candidates`.
+        player: plays one environment, see ``Candidates``.
         frames: what it plays with.
     """
 
@@ -172,7 +172,7 @@ class Command:
         group: the override that chooses the core.
         node: where the core stands in the configuration.
         prepare: from a configuration to what it would train.
-        list_remaining: see :func:`experiments.tables.runs.list_remaining_arguments`.
+        list_remaining: see ``experiments.tables.runs.list_remaining_arguments``.
         read_outcome: ``result.json`` and the settings of a run -> what it learned, its speed.
         equal: settings that no core may have for itself: the batches and the encoder.
     """

@@ -130,7 +130,7 @@ class Actor:
 
     @torch.inference_mode()
     def step(self, obs: Observation, greedy: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Take one step from ``obs``, made by :meth:`inputs`; the memories move on.
+        """Take one step from ``obs``, made by ``inputs``; the memories move on.
 
         Returns:
             Distribution parameters ``[B, P]``, values ``[B]``, actions ``[B, ...]``.
@@ -158,7 +158,7 @@ class Actor:
         }
 
     def act(self, observation: Any, greedy: bool = False) -> np.ndarray:
-        """Choose actions ``[B, ...]``, as a vector environment takes them; :meth:`observe` comes next."""
+        """Choose actions ``[B, ...]``, as a vector environment takes them; ``observe`` comes next."""
         self.step(self.inputs(observation), greedy)
         return self.network.head.to_environment(self.actions.cpu().numpy())
 
@@ -190,7 +190,7 @@ class Actor:
         return {"state": self.state, "starts": torch.from_numpy(self.starts), "previous": self.previous}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave."""
+        """Take back what ``state_dict`` gave."""
         self.state = {name: leaf.to(self.device) for name, leaf in state["state"].items()}
         self.starts = state["starts"].cpu().numpy()
         self.previous = {name: leaf.to(self.device) for name, leaf in state["previous"].items()}

@@ -33,8 +33,8 @@ LEARN_TOO_EARLY = (
 class RecurrentAgent(Client):
     """A network with memories that acts, observes and learns; the base of the learners of this package.
 
-    A subclass stores steps (:meth:`_store_action`, :meth:`_store_outcome`), learns (:meth:`learn`) and says what it
-    forgets (:meth:`forget_rollout`). With ``num_envs=None`` it plays one environment; that is the batched form with one
+    A subclass stores steps (``_store_action``, ``_store_outcome``), learns (``learn``) and says what it
+    forgets (``forget_rollout``). With ``num_envs=None`` it plays one environment; that is the batched form with one
     row.
 
     Args:
@@ -131,7 +131,7 @@ class RecurrentAgent(Client):
         self.network.train(value)
 
     def act(self, observation: Any) -> Any:
-        """Choose actions for an observation; in training the step is stored and waits for :meth:`observe`.
+        """Choose actions for an observation; in training the step is stored and waits for ``observe``.
 
         Args:
             observation: of the space, of any shape that holds its numbers; batched: with a leading axis B.
@@ -164,7 +164,7 @@ class RecurrentAgent(Client):
     def observe(
         self, rewards: Any, terminated: Any, truncated: Any = False, final_observation: Any = None, ignored: Any = False
     ) -> None:
-        """Take in what came of the last :meth:`act`.
+        """Take in what came of the last ``act``.
 
         Args:
             rewards: float; batched ``[B]``.
@@ -248,7 +248,7 @@ class RecurrentAgent(Client):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave; memories and generators only with as many environments.
+        """Take back what ``state_dict`` gave; memories and generators only with as many environments.
 
         An action that waits for its outcome is dropped, as is what was collected: other weights played it.
 
@@ -280,7 +280,7 @@ class RecurrentAgent(Client):
         save_checkpoint({"agent": self.state_dict()}, path)
 
     def load(self, path: str | Path) -> None:
-        """Read what :meth:`save` or the trainer wrote, onto the agent's device.
+        """Read what ``save`` or the trainer wrote, onto the agent's device.
 
         Raises:
             FileNotFoundError: there is no such file.

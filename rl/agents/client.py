@@ -17,21 +17,21 @@ class ClientLoop(ABC):
 
     @abstractmethod
     def act(self, observation: Any) -> Any:
-        """Choose actions, see :meth:`rl.types.Agent.act`."""
+        """Choose actions, see ``rl.types.Agent.act``."""
 
     @abstractmethod
     def observe(
         self, rewards: Any, terminated: Any, truncated: Any = False, final_observation: Any = None, ignored: Any = False
     ) -> None:
-        """Take in what came of them, see :meth:`rl.types.Agent.observe`."""
+        """Take in what came of them, see ``rl.types.Agent.observe``."""
 
     @abstractmethod
     def learn(self, next_observation: Any = None) -> float:
-        """Learn from what was collected, see :meth:`rl.types.Agent.learn`."""
+        """Learn from what was collected, see ``rl.types.Agent.learn``."""
 
     @abstractmethod
     def reset(self) -> None:
-        """Close unfinished episodes, see :meth:`rl.types.Agent.reset`."""
+        """Close unfinished episodes, see ``rl.types.Agent.reset``."""
 
     def take_action(self, state: Any) -> Any:
         """Act on an observation, which clients call a state."""
@@ -46,7 +46,7 @@ class ClientLoop(ABC):
     def add_memory(
         self, reward: Any, done: Any, truncated: Any = False, final_observation: Any = None, ignored: Any = False
     ) -> None:
-        """Observe what came of the last action, as :meth:`add_memory_ppo`."""
+        """Observe what came of the last action, as ``add_memory_ppo``."""
         self.observe(reward, done, truncated, final_observation, ignored)
 
     def train_step(self, next_observation: Any = None) -> np.ndarray:
@@ -58,7 +58,7 @@ class ClientLoop(ABC):
         self.reset()
 
     def end_epoch_action(self, **_: Any) -> None:
-        """End an epoch, as :meth:`start_epoch_action`."""
+        """End an epoch, as ``start_epoch_action``."""
         self.reset()
 
 
@@ -67,11 +67,11 @@ class Client(ClientLoop):
 
     Attributes:
         epsilon: read and decayed by the client; a PPO policy explores by sampling and ignores it.
-        epsilon_min: floor of :meth:`epsilon_decay`.
+        epsilon_min: floor of ``epsilon_decay``.
         batched: False for the form with one environment, where actions are codes.
         action_space: of one environment.
         leaves: of the observation space, by name.
-        memory: see :class:`StepMemory`.
+        memory: see ``StepMemory``.
     """
 
     epsilon: float
@@ -94,7 +94,7 @@ class Client(ClientLoop):
         """All branches ``[B, branches]`` of the actions that wait for their outcome; None if none do."""
 
     def take_action(self, state: Any) -> Any:
-        """Act on an observation, which clients call a state; a single action comes as :func:`action_code`."""
+        """Act on an observation, which clients call a state; a single action comes as ``action_code``."""
         action = self.act(state)
         return action if self.batched else action_code(action, self.action_space)
 
@@ -125,7 +125,7 @@ class StepMemory:
     """The ``memory`` of an agent for clients that store transitions there instead of calling ``add_memory_ppo``.
 
     It holds no data of its own: the rollout buffer or the replay does. A recurrent agent needs no stack of frames, so
-    ``n_frames`` is 1 and :meth:`current_state` has no frames to put in front of the current observation.
+    ``n_frames`` is 1 and ``current_state`` has no frames to put in front of the current observation.
     """
 
     n_frames = 1

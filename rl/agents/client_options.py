@@ -20,7 +20,7 @@ and rewards of any size. Two foragers with rewards of -10 to 10 then gain 65 in 
 
 
 class OlderNames(TypedDict, total=False):
-    """Options of the older social-dilemma agents; :func:`translate_options` says what they mean."""
+    """Options of the older social-dilemma agents; ``translate_options`` says what they mean."""
 
     input_size: int | tuple[int, ...]
     obs_type: str
@@ -39,13 +39,13 @@ class OlderNames(TypedDict, total=False):
 
 
 class ClientOptions(RecurrentPPOOptions, OlderNames, total=False):
-    """Options of :class:`rl.agents.RecurrentPPO` under their own or their older names."""
+    """Options of ``rl.agents.RecurrentPPO`` under their own or their older names."""
 
     batch_size: int
 
 
 class DualHeadOptions(ClientOptions, total=False):
-    """Options of :class:`rl.agents.DualHeadRecurrentPPO`."""
+    """Options of ``rl.agents.DualHeadRecurrentPPO``."""
 
     use_dual_head: bool
     use_composite_actions: bool
@@ -54,7 +54,7 @@ class DualHeadOptions(ClientOptions, total=False):
 
 
 class QuantileOptions(IQNOptions, OlderNames, total=False):
-    """Options of :class:`rl.agents.RecurrentIQN` beside those that its constructor names."""
+    """Options of ``rl.agents.RecurrentIQN`` beside those that its constructor names."""
 
     LR: float
     GAMMA: float
@@ -80,7 +80,7 @@ def uses_client_options(observation_space: Any, options: dict[str, Any]) -> bool
 def translate_options(
     input_size: Any, action_space: Any, core: Callable[..., Core], options: dict[str, Any]
 ) -> tuple[spaces.Space, spaces.Space, Callable[..., Core], dict[str, Any]]:
-    """Translate the older names into spaces, core and options of :class:`rl.agents.RecurrentPPO`.
+    """Translate the older names into spaces, core and options of ``rl.agents.RecurrentPPO``.
 
     Args:
         input_size: the number of inputs, or a shape; the keyword ``input_size`` among the options goes first.
@@ -138,7 +138,7 @@ def translate_quantile_options(
     image_layout: ImageLayout,
     options: dict[str, Any],
 ) -> tuple[spaces.Space, spaces.Space, Callable[..., Core], ImageLayout, dict[str, Any]]:
-    """Translate the older names into arguments of :class:`rl.agents.RecurrentIQN`, see :func:`translate_options`.
+    """Translate the older names into arguments of ``rl.agents.RecurrentIQN``, see ``translate_options``.
 
     Besides, ``LR``, ``GAMMA``, ``TAU`` (of a target network that moves with every minibatch), ``memory_size`` and
     ``n_quantiles`` of older quantile networks are translated.

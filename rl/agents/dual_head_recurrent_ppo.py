@@ -28,9 +28,9 @@ class DualHeadRecurrentPPO(RecurrentPPO):
     * ``n_move_actions=4``, ``n_vote_actions=3``, ``use_dual_head=True`` (False: one head over all codes);
     * ``use_composite_actions=False``: the int is a move (0 ... 3) or a vote (4, 5). A vote hides the move that was
       sampled with it. Only what was executed is trained: both if the client fetched the pair with
-      :meth:`get_dual_action`, else the vote alone. ``True``: the int is ``move * n_vote_actions + vote``. The codes of
+      ``get_dual_action``, else the vote alone. ``True``: the int is ``move * n_vote_actions + vote``. The codes of
       a no-op above these are never chosen; give it a move of its own;
-    * the rest as in :func:`rl.agents.client_options.translate_options`; ``normalise_returns`` is then on and
+    * the rest as in ``rl.agents.client_options.translate_options``; ``normalise_returns`` is then on and
       ``gae_lambda`` 0.8, which suits the single environment of such a client.
     """
 

@@ -24,7 +24,7 @@ class Population(ClientLoop):
     world by world, so with as many seats as a world has agents, seat i is always agent i. A name that stands at several
     seats is one policy that plays them all; for separate policies give each seat a name of its own.
 
-    Between two rollouts an entry of :attr:`members` may be replaced by another agent of as many rows.
+    Between two rollouts an entry of ``members`` may be replaced by another agent of as many rows.
 
     Args:
         observation_space: of ONE row.
@@ -35,7 +35,7 @@ class Population(ClientLoop):
         num_steps: of each row in a rollout.
         total_steps: steps of all rows, shared out among the members by their rows; None keeps hyperparameters constant.
         device: of every member.
-        seed: each member draws its own from this one and its place, see :func:`member_seed`.
+        seed: each member draws its own from this one and its place, see ``member_seed``.
         action_names: names of the action branches.
 
     Raises:
@@ -84,13 +84,13 @@ class Population(ClientLoop):
         return np.flatnonzero(np.tile([seat == name for seat in self.seats], num_envs // len(self.seats)))
 
     def act(self, observation: Any) -> np.ndarray:
-        """Choose actions ``[B, ...]`` for observations ``[B, ...]``, see :meth:`rl.types.Agent.act`."""
+        """Choose actions ``[B, ...]`` for observations ``[B, ...]``, see ``rl.types.Agent.act``."""
         return _merged((rows, self.members[name].act(take_rows(observation, rows))) for name, rows in self.rows.items())
 
     def observe(
         self, rewards: Any, terminated: Any, truncated: Any = False, final_observation: Any = None, ignored: Any = False
     ) -> None:
-        """Take in what came of the last :meth:`act`, each ``[B]``."""
+        """Take in what came of the last ``act``, each ``[B]``."""
         outcome = check_outcome(self.num_envs, rewards, terminated, truncated, ignored)
         for name, rows in self.rows.items():
             final = None if final_observation is None else take_rows(final_observation, rows)
@@ -146,7 +146,7 @@ class Population(ClientLoop):
         return {name: member.state_dict() for name, member in self.members.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave.
+        """Take back what ``state_dict`` gave.
 
         Raises:
             ValueError: the state is of other members.
@@ -161,12 +161,12 @@ class Population(ClientLoop):
         save_checkpoint({"agent": self.state_dict()}, path)
 
     def load(self, path: str | Path) -> None:
-        """Read what :meth:`save` or the trainer wrote."""
+        """Read what ``save`` or the trainer wrote."""
         self.load_state_dict(load_checkpoint(path, map_location=self.device)["agent"])
 
 
 class Players:
-    """The players of a population, see :class:`rl.types.Player`.
+    """The players of a population, see ``rl.types.Player``.
 
     Args:
         players: of the members, by name.
@@ -183,7 +183,7 @@ class Players:
         )
 
     def observe(self, rewards: np.ndarray, ended: np.ndarray) -> None:
-        """Take in what came of the last :meth:`act`, each ``[B]``."""
+        """Take in what came of the last ``act``, each ``[B]``."""
         for name, rows in self.rows.items():
             self.players[name].observe(rewards[rows], ended[rows])
 

@@ -26,14 +26,14 @@ from rl.types import Core, Observation, State
 class RecurrentIQN(RecurrentAgent):
     """An implicit quantile network on a memory: epsilon-greedy, double Q-learning, n-step returns, sequence replay.
 
-    It is called like :class:`rl.agents.RecurrentPPO`, in the single form and in the batched one. What differs: steps
-    are kept and replayed many times, so :meth:`learn` need not wait for ``num_steps`` steps. Where it is not known what
+    It is called like ``rl.agents.RecurrentPPO``, in the single form and in the batched one. What differs: steps
+    are kept and replayed many times, so ``learn`` need not wait for ``num_steps`` steps. Where it is not known what
     a cut episode led to, its last step is not trained and the steps before it take the value of its observation.
 
     The action of a MultiDiscrete space is one of all combinations of its branches, with a value for each.
 
     Instead of Gymnasium spaces the first two arguments may be ``input_size`` (an int or a shape) and the number of
-    actions, followed by the options of older agents, see :func:`rl.agents.client_options.translate_quantile_options`.
+    actions, followed by the options of older agents, see ``rl.agents.client_options.translate_quantile_options``.
 
     Args:
         observation_space: of ONE environment.
@@ -45,21 +45,21 @@ class RecurrentIQN(RecurrentAgent):
         seed: of initialisation, exploration, tau and the drawing of sequences; the global generators are left alone.
         core: ``core(input_size) -> Core``, the memory.
         num_envs: None for the single-environment form.
-        num_steps: of each environment between two calls of :meth:`learn` by the trainer.
+        num_steps: of each environment between two calls of ``learn`` by the trainer.
         total_steps: environment steps over which epsilon falls and the learning rate is annealed. None: the client
-            sets epsilon itself, by :meth:`epsilon_decay` or :meth:`set_epsilon`.
+            sets epsilon itself, by ``epsilon_decay`` or ``set_epsilon``.
         exploration: the share of ``total_steps`` after which epsilon has fallen to ``epsilon_min``, linearly.
         state_stride: sequences may begin at every such step, where the state is stored; None for half of ``bptt``,
             so that they overlap by half (R2D2).
         normalise_observations: by running moments, frozen at evaluation.
         normalise_returns: divide replayed rewards by the running standard deviation of the discounted return.
         previous_action_reward: feed them as inputs.
-        image_layout: of observations with three axes, see :class:`rl.networks.encoders.Encoder`.
+        image_layout: of observations with three axes, see ``rl.networks.encoders.Encoder``.
         action_names: names of the action branches.
-        num_cosines: see :class:`rl.networks.QuantileNetwork`.
-        num_action_quantiles: see :class:`rl.networks.QuantileNetwork`.
-        dueling: see :class:`rl.networks.QuantileNetwork`.
-        update: hyperparameters of :class:`rl.iqn.IQN`.
+        num_cosines: see ``rl.networks.QuantileNetwork``.
+        num_action_quantiles: see ``rl.networks.QuantileNetwork``.
+        dueling: see ``rl.networks.QuantileNetwork``.
+        update: hyperparameters of ``rl.iqn.IQN``.
 
     Attributes:
         iqn: the update.
@@ -171,7 +171,7 @@ class RecurrentIQN(RecurrentAgent):
             next_observation: taken for the sake of the trainer; the replay will hold it with the next step.
 
         Returns:
-            The mean loss, 0.0 if there was nothing to train on. More stands in :attr:`last_metrics`.
+            The mean loss, 0.0 if there was nothing to train on. More stands in ``last_metrics``.
 
         Raises:
             RuntimeError: an action waits for its outcome.
@@ -264,7 +264,7 @@ class RecurrentIQN(RecurrentAgent):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave; memories, generators and replay only with as many environments.
+        """Take back what ``state_dict`` gave; memories, generators and replay only with as many environments.
 
         Raises:
             ValueError: the state belongs to an agent of another shape; this one is unchanged.
@@ -275,6 +275,6 @@ class RecurrentIQN(RecurrentAgent):
         self.buffer.load_state_dict(state["replay"])
 
     def load_network(self, path: str | Path) -> None:
-        """Take the network of a checkpoint, see :meth:`RecurrentAgent.load_network`; the target begins there, too."""
+        """Take the network of a checkpoint, see ``RecurrentAgent.load_network``; the target begins there, too."""
         super().load_network(path)
         self.target.load_state_dict(self.network.state_dict())

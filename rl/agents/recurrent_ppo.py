@@ -25,7 +25,7 @@ from rl.types import Core, CutEpisodes, Observation, State, Targets
 
 
 class RecurrentPPOOptions(PPOOptions, total=False):
-    """The keyword arguments of :class:`RecurrentPPO`, for agents that pass them on; a test holds both alike."""
+    """The keyword arguments of ``RecurrentPPO``, for agents that pass them on; a test holds both alike."""
 
     num_envs: int | None
     num_steps: int
@@ -44,7 +44,7 @@ class RecurrentPPOOptions(PPOOptions, total=False):
 class RecurrentPPO(RecurrentAgent):
     """Proximal policy optimisation over sequences replayed from stored states.
 
-    :meth:`act` and :meth:`observe` collect a rollout; :meth:`learn` learns from it once it has ``num_steps`` steps.
+    ``act`` and ``observe`` collect a rollout; ``learn`` learns from it once it has ``num_steps`` steps.
     Episode ends and cuts in between are handled inside; callers never see a hidden state.
 
     With ``num_envs=None`` it plays one environment, without a leading axis; with ``num_envs=B`` every call takes and
@@ -67,12 +67,12 @@ class RecurrentPPO(RecurrentAgent):
         normalise_observations: by running moments, frozen at evaluation.
         normalise_returns: divide rewards by the running standard deviation of the discounted return.
         previous_action_reward: feed them as inputs.
-        image_layout: of observations with three axes, see :class:`rl.networks.encoders.Encoder`.
+        image_layout: of observations with three axes, see ``rl.networks.encoders.Encoder``.
         action_names: names of the action branches.
         compile_encoder: run encoders through ``torch.compile``; where that cannot be, the log says so.
         autocast: encoders compute in bfloat16, for GPUs; ``diagnostics/ratio_error`` then shows its rounding. Where
             that cannot be, the log says so.
-        update: hyperparameters of :class:`rl.ppo.PPO`.
+        update: hyperparameters of ``rl.ppo.PPO``.
 
     Attributes:
         ppo: the hyperparameters and the update.
@@ -166,7 +166,7 @@ class RecurrentPPO(RecurrentAgent):
                 of the last observation acted on has to stand in.
 
         Returns:
-            The mean loss, 0.0 if there was nothing to train on. More stands in :attr:`last_metrics`.
+            The mean loss, 0.0 if there was nothing to train on. More stands in ``last_metrics``.
 
         Raises:
             RuntimeError: an action waits for its outcome.
@@ -200,7 +200,7 @@ class RecurrentPPO(RecurrentAgent):
 
     @torch.no_grad()
     def targets(self, next_observation: Any = None) -> tuple[Targets, dict[str, float]]:
-        """Compute what the rollout in the buffer teaches, see :meth:`rl.ppo.PPO.targets`.
+        """Compute what the rollout in the buffer teaches, see ``rl.ppo.PPO.targets``.
 
         Where steps are ignored, the rollout is closed up; so this is called once for a rollout.
         """
@@ -250,7 +250,7 @@ class RecurrentPPO(RecurrentAgent):
         return super().state_dict() | ({"teacher": self.teacher.state_dict()} if self.teacher else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave; memories and generators only with as many environments.
+        """Take back what ``state_dict`` gave; memories and generators only with as many environments.
 
         Raises:
             ValueError: the state belongs to an agent of another shape; this one is unchanged.

@@ -22,7 +22,7 @@ class RecurrentPPOLSTM(RecurrentPPO):
 
     Instead of Gymnasium spaces the first two arguments may be ``input_size`` (an int or a shape) and the number of
     actions, followed by the options of the older social-dilemma agents, see
-    :func:`rl.agents.client_options.translate_options`; ``normalise_returns`` is then on and ``gae_lambda`` 0.8, which
+    ``rl.agents.client_options.translate_options``; ``normalise_returns`` is then on and ``gae_lambda`` 0.8, which
     suits the single environment of such a client.
     """
 

@@ -1,4 +1,4 @@
-"""Memories behind one contract, :class:`rl.types.Core`. Each constructor takes ``input_size`` and its own options."""
+"""Memories behind one contract, ``rl.types.Core``. Each constructor takes ``input_size`` and its own options."""
 
 from rl.cores.attention import attention
 from rl.cores.gru import gru

@@ -149,7 +149,7 @@ def attention(
 
 
 def check_window(hidden_size: int, window_size: int, num_heads: int) -> None:
-    """Check the sizes of attention that :func:`rl.checks.positive` has passed.
+    """Check the sizes of attention that ``rl.checks.positive`` has passed.
 
     Raises:
         ValueError: ``num_heads`` does not divide ``hidden_size``, or the window holds the present step alone.

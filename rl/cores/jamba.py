@@ -37,7 +37,7 @@ def jamba(
         expand: channels of a mamba layer in multiples of ``hidden_size``.
 
     Raises:
-        ValueError: as :func:`rl.cores.attention.attention` and :func:`rl.cores.mamba.mamba`.
+        ValueError: as ``rl.cores.attention.attention`` and ``rl.cores.mamba.mamba``.
     """
     positive(
         input_size=input_size,

@@ -32,7 +32,7 @@ class Residual(nn.Module):
     Args:
         input_size: features of the input.
         hidden_size: width of the stream and of the output.
-        layers: bottom to top: modules with the members of :class:`Layer`.
+        layers: bottom to top: modules with the members of ``Layer``.
     """
 
     layers: Sequence[Layer]  # a ModuleList, of which a type checker knows only that it holds modules
@@ -79,7 +79,7 @@ class Residual(nn.Module):
         return parts
 
     def _gather(self, parts: list[State]) -> State:
-        """Join what :meth:`_scatter` splits."""
+        """Join what ``_scatter`` splits."""
         columns = {name: [parts[index][name] for index in owners] for name, owners in self.owners.items()}
         return {
             name: torch.stack(leaves, dim=1) if len(leaves) > 1 else leaves[0].unsqueeze(1)

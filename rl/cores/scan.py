@@ -48,7 +48,7 @@ def _recurrence(a: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
 
 
 def loop(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
-    """Compute :func:`scan` without gradient, step after step."""
+    """Compute ``scan`` without gradient, step after step."""
     h, before = torch.empty_like(b), h0
     for factor, term, out in zip(a.unbind(0), b.unbind(0), h.unbind(0), strict=True):
         before = torch.addcmul(term, factor, before, out=out)
@@ -56,7 +56,7 @@ def loop(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
 
 
 def doubling(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
-    """Compute :func:`scan` without gradient, by doubling (Hillis and Steele, 1986).
+    """Compute ``scan`` without gradient, by doubling (Hillis and Steele, 1986).
 
     After the pass with distance d every ``h_t`` holds the terms of the last 2 d steps, every ``a_t`` their product.
     """

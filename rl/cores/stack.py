@@ -29,11 +29,11 @@ class Layer(Protocol):
 class Stack(nn.Module):
     """A core made of recurrent layers; state leaves ``[B, layers, H]``.
 
-    Dropout acts on the outputs of all layers but the last, in training mode only. :mod:`rl.cores.dropout` says why it
+    Dropout acts on the outputs of all layers but the last, in training mode only. ``rl.cores.dropout`` says why it
     has a state leaf of its own.
 
     Args:
-        layers: the layers, bottom to top, all of one kind: modules with the members of :class:`Layer`.
+        layers: the layers, bottom to top, all of one kind: modules with the members of ``Layer``.
         hidden_size: width of each layer.
         dropout: probability of dropping a unit, 0 to 0.99.
 
@@ -89,7 +89,7 @@ class Stack(nn.Module):
         return x, self._next_state(after, state, steps=x.shape[0])
 
     def _unroll_in_blocks(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
-        """Run :meth:`unroll` on as many sequences at a time as fit the cache."""
+        """Run ``unroll`` on as many sequences at a time as fit the cache."""
         size = MAX_SEQUENCES_ON_CPU
         leaves = zip(*(leaf.split(size) for leaf in state.values()), strict=True)
         states = [dict(zip(state, part, strict=True)) for part in leaves]

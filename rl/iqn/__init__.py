@@ -1,4 +1,4 @@
-"""Implicit quantile networks over replayed sequences. Others use :class:`IQN`."""
+"""Implicit quantile networks over replayed sequences. Others use ``IQN``."""
 
 from rl.iqn.update import IQN
 

@@ -25,7 +25,7 @@ def quantile_huber_loss(quantiles: Tensor, taus: Tensor, targets: Tensor, kappa:
 
 
 class _QuantileHuberLoss(torch.autograd.Function):
-    """The loss of :func:`quantile_huber_loss` as one node of the graph, which keeps ``[..., N]`` instead of N x N'.
+    """The loss of ``quantile_huber_loss`` as one node of the graph, which keeps ``[..., N]`` instead of N x N'.
 
     Its derivative by quantile i is -w_t E_j[|tau_i - 1{d_ij < 0}| clip(d_ij, -kappa, kappa)] / kappa.
     """
@@ -99,7 +99,7 @@ def squash(x: Tensor) -> Tensor:
 
 
 def unsquash(x: Tensor) -> Tensor:
-    """Invert :func:`squash`: sign(x) (z^2 - 1), where z + (z^2 - 1) / 1000 - 1 = |x|."""
+    """Invert ``squash``: sign(x) (z^2 - 1), where z + (z^2 - 1) / 1000 - 1 = |x|."""
     y = x.abs() + 1.001
     z = 2.0 * y / (1.0 + (1.0 + 4e-3 * y).sqrt())  # the root in a form that loses no digits
     return x.sign() * (z * z - 1.0)

@@ -4,7 +4,7 @@ from typing import TypedDict
 
 
 class IQNOptions(TypedDict, total=False):
-    """The keyword arguments of :class:`rl.iqn.IQN`, for agents that pass them on; a test holds both alike."""
+    """The keyword arguments of ``rl.iqn.IQN``, for agents that pass them on; a test holds both alike."""
 
     batch_size: int
     bptt: int

@@ -8,13 +8,12 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from rl.transfer import upload
 from rl.types import Observation, State
 
 
 @dataclass
 class ReplayBatch:
-    """A minibatch of ``N`` sequences of ``M`` entries of a :class:`SequenceReplay`, oldest first.
+    """A minibatch of ``N`` sequences of ``M`` entries of a ``SequenceReplay``, oldest first.
 
     Attributes:
         obs: leaves ``[M, N, ...]``.
@@ -68,7 +67,7 @@ class SequenceReplay:
     Attributes:
         written: ``[B]``, entries of each environment since the beginning.
         added: steps of all environments since the beginning.
-        priorities: ``[slots]``, for :meth:`minibatches`.
+        priorities: ``[slots]``, for ``minibatches``.
     """
 
     def __init__(
@@ -103,7 +102,7 @@ class SequenceReplay:
     def clear(self) -> None:
         """Forget everything; the memory stays allocated."""
         self.written = np.zeros(self.num_envs, dtype=np.int64)
-        self.given_out = self.written.copy()  # entries that :meth:`new_observations` has returned
+        self.given_out = self.written.copy()  # entries that ``new_observations`` has returned
         self.truncated = np.zeros(self.num_envs, dtype=bool)  # where the last step cut an episode
         self.added = 0
         self.highest = 1.0  # priority so far
@@ -190,7 +189,7 @@ class SequenceReplay:
         return self.written[env_ids] % self.size * self.num_envs + env_ids
 
     def _upload(self, array: np.ndarray) -> Tensor:
-        return upload(torch.from_numpy(array), self.device)
+        return torch.from_numpy(array).to(self.device, non_blocking=True)
 
     # ----------------------------------------------------------------------------------------------------- reading
 
@@ -280,7 +279,7 @@ class SequenceReplay:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave; a state of rings of other sizes leaves this replay empty."""
+        """Take back what ``state_dict`` gave; a state of rings of other sizes leaves this replay empty."""
         self.clear()
         if state["sizes"] != [self.num_envs, self.size, self.length, self.stride]:
             return

@@ -12,14 +12,13 @@ from rl.iqn.losses import n_step_returns, quantile_huber_loss, sequence_prioriti
 from rl.iqn.sequence_replay import ReplayBatch, SequenceReplay
 from rl.networks import QuantileNetwork
 from rl.normalisation import ReturnScale
-from rl.transfer import upload
 
 
 @dataclass(kw_only=True)
 class IQN:
     """IQN (Dabney et al., 2018) over sequences replayed from stored states (R2D2: Kapturowski et al., 2019).
 
-    A subclass that adds a term to the loss overrides :meth:`loss`.
+    A subclass that adds a term to the loss overrides ``loss``.
 
     Args:
         batch_size: transitions in a minibatch, rounded to whole sequences.
@@ -34,7 +33,7 @@ class IQN:
         num_target_quantiles: tau drawn for each sequence, whose quantiles they are compared with.
         kappa: where the quantile Huber loss becomes linear.
         reward_scale: rewards are multiplied by it. Values of a few ``kappa`` are learned fastest and most steadily.
-        value_rescaling: values are learned on the scale of :func:`rl.iqn.losses.squash`.
+        value_rescaling: values are learned on the scale of ``rl.iqn.losses.squash``.
         target_interval: minibatches between two moves of the target network.
         target_share: how far it then goes to the weights of the network: 1 copies them.
         priority_exponent: alpha: sequences are drawn in proportion to their priority to this power; 0 draws all alike.
@@ -210,7 +209,7 @@ class IQN:
             return_scale: divides the rewards; None leaves them.
 
         Returns:
-            The returns and factors of :func:`rl.iqn.losses.n_step_returns`, the weights of the steps in the loss, and
+            The returns and factors of ``rl.iqn.losses.n_step_returns``, the weights of the steps in the loss, and
             the entries whose values stand for the rest, counted from the one after the first trained step: each
             ``[L, N]``, on the device of the minibatch.
         """
@@ -226,8 +225,8 @@ class IQN:
         counts = ~mb.final[trained]
         weights = counts * mb.weights / counts.sum().clamp_min(1)
         device = mb.actions.device
-        returns, factors, weights = upload(torch.stack([returns, factors, weights]), device).unbind(0)
-        return returns, factors, weights, upload(following - 1, device)
+        returns, factors, weights = torch.stack([returns, factors, weights]).to(device, non_blocking=True).unbind(0)
+        return returns, factors, weights, (following - 1).to(device, non_blocking=True)
 
 
 @torch.no_grad()
@@ -249,7 +248,7 @@ def read_results(
     """Read the results of an update, in the one transfer to the host.
 
     Args:
-        minibatches: the metrics of each, from :meth:`IQN.loss`.
+        minibatches: the metrics of each, from ``IQN.loss``.
         finite: 0-d bool, whether all losses and gradients were.
         with_priorities: read those, too.
 

@@ -21,7 +21,7 @@ class ActorCritic(nn.Module):
 
     Args:
         leaves: observation leaves by name.
-        action_space: see :func:`rl.networks.heads.make_head`.
+        action_space: see ``rl.networks.heads.make_head``.
         core: ``core(input_size) -> Core``.
         layer_size: width of the encoder.
         separate_critic: give the value its own encoder and core instead of sharing those of the policy.
@@ -83,7 +83,7 @@ class ActorCritic(nn.Module):
         return params, values, after
 
     def unroll(self, obs: Observation, state: State, starts: Tensor) -> tuple[Tensor, Tensor, State]:
-        """Run sequences of T steps; equals T calls of :meth:`step`.
+        """Run sequences of T steps; equals T calls of ``step``.
 
         Args:
             obs: leaves ``[T, B, ...]``.

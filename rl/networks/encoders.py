@@ -37,7 +37,7 @@ class Encoder(nn.Module):
     tanh layer, so an image with scalars beside it keeps its scalars.
 
     Args:
-        leaves: elementary spaces by name, as :func:`rl.spaces.leaf_spaces` gives them.
+        leaves: elementary spaces by name, as ``rl.spaces.leaf_spaces`` gives them.
         layer_size: width of the last layer.
         normalise: keep running moments of the Box leaves (of each channel for images) and normalise by them.
         image_layout: what the axes of a Box leaf with three axes mean. ``auto`` takes the smaller of the first and the
@@ -161,7 +161,7 @@ class ImageEncoder(nn.Module):
     Args:
         space: a Box with three axes.
         normalise: keep running moments of each channel and normalise by them.
-        layout: where the channels are, as for :class:`Encoder`.
+        layout: where the channels are, as for ``Encoder``.
     """
 
     def __init__(self, space: spaces.Box, normalise: bool, layout: ImageLayout = "auto"):

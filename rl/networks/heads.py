@@ -50,7 +50,7 @@ class Head(Protocol):
         """Turn actions ``[B, ...]`` into what a vector environment takes."""
 
     def from_environment(self, actions: np.ndarray) -> np.ndarray:
-        """Invert :meth:`to_environment`."""
+        """Invert ``to_environment``."""
 
     def as_previous(self, actions: Tensor) -> Tensor:
         """Turn actions into an input of the next step; zeros mean that there was none."""
@@ -115,7 +115,7 @@ class CategoricalHead(nn.Module):
         return torch.stack([logits.argmax(dim=-1) for logits in params.split(self.sizes, dim=-1)], dim=-1)
 
     def evaluate(self, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute log-probabilities, 0 where :data:`NOT_EXECUTED`, and entropies, each ``[..., branches]``."""
+        """Compute log-probabilities, 0 where ``NOT_EXECUTED``, and entropies, each ``[..., branches]``."""
         columns = []
         for logits, action in zip(params.split(self.sizes, -1), actions.split(1, -1), strict=True):
             logs = logits.log_softmax(dim=-1)
@@ -127,7 +127,7 @@ class CategoricalHead(nn.Module):
         return torch.cat(log_probs, dim=-1), torch.cat(entropies, dim=-1)
 
     def kl(self, params: Tensor, actions: Tensor, other: Head, other_params: Tensor) -> Tensor:
-        """Compute KL(this || other) ``[..., branches]``, 0 where :data:`NOT_EXECUTED`."""
+        """Compute KL(this || other) ``[..., branches]``, 0 where ``NOT_EXECUTED``."""
         pairs = zip(params.split(self.sizes, -1), other_params.split(self.sizes, -1), strict=True)
         logs = [(logits.log_softmax(-1), others.log_softmax(-1)) for logits, others in pairs]
         columns = [(own.exp() * (own - theirs)).sum(-1) for own, theirs in logs]
@@ -139,7 +139,7 @@ class CategoricalHead(nn.Module):
         return actions[:, 0] if self.flat else actions
 
     def from_environment(self, actions: np.ndarray) -> np.ndarray:
-        """Invert :meth:`to_environment`."""
+        """Invert ``to_environment``."""
         return (actions.reshape(len(actions), -1) - self.starts).astype(np.int64)
 
     def as_previous(self, actions: Tensor) -> Tensor:
@@ -203,7 +203,7 @@ class GaussianHead(nn.Module):
         return np.clip(scaled, self.low, self.high).astype(self.dtype).reshape(-1, *self.shape)
 
     def from_environment(self, actions: np.ndarray) -> np.ndarray:
-        """Invert :meth:`to_environment` within the bounds."""
+        """Invert ``to_environment`` within the bounds."""
         return ((actions.reshape(len(actions), -1) - self.centre) / self.half_width).astype(np.float32)
 
     def as_previous(self, actions: Tensor) -> Tensor:
@@ -252,7 +252,7 @@ class BernoulliHead(nn.Module):
         return actions.astype(np.int8).reshape(-1, *self.shape)
 
     def from_environment(self, actions: np.ndarray) -> np.ndarray:
-        """Invert :meth:`to_environment`."""
+        """Invert ``to_environment``."""
         return actions.reshape(len(actions), -1).astype(np.int64)
 
     def as_previous(self, actions: Tensor) -> Tensor:

@@ -132,7 +132,7 @@ class EpsilonGreedyHead(nn.Module):
     weighing most.
 
     Attributes:
-        epsilon: of :meth:`sample`.
+        epsilon: of ``sample``.
     """
 
     digits: Tensor

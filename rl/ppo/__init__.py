@@ -1,4 +1,4 @@
-"""Proximal policy optimisation over sequences replayed from stored states. Others use :class:`PPO`."""
+"""Proximal policy optimisation over sequences replayed from stored states. Others use ``PPO``."""
 
 from rl.ppo.update import PPO
 

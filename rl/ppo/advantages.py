@@ -66,7 +66,7 @@ def gae(rewards: Tensor, values: Tensor, next_values: Tensor, ended: Tensor, gam
     Args:
         rewards: ``[T, B]``.
         values: ``[T, B]``, V(o_t).
-        next_values: ``[T, B]`` from :func:`bootstrap_values`.
+        next_values: ``[T, B]`` from ``bootstrap_values``.
         ended: ``[T, B]`` bool, terminated or truncated: no advantage crosses it.
         gamma: discount.
         lam: lambda, 0 for one-step temporal differences, 1 for Monte Carlo.

@@ -97,7 +97,7 @@ def ppo_loss(
 
 
 class _PPOLoss(torch.autograd.Function):
-    """The loss of :func:`ppo_loss` as one node of the graph.
+    """The loss of ``ppo_loss`` as one node of the graph.
 
     Its derivatives are short closed forms: -r A / n by a log-probability where r A is the smaller of the two terms of
     the surrogate, (V - R) / n by a value, -entropy_coef / n by an entropy; 0 where a clipped term counts, for that does

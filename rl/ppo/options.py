@@ -8,7 +8,7 @@ Ratio = Literal["joint", "per_head"]
 
 
 class PPOOptions(TypedDict, total=False):
-    """The keyword arguments of :class:`rl.ppo.PPO`, for agents that pass them on; a test holds both alike."""
+    """The keyword arguments of ``rl.ppo.PPO``, for agents that pass them on; a test holds both alike."""
 
     epochs: int
     num_minibatches: int
@@ -34,7 +34,7 @@ class PPOOptions(TypedDict, total=False):
 
 
 def check_hyperparameters(values: dict[str, Any]) -> None:
-    """Check the fields of :class:`rl.ppo.PPO`, given by name.
+    """Check the fields of ``rl.ppo.PPO``, given by name.
 
     Raises:
         ValueError: a value is out of range, or two exclude each other.

@@ -233,7 +233,7 @@ class RolloutBuffer:
 
         Args:
             unroll: of the network.
-            bptt: as in :meth:`sequences`.
+            bptt: as in ``sequences``.
         """
         chunks = self.chunks(bptt)
         state = {name: leaf[0] for name, leaf in self.state.items()}

@@ -71,7 +71,7 @@ class Teacher:
         return {"network": self.network.state_dict(), "state": self.state}
 
     def load_state_dict(self, state: dict[str, Any], same_size: bool) -> None:
-        """Take back what :meth:`state_dict` gave; memories only with as many environments (``same_size``)."""
+        """Take back what ``state_dict`` gave; memories only with as many environments (``same_size``)."""
         self.network.load_state_dict(state["network"])
         if same_size:
             self.state = {name: leaf.to(self.state[name].device) for name, leaf in state["state"].items()}

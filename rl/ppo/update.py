@@ -21,7 +21,7 @@ from rl.types import Sequences, State, Targets, WarmUp
 class PPO:
     """PPO (Schulman et al., 2017) over sequences replayed from stored states (R2D2: Kapturowski et al., 2019).
 
-    A subclass that adds a term to the loss overrides :meth:`loss`.
+    A subclass that adds a term to the loss overrides ``loss``.
 
     Args:
         epochs: passes over a rollout.
@@ -137,7 +137,7 @@ class PPO:
             network: changed in place.
             optimizer: of the network, changed in place.
             buffer: the rollout.
-            targets: from :meth:`targets`.
+            targets: from ``targets``.
             shuffle: draws the order of the sequences.
             progress: share of training done, 0 to 1, for the annealed values.
             teacher: whose parameters the targets hold, if they hold some.
@@ -183,7 +183,7 @@ class PPO:
         Args:
             network: gives the parameters, values and states.
             mb: the minibatch, with the state to begin with.
-            now: from :meth:`coefficients`.
+            now: from ``coefficients``.
             teacher: to stay near to.
 
         Returns:
@@ -226,7 +226,7 @@ def read_metrics(
     """Read the results of an update, in the one transfer to the host.
 
     Args:
-        minibatches: the metrics of each, from :meth:`PPO.loss`.
+        minibatches: the metrics of each, from ``PPO.loss``.
         finite: 0-d bool, whether all losses and gradients were.
         clip: clip range of the ratio, for ``clipfrac``.
         branches: names of the action branches.

@@ -21,7 +21,6 @@ from rl.networks.heads import BernoulliHead, CategoricalHead
 from rl.recordings.recording import SPLITS, Recording, Split, Streams, deal, hold_out, split_into_pieces
 from rl.recordings.repeat_baseline import find_changes, repeat_nll
 from rl.training.evaluation import evaluation_mode
-from rl.transfer import upload
 from rl.types import Observation, State
 
 
@@ -86,7 +85,7 @@ class Imitator:
     Attributes:
         train_steps: int64 ``[n]``, steps of the recording that are learned from.
         held_steps: int64 ``[m]``, steps that are held out.
-        train_pieces: of what is learned from, see :func:`rl.recordings.recording.split_into_pieces`.
+        train_pieces: of what is learned from, see ``rl.recordings.recording.split_into_pieces``.
         held_pieces: of what is held out.
 
     Raises:
@@ -158,7 +157,7 @@ class Imitator:
         self.network.train()
         with undone_on_failure(optimizer):
             for window, log_probs in self.replay(streams, hyperparameters.bptt):
-                counted = upload(torch.from_numpy(window.counted), self.device).unsqueeze(-1)  # [L, B, 1]
+                counted = torch.from_numpy(window.counted).to(self.device, non_blocking=True).unsqueeze(-1)  # [L, B, 1]
                 loss = -weight * (log_probs * counted).sum()
                 norm, is_finite = guarded_step(optimizer, loss, self.parameters, hyperparameters.max_grad_norm, finite)
                 finite = finite & is_finite
@@ -186,7 +185,7 @@ class Imitator:
     def _log_probs(self, part: Streams, state: State) -> tuple[Tensor, State]:
         """Replay a part of a window: log-probabilities ``[L, B, branches]`` and the state after it."""
         shape = part.steps.shape
-        steps = upload(torch.from_numpy(part.steps.ravel()), self.device)
+        steps = torch.from_numpy(part.steps.ravel()).to(self.device, non_blocking=True)
         obs = {name: leaf.index_select(0, steps).unflatten(0, shape) for name, leaf in self.obs.items()}
         params, _, state = self.network.unroll(obs, state, torch.from_numpy(part.starts))
         return self.head.evaluate(params, self.targets.index_select(0, steps).unflatten(0, shape))[0], state
@@ -218,7 +217,7 @@ class Imitator:
         return {tag: float(value) for tag, value in values.items()}
 
     def summarise(self) -> dict[str, Any]:
-        """Collect :meth:`measure` for ``result.json``, with the loss of each branch and of the marginal rule."""
+        """Collect ``measure`` for ``result.json``, with the loss of each branch and of the marginal rule."""
         marginal, losses = self.baseline["marginal"], self.held_out_nll()
         weightings = self.recording.branch_weights.items()
         return {

@@ -15,7 +15,7 @@ from rl.training.run import StopSignals, checkpoint_path, crossed
 
 
 class ImitationTrainer:
-    """The training of an agent by an :class:`rl.recordings.Imitator`, epoch by epoch.
+    """The training of an agent by an ``rl.recordings.Imitator``, epoch by epoch.
 
     Args:
         imitator: teaches the agent.
@@ -95,7 +95,7 @@ class ImitationTrainer:
         return copy.deepcopy(self.imitator.network.state_dict())
 
     def save(self, metrics: Metrics, last: dict[str, Tensor] | None = None) -> None:
-        """Write the agent as it is, and what :meth:`resume` needs; ``last`` are the weights to go on from."""
+        """Write the agent as it is, and what ``resume`` needs; ``last`` are the weights to go on from."""
         metrics.flush()
         state = {
             "done": self.epochs_done,

@@ -165,7 +165,7 @@ def deal(pieces: np.ndarray, num_streams: int, seed: int | None = None) -> Strea
     """Deal pieces to at most ``num_streams`` streams, each to the one that is shortest so far.
 
     Args:
-        pieces: from :func:`split_into_pieces`.
+        pieces: from ``split_into_pieces``.
         num_streams: B, or as many as there are pieces if those are fewer.
         seed: of the order; None leaves it.
     """

@@ -77,7 +77,7 @@ class Metrics:
         self.writer.add_text(tag, markdown)
 
     def scalars(self, values: dict[str, float], step: int) -> None:
-        """Write ``values`` under their tags; every tag stands in :data:`GLOSSARY`."""
+        """Write ``values`` under their tags; every tag stands in ``GLOSSARY``."""
         for tag, value in values.items():
             self.writer.add_scalar(tag, value, step)
 

@@ -89,7 +89,7 @@ class VectorEnvAdapter:
         return task.state_dict() if hasattr(task, "state_dict") else None
 
     def load_state_dict(self, state: Any, resetting: np.ndarray) -> None:
-        """Put an environment that has been reset back where it was, see :meth:`state_dict` and :attr:`resetting`."""
+        """Put an environment that has been reset back where it was, see ``state_dict`` and ``resetting``."""
         task: Any = self.envs.unwrapped
         task.load_state_dict(state)
         self.resetting = resetting
@@ -100,7 +100,7 @@ class Episodes:
 
     Args:
         num_envs: B.
-        window: how many of the last returns :attr:`recent` holds.
+        window: how many of the last returns ``recent`` holds.
     """
 
     def __init__(self, num_envs: int, window: int = 100):
@@ -132,7 +132,7 @@ class Episodes:
         return {"returns": self.returns.tolist(), "lengths": self.lengths.tolist(), "recent": list(self.recent)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave."""
+        """Take back what ``state_dict`` gave."""
         self.returns, self.lengths = np.array(state["returns"]), np.array(state["lengths"], dtype=np.int64)
         self.recent = deque(state["recent"], maxlen=self.recent.maxlen)
 

@@ -32,7 +32,7 @@ class Trainer:
         threshold: the ``eval/episodic_return`` that counts as solved.
         stop_at_threshold: training ends as soon as an evaluation has reached it.
         checkpoint_every: environment steps.
-        threads: of torch, or "auto", see :class:`rl.training.threads.Threads`; None leaves torch as it is.
+        threads: of torch, or "auto", see ``rl.training.threads.Threads``; None leaves torch as it is.
 
     Raises:
         ValueError: an argument is out of range, or ``evaluate_every`` is given without ``evaluate``.

@@ -374,7 +374,7 @@ def test_training_and_evaluation_of_the_mortal(agent):
         for _ in range(16):
             after = stepper.step(made.act(obs))
             made.observe(after.rewards, after.terminated, after.truncated, after.final_obs, after.ignored)
-            episodes.add(after.rewards, after.terminated | after.truncated, after.ignored)
+            episodes.add(after)
             obs = after.obs
         made.learn(obs)
         assert made.last_metrics["ratio_error"] < 1e-4

@@ -132,11 +132,11 @@ TRAINING = {
     "agent.burn_in=2 agent.refresh_states=true": ["burn_in and refresh_states"],
     "agent.ratio=foo": ["agent.ratio='foo'", "'joint' or 'per_head'"],
     # environments
-    "env.length=0": ["length", "at least 1", "got 0"],
+    "env.length=0": ["length", "at least 1", "length=0: it must be a whole number of at least 1"],
     "env=gymnasium env.id=CartPol-v1": ["'CartPol-v1'", "CartPole-v1"],
     "env=gymnasium env.id=xyz:CartPole-v1": ["'xyz'"],
     "env=gymnasium env.id=null": ["env.id=null is not a text"],
-    "env=gymnasium env.vectorization_mode=fast": ["'fast'", "'sync', 'async', 'auto' or 'vector_entry_point'"],
+    "env=gymnasium env.vectorization_mode=fast": ["'fast'", "one of 'sync', 'async', 'auto', 'vector_entry_point'"],
     "env=gymnasium env.wrappers=[nowhere.Wrapper]": ["'nowhere.Wrapper'", "No module named 'nowhere'"],
     "env=gymnasium env.wrappers=[gymnasium.wrappers.Nothing]": ["'gymnasium.wrappers.Nothing'"],
     "env=gymnasium env.speed=3": ["'speed'"],

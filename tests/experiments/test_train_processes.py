@@ -60,7 +60,7 @@ class Frail(gymnasium.Env):
 
 @pytest.fixture
 def frail(command, tiny, monkeypatch):
-    """``frail(override, ...)`` trains on :class:`Frail`, with a core to spare; no process may be left."""
+    """``frail(override, ...)`` trains on ``Frail``, with a core to spare; no process may be left."""
     monkeypatch.setitem(gymnasium.registry, "Frail-v0", gymnasium.envs.registration.EnvSpec("Frail-v0", Frail))
     monkeypatch.setattr(workers, "available_cores", lambda: 2)
 

@@ -254,7 +254,7 @@ def test_onnx(make_agent, tmp_path, index, core):
 
 
 class OnnxPlayer:
-    """Plays for :func:`rl.training.evaluation.evaluate` with the file alone."""
+    """Plays for ``rl.training.evaluation.evaluate`` with the file alone."""
 
     def __init__(self, session, num_envs):
         self.session, self.starts = session, np.ones(num_envs, dtype=bool)

@@ -181,7 +181,7 @@ def test_seats_that_do_not_fit_a_world_are_refused(seats):
 
 @pytest.fixture
 def evaluations(monkeypatch):
-    """What :func:`rl.training.evaluation.evaluate` is called with; it returns 1 with memory and 0.25 without."""
+    """What ``rl.training.evaluation.evaluate`` is called with; it returns 1 with memory and 0.25 without."""
     calls = []
 
     def evaluate(agent, envs, episodes, seed, greedy, memory):

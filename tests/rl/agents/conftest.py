@@ -26,7 +26,7 @@ SMALL_IQN |= {"num_cosines": 8, "num_action_quantiles": 4, "num_quantiles": 4, "
 
 @pytest.fixture(params=[RecurrentPPO, RecurrentIQN], ids=lambda kind: kind.__name__)
 def learner(request):
-    """Each of the two learners that share what :class:`rl.agents.agent.RecurrentAgent` does."""
+    """Each of the two learners that share what ``rl.agents.agent.RecurrentAgent`` does."""
     return request.param
 
 
@@ -209,5 +209,5 @@ def global_streams():
 
 @pytest.fixture
 def make_iqn(make_agent):
-    """A recurrent IQN of the size that :func:`make_agent` makes."""
+    """A recurrent IQN of the size that ``make_agent`` makes."""
     return partial(make_agent, kind=RecurrentIQN)

@@ -14,7 +14,7 @@ T, B, D, H = 20, 3, 5, 6
 
 @pytest.fixture
 def make_core(randomise):
-    """A core of H = 6 units on D = 5 features with random weights, by its name in :mod:`rl.cores`."""
+    """A core of H = 6 units on D = 5 features with random weights, by its name in ``rl.cores``."""
 
     def make(name, options, dtype=torch.float64, device="cpu"):
         return randomise(getattr(cores, name)(D, hidden_size=H, **options)).to(device=device, dtype=dtype)

@@ -1,4 +1,4 @@
-"""What :class:`rl.types.Core` promises, for every core."""
+"""What ``rl.types.Core`` promises, for every core."""
 
 import pytest
 import torch

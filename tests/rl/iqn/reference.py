@@ -14,7 +14,7 @@ import torch
 
 
 class SlowIQN:
-    """The update of :class:`rl.iqn.IQN` on copies of the two networks.
+    """The update of ``rl.iqn.IQN`` on copies of the two networks.
 
     Args:
         iqn: whose hyperparameters it takes, and nothing else.

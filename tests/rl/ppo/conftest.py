@@ -12,7 +12,7 @@ from rl.types import Targets
 
 @pytest.fixture
 def update():
-    """One call of :meth:`PPO.update`; ``frozen`` sets the learning rate to zero, ``kind`` is a subclass of PPO."""
+    """One call of ``PPO.update``; ``frozen`` sets the learning rate to zero, ``kind`` is a subclass of PPO."""
 
     def run(network, rollout, frozen=False, progress=0.0, optimizer=None, teacher=None, kind=PPO, **options):
         buffer, targets = rollout

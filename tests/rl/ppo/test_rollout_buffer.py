@@ -196,15 +196,15 @@ def test_a_rollout_that_is_forgotten_is_written_over_from_the_front(numbered):
 # ---------------------------------------------------------------------------------------------- marks on what is stored
 
 
-def test_a_branch_is_hidden_in_the_step_that_waits_for_its_outcome(device):
+def test_a_branch_is_hidden_in_the_last_step(device):
     actions = torch.ones(B, 2, dtype=torch.int64, device=device)
     obs, nothing = {"x": torch.zeros(B, 1, device=device)}, torch.zeros(B, 5, device=device)
     buffer = RolloutBuffer(3, obs, {}, actions, nothing, device=device)
     for t in range(3):
         buffer.write_step(obs, {}, np.zeros(B, bool), nothing, nothing[:, 0], actions)
+        buffer.finish_step(np.zeros(B, np.float32), *np.zeros((2, B), bool))
         if t == 1:
             buffer.hide_branch(0)
-        buffer.finish_step(np.zeros(B, np.float32), *np.zeros((2, B), bool))
     assert buffer.actions[:, 1].tolist() == [[1, 1], [NOT_EXECUTED, 1], [1, 1]]
     assert (buffer.actions[1, :, 0] == NOT_EXECUTED).all()
 

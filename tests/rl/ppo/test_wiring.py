@@ -75,13 +75,13 @@ class Environments:
             agent.act(self.shown())
             action = agent.pending_action
             hidden = np.zeros((self.num_envs, len(agent.network.head.branches)), bool)
-            if self.hide and self.rng.random() < 0.4:
-                agent.buffer.hide_branch(0)
-                hidden[:, 0] = True
+            hidden[:, 0] = self.hide and self.rng.random() < 0.4
             rewards = self.rng.normal(size=self.num_envs).astype(np.float32)
             terminated, truncated = (self.rng.random((2, self.num_envs)) < [[0.12], [0.2]]) & ~ignored
             outcome = rewards, terminated, truncated, self.draw(), ignored
             agent.observe(*(part[0] for part in outcome) if self.single else outcome)
+            if hidden.any():
+                agent.buffer.hide_branch(0)
             rows.append((self.obs, self.starts, action, hidden, *outcome))
             self.obs, self.starts = self.draw(), terminated | truncated | ignored
             ignored = (terminated | truncated) & self.late_resets
