@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from rl.checks import positive, within
+from rl.checks import positive, whole, within
 from rl.flat_adam import FlatAdam, guarded_step
 from rl.iqn.losses import n_step_returns, quantile_huber_loss, sequence_priorities, squash, unsquash
 from rl.iqn.sequence_replay import ReplayBatch, SequenceReplay
@@ -78,7 +78,7 @@ class IQN:
         positive(batch_size=self.batch_size, bptt=self.bptt, capacity=self.capacity, n_step=self.n_step)
         positive(num_quantiles=self.num_quantiles, num_target_quantiles=self.num_target_quantiles)
         positive(target_interval=self.target_interval)
-        within(0, float("inf"), burn_in=self.burn_in, learning_starts=self.learning_starts)
+        whole(0, burn_in=self.burn_in, learning_starts=self.learning_starts)
         within(0.0, float("inf"), priority_exponent=self.priority_exponent)
         within(0.0, 1.0, gamma=self.gamma, priority_correction=self.priority_correction)
         within(0.0, 1.0, priority_peak=self.priority_peak, target_share=self.target_share)

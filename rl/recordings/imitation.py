@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rl.agents import RecurrentPPO
 from rl.agents.actor import PREVIOUS_ACTION, PREVIOUS_REWARD
-from rl.checks import one_of, positive, within
+from rl.checks import one_of, positive, whole, within
 from rl.flat_adam import guarded_step, undone_on_failure
 from rl.networks.heads import BernoulliHead, CategoricalHead
 from rl.recordings.recording import SPLITS, Recording, Split, Streams, deal, hold_out, split_into_pieces
@@ -65,7 +65,7 @@ class Imitation:
         """Check the values."""
         positive(epochs=self.epochs, streams=self.streams, window_size=self.window_size)
         positive(**{name: getattr(self, name) for name in ("bptt", "piece_steps") if getattr(self, name) is not None})
-        within(0, float("inf"), burn_in=self.burn_in)
+        whole(0, burn_in=self.burn_in)
         within(1e-12, float("inf"), learning_rate=self.learning_rate, max_grad_norm=self.max_grad_norm)
         within(0.001, 0.999, held_out=self.held_out)
         one_of(SPLITS, split=self.split)

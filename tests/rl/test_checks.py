@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from rl.checks import one_of, positive, within
+from rl.checks import one_of, positive, whole, within
 
 
 @pytest.mark.parametrize("value", [1, 7, np.int64(3)])
@@ -59,3 +59,12 @@ def test_one_of_names_what_is_allowed():
     assert str(caught.value) == "ratio='each': it must be one of 'joint', 'per_head', None"
     with pytest.raises(ValueError, match=r"^ratio='': "):
         one_of(("joint",), ratio="")
+
+
+@pytest.mark.parametrize(("value", "limits"), [(1.5, (0, None)), (True, (0, None)), (None, (0, None)), (5, (0, 4))])
+def test_whole_numbers_within_limits(value, limits):
+    low, high = limits
+    allowed = f"of at least {low}" if high is None else f"from {low} to {high}"
+    with pytest.raises(ValueError, match=f"^k={value!r}: it must be a whole number {allowed}$"):
+        whole(low, high, a=1, k=value)
+    whole(0, 4, a=0, k=4)
