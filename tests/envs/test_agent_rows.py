@@ -240,6 +240,21 @@ def test_an_agent_with_a_flag_is_gone_though_listed():
     assert obs[:, 0].tolist() == [1, 11] and info["final_obs"][:, 0].tolist() == [3, 13]
 
 
+class Twofold(Colony):
+    """Ends its agents in both ways at once."""
+
+    def step(self, actions):
+        observed, rewards, ended, _, infos = super().step(actions)
+        return observed, rewards, ended, ended, infos
+
+
+def test_an_agent_may_end_in_both_ways():
+    envs = AgentRows(partial(Twofold, {"a": (0, 1, "terminated"), "b": (0, 2, "terminated")}), 2)
+    envs.reset(seed=0)
+    terminated, truncated = envs.step(nothing(envs))[2:4]
+    assert terminated.tolist() == truncated.tolist() == [True, False]
+
+
 SPACES = {
     "image": spaces.Box(0, 255, (4, 3, 2), np.uint8),
     "discrete": spaces.Discrete(5, start=2),
@@ -302,16 +317,8 @@ def test_num_envs_must_be_a_count(num_envs):
 @pytest.mark.parametrize(
     ("kind", "space", "sentence"),
     [
-        (
-            "observation_spaces",
-            spaces.Discrete(2),
-            r"equal observation spaces, but a has Box.* and b Discrete\(2\): pad.*",
-        ),
-        (
-            "action_spaces",
-            spaces.Discrete(4),
-            r"equal action spaces, but a has Discrete\(3\) and b Discrete\(4\): pad.*",
-        ),
+        ("observation_spaces", spaces.Discrete(2), r"equal observation spaces, but a has Box.* and b Discrete\(2\): "),
+        ("action_spaces", spaces.Discrete(4), r"equal action spaces, but a has Discrete\(3\) and b Discrete\(4\): "),
     ],
 )
 def test_agents_must_be_alike(kind, space, sentence):
@@ -321,9 +328,16 @@ def test_agents_must_be_alike(kind, space, sentence):
         made.append(Colony(**{kind: {"b": space}}))
         return made[-1]
 
-    with pytest.raises(ValueError, match=f"the agents of ants must have {sentence}wrappers=.supersuit.pad_"):
+    with pytest.raises(
+        ValueError, match=f"the agents of ants must have {sentence}pad them with wrappers=.supersuit.pad_"
+    ):
         AgentRows(make, 3, "ants")
     assert len(made) == 1 and made[0].closed
+
+
+def test_agents_that_their_world_takes_out_of_its_list_keep_their_rows(colony):
+    colony.worlds[0].possible_agents.remove("c")
+    assert colony.possible_agents == ("a", "b", "c")
 
 
 def test_agents_must_be_known_beforehand():
