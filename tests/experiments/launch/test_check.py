@@ -6,8 +6,21 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, Optional
 
 import pytest
+from omegaconf import OmegaConf
 
-from experiments.launch.check import ConfigError, check_node, convert, suggest
+from experiments.launch.check import (
+    ConfigError,
+    check_node,
+    choose_names,
+    construct,
+    convert,
+    import_path,
+    load_yaml,
+    prepare_output,
+    read_list,
+    suggest,
+    to_dict,
+)
 
 
 def inner(input_size: int, width: int = 3, scale: float = 1.0):
@@ -22,6 +35,7 @@ def target(
 
 def open_ended(size: int, **more):
     """A target that takes any key."""
+    return {"size": size, **more}
 
 
 @pytest.mark.parametrize(
@@ -93,11 +107,16 @@ def core(**keys):
     return {"_target_": f"{__name__}.inner", **keys}
 
 
+def group(members: dict, size: int, seats: int | None = None):
+    """A target with several targets by name inside it."""
+    return {name: make(size=size) for name, make in members.items()}
+
+
 @pytest.fixture(autouse=True)
 def importable(monkeypatch):
     """The targets of this module, under the name that they have here."""
     module = types.ModuleType(__name__)
-    module.target, module.inner, module.open_ended = target, inner, open_ended
+    module.target, module.inner, module.open_ended, module.group = target, inner, open_ended, group
     monkeypatch.setitem(sys.modules, __name__, module)
 
 
@@ -150,3 +169,65 @@ def test_nearest():
     assert suggest("totl_steps", ["total_steps", "seed"]) == "; did you mean total_steps?"
     assert suggest("zz", ["b", "a"]) == "; there are a, b"
     assert suggest("zz", []) == ""
+
+
+def test_targets_by_name_are_called_with_what_the_command_sets():
+    """They lack it in the configuration, must not name it there, and get it when the target around them calls them."""
+    members = {"first": node(rate=1), "second": node(kind="b")}
+    whole = {"_target_": f"{__name__}.group", "members": members}
+    checked = check_node(whole, "agent", given=("size",))
+    assert checked["members"]["first"] == node(rate=1.0, kind="a", where=None, _partial_=True)
+    assert checked["seats"] is None and "size" not in checked
+    made, complete = construct(OmegaConf.create(whole), "agent", size=3)
+    assert list(made) == ["first", "second"] and complete == checked
+    with pytest.raises(ConfigError, match=r"^agent\.members\.second\.size is set by the command itself; leave it out$"):
+        check_node(whole | {"members": members | {"second": node(size=1)}}, "agent", given=("size",))
+
+
+def test_construct_calls_the_target_with_what_was_checked():
+    """Interpolations resolved, types made right."""
+    there = {"_target_": f"{__name__}.open_ended", "size": 2.0, "rate": "${there}", "there": 1.5}
+    made, complete = construct(OmegaConf.create(there), "agent", more=3)
+    assert made == {"size": 2, "rate": 1.5, "there": 1.5, "more": 3} and type(made["size"]) is int
+    assert complete == there | {"size": 2, "rate": 1.5}
+
+
+def test_a_list_or_a_single_value():
+    for value, expected in (([1, 2], [1, 2]), (3, [3]), ("gru", ["gru"]), ({"a": 1, "b": 2}, ["a", "b"])):
+        assert read_list(OmegaConf.create({"key": value}).key, "key") == expected
+    for value in ([], None, {}):
+        with pytest.raises(ConfigError, match=r"^key is empty$"):
+            read_list(value, "key")
+
+
+def test_names_are_chosen_among_those_that_are_allowed():
+    assert choose_names(["b", "a", "b"], "abc", "keys", "letter") == ["b", "a", "b"]
+    assert choose_names("b", {"a": 1, "b": 2}, "keys", "letter") == ["b"]
+    with pytest.raises(ConfigError, match=r"^keys: there is no letter 'grau'; did you mean gru\?$"):
+        choose_names(["lstm", "grau"], iter(["gru", "lstm"]), "keys", "letter")
+
+
+def test_a_file_is_going_to_be_written(tmp_path):
+    assert prepare_output(f"{tmp_path}/deep/er/file", "output") == tmp_path / "deep/er/file"
+    assert (tmp_path / "deep/er").is_dir()
+    (tmp_path / "file").write_text("")
+    assert prepare_output(f"{tmp_path}/file", "output") == tmp_path / "file"
+    for path in (f"{tmp_path}/file/below", f"{tmp_path}/deep"):
+        with pytest.raises(ConfigError, match=rf"^output={path} cannot be written"):
+            prepare_output(path, "output")
+
+
+def test_what_holds_no_keys_is_refused(tmp_path):
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    (tmp_path / "keys.yaml").write_text("a: ${b}\nb: [1, {c: 2}]\n")
+    with pytest.raises(ConfigError, match=r"list\.yaml holds no keys with values$"):
+        load_yaml(tmp_path / "list.yaml")
+    assert to_dict(load_yaml(tmp_path / "keys.yaml")) == {"a": [1, {"c": 2}], "b": [1, {"c": 2}]}
+    with pytest.raises(ConfigError, match=r"^\[1\] is given where keys with values should be$"):
+        to_dict(OmegaConf.create([1]))
+
+
+def test_dotted_paths():
+    assert import_path("experiments.launch.check.suggest") is suggest
+    with pytest.raises(ValueError):
+        import_path("plain")
