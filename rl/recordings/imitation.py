@@ -149,9 +149,8 @@ class Imitator:
         left = 1.0 - number / hyperparameters.epochs if hyperparameters.anneal_learning_rate else 1.0
         optimizer.param_groups[0]["lr"] = hyperparameters.learning_rate * left
         streams = deal(self.train_pieces, hyperparameters.streams, seed=self.seed * 100_003 + number)
-        weight = 1.0 / (
-            hyperparameters.window_size * streams.steps.shape[1]
-        )  # of a step, however few count in a window
+        window_steps = hyperparameters.window_size * streams.steps.shape[1]
+        weight = 1.0 / window_steps  # of a step, however few count in a window
         nll, norms = torch.zeros((), device=self.device), []
         finite = torch.ones((), dtype=torch.bool, device=self.device)
         self.network.train()

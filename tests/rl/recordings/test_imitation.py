@@ -10,7 +10,7 @@ from torch.distributions import Bernoulli, Categorical, Normal
 
 from rl import cores
 from rl.agents import RecurrentPPO
-from rl.recordings import Imitation, Imitator, Recording
+from rl.recordings import Imitation, Imitator, Recording, imitation
 from rl.recordings.recording import deal
 from rl.recordings.repeat_baseline import repeat_nll
 
@@ -189,17 +189,35 @@ def test_a_first_epoch_that_fails_leaves_an_optimiser_that_has_seen_nothing(make
     assert equal(snapshot(imitator.agent), before)
 
 
+def test_a_bad_window_is_not_forgotten_by_the_good_ones_after_it(make_imitator, monkeypatch):
+    """None of them may take a step, for the epoch is undone anyway."""
+    imitator, allowed = make_imitator(window_size=3, streams=1), []
+
+    def guarded_step(optimizer, loss, parameters, max_grad_norm, may):
+        allowed.append(bool(may))
+        return loss.detach(), torch.tensor(len(allowed) != 2)  # the second window is bad
+
+    monkeypatch.setattr(imitation, "guarded_step", guarded_step)
+    with pytest.raises(FloatingPointError):
+        imitator.epoch(0)
+    assert len(allowed) > 4
+    assert allowed == [True, True] + [False] * (len(allowed) - 2)
+
+
 def test_the_norm_and_loss_of_an_epoch_are_means(make_imitator):
-    """One window of one stream: the mean loss of its steps before the update, and its only norm."""
-    imitator = make_imitator(streams=1, window_size=64)
-    losses, network = [], imitator.network
-    (window, log_probs), *others = imitator.replay(deal(imitator.train_pieces, 1, seed=0))
-    loss = -(log_probs.sum(-1) * torch.from_numpy(window.counted)).sum()
-    losses.append(loss.item() / len(imitator.train_steps))
-    gradients = torch.autograd.grad(loss / 64, list(network.parameters()), materialize_grads=True)
-    norm = torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
-    assert not others
-    assert imitator.epoch(0) == {"nll": pytest.approx(losses[0], rel=1e-5), "grad_norm": pytest.approx(norm, rel=1e-5)}
+    """Over windows of 4 steps of 2 streams, with weights that stay where they are."""
+    imitator = make_imitator(streams=2, window_size=4, learning_rate=1e-12)
+    losses, norms, parameters = [], [], list(imitator.network.parameters())
+    for window, log_probs in imitator.replay(deal(imitator.train_pieces, 2, seed=0)):
+        loss = -(log_probs.sum(-1) * torch.from_numpy(window.counted)).sum()
+        gradients = torch.autograd.grad(loss / 8, parameters, materialize_grads=True)
+        norms.append(torch.cat([gradient.flatten() for gradient in gradients]).norm().item())
+        losses.append(loss.item())
+    assert len(set(norms)) > 2
+    assert imitator.epoch(0) == {
+        "nll": pytest.approx(sum(losses) / len(imitator.train_steps), rel=1e-5),
+        "grad_norm": pytest.approx(np.mean(norms), rel=1e-5),
+    }
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """The progress of a run, and what TensorBoard reads back."""
 
+import io
 import logging
+import sys
 import time
 from fnmatch import fnmatchcase
 from functools import partial
@@ -172,10 +174,32 @@ def test_without_a_terminal_a_line_for_each_tenth_is_logged(tmp_path, caplog):
         caplog.clear()
         with caplog.at_level(logging.INFO, logger="rl.training.metrics"), Metrics(tmp_path, 100, start) as metrics:
             assert metrics.bar.disable  # pytest captures the error stream
+            assert metrics.bar.n == start
             for step in range(start + 5, 101, 5):
                 metrics.progress(step, None if step < 60 else 0.5, 123.4)
         assert len(caplog.messages) == lines
     assert caplog.messages[0] == "60 steps, return 0.50, 123 steps/s"
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_shows_a_bar_that_messages_do_not_tear(tmp_path, caplog, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with caplog.at_level(logging.INFO, logger="rl.training.metrics"), Metrics(tmp_path, 100, 20) as metrics:
+        assert (metrics.bar.total, metrics.bar.n) == (100, 20)
+        for step in (30, 50):
+            metrics.progress(step, 0.5, 123.4, "held-out nll")
+            assert metrics.bar.n == step
+        metrics.bar.refresh()
+        metrics.say("hello")
+    assert "held-out nll 0.50" in terminal.getvalue()
+    assert "hello\n" in terminal.getvalue()
+    assert caplog.messages == []
+    assert metrics.bar.disable  # it is closed
 
 
 def test_messages_are_logged_without_a_terminal(tmp_path, caplog):

@@ -70,9 +70,9 @@ def test_the_faster_median_is_kept(torch_threads, clock, cores):
 def test_one_thread_is_kept_where_more_are_no_faster(torch_threads, clock, cores):
     cores(2)
     auto = Threads("auto")
-    used, lines = run_updates(auto, clock, torch_threads, [0.001, 0.02, 0.02, 0.02, 0.02, 0.02, 0.02])
+    used, lines = run_updates(auto, clock, torch_threads, [1.0, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25])
     assert used == [1, 1, 2, 1, 2, 1, 2]
-    assert lines == ["updates: 0.02 s on 1 thread, 0.02 s on 2: 1 thread is used"]
+    assert lines == ["updates: 0.25 s on 1 thread, 0.25 s on 2: 1 thread is used"]
     before = len(torch_threads)
     assert run_updates(auto, clock, torch_threads, [1.0] * 5) == ([1] * 5, [])
     assert (auto.number, len(torch_threads)) == (1, before)
@@ -85,13 +85,20 @@ def test_one_thread_is_kept_where_more_are_no_faster(torch_threads, clock, cores
         ([1.0, 0.1, 0.05, 0.2, 20.0], "updates: 0.15 s on 1 thread, 10 s on 2: 1 thread is used"),
     ],
 )
-def test_one_hopeless_update_settles_it(torch_threads, clock, cores, timed, line):
+def test_one_update_of_more_than_twice_the_time_settles_it(torch_threads, clock, cores, timed, line):
     """Where another process keeps a core busy; the next one would be as slow."""
     cores(2)
     auto = Threads("auto")
     used, lines = run_updates(auto, clock, torch_threads, [*timed, 1.0, 1.0, 1.0])
     assert used == [*[1, 1, 2, 1, 2][: len(timed)], 1, 1, 1]
     assert (auto.number, lines) == (1, [line])
+
+
+def test_one_update_of_twice_the_time_does_not(torch_threads, clock, cores):
+    cores(2)
+    used, lines = run_updates(Threads("auto"), clock, torch_threads, [1.0, 0.25, 0.5, 0.25, 0.125, 0.25, 0.125])
+    assert used == [1, 1, 2, 1, 2, 1, 2]
+    assert lines == ["updates: 0.25 s on 1 thread, 0.125 s on 2: 2 threads are used"]
 
 
 def test_between_updates_there_is_one_thread(torch_threads, clock, cores):
