@@ -66,6 +66,7 @@ def test_number_of_minibatches(size, bptt, num_minibatches, numbered, epoch):
     [  # 24 steps in pieces of 4 5 5 5 5: 3 sequences of 4 steps, 12 of 5, which share the minibatches as 1 to 4
         (1, [(4, 3), (5, 12)]),  # one at least of each length
         (5, [(4, 3)] + [(5, 3)] * 4),
+        (7, [(4, 3)] + [(5, 2)] * 6),  # 1.4 and 5.6
         (10, [(4, 2), (4, 1)] + [(5, 2)] * 4 + [(5, 1)] * 4),
         (100, [(4, 1)] * 3 + [(5, 1)] * 12),  # no more than there are sequences
     ],
