@@ -126,6 +126,9 @@ def test_check_node_converts_all_the_way_down_and_fills_in_defaults():
     assert checked == node(rate=1.0, core={**given, "width": 100, "scale": 2.0}, kind="a", where=None)
     assert type(checked["core"]["width"]) is int and type(checked["rate"]) is type(checked["core"]["scale"]) is float
     assert type(given["width"]) is float  # what came in is left alone
+    assert "rate" not in check_node(
+        node(), "agent", given=("size", "rate")
+    )  # nor are defaults of what the command sets
 
 
 @pytest.mark.parametrize(

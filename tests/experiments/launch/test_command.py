@@ -110,6 +110,11 @@ def test_a_command_gets_its_composed_configuration(launched, monkeypatch):
     assert seen == [(7, "evaluate", "0")]
 
 
+def test_a_key_that_the_yaml_file_lacks_is_refused_before_the_command_runs(launched):
+    code, out, err = launched(lambda config: pytest.fail("it has run"), "+seet=1")
+    assert (code, out, err) == (1, "", "evaluate: there is no key 'seet'; did you mean seed?\n")
+
+
 @pytest.mark.parametrize("error", [ValueError, TypeError, OSError, ImportError, RuntimeError, ArithmeticError])
 def test_a_fault_is_one_sentence_and_exit_code_1(launched, error):
     def run(config):
