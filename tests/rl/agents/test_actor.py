@@ -217,6 +217,34 @@ def test_memories_of_ignored_steps_are_put_back(make_counting_actor):
     assert actor.starts.tolist() == [False, True, False]
 
 
+def test_a_step_that_is_undone_leaves_the_memories_where_they_were(make_counting_actor):
+    actor, _ = make_counting_actor()
+    for _ in range(2):
+        actor.act(np.zeros((3, 6)))
+        actor.observe(np.zeros(3), NEVER)
+    actor.act(np.zeros((3, 6)))
+    actor.undo_step()
+    assert actor.state["count"].flatten().tolist() == [2, 2, 2]
+    assert actor.act(np.zeros((3, 6))) is not None
+    assert actor.state["count"].flatten().tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_memories_that_are_no_numbers_begin_anew_and_the_others_go_on(make_actor, number):
+    """Both leaves of one that is broken in one of them."""
+    actor = make_actor(core=cores.lstm)
+    actor.act(np.ones((3, 6)))
+    actor.observe(np.zeros(3), NEVER)
+    whole = {name: leaf.clone() for name, leaf in actor.state.items()}
+    actor.state = {"h": whole["h"].clone(), "c": whole["c"].clone()}
+    actor.state["c"][1, 0, 3] = number
+    actor.clear_broken_memories()
+    for name, leaf in actor.state.items():
+        assert not leaf[1].any()
+        assert torch.equal(leaf[[0, 2]], whole[name][[0, 2]])
+        assert leaf[[0, 2]].any()
+
+
 def test_a_reset_marks_starts_and_leaves_the_clearing_to_the_next_step(make_counting_actor):
     actor, starts = make_counting_actor()
     for _ in range(2):
