@@ -86,6 +86,22 @@ def test_normal_log_probs_and_entropies(dtype, tolerance, device, draw_params, m
 
 
 @precisions
+def test_normal_gradients_are_those_of_torch(dtype, tolerance, device, draw_params, make_gaussian, assert_close):
+    """By the means and by the standard deviations, which are learned, too."""
+    head = make_gaussian(dtype=dtype, device=device)
+    params = draw_params(head, 6, 7, dtype=dtype, device=device).requires_grad_()
+    actions = params.detach().flip(0) * 1.5
+    expected = distributions.Independent(distributions.Normal(params, head.log_std.exp()), 1)
+    inputs = params, head.log_std
+    wanted = torch.autograd.grad((2.0 * expected.log_prob(actions) + 3.0 * expected.entropy()).sum(), inputs)
+    log_probs, entropies = head.evaluate(params, actions)
+    for found, other in zip(
+        torch.autograd.grad((2.0 * log_probs + 3.0 * entropies).sum(), inputs), wanted, strict=True
+    ):
+        assert_close(found, other, tolerance)
+
+
+@precisions
 def test_bernoulli_log_probs_and_entropies(dtype, tolerance, device, draw_params, assert_close):
     head = make_head(spaces.MultiBinary(4))
     params = draw_params(head, 6, 7, dtype=dtype, device=device)
