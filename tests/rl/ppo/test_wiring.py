@@ -249,6 +249,12 @@ def test_a_target_kl_ends_the_update_early(make_pair):
     assert 3 < pair.reference.steps_taken < 3 * 4 * 2 - 4  # not only the last epoch of one update is cut short
 
 
+def test_states_are_stored_at_every_stride(make_pair):
+    """What an update computes is the same, so that only the memory shows it: 8 steps at a stride of 2."""
+    pair = make_pair(updates=1, burn_in=2, agent_options={"state_stride": 2})
+    assert [len(leaf) for leaf in pair.agent.buffer.state.values()] == [4]
+
+
 def test_the_cases_reach_every_clip(make_pair):
     reached = make_pair(**CASES["gru"]).reference.reached
     assert reached == {"ratio above", "ratio below", "value held", "gradient scaled"}
