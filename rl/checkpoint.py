@@ -38,7 +38,9 @@ def load_checkpoint(path: str | Path, map_location: torch.device | str = "cpu") 
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint at {path}")
+        inside = path / "checkpoints" / "last.pt"
+        hint = f": it is a folder, give {inside}" if inside.is_file() else ""
+        raise FileNotFoundError(f"there is no checkpoint at {path}{hint}")
     data = io.BytesIO(path.read_bytes())  # from a file that broke off torch.load would raise an OSError of its own
     try:
         content = torch.load(data, map_location=map_location, weights_only=True)

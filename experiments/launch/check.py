@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, Union
 
+import gymnasium
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -65,6 +66,12 @@ def construct(node: DictConfig, where: str, **runtime: Any) -> tuple[Any, dict[s
         ConfigError: the target does not take a key, or a value is of another type than its annotation.
     """
     checked = check_node(to_dict(node), where, given=runtime)
+    target = import_path(checked["_target_"])
+    if isinstance(target, type) and issubclass(target, gymnasium.Env):
+        raise ConfigError(
+            f"{where}._target_={checked['_target_']} is one environment, where a vector of them is needed: "
+            "register it with Gymnasium and give env=gymnasium env.id=MODULE:ID"
+        )
     return instantiate(checked, **runtime), checked
 
 
@@ -87,6 +94,8 @@ def check_node(node: dict[str, Any], where: str, given: Iterable[str] = ()) -> d
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     allowed = {name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD} - set(given)
     result = {key: node[key] for key in SPECIAL if key in node}
+    if "input_size" in given and "input_size" in parameters:
+        result["_partial_"] = True  # a core, which its agent calls with the number of its inputs
     for key, value in node.items():
         if key in SPECIAL:
             continue

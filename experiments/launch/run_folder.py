@@ -1,5 +1,6 @@
 """Read and write what a run leaves in its folder: the configuration that made it and its result."""
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.launch.build import SETTINGS
-from experiments.launch.check import ConfigError, load_yaml, to_dict
+from experiments.launch.check import ConfigError, import_path, load_yaml, to_dict
 from rl.checkpoint import atomic_write
 
 
@@ -52,7 +53,15 @@ def load_resumed_config(config: DictConfig, overrides: list[str]) -> DictConfig:
 def name_core(agent: DictConfig) -> str:
     """Return the name of an agent's memory; for a population the memory of each member."""
     nodes = agent.members.values() if "members" in agent else [agent]
-    return ", ".join(node.core._target_.rpartition(".")[2] for node in nodes)
+    return ", ".join(_name_own_core(node) for node in nodes)
+
+
+def _name_own_core(agent: DictConfig) -> str:
+    """Return the name of the memory of one agent: the default of its class where the configuration names none."""
+    if "core" in agent:
+        return str(agent.core._target_.rpartition(".")[2])
+    parameter = inspect.signature(import_path(agent._target_)).parameters.get("core")
+    return getattr(getattr(parameter, "default", None), "__name__", "none")
 
 
 def flatten(config: DictConfig) -> dict[str, Any]:

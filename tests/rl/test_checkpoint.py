@@ -283,3 +283,11 @@ def test_code_inside_a_file_is_not_executed(write, tmp_path, assert_refused):
 @pytest.mark.parametrize("foreign", [{}, {"weights": torch.zeros(3)}, [1, 2], torch.zeros(3), "agent"], ids=str)
 def test_a_checkpoint_of_something_else_is_refused(foreign, assert_refused):
     assert_refused(_zip(foreign))
+
+
+def test_a_run_folder_in_place_of_its_checkpoint_is_told_so(tmp_path, content):
+    with pytest.raises(FileNotFoundError, match=r"there is no checkpoint at .*run$"):
+        load_checkpoint(tmp_path / "run")
+    save_checkpoint(content, tmp_path / "run" / "checkpoints" / "last.pt")
+    with pytest.raises(FileNotFoundError, match=r"run: it is a folder, give .*run/checkpoints/last\.pt$"):
+        load_checkpoint(tmp_path / "run")

@@ -234,3 +234,15 @@ def test_dotted_paths():
     assert import_path("experiments.launch.check.suggest") is suggest
     with pytest.raises(ValueError):
         import_path("plain")
+
+
+def test_a_core_need_not_say_that_it_is_called_later():
+    node = {"_target_": "rl.agents.RecurrentPPO", "core": {"_target_": "rl.cores.gru", "hidden_size": 8}}
+    spaces = {"observation_space": None, "action_space": None}
+    assert check_node(node, "agent", given=spaces)["core"]["_partial_"] is True
+
+
+def test_a_single_environment_is_refused_with_the_way_to_make_it_a_vector():
+    node = OmegaConf.create({"_target_": "gymnasium.envs.classic_control.CartPoleEnv"})
+    with pytest.raises(ConfigError, match=r"CartPoleEnv is one environment.*give env=gymnasium env\.id=MODULE:ID$"):
+        construct(node, "env")

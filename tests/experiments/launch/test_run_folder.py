@@ -77,3 +77,11 @@ def test_results_are_read_as_they_were_written(tmp_path):
         write_result(tmp_path, result)
         assert read_result(tmp_path) == result
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_an_agent_that_names_no_core_has_the_default_of_its_class():
+    """A YAML file of one's own need not name one; the result of a run must not be lost for that."""
+    for agent, core in (("RecurrentPPOLSTM", "lstm"), ("DualHeadRecurrentPPO", "gru")):
+        assert name_core(OmegaConf.create({"_target_": f"rl.agents.{agent}"})) == core
+    mixed = {"one": {"_target_": "rl.agents.RecurrentIQN"}, "two": {"core": {"_target_": "rl.cores.mamba"}}}
+    assert name_core(OmegaConf.create({"members": mixed})) == "gru, mamba"
