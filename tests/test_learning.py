@@ -19,6 +19,8 @@ from rl.training.run import checkpoint_path
 
 pytestmark = pytest.mark.slow
 MEMORIES = [name for name in cores.__all__ if name != "mlp"]
+SLOWER = {"attention": ["++agent.learning_rate=1e-3"]}
+"""With the preset's 3e-3 about one run in twenty of attention ends at one fixed direction; rounding decides which."""
 
 
 @pytest.fixture
@@ -40,7 +42,8 @@ def trained(tmp_path):
 @pytest.mark.parametrize(
     "overrides, low, high",  # what the agent may get once its memory is taken from it
     [
-        *((["experiment=t_maze_10", f"agent/core={core}"], 0.35, 0.65) for core in MEMORIES),  # a guess: 0.5
+        # a guess: 0.5
+        *((["experiment=t_maze_10", f"agent/core={core}", *SLOWER.get(core, [])], 0.35, 0.65) for core in MEMORIES),
         (["experiment=delayed_recall_10"], -0.15, 0.15),  # a guess: 0
         (["experiment=cartpole_no_velocity"], 0.0, 100.0),
         (["experiment=witness_vote"], -0.4, 0.15),  # a guess: 0; always wrong: -1/3
