@@ -107,7 +107,7 @@ def build_agent(
     agent: object
     envs: VectorEnv | None = None
     if config.env is None:
-        runtime = settings.for_agent()
+        runtime = settings.get_agent_arguments()
         runtime |= {"observation_space": recording.observation_space, "action_space": recording.action_space}
         if "action_names" not in config.agent:
             runtime["action_names"] = recording.action_names

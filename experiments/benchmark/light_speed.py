@@ -32,10 +32,10 @@ class LightSpeed:
         self.run, self.agent = run, run.agent
         self.network, self.optimizer = run.agent.network, run.agent.optimizer
         self.parameters = list(self.network.parameters())
-        self.minibatches = self._minibatches()
+        self.minibatches = self._draw_minibatches()
         self.obs = run.obs
 
-    def _minibatches(self) -> list[Sequences]:
+    def _draw_minibatches(self) -> list[Sequences]:
         """Return one epoch of a real rollout."""
         self.run.collect()
         agent, ppo = self.agent, self.agent.ppo
@@ -57,7 +57,7 @@ class LightSpeed:
             steps += self.agent.num_steps * self.agent.num_envs
         return steps / elapsed
 
-    def features(self, obs: Observation) -> Tensor:
+    def encode(self, obs: Observation) -> Tensor:
         """Run the encoder; where the observation is a vector, its layer without its module."""
         encoder = self.network.actor.encoder
         if isinstance(encoder.parts[0], VectorEncoder):
@@ -80,7 +80,7 @@ class LightSpeed:
         state = tuple(torch.zeros(self.agent.num_envs, layer.weight_hh.shape[1]) for _ in layer.leaves)
         weight, bias = self.network.heads.weight, self.network.heads.bias
         for _ in range(self.agent.num_steps):
-            state = layer.step(self.features({"obs": torch.from_numpy(self.obs)}), state)
+            state = layer.step(self.encode({"obs": torch.from_numpy(self.obs)}), state)
             logits = linear(state[0], weight, bias)[:, :-1]
             actions = (logits - torch.empty_like(logits).exponential_().log_()).argmax(dim=-1)
             after = self.run.envs.step(actions.numpy())
@@ -93,11 +93,11 @@ class LightSpeed:
     def learn(self, mb: Sequences) -> None:
         """Learn from one minibatch."""
         layer = self.layer
-        y, _ = layer.unroll(self.features(mb.obs), leaves(mb.state, layer.leaves), mb.starts)
+        y, _ = layer.unroll(self.encode(mb.obs), take_leaves(mb.state, layer.leaves), mb.starts)
         weight, bias = self.network.heads.weight, self.network.heads.bias
         out = linear(y, weight, bias)  # [L, N, A + 1]
         with torch.no_grad():
-            gradient = self.slope(out, mb)
+            gradient = self.compute_output_gradient(out, mb)
         gradients = torch.autograd.grad(out, self.parameters, gradient)
         (vector,) = self.optimizer.param_groups[0]["params"]
         vector.grad = torch.cat([part.reshape(-1) for part in gradients])
@@ -105,7 +105,7 @@ class LightSpeed:
         self.optimizer.grad_scale = (norm / self.agent.ppo.max_grad_norm).clamp_(min=1.0)
         self.optimizer.step()
 
-    def slope(self, out: Tensor, mb: Sequences) -> Tensor:
+    def compute_output_gradient(self, out: Tensor, mb: Sequences) -> Tensor:
         """Return the derivative of clipped surrogate + value error - entropy by logits and value, ``[L, N, A + 1]``."""
         ppo, count = self.agent.ppo, mb.returns.numel()
         logs = out[..., :-1].log_softmax(-1)
@@ -123,6 +123,6 @@ class LightSpeed:
         return gradient
 
 
-def leaves(state: State, names: tuple[str, ...]) -> tuple[Tensor, ...]:
+def take_leaves(state: State, names: tuple[str, ...]) -> tuple[Tensor, ...]:
     """Return the state of the one layer, leaves ``[B, H]``."""
     return tuple(state[name][:, 0] for name in names)

@@ -153,7 +153,7 @@ def clock_calls(
     """
 
     @contextmanager
-    def clock() -> Iterator[None]:
+    def run_clock() -> Iterator[None]:
         inside.append(0.0)
         began = time.perf_counter()
         yield
@@ -161,20 +161,20 @@ def clock_calls(
         spent[name] += took - inside.pop()
         inside[-1] += took
 
-    def function(*arguments: Any, **options: Any) -> Any:
-        with clock():
+    def call_clocked(*arguments: Any, **options: Any) -> Any:
+        with run_clock():
             return call(*arguments, **options)
 
-    def generator(*arguments: Any, **options: Any) -> Iterator[Any]:
+    def iterate_clocked(*arguments: Any, **options: Any) -> Iterator[Any]:
         items = call(*arguments, **options)
         while True:
-            with clock():
+            with run_clock():
                 item = next(items, None)
             if item is None:
                 return
             yield item
 
-    return generator if name == "gather" else function
+    return iterate_clocked if name == "gather" else call_clocked
 
 
 def make_acting_rows(core_names: list[str]) -> list[Row]:
@@ -200,7 +200,7 @@ class SingleEnvironment:
         )
         self.env, self.obs = env, env.reset(seed=0)[0]
 
-    def epoch(self) -> list[float]:
+    def play_epoch(self) -> list[float]:
         """Play 100 steps and do an update; return the CPU microseconds of each action."""
         actions = []
         for _ in range(100):
@@ -219,7 +219,7 @@ def measure_acting(single: SingleEnvironment, _round: int = 0) -> Numbers:
     epochs: list[float] = []
     for _ in range(10):
         began = time.process_time()
-        actions += single.epoch()
+        actions += single.play_epoch()
         epochs.append(1e3 * (time.process_time() - began))
     return {"action_us": median(actions), "epoch_of_100_ms": median(epochs)}
 

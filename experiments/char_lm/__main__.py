@@ -34,7 +34,7 @@ def run(config: DictConfig) -> float:
             metrics.say(f"stopped after {training.step} steps")
         result = training.summarise(metrics)
         metrics.text("sample", f"```\n{result['prompt']}{result['sample']}\n```")
-        metrics.hparams(training.hparams(), {"bits_per_char": result["bits_per_char"]})
+        metrics.hparams(training.get_hparams(), {"bits_per_char": result["bits_per_char"]})
     write_result(run_dir, result)
     log.info("%s%s\n", result["prompt"], result["sample"])
     log.info(

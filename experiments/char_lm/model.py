@@ -77,7 +77,7 @@ def train_step(
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def use_eval_mode(model: nn.Module) -> Iterator[None]:
     """While open, switch dropout off."""
     training = model.training
     model.eval()
@@ -107,7 +107,7 @@ def measure_bits(model: SequenceModel, symbols: Tensor, number: int, length: int
     number = max(1, min(number, (len(symbols) - 1) // length))
     device = model.head.weight.device
     state, nats, count = model.initial_state(number), 0.0, 0
-    with evaluating(model):
+    with use_eval_mode(model):
         for block in cut_streams(symbols, number, length, carry):
             logits, state = model.unroll(block.symbols.to(device, non_blocking=True), state, block.starts)
             targets = block.targets.to(device, non_blocking=True).flatten()
@@ -136,7 +136,7 @@ def sample(
         raise ValueError("the prompt is empty: give at least one symbol")
     within(0.0, math.inf, temperature=temperature)
     state, symbols = model.initial_state(1), prompt.tolist()
-    with evaluating(model):
+    with use_eval_mode(model):
         for t in range(len(prompt) + length - 1):
             logits, state = model.step(torch.tensor([symbols[t]], device=model.head.weight.device), state)
             if t + 1 < len(symbols):

@@ -140,11 +140,11 @@ class Training:
             folder = self.settings.weights
             raise ConfigError(f"weights={folder} has another core or other sizes than this command line") from error
 
-    def hparams(self) -> dict[str, Any]:
+    def get_hparams(self) -> dict[str, Any]:
         """Return the settings and the name of the core, for TensorBoard."""
         return asdict(self.settings) | {"core": self.core_name}
 
-    def blocks(self) -> Iterator[Block]:
+    def read_blocks(self) -> Iterator[Block]:
         """Return what the updates see, without end."""
         batch, block = self.settings.batch, self.settings.block
         if self.settings.carry:
@@ -160,9 +160,9 @@ class Training:
         settings = self.settings
         state = self.model.initial_state(settings.batch)
         with StopSignals() as stop:
-            for block in islice(self.blocks(), settings.steps):
+            for block in islice(self.read_blocks(), settings.steps):
                 began = time.perf_counter()
-                self.optimizer.param_groups[0]["lr"] = self.learning_rate()
+                self.optimizer.param_groups[0]["lr"] = self.compute_learning_rate()
                 state, bits, norm = train_step(self.model, self.optimizer, block, state, settings.max_grad_norm)
                 self.seconds += time.perf_counter() - began
                 self.step += 1
@@ -175,7 +175,7 @@ class Training:
             self.save(run_dir)
         return not stop.asked
 
-    def learning_rate(self) -> float:
+    def compute_learning_rate(self) -> float:
         """Return that of the next update: constant, then on a line towards 0, which it would reach one update late."""
         settings = self.settings
         decaying = settings.decay * settings.steps

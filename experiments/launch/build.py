@@ -37,7 +37,7 @@ class Settings:
     stop_at_threshold: bool
     checkpoint_every: int
 
-    def for_agent(self) -> dict[str, Any]:
+    def get_agent_arguments(self) -> dict[str, Any]:
         """Return the arguments of an agent that are among them."""
         names = ("num_envs", "num_steps", "total_steps", "seed", "device")
         return {name: getattr(self, name) for name in names}
@@ -119,7 +119,7 @@ def build(config: DictConfig) -> Parts:
         opened.callback(close, envs)
         evaluation_envs, _ = construct(config.env, "env", num_envs=fill_worlds(EVALUATION_ENVS, envs, config.agent))
         opened.callback(close, evaluation_envs)
-        runtime = settings.for_agent()
+        runtime = settings.get_agent_arguments()
         runtime |= {"observation_space": envs.single_observation_space, "action_space": envs.single_action_space}
         if "action_names" not in config.agent:
             runtime["action_names"] = getattr(envs.unwrapped, "action_names", None)

@@ -26,7 +26,7 @@ def away(log_probs):
     return log_probs + 0.4 * torch.randn(log_probs.shape, generator=Generator().manual_seed(1))
 
 
-def test_slope_is_the_gradient_of_the_loss(light):
+def test_the_output_gradient_is_that_of_the_loss(light):
     ppo, (mb,) = light.agent.ppo, light.minibatches
     mb = replace(
         mb,
@@ -45,7 +45,7 @@ def test_slope_is_the_gradient_of_the_loss(light):
     value_loss = 0.5 * (values - mb.returns).square().mean()
     loss = policy_loss + ppo.value_coef * value_loss - ppo.entropy_coef * policy.entropy().mean()
     (wanted,) = torch.autograd.grad(loss, out)
-    torch.testing.assert_close(light.slope(out.detach(), mb), wanted, atol=1e-12, rtol=1e-9)
+    torch.testing.assert_close(light.compute_output_gradient(out.detach(), mb), wanted, atol=1e-12, rtol=1e-9)
 
 
 def test_light_speed_learns_what_training_learns(light):
