@@ -54,8 +54,6 @@ class PolicyStep(nn.Module):
         super().__init__()
         agent = check_single_network(agent)
         self.network = frozen_copy(agent.network).cpu()
-        for parameter in self.network.parameters():
-            parameter.data = parameter.data.clone()  # those of an agent are parts of one long tensor
         for module in self.network.modules():
             if isinstance(module, Stack):
                 module.dropout = 0.0
@@ -238,7 +236,7 @@ def record(agent: Agent, envs: VectorEnv, steps: int, seed: int, every: int = 20
         obs = adapter.reset(seed)
         for t in range(steps):
             given = player.inputs(obs)
-            row = {f"input/{name}": leaf for name, leaf in given.items()} | {f"input/{START}": player.starts.copy()}
+            row = {f"input/{name}": leaf for name, leaf in given.items()} | {f"input/{START}": player.starts}
             params, values, actions = player.step(given, greedy=True)
             taken = head.to_environment(actions.cpu().numpy())
             row |= {"output/action": taken, f"output/{name_params(agent.network)}": params, "output/value": values}

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import create_empty_array
 
 from envs.delayed_recall import DelayedRecall
 from envs.probes import Counter, SpaceProbe
+from envs.single_env import SingleEnv
 from rl import cores
 from rl.agents import Population, RecurrentIQN, RecurrentPPO
 from rl.export import (
@@ -209,6 +211,21 @@ def test_recording_puts_the_mode_of_the_network_back(make_agent, fails):
     else:
         record(agent, envs, 3, seed=0)
     assert modes and not any(modes) and agent.network.training
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+def test_recordings_know_where_episodes_start(make_agent, mode):
+    """Counters of 2 and 3 steps, truncated; in NEXT_STEP mode the step after an end is none, and starts too."""
+    made = [partial(SingleEnv, "envs.probes:Counter", episode_length=n, end="truncated") for n in (2, 3)]
+    envs = SyncVectorEnv(made, autoreset_mode=mode)
+    starts = record(make_agent(envs), envs, 7, seed=0)["input/start"].T.astype(int).tolist()
+    assert (
+        starts
+        == {
+            AutoresetMode.SAME_STEP: [[1, 0, 1, 0, 1, 0, 1], [1, 0, 0, 1, 0, 0, 1]],
+            AutoresetMode.NEXT_STEP: [[1, 0, 1, 1, 0, 1, 1], [1, 0, 0, 1, 1, 0, 0]],
+        }[mode]
+    )
 
 
 def test_close_calls_are_not_decided():

@@ -100,6 +100,22 @@ def test_evaluations_come_every_so_many_epochs(make_trainer, notebook):
     assert trainer.history[1]["eval/episodic_return"] == 10.0
 
 
+def test_evaluations_are_no_learning_time(make_trainer, notebook, monkeypatch):
+    """A second for each epoch, an hour for each evaluation."""
+    now = [0.0]
+    monkeypatch.setattr("rl.recordings.imitation_trainer.time.perf_counter", lambda: now[0])
+
+    def pass_time(seconds, result):
+        now[0] += seconds
+        return result
+
+    trainer = make_trainer(3, evaluate=lambda: pass_time(3600.0, {}), evaluate_every=1)
+    original = trainer.imitator.epoch
+    trainer.imitator.epoch = lambda number: pass_time(1.0, original(number))
+    trainer.train(notebook)
+    assert (trainer.seconds, now[0]) == (3.0, 3 * 3601.0)
+
+
 @pytest.mark.parametrize(("evaluate", "every"), [(None, 2), (lambda: 1 / 0, None)])
 def test_without_an_environment_or_an_interval_nothing_is_evaluated(make_trainer, notebook, evaluate, every):
     assert make_trainer(2, evaluate=evaluate, evaluate_every=every).train(notebook)

@@ -43,6 +43,18 @@ def test_pieces_of_a_long_episode_are_warmed_by_the_steps_before():
     ]
 
 
+def test_an_order_is_drawn_by_the_seed_and_left_alone_without_one():
+    pieces = split_into_pieces(np.array([[0, 2], [2, 4], [4, 6], [6, 8], [8, 10]]))
+    assert deal(pieces, 1).steps[:, 0].tolist() == list(range(10))
+    orders = [deal(pieces, 1, seed).steps[::2, 0].tolist() for seed in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[0]) == sorted(orders[2]) == [0, 2, 4, 6, 8]
+
+
+def test_there_are_no_more_streams_than_pieces():
+    assert deal(split_into_pieces(np.array([[0, 3], [3, 5]])), 5).steps.shape == (3, 2)
+
+
 def test_streams_are_about_equally_long():
     streams = deal(split_into_pieces(np.array([[0, 6], [6, 8], [8, 10], [10, 12]])), 2)
     assert streams.steps.T.tolist() == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
@@ -51,9 +63,12 @@ def test_streams_are_about_equally_long():
 
 def test_windows_follow_each_other():
     streams = deal(split_into_pieces(np.array([[0, 5], [5, 7]])), 2)
-    sizes = [len(window.steps) for window in streams.windows(2)]
-    assert sizes == [2, 2, 1]
-    assert np.concatenate([window.steps for window in streams.windows(2)]).tolist() == streams.steps.tolist()
+    windows = list(streams.windows(2))
+    assert [len(window.steps) for window in windows] == [2, 2, 1]
+    for part in ("steps", "starts", "counted"):
+        joined = np.concatenate([getattr(window, part) for window in windows])
+        assert joined.tolist() == getattr(streams, part).tolist()
+    assert streams.counted.T.tolist() == [[True] * 5, [True] * 2 + [False] * 3]
 
 
 # --------------------------------------------------------------------------------------------------------------- split
@@ -74,6 +89,19 @@ def test_a_split_shares_no_episode_and_no_group(make_recording, seed):
     assert (hold_out(recording, 0.3, "episodes", seed)[1] == held).all()
 
 
+@pytest.mark.parametrize(("share", "held"), [(0.001, 1), (0.3, 3), (0.6, 6), (0.999, 9)])
+def test_the_share_that_is_held_out(make_recording, share, held):
+    """Of ten groups; at least one is on either side."""
+    sides = hold_out(make_recording([2] * 10), share, "episodes", seed=0)
+    assert [len(side) for side in sides] == [10 - held, held]
+
+
+def test_the_seed_draws_what_is_held_out(make_recording):
+    recording = make_recording([2] * 10)
+    one, other = (hold_out(recording, 0.3, "episodes", seed)[1].tolist() for seed in (1, 2))
+    assert one != other
+
+
 def test_a_split_by_time_holds_out_the_end_of_each_episode(make_recording):
     train, held = hold_out(make_recording((10, 5)), 0.2, "time", seed=0)
     assert train.tolist() == [[0, 8], [10, 14]]
@@ -85,6 +113,8 @@ def test_what_cannot_be_split(make_recording):
         hold_out(make_recording((5, 5), groups=np.array([3, 3])), 0.2, "episodes", 0)
     with pytest.raises(ValueError, match=r"held_out=0.01: an episode of 5 steps cannot be cut there"):
         hold_out(make_recording((5,)), 0.01, "time", 0)
+    with pytest.raises(ValueError, match=r"held_out=0.95: an episode of 5 steps cannot be cut there"):
+        hold_out(make_recording((5, 9)), 0.95, "time", 0)
 
 
 # ---------------------------------------------------------------------------------------------------------- bad values
@@ -111,7 +141,9 @@ def test_bad_values(make_recording, leaf, value, message):
     ("space", "bad"),
     [
         (spaces.MultiDiscrete([2, 3]), (0, 3)),
-        (spaces.MultiBinary(2), (2, 0)),
+        (spaces.MultiBinary(3), (2, 0, 1)),
+        (spaces.Discrete(3, start=2), 1),
+        (spaces.Discrete(3, start=2), 5),
         (spaces.Box(-1, 1, (2,)), (0, np.nan)),
     ],
 )
@@ -126,6 +158,8 @@ def test_bad_actions_of_other_kinds(make_recording, space, bad):
 def test_empty_episodes_and_wrong_shapes(make_recording):
     with pytest.raises(ValueError, match="an episode without a step"):
         make_recording((3, 0))
+    with pytest.raises(ValueError, match="the recording has no episode"):
+        dataclasses.replace(make_recording((3,)), bounds=np.array([3]))
     good = make_recording((3,))
     with pytest.raises(ValueError, match=r"action has shape \(1,\), but its space is Discrete\(3\)"):
         dataclasses.replace(good, actions=good.actions[:, None])

@@ -63,3 +63,17 @@ def test_real_numbers():
 
 def test_changes():
     assert find_changes(ACTIONS, STARTS).astype(int).tolist() == [0, 0, 1, 0, 0, 1, 0, 1]
+
+
+def test_one_branch_that_changes_is_a_change():
+    actions = np.array([[0, 0], [0, 1], [1, 1], [1, 1]])
+    assert find_changes(actions, np.array([True, False, False, False])).tolist() == [False, True, True, False]
+
+
+def test_numbers_are_fitted_to_what_is_learned_from_alone():
+    """Steps of 1 there, of 10 in what is judged: their spread is 1."""
+    actions, starts = np.array([[0.0], [1.0], [2.0], [12.0]]), np.array([True, False, False, False])
+    repeat, marginal = repeat_nll(actions, starts, np.arange(3), np.array([3]), None)
+    std = np.sqrt(2 / 3)  # of 0, 1, 2
+    assert repeat[0, 0] == pytest.approx(0.5 * 10**2 + 0.5 * np.log(2 * np.pi))
+    assert marginal[0, 0] == pytest.approx(0.5 * (11 / std) ** 2 + np.log(std) + 0.5 * np.log(2 * np.pi))

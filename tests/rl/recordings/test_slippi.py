@@ -94,6 +94,13 @@ def test_controller(fields):
     assert made[:, 12].tolist() == [0, 1, 4]
 
 
+def test_numbers_that_tell_nothing_more_are_capped(fields):
+    """An age of 10 000 frames, in units of 50."""
+    fields[0]["post"]["state_age"] = np.array([10_000.0, 50.0, 0.0])
+    column = list(NUMBERS).index("state_age")
+    assert read_game(frames(fields), "x.slp")[0][0]["own_numbers"][:, column].tolist() == [3.0, 1.0]
+
+
 def test_bins():
     assert to_bins(np.array([0, 0.03, 0.04, 0.5, 1]), 17).tolist() == [0, 0, 1, 8, 16]
 
@@ -119,6 +126,9 @@ def test_bad_values_are_refused(fields, part, field, value, message):
 def test_old_replays_and_other_numbers_of_players(fields):
     with pytest.raises(ValueError, match="x has 1 players: games of two can be read"):
         read_game(frames(fields[:1]), "x")
+    short = [{part: {f: v[:1] for f, v in leaves.items()} for part, leaves in player.items()} for player in fields]
+    with pytest.raises(ValueError, match="x has 1 frames: there must be at least 2"):
+        read_game(frames(short), "x")
     del fields[0]["post"]["hitlag"]
     with pytest.raises(ValueError, match="x, player 1: the field hitlag is missing, the replay is of an old version"):
         read_game(frames(fields), "x")
@@ -129,6 +139,7 @@ def test_files(tmp_path):
     (tmp_path / "a.slp").touch()
     assert list_slippi_files(str(tmp_path)) == [tmp_path / "a.slp", tmp_path / "b.slp"]
     assert list_slippi_files("some/id-v0") == []
+    assert list_slippi_files("some/game.slp") == [Path("some/game.slp")]
     pytest.importorskip("peppi_py")
     with pytest.raises(ValueError, match=r"a\.slp is damaged or no Slippi game"):
         read_slippi([tmp_path / "a.slp"])
