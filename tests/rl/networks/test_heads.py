@@ -95,9 +95,8 @@ def test_normal_gradients_are_those_of_torch(dtype, tolerance, device, draw_para
     inputs = params, head.log_std
     wanted = torch.autograd.grad((2.0 * expected.log_prob(actions) + 3.0 * expected.entropy()).sum(), inputs)
     log_probs, entropies = head.evaluate(params, actions)
-    for found, other in zip(
-        torch.autograd.grad((2.0 * log_probs + 3.0 * entropies).sum(), inputs), wanted, strict=True
-    ):
+    gradients = torch.autograd.grad((2.0 * log_probs + 3.0 * entropies).sum(), inputs)
+    for found, other in zip(gradients, wanted, strict=True):
         assert_close(found, other, tolerance)
 
 
