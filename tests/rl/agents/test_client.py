@@ -93,14 +93,14 @@ def test_both_names_of_a_call_do_the_same_thing(make_model, kind, same_weights, 
         client.start_epoch_action(epoch=epoch)
         plain.reset()
         for turn in range(TURNS):
-            seen, done, cut = world.look(), turn == 2, turn == 3
+            seen, done, cut = world.look(), turn == 1, turn == 2
             action = plain.act(seen)
             assert client.take_action(seen) == 3 * action[0] + action[1]
             assert client.get_dual_action() == tuple(plain.pending_action[0].tolist()) == tuple(action)
             final = world.look()
             store = (client.add_memory_ppo, client.add_memory)[(epoch + turn) % 2]
-            store(float(turn), done, cut, final, ignored=turn == 4)
-            plain.observe(float(turn), done, cut, final, ignored=turn == 4)
+            store(float(turn), done, cut, final, ignored=turn == 3)
+            plain.observe(float(turn), done, cut, final, ignored=turn == 3)
             assert client.actor.starts.tolist() == plain.actor.starts.tolist()
             assert all(torch.equal(leaf, plain.actor.state[name]) for name, leaf in client.actor.state.items())
         if epoch == 2:
