@@ -33,11 +33,16 @@ def test_keys_below_the_top_may_be_added(argument, expected):
     assert list(rewrite_overrides([argument])) == [expected]
 
 
-def test_a_resumed_run_writes_into_its_own_folder(tmp_path):
+def test_a_resumed_run_writes_into_its_own_folder(tmp_path, monkeypatch):
     """The last of several counts."""
     (tmp_path / "config.yaml").write_text("")
     arguments = ["resume=nowhere", f"resume={tmp_path}", "seed=2"]
     assert list(rewrite_overrides(arguments)) == [*arguments, f"hydra.run.dir='{tmp_path}'"]
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    arguments = ["resume=null", f"resume=~/{tmp_path.name}"]
+    assert list(rewrite_overrides(arguments)) == [*arguments, f"hydra.run.dir='{tmp_path}'"]
+    arguments = ["resume=nowhere", "resume=null"]
+    assert list(rewrite_overrides(arguments)) == arguments
     with pytest.raises(ConfigError, match=r"^resume=nowhere: there is no run in that folder \(no config\.yaml\)$"):
         list(rewrite_overrides(arguments[:1]))
 
@@ -62,6 +67,9 @@ def test_errors_are_told_in_one_line():
     assert describe(KeyError("name"), "train") == "missing entry 'name'"
     for gone in (EOFError(), BrokenPipeError("pipe")):
         assert describe(gone, "train") == "a worker process of the environments has died"
+    unknown = ValueError("Key 'totl_steps' is not in struct\n    full_key: totl_steps.x\n    object_type=dict")
+    assert describe(unknown, "train") == "there is no key 'totl_steps.x'; did you mean total_steps or num_steps?"
+    assert describe(ValueError("no such value\n    full_key: seed\n    object_type=dict"), "train") == "no such value"
     wrapped = InstantiationException("Error in call to target 'rl.agents.RecurrentPPO'")
     wrapped.__cause__ = ValueError("bptt=3: it must divide num_steps=4")
     assert describe(wrapped, "train") == "bptt=3: it must divide num_steps=4"
