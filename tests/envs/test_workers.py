@@ -167,8 +167,9 @@ def test_at_least_one_step_is_measured_and_at_most_so_many(monkeypatch, most_sec
 def test_the_same_actions_are_measured_again(monkeypatch):
     monkeypatch.setattr(workers, "MOST_SECONDS", 20)
     taken = [], []
-    for actions in taken:
+    for seed, actions in enumerate(taken):
         envs = make_gymnasium("Slow-v0", 2)
+        envs.action_space.seed(seed + 1)  # whatever was drawn before
         step = envs.step
         monkeypatch.setattr(
             envs, "step", lambda chosen, step=step, actions=actions: actions.append(chosen) or step(chosen)
