@@ -45,9 +45,9 @@ def train():
         space.seed(0)
         for _ in range(agent.num_steps):
             rows = [space.sample() for _ in range(2)]
-            agent.take_action({name: np.stack([row[name] for row in rows]) for name in rows[0]})
-            agent.add_memory_ppo(np.ones(2, np.float32), np.zeros(2, bool))
-        agent.train_step()
+            agent.act({name: np.stack([row[name] for row in rows]) for name in rows[0]})
+            agent.observe(np.ones(2, np.float32), np.zeros(2, bool))
+        agent.learn()
         return agent.last_metrics
 
     return run
