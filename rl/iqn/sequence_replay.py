@@ -130,7 +130,7 @@ class SequenceReplay:
         self.actions.index_copy_(0, on_device, actions)
         self.starts[places], self.final[places] = starts, False
         before = (self.written - 1) % self.size * self.num_envs + self.env_ids
-        self.final[before] |= starts & (self.written > 0) & ~self.terminated[before]
+        self.final[before] |= starts & ~self.terminated[before]  # of an empty ring this is never read
 
     def finish_step(
         self, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, ignored: np.ndarray

@@ -104,9 +104,11 @@ def test_steps_played_since_the_last_update_are_granted_after_loading(make_iqn, 
     assert (other.env_steps, other.updates) == (16, 2)
 
 
-def test_a_checkpoint_of_another_width_brings_no_replay(make_iqn, train_batched):
+def test_a_checkpoint_of_another_width_brings_no_replay(make_iqn, train_batched, play_turns):
+    """Nor what was played since the last update and is owed for it."""
     wide, narrow = make_iqn(Counter(3, 7), num_envs=3), make_iqn(Counter(2, 7), num_envs=2, seed=1)
     train_batched(wide, Counter(3, 7), 3)
+    play_turns(wide, 8)
     narrow.act(np.zeros((2, 2)))
     narrow.observe(np.zeros(2), np.zeros(2, dtype=bool))
     narrow.load_state_dict(wide.state_dict())
@@ -115,7 +117,7 @@ def test_a_checkpoint_of_another_width_brings_no_replay(make_iqn, train_batched)
     assert narrow.rollout_size == 0
     train_batched(narrow, Counter(2, 7), 3)
     assert narrow.env_steps == 72 + 48
-    assert narrow.updates - wide.updates == 48 // 8  # nothing is owed from before
+    assert narrow.updates - wide.updates == 48 // 8
 
 
 def test_the_target_and_the_replay_of_a_copy_are_its_own(make_iqn, train_batched):

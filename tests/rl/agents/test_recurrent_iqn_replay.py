@@ -145,11 +145,14 @@ def test_a_refused_outcome_is_stored_once(make_iqn, stored):
 
 
 def test_playing_without_learning_stores_nothing_and_ends_the_episode(make_iqn, stored):
+    """Nor is what was stored before counted as played."""
     agent = make_iqn(Counter(1))
     for turn, training in enumerate((True, True, False, False, True)):
         agent.training = training
         agent.act(np.full(2, float(turn)))
         agent.observe(0.0, False)
+        if not training:
+            assert agent.learn() == agent.env_steps == 0
     assert [(entry[0], entry[1], entry[3]) for entry in stored(agent)] == [
         (0.0, True, False),
         (1.0, False, True),

@@ -245,9 +245,13 @@ def test_a_new_sequence_has_the_highest_priority_so_far(make):
     replay = make(num_envs=1, capacity=20)
     log = Logged(replay, ends=0.0).play(10)
     replay.prioritise(np.array([0, 1, 0]), np.array([9.0, 5.0, 3.0]))
-    assert replay.priorities[:5].tolist() == [3.0, 5.0, 1.0, 1.0, 1.0]
+    replay.prioritise(np.array([1]), np.array([4.0]))
+    assert replay.priorities[:5].tolist() == [3.0, 4.0, 1.0, 1.0, 1.0]
     log.play(12)
-    assert replay.priorities.tolist() == [9.0, 5.0, 1.0, 1.0, 1.0, 9.0, 9.0, 9.0, 9.0, 9.0]
+    assert replay.priorities.tolist() == [9.0, 4.0, 1.0, 1.0, 1.0, 9.0, 9.0, 9.0, 9.0, 9.0]
+    replay.clear()
+    Logged(replay, ends=0.0).play(1)
+    assert replay.priorities[0] == 1.0
 
 
 # ---------------------------------------------------------------------------------------------------------- checkpoints
