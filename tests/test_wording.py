@@ -32,7 +32,7 @@ def sentence(check, *args, value):
         ("positive", (), "a whole number of at least 1"),
         ("within", (0, 1), "a number from 0 to 1"),
         ("within", (1, float("inf")), "a number of at least 1"),
-        ("within", (1e-12, 123456789.5), "a number from 1e-12 to 123456789.5"),
+        ("within", (0.123456789, 123456789.5), "a number from 0.123456789 to 123456789.5"),
         ("one_of", (("x", 1, None),), "one of 'x', 1, None"),
     ],
 )

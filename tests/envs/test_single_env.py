@@ -62,6 +62,17 @@ def test_the_last_step_returns_the_last_observation_and_asks_for_a_reset():
     env.step(np.int64(0))
 
 
+def test_a_time_limit_asks_for_a_reset_too():
+    env = SingleEnv("envs.probes:Counter", episode_length=2, end="truncated")
+    env.reset()
+    assert env.step(0)[2:4] == (False, False)
+    observation, reward, terminated, truncated, _ = env.step(0)
+    assert observation.tolist() == [2, 0] and type(reward) is float and reward == 1
+    assert (terminated, truncated) == (False, True)
+    with pytest.raises(ResetNeeded):
+        env.step(0)
+
+
 def test_a_task_is_a_batched_environment():
     task = "gymnasium.envs.classic_control.cartpole:CartPoleVectorEnv"
     with pytest.raises(TypeError, match=f"^task='{task}': it must name a BatchedEnv$"):
