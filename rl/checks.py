@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection
-from numbers import Integral
+from numbers import Integral, Real
 
 
 def positive(**sizes: int) -> None:
@@ -46,7 +46,7 @@ def within(low: float, high: float, **values: float) -> None:
         ValueError: a value is not; the message names the first such value and its argument.
     """
     for name, value in values.items():
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
         if not number or not low <= value <= high:
             allowed = f"from {low:.10g} to {high:.10g}" if math.isfinite(high) else f"of at least {low:g}"
             raise ValueError(f"{name}={value!r}: it must be a number {allowed}")

@@ -27,7 +27,7 @@ def test_the_first_bad_value_is_named():
         one_of((1, 2), a=1, b=3, c=9)
 
 
-@pytest.mark.parametrize("value", [0.5, 1, 2.0, np.float64(1.5)])
+@pytest.mark.parametrize("value", [0.5, 1, 2.0, np.float64(1.5), np.float32(1.5), np.int64(1)])
 def test_numbers_from_the_lowest_to_the_highest_are_within(value):
     within(0.5, 2.0, rate=value)
 
