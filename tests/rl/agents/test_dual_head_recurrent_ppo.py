@@ -7,6 +7,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from envs.probes import Counter
 from rl import cores
 from rl.agents import DualHeadRecurrentPPO, RecurrentPPO
 
@@ -72,6 +73,16 @@ def test_positional_arguments_are_those_of_recurrent_ppo(same_weights):
     agents = [kind(OBS, spaces.MultiDiscrete([4, 3]), 8, 0.5, 0.25, "cpu", 3) for kind in kinds]
     for agent in agents:
         assert (agent.layer_size, agent.epsilon, agent.epsilon_min, agent.device.type) == (8, 0.5, 0.25, "cpu")
+    assert same_weights(*agents)
+
+
+def test_with_spaces_it_learns_what_recurrent_ppo_learns(make_agent, train_batched, same_weights):
+    """From cuts, too, with what was seen after them."""
+    envs = [Counter(3, [2, 3, 5], "truncated") for _ in range(2)]
+    agents = [make_agent(envs[0], kind, num_envs=3) for kind in (DualHeadRecurrentPPO, RecurrentPPO)]
+    for agent, env in zip(agents, envs, strict=True):
+        train_batched(agent, env, 2)
+        assert agent.updates == 2
     assert same_weights(*agents)
 
 

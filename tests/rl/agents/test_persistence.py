@@ -51,6 +51,9 @@ def test_another_network_is_refused(network, state):
     state["network"] = nn.Linear(2, 4).state_dict()
     with pytest.raises(ValueError, match="the checkpoint is of another network: of another shape is bias, weight"):
         check_agent_state(state, ENTRIES, network, False)
+    state["network"] = nn.Linear(2, 3, bias=False).state_dict()
+    with pytest.raises(ValueError, match="the checkpoint is of another network: it lacks bias"):
+        check_agent_state(state, ENTRIES, network, False)
 
 
 @pytest.mark.parametrize(
