@@ -45,7 +45,7 @@ def load_resumed_config(config: DictConfig, overrides: list[str]) -> DictConfig:
             continue
         if "/" in key or key in ("agent", "env", "experiment"):
             raise ConfigError(f"{override}: a resumed run keeps its agent and environment")
-        OmegaConf.update(stored, key, OmegaConf.create(f"value: {value}").value, force_add=True)
+        OmegaConf.update(stored, key, OmegaConf.create(f"value: {value}").value)
     stored.resume = config.resume
     return stored
 

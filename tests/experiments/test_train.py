@@ -1,5 +1,6 @@
 """``python -m experiments.train``: what a run leaves behind, sweeps, the network of another run."""
 
+import inspect
 import re
 from fnmatch import fnmatch
 
@@ -10,8 +11,11 @@ from omegaconf import OmegaConf
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from envs.t_maze import TMaze
+from experiments import train
+from experiments.launch.build import evaluate_memory
 from rl.checkpoint import as_arrays
 from rl.training.metrics import GLOSSARY
+from rl.training.trainer import Trainer
 
 ROLLOUT = 8  # steps in an update of a tiny run
 DOCUMENTED = {
@@ -100,6 +104,44 @@ def test_stop_at_threshold(train_maze, cwd, run_of):
     train_maze(*sizes[:-1], "threshold=9", "stop_at_threshold=true", "run_dir=other")
     found = run_of(cwd / "other").result
     assert (found["env_steps"], found["steps_to_threshold"], found["seconds_to_threshold"]) == (320, None, None)
+
+
+def test_the_last_evaluation_reaches_the_threshold_too(train_maze, run_of):
+    """A return that is exactly the threshold is enough."""
+    train_maze("final_episodes=20", "run_dir=run")
+    mean = run_of("run").result["eval_return_mean"]
+    train_maze("final_episodes=20", f"threshold={mean}", "run_dir=other")
+    found = run_of("other").result
+    assert (found["eval_return_mean"], found["steps_to_threshold"], found["evaluations"]) == (mean, 8, [])
+
+
+def test_every_setting_arrives(train_maze, monkeypatch, cwd):
+    """At the trainer, and at the evaluations between updates and at the end, whose seeds were not seen before."""
+    noted, evaluations = {}, []
+
+    class Noted(Trainer):
+        def __init__(self, *arguments, **options):
+            noted.update(inspect.signature(Trainer).bind(*arguments, **options).arguments)
+            super().__init__(*arguments, **options)
+
+    def evaluate(agent, envs, episodes, seed):
+        evaluations.append((envs, episodes, seed))
+        return evaluate_memory(agent, envs, episodes, seed)
+
+    monkeypatch.setattr(train, "Trainer", Noted)
+    monkeypatch.setattr(train, "evaluate_memory", evaluate)
+    sizes = "seed=5", "total_steps=16", "evaluate_every=8", "evaluate_episodes=3", "final_episodes=7"
+    try:
+        train_maze(*sizes, "threshold=9", "stop_at_threshold=true", "checkpoint_every=24", "threads=2", "run_dir=run")
+    finally:
+        torch.set_num_threads(1)
+    agent, envs, evaluate = (noted.pop(name) for name in ("agent", "envs", "evaluate"))
+    options = {"seed": 5, "total_steps": 16, "evaluate_every": 8, "threshold": 9.0, "stop_at_threshold": True}
+    assert noted == options | {"run_dir": cwd / "run", "checkpoint_every": 24, "threads": 2}
+    assert agent.env_steps == 16 and envs.num_envs == 2
+    (playground,) = {envs for envs, _, _ in evaluations}
+    assert playground is not envs
+    assert [rest for _, *rest in evaluations] == [[3, 5], [3, 5], [7, 1005]]
 
 
 def test_seeds(train_maze, cwd, run_of):

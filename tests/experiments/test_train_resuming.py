@@ -93,3 +93,12 @@ def test_interrupt(wait_for_checkpoint, process, command, tiny, cwd, run_of):
     assert run_of(run).steps("losses/policy_loss") == list(range(ROLLOUT, stopped + 1, ROLLOUT))
     assert command("train", f"resume={run}", f"total_steps={stopped + ROLLOUT}").code == 0
     assert run_of(run).steps("losses/policy_loss")[-2:] == [stopped, stopped + ROLLOUT]
+
+
+def test_a_resumed_run_no_longer_needs_the_one_that_it_began_with(train_maze, command, cwd, run_of):
+    train_maze("run_dir=first")
+    train_maze("init_from=first", "run_dir=second")
+    shutil.rmtree(cwd / "first")
+    ended = command("train", "resume=second", "total_steps=16")
+    assert (ended.code, ended.err) == (0, "")
+    assert run_of("second").result["env_steps"] == 16

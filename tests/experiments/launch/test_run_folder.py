@@ -24,8 +24,11 @@ STORED = {
 
 @pytest.fixture
 def run_dir(tmp_path):
-    OmegaConf.save(OmegaConf.create(STORED), tmp_path / "config.yaml")
-    return tmp_path
+    """A run folder, whose name is no YAML."""
+    folder = tmp_path / "run: 1"
+    folder.mkdir()
+    OmegaConf.save(OmegaConf.create(STORED), folder / "config.yaml")
+    return folder
 
 
 def test_the_configuration_of_a_run(run_dir):
