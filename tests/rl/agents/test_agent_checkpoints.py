@@ -33,8 +33,7 @@ def write(make, tmp_path):
     return write
 
 
-@pytest.mark.parametrize("name", ["plain.pt", "folder/that/is/new/model.pt"])
-@pytest.mark.parametrize("form", [str, Path])
+@pytest.mark.parametrize(("form", "name"), [(str, "plain.pt"), (Path, "folder/that/is/new/model.pt")])
 def test_save_and_load(make, play_turns, same_weights, tmp_path, monkeypatch, name, form):
     """Files need no folder, or make their own."""
     monkeypatch.chdir(tmp_path)

@@ -42,7 +42,7 @@ def test_the_value_of_a_delayed_reward_is_discounted(make_agent, train_batched, 
 def test_memory_solves_what_needs_memory(make_agent, train_batched, kind, core):
     envs = EchoCue(16)
     agent = make_agent(envs, kind, core, **LEARN)
-    train_batched(agent, envs, 40)
+    train_batched(agent, envs, 30)
     assert evaluate(agent, EchoCue(16), 128, seed=0).mean >= 0.95
     assert evaluate(agent, EchoCue(16), 128, seed=0, memory=False).mean <= 0.75
 
@@ -50,7 +50,7 @@ def test_memory_solves_what_needs_memory(make_agent, train_batched, kind, core):
 def test_without_memory_nothing_solves_what_needs_memory(make_agent, train_batched):
     envs = EchoCue(16)
     agent = make_agent(envs, core="mlp", **LEARN)
-    train_batched(agent, envs, 40)
+    train_batched(agent, envs, 30)
     assert evaluate(agent, EchoCue(16), 512, seed=0).mean <= 0.65  # 0.5 +- 0.02 by guessing
 
 
