@@ -1,8 +1,15 @@
 """``python -m experiments.evaluate``."""
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from omegaconf import OmegaConf
+
+from experiments import evaluate
+from experiments.launch.build import SETTINGS
+from rl.training.evaluation import Evaluation
 
 
 @pytest.fixture
@@ -43,3 +50,41 @@ def test_a_seed_repeats_and_leaves_no_files_about(run_dir, command, cwd):
 
     assert means(1) == means(1) != means(2)
     assert [path.name for path in cwd.iterdir()] == ["run"]
+
+
+def test_every_setting_arrives(tmp_path, monkeypatch):
+    """At the parts, which are those of the stored run on the given device, and at all four evaluations."""
+    stored = dict.fromkeys(SETTINGS, 1) | {"agent": 1, "env": 1, "device": "cpu"}
+    OmegaConf.save(OmegaConf.create(stored), tmp_path / "config.yaml")
+    done, asked = [], []
+    agent = SimpleNamespace(load=done.append, model_name="Agent", env_steps=8)
+    settings = SimpleNamespace(set_threads=lambda: done.append("threads"))
+    parts = SimpleNamespace(
+        agent=agent,
+        envs="training",
+        evaluation_envs="evaluation",
+        settings=settings,
+        close=lambda: done.append("closed"),
+    )
+
+    def build(config):
+        assert config == stored | {"device": "other"}
+        return parts
+
+    def evaluate_agent(agent, envs, episodes, seed, *, memory, greedy):
+        assert done[-1] == "threads"
+        asked.append((agent, envs, episodes, seed, memory, greedy))
+        return Evaluation(np.array([1.0, 3.0]) * len(asked), np.array([2, 6]), np.array([0, 1]))
+
+    monkeypatch.setattr(evaluate, "build", build)
+    monkeypatch.setattr(evaluate, "evaluate_agent", evaluate_agent)
+    config = OmegaConf.create({"run": str(tmp_path), "episodes": 7, "seed": 5, "device": "other"})
+    assert evaluate.run(config) == 2.0  # greedy, with memory
+    kinds = [(memory, greedy) for greedy in (True, False) for memory in (True, False)]
+    assert asked == [(agent, "evaluation", 7, 5, *kind) for kind in kinds]
+    assert done == [tmp_path / "checkpoints/last.pt", "threads", "closed"]
+    rows = json.loads((tmp_path / "evaluation.json").read_text())
+    assert rows[3] == {"policy": "sampled", "memory": "zeroed", "mean": 8.0, "stderr": 4.0} | {
+        "episodes": 2,
+        "mean_length": 4.0,
+    }

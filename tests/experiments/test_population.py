@@ -3,10 +3,14 @@
 import json
 from fnmatch import fnmatch
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from experiments.train import average_by_member
+from rl.agents import Population
+from rl.training.evaluation import Evaluation
 from rl.training.metrics import GLOSSARY
 
 PPO = ("bptt=4", "num_minibatches=1", "epochs=1")
@@ -67,6 +71,16 @@ def test_two_types_share_a_world(train, command):
     ended = command("evaluate", "run=run", "episodes=6")
     assert (ended.code, ended.err) == (0, ""), ended.err
     assert "Population after 96 steps" in ended.out
+
+
+def test_returns_of_members_by_hand():
+    """Two worlds of three seats: rows 0, 2, 3 and 5 are played by the first member."""
+    population = object.__new__(Population)
+    population.seats, population.members = ["first", "second", "first"], {"first": None, "second": None}
+    rows = np.array([5, 4, 3, 2, 1, 0, 4])
+    returns = np.array([1.0, 10.0, 2.0, 3.0, 20.0, 6.0, 60.0])
+    assert average_by_member(population, Evaluation(returns, returns, rows)) == {"first": 3.0, "second": 30.0}
+    assert average_by_member("another agent", Evaluation(returns, returns, rows)) == {}
 
 
 def test_a_stopped_population_goes_on_exactly(train):

@@ -14,6 +14,7 @@ from envs.t_maze import TMaze
 from experiments import train
 from experiments.launch.build import evaluate_memory
 from rl.checkpoint import as_arrays
+from rl.training.evaluation import Evaluation
 from rl.training.metrics import GLOSSARY
 from rl.training.trainer import Trainer
 
@@ -142,6 +143,21 @@ def test_every_setting_arrives(train_maze, monkeypatch, cwd):
     (playground,) = {envs for envs, _, _ in evaluations}
     assert playground is not envs
     assert [rest for _, *rest in evaluations] == [[3, 5], [3, 5], [7, 1005]]
+
+
+def test_the_result_tells_evaluations_apart(train_maze, monkeypatch, run_of):
+    """With memory 1 and 3, so mean 2 and standard error 1; without it 0 and 1; 1/8 in training."""
+
+    def evaluate(*_):
+        return tuple(Evaluation(np.array(returns), np.ones(2), np.arange(2)) for returns in ([1.0, 3.0], [0.0, 1.0]))
+
+    monkeypatch.setattr(train, "evaluate_memory", evaluate)
+    monkeypatch.setattr(Trainer, "recent_return", 0.125)
+    train_maze("threshold=2", "run_dir=run")
+    found = run_of("run").result
+    names = "eval_return_mean", "eval_return_stderr", "eval_episodes", "memory_zeroed_return_mean", "train_return_mean"
+    assert [found[name] for name in names] == [2.0, 1.0, 2, 0.5, 0.125]
+    assert found["steps_to_threshold"] == 8 and found["member_return_means"] == {}
 
 
 def test_seeds(train_maze, cwd, run_of):
