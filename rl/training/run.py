@@ -21,7 +21,9 @@ def make_later_seed(seed: int | None, env_steps: int) -> int | None:
     """Return the seed of episodes that begin after ``env_steps``: ``seed`` itself at 0, then another one each time."""
     if seed is None or env_steps == 0:
         return seed
-    return int(np.random.SeedSequence([seed, env_steps]).generate_state(1)[0]) >> 1  # below 2 ** 31, for any environment
+    return (
+        int(np.random.SeedSequence([seed, env_steps]).generate_state(1)[0]) >> 1
+    )  # below 2 ** 31, for any environment
 
 
 class StopSignals:

@@ -140,8 +140,8 @@ class Trainer:
         if not affords and not self.leaves_out:
             self.leaves_out = True
             metrics.say(
-                f"an evaluation takes {self.last_evaluation_seconds:.1f} s: some are left out, so that all take no more "
-                f"than {self.evaluation_share:.0%} of the time (evaluation_share=null plays them all)"
+                f"an evaluation takes {self.last_evaluation_seconds:.1f} s: some are left out, so that all take no "
+                f"more than {self.evaluation_share:.0%} of the time (evaluation_share=null plays them all)"
             )
         return affords
 
