@@ -70,14 +70,17 @@ def read_recording(names: list[Any]) -> Recording:
     """Read Slippi games, or one Minari data set.
 
     Raises:
-        ConfigError: there are several data sets.
+        ConfigError: there are several data sets, or games and a data set.
     """
-    games = [game for name in names for game in list_slippi_files(str(name))]
-    if games:
-        return read_slippi(games)
-    if len(names) > 1:
-        raise ConfigError(f"data names {len(names)} data sets: give one, or .slp files")
-    return read_minari(str(names[0]))
+    games = {str(name): list_slippi_files(str(name)) for name in names}
+    if not any(games.values()):
+        if len(names) > 1:
+            raise ConfigError(f"data names {len(names)} data sets: give one, or .slp files")
+        return read_minari(str(names[0]))
+    for name, files in games.items():
+        if not files:
+            raise ConfigError(f"data={name}: it must be a .slp file or a folder of them, as the other data are")
+    return read_slippi([file for files in games.values() for file in files])
 
 
 def build_agent(
