@@ -21,7 +21,8 @@ from experiments.launch.evaluations import Evaluations, describe_final, summaris
 from experiments.launch.run_folder import flatten, load_resumed_config, name_core, write_result
 from rl.agents import RecurrentPPO
 from rl.recordings import ImitationTrainer, Imitator
-from rl.recordings.recording import Recording, read_minari
+from rl.recordings.minari_data import read_minari
+from rl.recordings.recording import Recording
 from rl.recordings.slippi import list_slippi_files, read_slippi
 from rl.training.metrics import Metrics
 

@@ -25,7 +25,7 @@ from experiments.launch.command import launch
 from experiments.launch.evaluations import EVALUATION_SEED
 from experiments.launch.run_folder import load_run_config
 from rl.checks import positive, within
-from rl.recordings.recording import import_minari
+from rl.recordings.minari_data import import_minari
 from rl.training.evaluation import EpisodeCounter, make_bar, share_episodes
 from rl.training.run import checkpoint_path
 from rl.training.stepping import VectorEnvAdapter

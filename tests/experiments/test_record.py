@@ -12,7 +12,7 @@ from envs.probes import SpaceProbe
 from envs.t_maze import TMaze
 from envs.witness_vote import WitnessVote
 from experiments.record import ScriptedPlayer, record_episodes, write_minari
-from rl.recordings.recording import read_minari
+from rl.recordings.minari_data import read_minari
 from rl.spaces import leaf_arrays
 
 T_MAZE = "player=envs.players.TMazeExpert", "env=t_maze", "env.length=3"
