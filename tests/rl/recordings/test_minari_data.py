@@ -72,7 +72,7 @@ def test_a_good_data_set(folder):
         (lambda text: text[: len(text) // 2], "metadata.json cannot be read"),
         (lambda text: "", "metadata.json cannot be read"),
         (lambda text: "[1]", "total_episodes in metadata.json must be a whole number"),
-        (lambda text: changed(text, observation_space=None, env_spec="{}"), "observation_space in metadata.json must be"),
+        (lambda text: changed(text, observation_space=None, env_spec="{}"), "observation_space in metadata.json must"),
         (lambda text: changed(text, total_episodes="4"), "total_episodes in metadata.json must be a whole number"),
         (lambda text: changed(text, total_episodes=3), "12 steps are announced, but 9 are there"),
         (lambda text: changed(text, total_episodes=0, total_steps=0), "has no episode"),
