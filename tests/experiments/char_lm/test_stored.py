@@ -66,7 +66,7 @@ def spoil(run, key, value):
         (lambda run: spoil(run, "core._target_", "rl.cores.nothing"), r"rl\.cores\.nothing is not one of"),
         (lambda run: spoil(run, "core.hidden_size", 9), "weights=run has another core or other sizes"),
         (lambda run: (run / "checkpoints/last.pt").write_bytes(b"no"), "is damaged or no checkpoint"),
-        (lambda run: save_checkpoint({"agent": {"network": {}}}, run / "checkpoints/last.pt"), "is no run folder of char_lm"),
+        (lambda run: save_checkpoint({"agent": {}}, run / "checkpoints/last.pt"), "is no run folder of char_lm"),
     ],
 )  # fmt: skip
 def test_a_run_that_is_damaged_or_foreign_is_one_sentence(run, command, change, message):
