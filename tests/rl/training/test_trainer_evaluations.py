@@ -9,7 +9,7 @@ from gymnasium.vector import VectorWrapper
 from envs.probes import Counter, EchoCue
 from envs.repeat_previous import RepeatPrevious
 from rl import cores
-from rl.agents import RecurrentPPO
+from rl.agents import RecurrentIQN, RecurrentPPO
 from rl.checkpoint import load_checkpoint
 from rl.training.evaluation import evaluate
 from rl.training.run import checkpoint_path, make_later_seed
@@ -58,11 +58,12 @@ def test_lent_environments_are_in_new_episodes_afterwards(scribe, notebook, tmp_
 
 @pytest.fixture
 def make_lending(tmp_path):
-    def make(folder, total_steps, play=None):
+    def make(folder, total_steps, play=None, kind=RecurrentPPO):
         envs = RepeatPrevious(3, episode_length=11)
-        sizes = {"num_envs": 3, "num_steps": 8, "bptt": 4, "num_minibatches": 2, "epochs": 2, "seed": 0}
-        core = partial(cores.gru, hidden_size=8)
-        agent = RecurrentPPO(envs.single_observation_space, envs.single_action_space, 8, core=core, **sizes)
+        update = {"batch_size": 8, "learning_starts": 8}
+        update = update if kind is RecurrentIQN else {"bptt": 4, "num_minibatches": 2, "epochs": 2}
+        sizes = {"num_envs": 3, "num_steps": 8, "seed": 0, "core": partial(cores.gru, hidden_size=8)} | update
+        agent = kind(envs.single_observation_space, envs.single_action_space, 8, **sizes)
         play = play or (lambda: {"eval/episodic_return": evaluate(agent, envs, 6, seed=5).mean})
         options = {"seed": 0, "evaluate": play, "evaluate_every": 48, "lends_envs": True}
         return Trainer(agent, envs, tmp_path / folder, total_steps, **options)
@@ -70,12 +71,13 @@ def make_lending(tmp_path):
     return make
 
 
-def test_a_run_that_lends_its_environments_is_resumed_exactly(make_lending, notebook, assert_same):
+@pytest.mark.parametrize("kind", [RecurrentPPO, RecurrentIQN])
+def test_a_run_that_lends_its_environments_is_resumed_exactly(make_lending, notebook, assert_same, kind):
     """After 72 steps, in the middle of the episodes that follow the first evaluation."""
-    straight = make_lending("straight", 144)
+    straight = make_lending("straight", 144, kind=kind)
     straight.train(notebook)
-    make_lending("broken", 72).train(notebook)
-    second = make_lending("broken", 144)
+    make_lending("broken", 72, kind=kind).train(notebook)
+    second = make_lending("broken", 144, kind=kind)
     second.resume()
     second.train(notebook)
     assert_same(straight.agent, second.agent)
