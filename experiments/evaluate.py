@@ -6,12 +6,14 @@ python -m experiments.evaluate run=RUN_DIR episodes=100
 import json
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.launch.build import build, evaluate_agent
+from experiments.launch.build import build
 from experiments.launch.check import ConfigError, convert
 from experiments.launch.command import launch
+from experiments.launch.evaluations import describe_cut, evaluate_agent
 from experiments.launch.run_folder import load_run_config
 from rl.checks import positive
 from rl.training.run import checkpoint_path
@@ -26,25 +28,33 @@ def run(config: DictConfig) -> float:
     if config.run is None:
         raise ConfigError("run is missing: give run=RUN_DIR, the folder of a training run")
     episodes, seed = convert(config.episodes, int, "episodes"), convert(config.seed, int, "seed")
-    positive(episodes=episodes)
+    zeroed = convert(config.memory_zeroed, bool, "memory_zeroed")
+    max_steps = convert(config.max_steps, int | None, "max_steps")
+    positive(episodes=episodes, **{} if max_steps is None else {"max_steps": max_steps})
     stored = load_run_config(config.run)
     OmegaConf.update(stored, "device", config.device)
-    with closing(build(stored)) as parts:
+    if config.evaluation_envs is not None:
+        OmegaConf.update(stored, "evaluation_envs", config.evaluation_envs)
+    with closing(build(stored, playing=True)) as parts:
         agent, envs = parts.agent, parts.evaluation_envs
         agent.load(checkpoint_path(config.run))
         parts.settings.set_threads()
         print(f"{agent.model_name} after {agent.env_steps} steps, {config.run}\n")
         print(f"{'policy':<10}{'memory':<10}{'mean return':>12}{'std. error':>12}{'episodes':>10}{'mean length':>13}")
-        results, means = [], []
+        results, means, cut = [], [], []
         for greedy in (True, False):
-            for memory in (True, False):
-                found = evaluate_agent(agent, envs, episodes, seed, memory=memory, greedy=greedy)
+            for memory in (True, False) if zeroed else (True,):
                 policy, state = "greedy" if greedy else "sampled", "kept" if memory else "zeroed"
+                options: dict[str, Any] = {"max_steps": max_steps, "progress": f"{policy}, memory {state}"}
+                found = evaluate_agent(agent, envs, episodes, seed, memory=memory, greedy=greedy, **options)
                 count, length = len(found.returns), float(found.lengths.mean())
                 result = {"policy": policy, "memory": state, "mean": found.mean, "stderr": found.stderr}
-                results.append(result | {"episodes": count, "mean_length": length})
+                results.append(result | {"episodes": count, "episodes_cut": found.cut, "mean_length": length})
                 means.append(found.mean)
+                cut += [found] if found.cut else []
                 print(f"{policy:<10}{state:<10}{found.mean:>12.3f}{found.stderr:>12.3f}{count:>10}{length:>13.1f}")
+    if cut:
+        print(f"\n{describe_cut(cut[0], 'max_steps', max_steps)}")
     Path(config.run, "evaluation.json").write_text(json.dumps(results, indent=1))
     return means[0]
 

@@ -7,17 +7,17 @@ Beside it come a recording of greedy play, ``policy.npz``, and ``replay_onnx.py`
 
 import logging
 import shutil
-from contextlib import ExitStack
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from envs.workers import close
-from experiments.launch.build import EVALUATION_SEED, build, fill_worlds
-from experiments.launch.check import ConfigError, construct, convert, prepare_output
+from experiments.launch.build import build
+from experiments.launch.check import ConfigError, convert, prepare_output
 from experiments.launch.command import launch
+from experiments.launch.evaluations import EVALUATION_SEED
 from experiments.launch.run_folder import load_run_config
 from rl import export
 from rl.checkpoint import atomic_write
@@ -47,14 +47,10 @@ def run(config: DictConfig) -> float:
     for option in FLOAT32:
         if option in stored.agent:
             OmegaConf.update(stored, f"agent.{option}", False)
-    with ExitStack() as opened:
-        parts = build(stored)
-        opened.callback(parts.close)
+    with closing(build(stored, playing=True, at_most=RECORDED_ENVS)) as parts:
         parts.agent.load(checkpoint_path(config.run))
-        envs, _ = construct(stored.env, "env", num_envs=fill_worlds(RECORDED_ENVS, parts.envs, stored.agent))
-        opened.callback(close, envs)
         export.write(parts.agent, output)
-        recording: dict[str, Any] = export.record(parts.agent, envs, steps, EVALUATION_SEED + seed)
+        recording: dict[str, Any] = export.record(parts.agent, parts.evaluation_envs, steps, EVALUATION_SEED + seed)
     with atomic_write(output.with_suffix(".npz")) as file:
         np.savez_compressed(file, **recording)
     log.info("%s after %d steps, %s: %s", parts.agent.model_name, parts.agent.env_steps, config.run, output)

@@ -7,7 +7,6 @@ python -m experiments.imitate resume=RUN_DIR imitation.epochs=40
 
 import logging
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,15 @@ from gymnasium.vector import VectorEnv
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.launch.build import (
-    FINAL_SEED,
-    SETTINGS,
-    Settings,
-    build,
-    evaluate_memory,
-    read_settings,
-    tag_returns,
-)
+from experiments.launch.build import SETTINGS, Settings, build, read_settings
 from experiments.launch.check import ConfigError, construct, read_list, to_dict
 from experiments.launch.command import launch, load_defaults
+from experiments.launch.evaluations import Evaluations, describe_final, summarise_final
 from experiments.launch.run_folder import flatten, load_resumed_config, name_core, write_result
 from rl.agents import RecurrentPPO
 from rl.recordings import ImitationTrainer, Imitator
-from rl.recordings.recording import Recording, read_minari
+from rl.recordings.minari_data import read_minari
+from rl.recordings.recording import Recording
 from rl.recordings.slippi import list_slippi_files, read_slippi
 from rl.training.metrics import Metrics
 
@@ -55,15 +48,16 @@ def run(config: DictConfig) -> float:
         agent, envs, config = build_agent(config, recording, settings, opened)
         settings.set_threads()
         config = OmegaConf.create(to_dict(config) | {"imitation": node})
+        evaluations = None if envs is None else Evaluations(agent, envs, settings)
         trainer = ImitationTrainer(
             Imitator(agent, recording, hyperparameters, settings.seed),
             run_dir,
-            None if envs is None else partial(evaluate, agent, envs, settings),
+            None if evaluations is None else evaluations.play_between,
             settings.evaluate_every,
         )
         if resuming:
             trainer.resume()
-        return teach(trainer, envs, settings, config, run_dir)
+        return teach(trainer, evaluations, settings, config, run_dir)
 
 
 def add_training_keys(config: DictConfig) -> DictConfig:
@@ -77,14 +71,17 @@ def read_recording(names: list[Any]) -> Recording:
     """Read Slippi games, or one Minari data set.
 
     Raises:
-        ConfigError: there are several data sets.
+        ConfigError: there are several data sets, or games and a data set.
     """
-    games = [game for name in names for game in list_slippi_files(str(name))]
-    if games:
-        return read_slippi(games)
-    if len(names) > 1:
-        raise ConfigError(f"data names {len(names)} data sets: give one, or .slp files")
-    return read_minari(str(names[0]))
+    games = {str(name): list_slippi_files(str(name)) for name in names}
+    if not any(games.values()):
+        if len(names) > 1:
+            raise ConfigError(f"data names {len(names)} data sets: give one, or .slp files")
+        return read_minari(str(names[0]))
+    for name, files in games.items():
+        if not files:
+            raise ConfigError(f"data={name}: it must be a .slp file or a folder of them, as the other data are")
+    return read_slippi([file for files in games.values() for file in files])
 
 
 def build_agent(
@@ -114,7 +111,7 @@ def build_agent(
         agent, node = construct(config.agent, "agent", **runtime)
         config = OmegaConf.create(to_dict(config) | {"agent": node})
     else:
-        parts = build(config)
+        parts = build(config, playing=True)
         opened.callback(parts.close)
         agent, envs, config = parts.agent, parts.evaluation_envs, parts.config
         check_spaces(recording, envs)
@@ -139,15 +136,10 @@ def check_spaces(recording: Recording, envs: VectorEnv) -> None:
             raise ConfigError(f"the recording has the {name} space {recorded}, but the environment has {given}")
 
 
-def evaluate(agent: RecurrentPPO, envs: VectorEnv, settings: Settings) -> dict[str, float]:
-    """Play greedily between two epochs, with memory and without; return mean returns by TensorBoard tag."""
-    return tag_returns(*evaluate_memory(agent, envs, settings.evaluate_episodes, settings.seed))
-
-
 def teach(
-    trainer: ImitationTrainer, envs: VectorEnv | None, settings: Settings, config: DictConfig, run_dir: Path
+    trainer: ImitationTrainer, evaluations: Evaluations | None, settings: Settings, config: DictConfig, run_dir: Path
 ) -> float:
-    """Do what ``run`` does, with everything at hand."""
+    """Do what ``run`` does, with everything at hand; ``evaluations`` are None where there is no environment."""
     imitator = trainer.imitator
     agent, total = imitator.agent, imitator.hyperparameters.epochs * trainer.steps_per_epoch
     OmegaConf.save(config, run_dir / "config.yaml")
@@ -157,28 +149,30 @@ def teach(
             f"{agent.model_name} with {agent.num_parameters} parameters, {len(imitator.train_steps)} steps to learn "
             f"from, {len(imitator.held_steps)} held out, run folder {run_dir}"
         )
+        if evaluations is not None:
+            evaluations.say = metrics.say
         if not trainer.train(metrics):
             metrics.say(f"stopped after epoch {trainer.epochs_done}; go on with resume={run_dir}")
-        result = summarise(trainer, envs, settings, config)
+        result = summarise(trainer, evaluations, settings, config)
         metrics.hparams(flatten(config), {"held_out_nll": result["held_out_nll"]})
     write_result(run_dir, result)
-    line = "loss %(held_out_nll).4f nats a step, repeating the last action %(repeat_nll).4f, after %(epochs)d epochs"
-    if envs is not None:
-        line += "; return %(eval_return_mean).3f (memory zeroed %(memory_zeroed_return_mean).3f), "
-        line += "of the recording %(expert_return_mean).3f"
-    log.info(line, result)
+    line = f"loss {result['held_out_nll']:.4f} nats a step, repeating the last action {result['repeat_nll']:.4f}, "
+    line += f"after {result['epochs']} epochs"
+    if evaluations is not None:
+        line += f"; {describe_final(result)}, of the recording {result['expert_return_mean']:.3f}"
+    log.info(line)
     return result["held_out_nll"]
 
 
 def summarise(
-    trainer: ImitationTrainer, envs: VectorEnv | None, settings: Settings, config: DictConfig
+    trainer: ImitationTrainer, evaluations: Evaluations | None, settings: Settings, config: DictConfig
 ) -> dict[str, Any]:
     """Return what ``result.json`` holds; returns of the agent only where there is an environment to play in."""
     imitator, agent = trainer.imitator, trainer.imitator.agent
     result = {
         "agent": agent.model_name,
         "core": name_core(config.agent),
-        "env": None if envs is None else config.env._target_.rpartition(".")[2],
+        "env": None if evaluations is None else config.env._target_.rpartition(".")[2],
         "data": to_dict(config)["data"],
         "seed": settings.seed,
         "parameters": agent.num_parameters,
@@ -189,14 +183,8 @@ def summarise(
         **imitator.summarise(),
         "history": trainer.history,
     }
-    if envs is not None:
-        kept, zeroed = evaluate_memory(agent, envs, settings.final_episodes, settings.seed + FINAL_SEED)
-        result |= {
-            "eval_return_mean": kept.mean,
-            "eval_return_stderr": kept.stderr,
-            "eval_episodes": len(kept.returns),
-            "memory_zeroed_return_mean": zeroed.mean,
-        }
+    if evaluations is not None:
+        result |= summarise_final(*evaluations.play_final())
     return result
 
 

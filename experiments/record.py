@@ -19,12 +19,14 @@ from gymnasium.vector import VectorEnv
 from omegaconf import DictConfig, OmegaConf
 
 from envs.workers import close
-from experiments.launch.build import EVALUATION_ENVS, EVALUATION_SEED, build
+from experiments.launch.build import EVALUATION_ENVS, build
 from experiments.launch.check import ConfigError, construct, convert, import_path
 from experiments.launch.command import launch
+from experiments.launch.evaluations import EVALUATION_SEED
 from experiments.launch.run_folder import load_run_config
 from rl.checks import positive, within
-from rl.recordings.recording import import_minari
+from rl.recordings.minari_data import import_minari
+from rl.training.evaluation import EpisodeCounter, make_bar, share_episodes
 from rl.training.run import checkpoint_path
 from rl.training.stepping import VectorEnvAdapter
 from rl.types import Player
@@ -66,7 +68,9 @@ def run(config: DictConfig) -> float:
     minari = import_minari()
     episodes, seed = convert(config.episodes, int, "episodes"), convert(config.seed, int, "seed")
     greedy, output = convert(config.greedy, bool, "greedy"), convert(config.output, str, "output")
-    positive(episodes=episodes)
+    num_envs, max_steps = (convert(config[name], int | None, name) for name in ("num_envs", "max_steps"))
+    given = {name: value for name, value in (("num_envs", num_envs), ("max_steps", max_steps)) if value is not None}
+    positive(episodes=episodes, **given)
     within(0, 2**31, seed=seed)
     if (config.run is None) == (config.player is None):
         raise ConfigError("give either run=RUN_DIR, a trained agent, or player=DOTTED.PATH with env=NAME")
@@ -76,7 +80,9 @@ def run(config: DictConfig) -> float:
         if config.run is not None:
             stored = load_run_config(config.run)
             OmegaConf.update(stored, "device", config.device)
-            parts = build(stored)
+            if num_envs is not None:
+                OmegaConf.update(stored, "evaluation_envs", num_envs)
+            parts = build(stored, playing=True)
             opened.callback(parts.close)
             parts.agent.load(checkpoint_path(config.run))
             parts.agent.network.eval()
@@ -85,14 +91,20 @@ def run(config: DictConfig) -> float:
         else:
             if config.get("env") is None:
                 raise ConfigError("env is missing: player needs env=NAME")
-            envs, _ = construct(config.env, "env", num_envs=EVALUATION_ENVS)
+            envs, _ = construct(config.env, "env", num_envs=num_envs or EVALUATION_ENVS)
             opened.callback(close, envs)
             player, name = ScriptedPlayer(import_script(config.player)(envs), envs.num_envs), config.player
-        played = record_episodes(player, envs, episodes, EVALUATION_SEED + seed, greedy)
+        played = record_episodes(player, envs, episodes, EVALUATION_SEED + seed, greedy, max_steps)
+    if not played:
+        raise ConfigError(
+            f"no episode has ended within max_steps={max_steps} steps: raise it, or give max_steps=null for no bound"
+        )
     write_minari(minari, folder, output, envs, played, name)
     returns = [float(np.sum(episode["rewards"])) for episode in played]
     steps = sum(len(episode["rewards"]) for episode in played)
-    log.info("%d episodes, %d steps, mean return %.3f, in %s", episodes, steps, np.mean(returns), folder.parent)
+    if len(played) < episodes:
+        log.info("%d episodes did not end within max_steps=%d and are left out", episodes - len(played), max_steps)
+    log.info("%d episodes, %d steps, mean return %.3f, in %s", len(played), steps, np.mean(returns), folder.parent)
     return float(np.mean(returns))
 
 
@@ -120,33 +132,39 @@ def import_script(path: str) -> Any:
         raise ConfigError(f"player={path} cannot be imported: {error}") from error
 
 
-def record_episodes(player: Player, envs: VectorEnv, episodes: int, seed: int, greedy: bool) -> list[Episode]:
-    """Play whole episodes, as many in each environment so that short ones are not over-represented.
+def record_episodes(
+    player: Player, envs: VectorEnv, episodes: int, seed: int, greedy: bool, max_steps: int | None = None
+) -> list[Episode]:
+    """Play whole episodes; each environment plays a fixed number, so that short ones are not over-represented.
 
     Args:
         player: plays; its memories begin anew.
         envs: to play in.
-        episodes: how many to return; those that were played beyond them are dropped.
+        episodes: how many to play.
         seed: of the environments.
         greedy: take the likeliest actions instead of sampling.
+        max_steps: an environment in which so many steps have not ended an episode plays no further; None for no bound.
     """
     stepper = VectorEnvAdapter(envs, final_obs_of_terminated=True)
-    quota = -(-episodes // envs.num_envs)
+    counter = EpisodeCounter(share_episodes(episodes, envs.num_envs), max_steps)
     done: list[list[Episode]] = [[] for _ in range(envs.num_envs)]
     steps: list[list[tuple[Any, ...]]] = [[] for _ in range(envs.num_envs)]
-    obs = stepper.reset(seed)
-    while min(map(len, done)) < quota:
-        actions = player.act(obs, greedy)
-        after = stepper.step(actions)
-        player.observe(after.rewards, after.ended)
-        for row in np.flatnonzero(~after.ignored).tolist():
-            ends = after.terminated[row], after.truncated[row]
-            steps[row].append((copy_observation(obs, row), np.asarray(actions)[row], after.rewards[row], *ends))
-            if any(ends):
-                done[row].append(make_episode(steps[row], copy_observation(after.final_obs, row)))
-                steps[row] = []
-        obs = after.obs
-    return [row[number] for number in range(quota) for row in done][:episodes]
+    with make_bar("recording", episodes) as bar:
+        obs = stepper.reset(seed)
+        while counter.left.any():
+            actions = player.act(obs, greedy)
+            after = stepper.step(actions)
+            player.observe(after.rewards, after.ended)
+            for row in np.flatnonzero(~after.ignored & (counter.left > 0)).tolist():
+                ends = after.terminated[row], after.truncated[row]
+                steps[row].append((copy_observation(obs, row), np.asarray(actions)[row], after.rewards[row], *ends))
+                if any(ends):
+                    done[row].append(make_episode(steps[row], copy_observation(after.final_obs, row)))
+                    steps[row] = []
+            counter.add(after)
+            bar.update(len(counter.finished) - bar.n)
+            obs = after.obs
+    return [row[number] for number in range(max(map(len, done))) for row in done if number < len(row)]
 
 
 def copy_observation(obs: Any, row: int) -> Any:

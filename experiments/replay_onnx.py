@@ -20,10 +20,18 @@ def replay(model: str, recording: str) -> dict[str, float]:
         The largest difference of each output.
 
     Raises:
+        ValueError: one of the files is missing or damaged, or they do not belong together.
         AssertionError: a difference is above 1e-5, or an action differs where no two are as good.
     """
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    names, data = [output.name for output in session.get_outputs()], dict(np.load(recording))
+    data = read_recording(recording)
+    try:
+        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no base class of their own
+        raise ValueError(f"{model} is missing, damaged or no ONNX model ({type(error).__name__})") from error
+    names = [output.name for output in session.get_outputs()]
+    unknown = [name for name in names if f"output/{name}" not in data]
+    if unknown:
+        raise ValueError(f"{recording} is not of {model}: it has no output/{unknown[0]}")
     given = {name.removeprefix("input/"): array for name, array in data.items() if name.startswith("input/")}
     dtypes = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64}
     state = {  # zeros with the batch axis of the recording
@@ -48,6 +56,28 @@ def replay(model: str, recording: str) -> dict[str, float]:
     return worst
 
 
+def read_recording(path: str) -> dict[str, np.ndarray]:
+    """Read what ``export`` recorded.
+
+    Raises:
+        ValueError: the file is missing, damaged or another's.
+    """
+    try:
+        with open(path, "rb") as opened, np.load(opened) as file:
+            data = {name: file[name] for name in file.files}
+    except Exception as error:  # a missing, damaged or empty archive raises errors without a common base
+        raise ValueError(f"{path} is missing, damaged or no recording of export ({type(error).__name__})") from error
+    missing = [name for name in ("input/start", "states_at", "decided") if name not in data]
+    if missing:
+        raise ValueError(f"{path} is no recording of export: it has no {missing[0]}")
+    return data
+
+
 if __name__ == "__main__":
-    for name, difference in replay(*sys.argv[1:]).items():
-        print(f"{name:<24} equal to {difference:.1e}")
+    if len(sys.argv) != 3:
+        sys.exit("give two files: python replay_onnx.py policy.onnx policy.npz")
+    try:
+        for name, difference in replay(*sys.argv[1:]).items():
+            print(f"{name:<24} equal to {difference:.1e}")
+    except ValueError as fault:
+        sys.exit(f"replay_onnx: {fault}")

@@ -6,20 +6,20 @@ python -m experiments.train init_from=RUN_DIR agent=recurrent_ppo_lstm agent/cor
 """
 
 import logging
+import math
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.launch.build import FINAL_SEED, Parts, build, evaluate_memory, tag_returns
+from experiments.launch.build import Parts, build
 from experiments.launch.check import ConfigError
 from experiments.launch.command import launch
+from experiments.launch.evaluations import Evaluations, average_by_member, describe_final, summarise_final
 from experiments.launch.run_folder import flatten, load_resumed_config, name_core, write_result
-from rl.agents import Population
-from rl.training import Evaluation, Metrics, Trainer
+from rl.training import Metrics, Trainer
 from rl.training.run import checkpoint_path
 from rl.types import Agent
 
@@ -30,7 +30,8 @@ def run(config: DictConfig) -> float:
     """Train, evaluate, fill the run folder.
 
     Returns:
-        The mean return of the final greedy evaluation.
+        The mean return of the final greedy evaluation; with ``final_episodes=0`` that of the last 100 training
+        episodes, NaN if none has ended.
     """
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     resuming = config.resume is not None
@@ -61,20 +62,19 @@ def load_initial_network(agent: Agent, run_dir: str) -> None:
 def train(parts: Parts, run_dir: Path, resuming: bool) -> float:
     """Do what ``run`` does, with everything at hand."""
     agent, settings, config = parts.agent, parts.settings, parts.config
-
-    def evaluate() -> dict[str, float]:
-        kept, zeroed = evaluate_memory(agent, parts.evaluation_envs, settings.evaluate_episodes, settings.seed)
-        members = average_by_member(agent, kept)
-        return tag_returns(kept, zeroed) | {f"eval/{name}/episodic_return": mean for name, mean in members.items()}
-
+    evaluations = Evaluations(agent, parts.evaluation_envs, settings)
+    # where more than curves depends on evaluations, they do not depend on the clock
+    fixed = parts.lends_envs or settings.threshold is not None or settings.stop_at_threshold
     trainer = Trainer(
         agent,
         parts.envs,
         run_dir,
         settings.total_steps,
         seed=settings.seed,
-        evaluate=evaluate,
+        evaluate=evaluations.play_between,
         evaluate_every=settings.evaluate_every,
+        evaluation_share=None if fixed else settings.evaluation_share,
+        lends_envs=parts.lends_envs,
         threshold=settings.threshold,
         stop_at_threshold=settings.stop_at_threshold,
         checkpoint_every=settings.checkpoint_every,
@@ -86,28 +86,33 @@ def train(parts: Parts, run_dir: Path, resuming: bool) -> float:
     with Metrics(run_dir, trainer.total_steps, agent.env_steps) as metrics:
         metrics.text("config", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
         metrics.say(f"{agent.model_name} with {agent.num_parameters} parameters, run folder {run_dir}")
+        if parts.lends_envs and (settings.evaluate_every or settings.final_episodes):
+            metrics.say("evaluations borrow the environments of training, whose open episodes are cut for it")
+        evaluations.say = metrics.say
         finished = trainer.train(metrics)
         if not finished:
             metrics.say(f"stopped at step {agent.env_steps}; go on with resume={run_dir}")
-        result = summarise(parts, trainer)
-        metrics.hparams(flatten(config), {"eval_return_mean": result["eval_return_mean"]})
+        result = summarise(parts, trainer, evaluations)
+        mean = result["eval_return_mean"]
+        metrics.hparams(flatten(config), {} if mean is None else {"eval_return_mean": mean})
     write_result(run_dir, result)
+    share = trainer.evaluation_seconds / max(trainer.wall_seconds, 1e-9)
     log.info(
-        "return %(eval_return_mean).3f +- %(eval_return_stderr).3f over %(eval_episodes)d episodes after %(env_steps)d "
-        "steps in %(training_seconds).1f s of training (memory zeroed: %(memory_zeroed_return_mean).3f)",
-        result,
+        f"{describe_final(result)}, after {agent.env_steps} steps in {trainer.seconds:.1f} s of training; evaluations "
+        f"before it took {trainer.evaluation_seconds:.1f} s, {share:.0%} of the time"
     )
-    return result["eval_return_mean"]
+    if mean is not None:
+        return float(mean)
+    return math.nan if trainer.recent_return is None else trainer.recent_return
 
 
-def summarise(parts: Parts, trainer: Trainer) -> dict[str, Any]:
+def summarise(parts: Parts, trainer: Trainer, evaluations: Evaluations) -> dict[str, Any]:
     """Return what ``result.json`` holds: the run, its cost, greedy evaluations on seeds that were not seen before."""
     agent, settings, config = parts.agent, parts.settings, parts.config
     task, threshold = parts.evaluation_envs.unwrapped, settings.threshold
-    final_seed = settings.seed + FINAL_SEED
-    kept, zeroed = evaluate_memory(agent, parts.evaluation_envs, settings.final_episodes, final_seed)
-    end = {"env_steps": agent.env_steps, "seconds": trainer.seconds}
-    end["solved"] = threshold is not None and kept.mean >= threshold
+    kept, zeroed = evaluations.play_final()
+    end: dict[str, Any] = {"env_steps": agent.env_steps, "seconds": trainer.seconds}
+    end["solved"] = threshold is not None and kept is not None and kept.mean >= threshold
     hit = next((point for point in [*trainer.evaluations, end] if point["solved"]), {})
     return {
         "agent": agent.model_name,
@@ -119,13 +124,11 @@ def summarise(parts: Parts, trainer: Trainer) -> dict[str, Any]:
         "env_steps": agent.env_steps,
         "wall_seconds": trainer.wall_seconds,
         "training_seconds": trainer.seconds,
+        "evaluation_seconds": trainer.evaluation_seconds,
         "steps_per_second": agent.env_steps / max(trainer.seconds, 1e-9),
         "train_return_mean": trainer.recent_return,
-        "eval_return_mean": kept.mean,
-        "eval_return_stderr": kept.stderr,
-        "eval_episodes": len(kept.returns),
-        "memory_zeroed_return_mean": zeroed.mean,
-        "member_return_means": average_by_member(agent, kept),
+        **summarise_final(kept, zeroed),
+        "member_return_means": {} if kept is None else average_by_member(agent, kept),
         "optimal_return": getattr(task, "optimal_return", None),
         "memoryless_return": getattr(task, "memoryless_return", None),
         "threshold": threshold,
@@ -134,14 +137,6 @@ def summarise(parts: Parts, trainer: Trainer) -> dict[str, Any]:
         "total_steps": settings.total_steps,
         "evaluations": trainer.evaluations,
     }
-
-
-def average_by_member(agent: Agent, evaluation: Evaluation) -> dict[str, float]:
-    """Return the mean return of each member of a population; nothing for a single agent."""
-    if not isinstance(agent, Population):
-        return {}
-    seats = np.array(agent.seats)[evaluation.rows % len(agent.seats)]
-    return {name: float(evaluation.returns[seats == name].mean()) for name in agent.members}
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.char_lm.stored import adopt_run
 from experiments.char_lm.training import Training
 from experiments.launch.command import launch
 from experiments.launch.run_folder import write_result
@@ -25,7 +26,7 @@ def run(config: DictConfig) -> float:
         Held-out bits per character, from memories that start as they were trained to.
     """
     run_dir = Path(HydraConfig.get().runtime.output_dir)
-    training = Training(config)
+    training = Training(adopt_run(config, HydraConfig.get().overrides.task))
     OmegaConf.save(training.config, run_dir / "config.yaml")
     with Metrics(run_dir, max(1, training.settings.steps)) as metrics:
         metrics.text("config", f"```yaml\n{OmegaConf.to_yaml(training.config)}```")

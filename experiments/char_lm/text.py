@@ -20,7 +20,7 @@ def read_text(path: str | None) -> str:
     if path is None:
         return "\n".join(topics[name] for name in sorted(topics))
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8")
+        return Path(path).expanduser().read_text(encoding="utf-8-sig")  # which may begin with a byte order mark
     except OSError as error:
         raise ConfigError(f"text={path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

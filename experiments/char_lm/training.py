@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from experiments.char_lm.model import SequenceModel, measure_bits, sample, train_step
+from experiments.char_lm.stored import load_weights
 from experiments.char_lm.text import (
     Alphabet,
     Block,
@@ -25,7 +26,7 @@ from experiments.char_lm.text import (
 )
 from experiments.launch.build import check_device
 from experiments.launch.check import ConfigError, check_node, convert, to_dict
-from rl.checkpoint import load_checkpoint, save_checkpoint
+from rl.checkpoint import save_checkpoint
 from rl.checks import positive, within
 from rl.training.metrics import Metrics
 from rl.training.run import StopSignals, checkpoint_path, crossed
@@ -122,7 +123,8 @@ class Training:
             self._fill(stored["model"])
         self.model.to(settings.device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=settings.learning_rate, fused=True)
-        self.config = OmegaConf.create(to_dict(config) | {"core": node})
+        place = None if settings.text is None else str(Path(settings.text).expanduser().absolute())
+        self.config = OmegaConf.create(to_dict(config) | {"core": node, "text": place})  # found from any folder
         self.core_name = node["_target_"].rpartition(".")[2]
         self.num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self.step, self.seconds = 0, 0.0
@@ -235,17 +237,3 @@ class Training:
             "sample": self.sample(),
             "evaluations": self.evaluations,
         }
-
-
-def load_weights(folder: str | None) -> dict[str, Any] | None:
-    """Read what ``Training.save`` left in a run folder; None without one.
-
-    Raises:
-        ConfigError, FileNotFoundError, ValueError: there is no such folder, or it is that of another command.
-    """
-    if folder is None:
-        return None
-    content = load_checkpoint(checkpoint_path(Path(folder).expanduser()))["agent"]
-    if not isinstance(content, dict) or "alphabet" not in content:
-        raise ConfigError(f"weights={folder} is no run folder of char_lm")
-    return content

@@ -7,7 +7,8 @@ Others may use:
 - ``check`` checks: ``ConfigError``, ``construct``, ``check_node``, ``convert``, ``read_list``, ``choose_names``,
   ``prepare_output``, ``suggest``, ``to_dict``.
 - ``build`` builds: ``build`` and what it returns, ``Parts`` with its ``Settings``; ``read_settings``,
-  ``check_device``, ``evaluate_agent``, ``evaluate_memory``.
+  ``check_device``.
+- ``evaluations`` evaluates: ``Evaluations`` of a run, ``evaluate_agent``.
 - ``run_folder`` reads and writes what a run leaves: ``load_run_config``, ``load_resumed_config``, ``flatten``,
   ``name_core``, ``write_result``.
 """

@@ -1,4 +1,4 @@
-"""Build environments and agent from a checked configuration, and evaluate the agent: what several commands share."""
+"""Build environments and agent from a checked configuration: what several commands share."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
@@ -10,14 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from envs.workers import close
 from experiments.launch.check import ConfigError, construct, convert, to_dict
-from rl.checks import positive, within
-from rl.training.evaluation import Evaluation, evaluate
+from rl.checks import positive, whole, within
 from rl.training.threads import check_threads
 from rl.types import Agent
 
-EVALUATION_SEED = 1_000_000  # evaluation environments are seeded far from those of training
-FINAL_SEED = 1_000  # added for the evaluation at the end of a run, whose episodes were not seen before
-EVALUATION_ENVS = 50  # or a few more, to make whole worlds of several agents
+EVALUATION_ENVS = 50  # at most, or a few more, to make whole worlds of several agents
 
 
 @dataclass(frozen=True)
@@ -33,6 +30,10 @@ class Settings:
     evaluate_every: int | None
     evaluate_episodes: int
     final_episodes: int
+    evaluation_envs: int | None
+    evaluation_max_steps: int | None
+    evaluation_share: float | None
+    evaluate_memory_zeroed: bool
     threshold: float | None
     stop_at_threshold: bool
     checkpoint_every: int
@@ -59,11 +60,16 @@ def read_settings(config: DictConfig) -> Settings:
     kinds: dict[str, Any] = {field.name: field.type for field in fields(Settings)}
     kinds["threads"] = Any  # a number or a word: check_threads has one sentence for both
     settings = Settings(**{name: convert(config[name], kind, name) for name, kind in kinds.items()})
-    counts = ("total_steps", "num_envs", "num_steps", "evaluate_episodes", "final_episodes", "checkpoint_every")
+    counts = ("total_steps", "num_envs", "num_steps", "evaluate_episodes", "checkpoint_every")
     positive(**{name: getattr(settings, name) for name in counts})
+    optional = {name: getattr(settings, name) for name in ("evaluate_every", "evaluation_max_steps")}
+    positive(**{name: value for name, value in optional.items() if value is not None})
+    whole(0, final_episodes=settings.final_episodes)
+    if settings.evaluation_envs is not None:
+        whole(0, evaluation_envs=settings.evaluation_envs)
+    if settings.evaluation_share is not None:
+        within(0.0, 1.0, evaluation_share=settings.evaluation_share)
     within(0, 2**31, seed=settings.seed)
-    if settings.evaluate_every is not None:
-        positive(evaluate_every=settings.evaluate_every)
     check_threads(settings.threads)
     check_device(settings.device)
     return settings
@@ -88,7 +94,7 @@ class Parts:
     Attributes:
         agent: as ``config.agent`` describes it.
         envs: to train in, ``settings.num_envs`` of them.
-        evaluation_envs: to evaluate in, at least ``EVALUATION_ENVS`` of them.
+        evaluation_envs: to evaluate in; ``envs`` themselves where evaluations have none of their own.
         settings: the keys at the top, in the types they must have.
         config: the configuration with every default filled in.
     """
@@ -99,14 +105,25 @@ class Parts:
     settings: Settings
     config: DictConfig
 
+    @property
+    def lends_envs(self) -> bool:
+        """Say whether evaluations play in the environments of training."""
+        return self.evaluation_envs is self.envs
+
     def close(self) -> None:
         """End the environments and their worker processes."""
         close(self.envs)
-        close(self.evaluation_envs)
+        if not self.lends_envs:
+            close(self.evaluation_envs)
 
 
-def build(config: DictConfig) -> Parts:
+def build(config: DictConfig, playing: bool = False, at_most: int | None = None) -> Parts:
     """Construct environments and agent, once every key has been checked; the caller closes what it gets.
+
+    Args:
+        config: of a run.
+        playing: there is no training: construct environments to evaluate in alone, which are ``envs`` then, too.
+        at_most: so many of them, or a few more to make whole worlds; None for as many as the run evaluates in.
 
     Raises:
         ConfigError, ValueError: a key or value cannot be, or the run has no environment.
@@ -115,10 +132,11 @@ def build(config: DictConfig) -> Parts:
     if config.get("env") is None:
         raise ConfigError("this run has no environment: it was trained on a recording alone")
     with ExitStack() as opened:  # if a later part cannot be made, no worker process of an earlier one is left behind
-        envs, env_node = construct(config.env, "env", num_envs=settings.num_envs)
-        opened.callback(close, envs)
-        evaluation_envs, _ = construct(config.env, "env", num_envs=fill_worlds(EVALUATION_ENVS, envs, config.agent))
-        opened.callback(close, evaluation_envs)
+        if playing:
+            envs, env_node = open_envs_to_play(config, settings, opened, at_most)
+            evaluation_envs = envs
+        else:
+            envs, evaluation_envs, env_node = open_envs_to_train(config, settings, opened)
         runtime = settings.get_agent_arguments()
         runtime |= {"observation_space": envs.single_observation_space, "action_space": envs.single_action_space}
         if "action_names" not in config.agent:
@@ -128,6 +146,84 @@ def build(config: DictConfig) -> Parts:
         parts = Parts(agent, envs, evaluation_envs, settings, complete)
         opened.pop_all()  # they are the caller's now
     return parts
+
+
+def open_envs_to_train(
+    config: DictConfig, settings: Settings, opened: ExitStack
+) -> tuple[VectorEnv, VectorEnv, dict[str, Any]]:
+    """Construct environments to train in and, unless evaluations borrow those, environments to evaluate in.
+
+    Args:
+        config: of a run.
+        settings: those of ``config``.
+        opened: closes them.
+
+    Returns:
+        Both, and the node of the environment with all defaults filled in.
+    """
+    envs, node = construct(config.env, "env", num_envs=settings.num_envs)
+    opened.callback(close, envs)
+    number = count_evaluation_envs(settings, envs, config.agent)
+    if number == 0 or (settings.evaluate_every is None and settings.final_episodes == 0):
+        return envs, envs, node
+    evaluation_envs, _ = construct(config.env, "env", num_envs=number)
+    opened.callback(close, evaluation_envs)
+    return envs, evaluation_envs, node
+
+
+def open_envs_to_play(
+    config: DictConfig, settings: Settings, opened: ExitStack, at_most: int | None
+) -> tuple[VectorEnv, dict[str, Any]]:
+    """Construct as many environments as ``config`` evaluates in; there are never two vectors of them at a time.
+
+    Args:
+        config: of a run.
+        settings: those of ``config``.
+        opened: closes them.
+        at_most: see ``build``.
+
+    Returns:
+        The environments, and their node with all defaults filled in.
+    """
+    number = settings.evaluation_envs or settings.num_envs
+    envs, node = construct(config.env, "env", num_envs=number)
+    with ExitStack() as first:
+        first.callback(close, envs)
+        fewer = count_evaluation_envs(settings, envs, config.agent) or number
+        if at_most is not None:
+            fewer = min(fewer, fill_worlds(at_most, envs, config.agent))
+        if fewer == number:
+            opened.push(first.pop_all())
+    if fewer != number:
+        envs, node = construct(config.env, "env", num_envs=fewer)
+        opened.callback(close, envs)
+    return envs, node
+
+
+def count_evaluation_envs(settings: Settings, envs: VectorEnv, agent: DictConfig) -> int:
+    """Return how many environments of their own evaluations have; 0 where they borrow those of training.
+
+    They borrow a single world that Gymnasium or PettingZoo made: it may hold a port or a device, so that there cannot
+    be two. An environment whose state can be read is a computation alone.
+
+    Args:
+        settings: of the run.
+        envs: some of the environments.
+        agent: the node of the agent.
+
+    Raises:
+        ConfigError: ``evaluation_envs`` does not make whole worlds, or the seats of the agent do not fit one.
+    """
+    unit = fill_worlds(1, envs, agent)
+    if settings.evaluation_envs is not None:
+        if settings.evaluation_envs % unit:
+            allowed = f"a multiple of {unit}, for whole worlds and all seats"
+            raise ConfigError(f"evaluation_envs={settings.evaluation_envs}: it must be {allowed}")
+        return settings.evaluation_envs
+    worlds = settings.num_envs / getattr(envs.unwrapped, "num_agents", 1)
+    if worlds <= 1 and not hasattr(envs.unwrapped, "state_dict"):
+        return 0
+    return fill_worlds(min(settings.num_envs, EVALUATION_ENVS), envs, agent)
 
 
 def fill_worlds(at_least: int, envs: VectorEnv, agent: DictConfig) -> int:
@@ -146,34 +242,3 @@ def fill_worlds(at_least: int, envs: VectorEnv, agent: DictConfig) -> int:
     if unit % agents or unit == 0:
         raise ConfigError(f"agent.seats has {unit} names, but a world of this environment has {agents} agents")
     return -(-at_least // unit) * unit
-
-
-def evaluate_agent(
-    agent: Agent, envs: VectorEnv, episodes: int, seed: int, *, memory: bool = True, greedy: bool = True
-) -> Evaluation:
-    """Play whole episodes without learning, on seeds far from those of training.
-
-    Args:
-        agent: its weights and its own memories stay as they are.
-        envs: to play in.
-        episodes: at least so many.
-        seed: of the evaluation; the same one plays the same episodes.
-        memory: False clears the memory before every step.
-        greedy: take the likeliest actions instead of sampling.
-    """
-    return evaluate(agent, envs, episodes, EVALUATION_SEED + seed, greedy=greedy, memory=memory)
-
-
-def evaluate_memory(agent: Agent, envs: VectorEnv, episodes: int, seed: int) -> tuple[Evaluation, Evaluation]:
-    """Play the same episodes greedily twice: with memory, and with the memory cleared before every step."""
-    kept, zeroed = (evaluate_agent(agent, envs, episodes, seed, memory=memory) for memory in (True, False))
-    return kept, zeroed
-
-
-def tag_returns(kept: Evaluation, zeroed: Evaluation) -> dict[str, float]:
-    """Return the mean returns of ``evaluate_memory`` by their TensorBoard tags."""
-    return {
-        "eval/episodic_return": kept.mean,
-        "eval/episodic_return_memory_zeroed": zeroed.mean,
-        "diagnostics/memory_gap": kept.mean - zeroed.mean,
-    }

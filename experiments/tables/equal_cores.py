@@ -154,7 +154,13 @@ def list_remaining_characters(target: Path, arguments: list[str]) -> list[str]:
 
 
 def read_train_outcome(result: dict[str, Any], settings: dict[str, Any]) -> tuple[float, float]:
-    """Return the return of the final greedy evaluation, and environment steps per second."""
+    """Return the return of the final greedy evaluation, and environment steps per second.
+
+    Raises:
+        ConfigError: there was no such evaluation.
+    """
+    if result["eval_return_mean"] is None:
+        raise ConfigError("final_episodes=0: it must be at least 1, for the cores are compared by that evaluation")
     return result["eval_return_mean"], result["steps_per_second"]
 
 

@@ -85,14 +85,14 @@ def format_table(rows: dict[str, Any], results: dict[str, list[dict[str, Any]]])
         known = [
             ("?" if first[key] is None else f"{first[key]:.4g}") for key in ("optimal_return", "memoryless_return")
         ]
-        hits = [s["steps_to_threshold"] for s in seeds]
+        hits, zeroed = ([s[key] for s in seeds] for key in ("steps_to_threshold", "memory_zeroed_return_mean"))
         cells = (
             rows[name].get("label", name),
             f"{first['agent']}, {first['core']}",
             " / ".join(known),
-            f"{first['threshold']:g}",
-            ", ".join(f"{s['eval_return_mean']:.3g}" for s in seeds),
-            f"{np.mean([s['memory_zeroed_return_mean'] for s in seeds]):.3g}",
+            "-" if first["threshold"] is None else f"{first['threshold']:g}",
+            ", ".join("-" if s["eval_return_mean"] is None else f"{s['eval_return_mean']:.3g}" for s in seeds),
+            "-" if None in zeroed else f"{np.mean(zeroed):.3g}",
             f"{np.median(hits) / 1000:.0f} k"
             if None not in hits
             else f"{len(seeds) - hits.count(None)} of {len(seeds)} seeds",

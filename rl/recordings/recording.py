@@ -3,13 +3,12 @@
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from gymnasium import spaces
 
-from rl.spaces import leaf_arrays, leaf_spaces
+from rl.spaces import leaf_spaces
 
 Split = Literal["episodes", "time"]
 SPLITS = get_args(Split)
@@ -186,57 +185,3 @@ def deal(pieces: np.ndarray, num_streams: int, seed: int | None = None) -> Strea
         dealt.starts[begin, stream] = True
         dealt.counted[begin + counted - first : begin + end - first, stream] = True
     return dealt
-
-
-def import_minari() -> Any:
-    """Import the package that reads and writes data sets.
-
-    Raises:
-        ImportError: it, or a package that it needs, is not installed.
-    """
-    try:
-        import h5py  # noqa: F401 (what Minari keeps arrays in; without it the first write would fail)
-        import minari
-        import PIL  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"recordings need the package {error.name}: pip install 'recurrent-ppo[data]'") from error
-    return minari
-
-
-def read_minari(name: str) -> Recording:
-    """Read a Minari data set: a folder, or an id in Minari's own folder. Nothing is downloaded.
-
-    Raises:
-        FileNotFoundError: there is no such data set.
-        ImportError: Minari is not installed.
-        ValueError: the data set is empty, or a value is not finite or not in its space.
-    """
-    minari = import_minari()
-    folder = next((path for path in (Path(name, "data"), Path(name)) if (path / "metadata.json").is_file()), None)
-    if folder is None:
-        own = minari.storage.get_dataset_path(name) / "data"
-        if not (own / "metadata.json").is_file():
-            raise FileNotFoundError(f"data={name}: there is no Minari data set in that folder or under that id")
-        folder = own
-    dataset = minari.MinariDataset(folder)
-    observation_space, action_space = dataset.observation_space, dataset.action_space
-    leaves = leaf_spaces(observation_space)
-    obs: dict[str, list[np.ndarray]] = {leaf: [] for leaf in leaves}
-    actions, rewards = [], []
-    for episode in dataset.iterate_episodes():
-        length = len(episode.rewards)
-        for leaf, array in leaf_arrays(observation_space, episode.observations).items():
-            obs[leaf].append(array[:length])  # Minari also holds what was seen after the last action
-        actions.append(np.asarray(episode.actions))
-        rewards.append(np.asarray(episode.rewards, dtype=np.float32))
-    if not rewards:
-        raise ValueError(f"data={name} has no episode")
-    bounds = np.cumsum([0, *map(len, rewards)])
-    fitted = {leaf: np.concatenate(parts).astype(_dtype(leaves[leaf]), copy=False) for leaf, parts in obs.items()}
-    stacked = np.concatenate(actions), np.concatenate(rewards)
-    return Recording(observation_space, action_space, fitted, *stacked, bounds, np.arange(len(bounds) - 1))
-
-
-def _dtype(space: spaces.Space) -> np.dtype:
-    """Return the dtype in which a leaf is fed to a network."""
-    return np.dtype(np.float32 if space.dtype == np.float64 else space.dtype)

@@ -2,10 +2,15 @@
 
 An episode is one port of one game: what it saw of both characters after frame t - 1 (``post``), and the controller
 input that frame t then used (``pre``), so no observation shows an effect of the input it is paired with. The input is
-eight buttons, four stick axes in 17 bins and the shoulder in 5 bins.
+eight buttons, four stick axes in 17 bins and the shoulder in 5 bins. Of a frame that was played again after a rollback
+the last copy counts. Of the Ice Climbers the leader alone is seen.
 """
 
-from collections.abc import Sequence
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,7 @@ from gymnasium import spaces
 
 from rl.recordings.recording import Recording
 
+log = logging.getLogger(__name__)
 BUTTONS = {"a": 0x100, "b": 0x200, "x": 0x400, "y": 0x800, "z": 0x10, "l": 0x40, "r": 0x20, "d_up": 0x8}
 STICKS = ("joystick.x", "joystick.y", "cstick.x", "cstick.y")
 STICK_BINS, SHOULDER_BINS = 17, 5
@@ -56,67 +62,127 @@ OBSERVATION_SPACE = spaces.Dict(
 )
 
 
+Game = list[tuple[dict[str, np.ndarray], np.ndarray]]
+"""Observations and actions of each of the two ports."""
+
+
 def list_slippi_files(name: str) -> list[Path]:
     """List a .slp file, or those directly in a folder; none if ``name`` is something else."""
-    path = Path(name)
-    if path.suffix == ".slp":
+    path = Path(name).expanduser()
+    if path.suffix.lower() == ".slp":
         return [path]
-    return sorted(path.glob("*.slp")) if path.is_dir() else []
+    return sorted(file for file in path.iterdir() if file.suffix.lower() == ".slp") if path.is_dir() else []
 
 
 def read_slippi(paths: Sequence[Path]) -> Recording:
     """Read games of two players each as one recording; the two episodes of a game are one group.
 
+    A game that cannot be read, or is there twice, is left out, and a line of the log says why.
+
     Raises:
         ImportError: peppi-py is not installed.
         FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, has another number of players or holds a value out of range.
+        ValueError: no file can be read: they are damaged, have another number of players or hold values out of range.
     """
     try:
         import peppi_py
     except ImportError as error:
         raise ImportError(f"Slippi games need the package {error.name}: pip install 'recurrent-ppo[melee]'") from error
-    obs: dict[str, list[np.ndarray]] = {name: [] for name in OBSERVATION_SPACE.spaces}
-    actions, groups = [], []
-    for group, path in enumerate(paths):
+    for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}")
+    games: list[Game] = []
+    names: dict[bytes, str] = {}  # of the files by their content
+    faults: list[str] = []
+    for path in paths:
         try:
-            frames = peppi_py.read_slippi(str(path)).frames
-        except Exception as error:  # peppi's errors have no base class of their own
-            raise ValueError(f"{path.name} is damaged or no Slippi game ({str(error).strip()})") from error
-        for leaves, inputs in read_game(frames, path.name):
-            for name, leaf in leaves.items():
-                obs[name].append(leaf)
-            actions.append(inputs)
-            groups.append(group)
+            content = hashlib.sha256(read_bytes(path)).digest()
+            if content in names:
+                raise ValueError(f"{path.name} is a copy of {names[content]}")
+            games.append(read_game(parse(peppi_py, path), path.name))
+            names[content] = path.name
+        except ValueError as error:
+            faults.append(str(error))
+    if not games:
+        raise ValueError(faults[0] if len(faults) == 1 else f"no game of {len(faults)} can be read: {faults[0]}; ...")
+    for fault in faults:
+        log.warning("left out: %s", fault)
+    return join_games(games)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path.name} cannot be read: {error.strerror}") from error
+
+
+def parse(peppi_py: Any, path: Path) -> Any:
+    """Return the frames of a game as peppi has them.
+
+    Raises:
+        ValueError: the file is damaged or no Slippi game.
+    """
+    try:
+        with silence():
+            return peppi_py.read_slippi(str(path)).frames
+    except BaseException as error:  # peppi's errors have no base class of their own, and its panics none at all
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path.name} is damaged or no Slippi game ({cause})") from error
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """While open, drop what is written to the process's standard error: a panic of the parser writes its own trace."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def join_games(games: list[Game]) -> Recording:
+    """Put games end to end."""
+    episodes = [(group, *episode) for group, game in enumerate(games) for episode in game]
+    obs = {name: np.concatenate([leaves[name] for _, leaves, _ in episodes]) for name in OBSERVATION_SPACE.spaces}
+    actions = [inputs for *_, inputs in episodes]
     bounds = np.cumsum([0, *map(len, actions)])
-    stacked = {name: np.concatenate(parts) for name, parts in obs.items()}
-    rewards = np.zeros(bounds[-1], dtype=np.float32)
     return Recording(
         OBSERVATION_SPACE,
         ACTION_SPACE,
-        stacked,
+        obs,
         np.concatenate(actions),
-        rewards,
+        np.zeros(bounds[-1], dtype=np.float32),
         bounds,
-        np.array(groups),
+        np.array([group for group, *_ in episodes]),
         ACTION_NAMES,
         {"six_heads": SIX_HEADS},
     )
 
 
-def read_game(frames: Any, name: str) -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
+def read_game(frames: Any, name: str) -> Game:
     """Read observations and actions of each of the two ports; ``name`` is for messages.
 
     Raises:
-        ValueError: there is another number of players or less than 2 frames, or a value is out of range.
+        ValueError: there is another number of players or less than 2 frames, a frame is missing, or a value is out of
+            range.
     """
     if frames is None or len(frames.ports) != 2:
         raise ValueError(f"{name} has {0 if frames is None else len(frames.ports)} players: games of two can be read")
     players = [(port.leader, f"{name}, player {number}") for number, port in enumerate(frames.ports, 1)]
-    seen = [read_character(player.post, where) for player, where in players]
-    inputs = [read_controller(player.pre, where) for player, where in players]
+    rows = find_last_copies(frames.id.to_numpy(zero_copy_only=False), name)
+    seen = [read_character(player.post, where, rows) for player, where in players]
+    inputs = [read_controller(player.pre, where, rows) for player, where in players]
     if len(inputs[0]) < 2:
         raise ValueError(f"{name} has {len(inputs[0])} frames: there must be at least 2")
     episodes = []
@@ -127,16 +193,37 @@ def read_game(frames: Any, name: str) -> list[tuple[dict[str, np.ndarray], np.nd
     return episodes
 
 
-def read_character(post: Any, where: str) -> dict[str, np.ndarray]:
-    """Read what is seen of a character after each frame: numbers of order 1, its state and its kind."""
-    numbers = [read_values(post, field, low, high, where) / scale for field, (low, high, scale) in NUMBERS.items()]
-    codes = {field: read_values(post, field, low, high, where).astype(np.int64) for field, (low, high) in CODES.items()}
+def find_last_copies(ids: np.ndarray, name: str) -> np.ndarray:
+    """Find where the last copy of each frame stands, in the order of the frames.
+
+    Args:
+        ids: the number of each frame ``[N]``; a rollback goes back to a number that was there before.
+        name: of the game, for messages.
+
+    Raises:
+        ValueError: a frame is missing.
+    """
+    numbers, places = np.unique(ids[::-1], return_index=True)
+    gaps = np.flatnonzero(np.diff(numbers) != 1)
+    if len(gaps):
+        raise ValueError(f"{name} is damaged: frame {int(numbers[gaps[0]]) + 1} is missing")
+    return len(ids) - 1 - places
+
+
+def read_character(post: Any, where: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Read what is seen of a character after the frames ``rows``: numbers of order 1, its state and its kind."""
+    numbers = [
+        read_values(post, field, low, high, where, rows) / scale for field, (low, high, scale) in NUMBERS.items()
+    ]
+    codes = {
+        field: read_values(post, field, low, high, where, rows).astype(np.int64) for field, (low, high) in CODES.items()
+    }
     return {"numbers": np.clip(np.stack(numbers, axis=1), -CAP, CAP).astype(np.float32), **codes}
 
 
-def read_controller(pre: Any, where: str) -> np.ndarray:
-    """Read the inputs of each frame, ``[frames, 13]``: buttons, stick bins, shoulder bin."""
-    given = {field: read_values(pre, field, low, high, where) for field, (low, high) in INPUTS.items()}
+def read_controller(pre: Any, where: str, rows: np.ndarray) -> np.ndarray:
+    """Read the inputs of the frames ``rows``, ``[frames, 13]``: buttons, stick bins, shoulder bin."""
+    given = {field: read_values(pre, field, low, high, where, rows) for field, (low, high) in INPUTS.items()}
     held = given["buttons_physical"].astype(np.int64)
     buttons = [(held & mask > 0).astype(np.int64) for mask in BUTTONS.values()]
     sticks = [to_bins((given[field] + 1) / 2, STICK_BINS) for field in STICKS]
@@ -148,8 +235,8 @@ def to_bins(share: np.ndarray, count: int) -> np.ndarray:
     return np.rint(np.clip(share, 0, 1) * (count - 1)).astype(np.int64)
 
 
-def read_values(data: Any, field: str, low: float, high: float, where: str) -> np.ndarray:
-    """Read a field of every frame as float64 (``a.b`` is field b of field a).
+def read_values(data: Any, field: str, low: float, high: float, where: str, rows: np.ndarray) -> np.ndarray:
+    """Read a field of the frames ``rows`` as float64 (``a.b`` is field b of field a).
 
     Raises:
         ValueError: the field is missing, or a value is not a number from ``low`` to ``high``.
@@ -158,7 +245,7 @@ def read_values(data: Any, field: str, low: float, high: float, where: str) -> n
         data = getattr(data, part, None)
     if data is None:
         raise ValueError(f"{where}: the field {field} is missing, the replay is of an old version")
-    array = np.asarray(data.to_numpy(zero_copy_only=False), dtype=np.float64)
+    array = np.asarray(data.to_numpy(zero_copy_only=False), dtype=np.float64)[rows]
     good = (array >= low) & (array <= high)  # False for NaN
     if not good.all():
         frame = int(np.argmin(good))

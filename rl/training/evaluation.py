@@ -7,25 +7,28 @@ from dataclasses import dataclass
 import numpy as np
 from gymnasium.vector import VectorEnv
 from torch import nn
+from tqdm import tqdm
 
 from rl.checks import positive
-from rl.training.stepping import VectorEnvAdapter
+from rl.training.stepping import StepResult, VectorEnvAdapter
 from rl.types import Agent
 
 
 @dataclass
 class Evaluation:
-    """The finished episodes of an evaluation.
+    """The episodes of an evaluation.
 
     Attributes:
         returns: float64 ``[episodes]``.
         lengths: int64 ``[episodes]``, in steps.
         rows: int64 ``[episodes]``, the row of the environment that played the episode.
+        cut: so many of them had not ended after ``max_steps``; they count with their return so far.
     """
 
     returns: np.ndarray
     lengths: np.ndarray
     rows: np.ndarray
+    cut: int = 0
 
     @property
     def mean(self) -> float:
@@ -40,43 +43,94 @@ class Evaluation:
 
 
 def evaluate(
-    agent: Agent, envs: VectorEnv, episodes: int, seed: int | None = None, greedy: bool = True, memory: bool = True
+    agent: Agent,
+    envs: VectorEnv,
+    episodes: int,
+    seed: int | None = None,
+    greedy: bool = True,
+    memory: bool = True,
+    max_steps: int | None = None,
+    progress: str | None = None,
 ) -> Evaluation:
     """Play whole episodes; running moments, weights and the agent's own memories stay as they are.
 
-    Every environment plays the same number of episodes, so short ones are not over-represented; the total is
-    ``episodes`` rounded up to a multiple of the number of environments.
+    How many episodes each environment plays is fixed beforehand, see ``share_episodes``, so short ones are not
+    over-represented.
 
     Args:
         agent: makes the player; its network does not learn and drops nothing out meanwhile.
         envs: in SAME_STEP or NEXT_STEP autoreset mode.
-        episodes: at least so many.
+        episodes: how many count.
         seed: of the environments and of sampled actions.
         greedy: take the likeliest action instead of sampling.
         memory: False clears the memory before every step.
+        max_steps: an episode that has not ended after so many steps counts as it is, and its environment plays no
+            further one; None for no bound, so that an environment without ends is played forever.
+        progress: what to write in front of a progress bar, which is shown on a terminal only; None for no bar.
 
     Raises:
-        ValueError: ``episodes`` is below 1, or the autoreset mode is another one.
+        ValueError: ``episodes`` or ``max_steps`` is below 1, or the autoreset mode is another one.
     """
     positive(episodes=episodes)
+    if max_steps is not None:
+        positive(max_steps=max_steps)
     adapter, player = VectorEnvAdapter(envs), agent.new_actor(envs.num_envs, seed, memory)
-    quota = -(-episodes // envs.num_envs)
-    played = np.zeros(envs.num_envs, dtype=np.int64)
-    returns, lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs, dtype=np.int64)
-    finished: list[tuple[float, int, int]] = []
-    with evaluation_mode(agent.network):
+    with evaluation_mode(agent.network), make_bar(progress, episodes) as bar:
+        counter = EpisodeCounter(share_episodes(episodes, envs.num_envs), max_steps)
         obs = adapter.reset(seed)
-        while played.min() < quota:
+        while counter.left.any():
             step = adapter.step(player.act(obs, greedy))
             player.observe(step.rewards, step.ended)
-            obs, ended = step.obs, step.terminated | step.truncated
-            returns += step.rewards
-            lengths += ~step.ignored
-            for row in np.flatnonzero(ended & (played < quota)).tolist():
-                finished.append((returns[row], lengths[row], row))
-            played += ended
-            returns[ended], lengths[ended] = 0.0, 0
-    return Evaluation(*map(np.array, zip(*finished, strict=True)))
+            obs = step.obs
+            counter.add(step)
+            bar.update(len(counter.finished) - bar.n)
+    return counter.get_evaluation()
+
+
+def share_episodes(episodes: int, num_envs: int) -> np.ndarray:
+    """Return how many episodes each of B environments plays, int64 ``[B]``: the first ones may play one more."""
+    return np.array([len(range(row, episodes, num_envs)) for row in range(num_envs)], dtype=np.int64)
+
+
+class EpisodeCounter:
+    """The episodes that are left to play in B environments, and those that count.
+
+    Args:
+        left: int64 ``[B]``, how many each environment is to play.
+        max_steps: see ``evaluate``.
+    """
+
+    def __init__(self, left: np.ndarray, max_steps: int | None = None):
+        self.left, self.max_steps = left, np.inf if max_steps is None else max_steps
+        self.returns, self.lengths = np.zeros(len(left)), np.zeros(len(left), dtype=np.int64)
+        self.idle = np.zeros(len(left), dtype=np.int64)  # steps since the last one that was one
+        self.finished: list[tuple[float, int, int]] = []
+        self.cut = 0
+
+    def add(self, step: StepResult) -> None:
+        """Count one step of all environments."""
+        self.returns += step.rewards
+        self.lengths += ~step.ignored
+        self.idle = np.where(step.ignored, self.idle + 1, 0)
+        ended = step.terminated | step.truncated
+        late = ~ended & (self.lengths >= self.max_steps)
+        for row in np.flatnonzero((ended | late) & (self.left > 0)).tolist():
+            self.finished.append((self.returns[row], self.lengths[row], row))
+            self.cut += int(late[row])
+        self.left = np.maximum(self.left - ended, 0)
+        self.left[late | (self.idle >= self.max_steps)] = 0  # the latter: the others of its world never end
+        self.returns[ended], self.lengths[ended] = 0.0, 0
+
+    def get_evaluation(self) -> Evaluation:
+        """Return the episodes that count, in the order in which they ended."""
+        returns, lengths, rows = zip(*self.finished, strict=True)
+        return Evaluation(np.array(returns), np.array(lengths), np.array(rows), self.cut)
+
+
+def make_bar(label: str | None, episodes: int) -> tqdm:
+    """Make a progress bar of episodes that leaves no line behind; without a label, or a terminal, it shows nothing."""
+    disable = True if label is None else None  # None: unless there is a terminal
+    return tqdm(total=episodes, desc=label, unit=" episodes", leave=False, miniters=0, disable=disable)
 
 
 @contextmanager

@@ -119,6 +119,10 @@ class Episodes:
             self.recent.extend(returns)
             self.returns[ended], self.lengths[ended] = 0.0, 0
 
+    def drop_open(self) -> None:
+        """Forget the episodes that have not ended, which will not go on."""
+        self.returns[:], self.lengths[:] = 0.0, 0
+
     def drain(self) -> dict[str, float]:
         """Return means over the episodes that ended since the last call, by TensorBoard tag; empty if none did."""
         if not self.new:

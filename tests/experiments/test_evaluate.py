@@ -52,7 +52,7 @@ def test_a_seed_repeats_and_leaves_no_files_about(run_dir, command, cwd):
     assert [path.name for path in cwd.iterdir()] == ["run"]
 
 
-def test_every_setting_arrives(tmp_path, monkeypatch):
+def test_every_setting_arrives(tmp_path, monkeypatch, capsys):
     """At the parts, which are those of the stored run on the given device, and at all four evaluations."""
     stored = dict.fromkeys(SETTINGS, 1) | {"agent": 1, "env": 1, "device": "cpu"}
     OmegaConf.save(OmegaConf.create(stored), tmp_path / "config.yaml")
@@ -60,31 +60,32 @@ def test_every_setting_arrives(tmp_path, monkeypatch):
     agent = SimpleNamespace(load=done.append, model_name="Agent", env_steps=8)
     settings = SimpleNamespace(set_threads=lambda: done.append("threads"))
     parts = SimpleNamespace(
-        agent=agent,
-        envs="training",
-        evaluation_envs="evaluation",
-        settings=settings,
-        close=lambda: done.append("closed"),
+        agent=agent, evaluation_envs="evaluation", settings=settings, close=lambda: done.append("closed")
     )
 
-    def build(config):
-        assert config == stored | {"device": "other"}
+    def build(config, playing):
+        assert config == stored | {"device": "other", "evaluation_envs": 4} and playing
         return parts
 
-    def evaluate_agent(agent, envs, episodes, seed, *, memory, greedy):
-        assert done[-1] == "threads"
-        asked.append((agent, envs, episodes, seed, memory, greedy))
-        return Evaluation(np.array([1.0, 3.0]) * len(asked), np.array([2, 6]), np.array([0, 1]))
+    def evaluate_agent(agent, envs, episodes, seed, *, memory, greedy, max_steps, progress):
+        assert done[-1] == "threads" and progress.startswith("greedy" if greedy else "sampled")
+        asked.append((agent, envs, episodes, seed, memory, greedy, max_steps))
+        return Evaluation(np.array([1.0, 3.0]) * len(asked), np.array([2, 6]), np.array([0, 1]), cut=1)
 
     monkeypatch.setattr(evaluate, "build", build)
     monkeypatch.setattr(evaluate, "evaluate_agent", evaluate_agent)
-    config = OmegaConf.create({"run": str(tmp_path), "episodes": 7, "seed": 5, "device": "other"})
-    assert evaluate.run(config) == 2.0  # greedy, with memory
+    values = {"run": str(tmp_path), "episodes": 7, "seed": 5, "device": "other", "evaluation_envs": 4, "max_steps": 6}
+    assert evaluate.run(OmegaConf.create(values | {"memory_zeroed": True})) == 2.0  # greedy, with memory
     kinds = [(memory, greedy) for greedy in (True, False) for memory in (True, False)]
-    assert asked == [(agent, "evaluation", 7, 5, *kind) for kind in kinds]
+    assert asked == [(agent, "evaluation", 7, 5, *kind, 6) for kind in kinds]
     assert done == [tmp_path / "checkpoints/last.pt", "threads", "closed"]
     rows = json.loads((tmp_path / "evaluation.json").read_text())
-    assert rows[3] == {"policy": "sampled", "memory": "zeroed", "mean": 8.0, "stderr": 4.0} | {
-        "episodes": 2,
-        "mean_length": 4.0,
-    }
+    numbers = {"mean": 8.0, "stderr": 4.0, "episodes": 2, "episodes_cut": 1, "mean_length": 4.0}
+    assert rows[3] == {"policy": "sampled", "memory": "zeroed"} | numbers
+    assert capsys.readouterr().out.endswith(
+        "\n1 of 2 evaluation episodes had not ended after 6 steps and count with their return so far: raise max_steps, "
+        "or give max_steps=null for no bound\n"
+    )
+    asked.clear()
+    assert evaluate.run(OmegaConf.create(values | {"memory_zeroed": False})) == 2.0
+    assert [memory for *_, memory, _, _ in asked] == [True, True]

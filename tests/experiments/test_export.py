@@ -1,9 +1,12 @@
 """``python -m experiments.export``: a trained run leaves as files that need neither torch nor this code base."""
 
 import builtins
+import importlib
+import io
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -116,3 +119,34 @@ def test_without_the_extra(command, cwd, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     ended = command("export", "run=run")
     assert (ended.code, ended.err) == (1, "export: ONNX needs the package onnx: pip install 'recurrent-ppo[export]'\n")
+
+
+def array_file():
+    """The bytes of one array alone, an .npy file."""
+    memory = io.BytesIO()
+    np.save(memory, np.zeros(3))
+    return memory.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.unlink(), r"is missing, damaged or no recording of export \(FileNotFoundError\)"),
+        (lambda path: path.write_bytes(b""), r"is missing, damaged or no recording of export \(EOFError\)"),
+        (lambda path: path.write_bytes(path.read_bytes()[:99]), r"is missing, damaged or no recording of export"),
+        (lambda path: path.write_bytes(b"PK" * 99), r"is missing, damaged or no recording of export"),
+        (lambda path: path.write_bytes(array_file()), r"is missing, damaged or no recording of export"),
+        (lambda path: np.savez(path, other=np.zeros(3)), r"is no recording of export: it has no input/start"),
+    ],
+)
+def test_a_recording_that_is_damaged_or_foreign_is_one_sentence(tmp_path, monkeypatch, spoil, message):
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace())
+    read_recording = importlib.import_module("experiments.replay_onnx").read_recording
+    monkeypatch.delitem(sys.modules, "experiments.replay_onnx")  # it would keep the package that is none
+    path = tmp_path / "policy.npz"
+    names = "input/start", "states_at", "decided"
+    np.savez_compressed(path, **{name: np.zeros(3) for name in names})
+    assert read_recording(str(path)).keys() == set(names)
+    spoil(path)
+    with pytest.raises(ValueError, match=message):
+        read_recording(str(path))

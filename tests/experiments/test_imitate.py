@@ -104,12 +104,26 @@ def test_ppo_goes_on_from_the_weights(expert, command, cwd, tiny):
         (("data=expert", "imitation.epoch=3"), "there is no key 'imitation.epoch'; did you mean epochs?"),
         (("data=expert", "imitation.split=steps"), "imitation.split='steps' is not"),
         (("data=[expert,expert]",), "data names 2 data sets: give one, or .slp files"),
+        (("data=[game.slp,expert]",), "data=expert: it must be a .slp file or a folder of them, as the other data are"),
     ],
 )
 def test_bad_input(expert, command, monkeypatch, cwd, arguments, message):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(cwd / "own"))
     ended = command("imitate", *arguments, "run_dir=run")
     assert ended.code == 1 and ended.err.count("\n") == 1 and message in ended.err
+
+
+def test_what_is_played_may_be_left_out_or_cut(expert, command, cwd):
+    """One environment alone, episodes of one step at most, no control without memory; then nothing in the end."""
+    shared = expert, *T_MAZE, *SMALL, "evaluation_envs=1"
+    cut = "evaluation_max_steps=1", "final_episodes=3", "evaluate_memory_zeroed=false"
+    ended = command("imitate", *shared, *cut, "run_dir=run")
+    assert (ended.code, ended.err) == (0, "")
+    result = json.loads((cwd / "run/result.json").read_text())
+    assert (result["eval_episodes"], result["eval_episodes_cut"], result["memory_zeroed_return_mean"]) == (1, 1, None)
+    ended = command("imitate", *shared, "final_episodes=0", "run_dir=other")
+    assert (ended.code, ended.err) == (0, "") and "no final evaluation, of the recording 1.000" in ended.out
+    assert json.loads((cwd / "other/result.json").read_text())["eval_return_mean"] is None
 
 
 def test_bad_values_in_a_recording(expert, command, cwd):

@@ -8,11 +8,11 @@ import pytest
 from gymnasium import spaces
 
 from envs.players import TMazeExpert, WitnessVoteExpert
-from envs.probes import SpaceProbe
+from envs.probes import Counter, SpaceProbe
 from envs.t_maze import TMaze
 from envs.witness_vote import WitnessVote
 from experiments.record import ScriptedPlayer, record_episodes, write_minari
-from rl.recordings.recording import read_minari
+from rl.recordings.minari_data import read_minari
 from rl.spaces import leaf_arrays
 
 T_MAZE = "player=envs.players.TMazeExpert", "env=t_maze", "env.length=3"
@@ -141,6 +141,22 @@ def test_a_trained_agent(minari, command, tiny, cwd, greedy):
     assert facts["algorithm_name"] == f"DualHeadRecurrentPPO, {'greedy' if greedy == 'true' else 'sampled'}"
 
 
+@pytest.mark.parametrize("num_envs", [1, 4])
+def test_environments_side_by_side(minari, command, num_envs):
+    """One where there cannot be two; each of them plays its share of exactly the episodes asked for."""
+    ended = command("record", *T_MAZE, "episodes=6", f"num_envs={num_envs}", "output=own")
+    assert (ended.code, ended.err) == (0, "") and len(read_minari("own").groups) == 6
+
+
+def test_episodes_that_do_not_end_are_left_out():
+    """Rows of 2 and of 9 steps, 3 episodes of the former and 2 of the latter asked for."""
+    envs = Counter(2, [2, 9])
+    player = ScriptedPlayer(lambda obs, starts: np.zeros(2, dtype=np.int64), 2)
+    played = record_episodes(player, envs, 5, 0, True, max_steps=5)
+    assert [len(episode["rewards"]) for episode in played] == [2, 2, 2]
+    assert [len(episode["rewards"]) for episode in record_episodes(player, envs, 5, 0, True)] == [2, 9, 2, 9, 2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -149,6 +165,8 @@ def test_a_trained_agent(minari, command, tiny, cwd, greedy):
         (("player=envs.players.Nobody", "env=t_maze"), "player=envs.players.Nobody cannot be imported"),
         (("run=nowhere",), "nowhere is no run folder"),
         ((*T_MAZE, "episodes=0"), "episodes=0"),
+        ((*T_MAZE, "num_envs=0"), "num_envs=0: it must be a whole number of at least 1"),
+        ((*T_MAZE, "max_steps=0"), "max_steps=0: it must be a whole number of at least 1"),
         ((*T_MAZE, "episods=1"), "there is no key 'episods'; did you mean episodes?"),
     ],
 )

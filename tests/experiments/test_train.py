@@ -12,7 +12,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from envs.t_maze import TMaze
 from experiments import train
-from experiments.launch.build import evaluate_memory
+from experiments.launch.evaluations import Evaluations
 from rl.checkpoint import as_arrays
 from rl.training.evaluation import Evaluation
 from rl.training.metrics import GLOSSARY
@@ -125,19 +125,21 @@ def test_every_setting_arrives(train_maze, monkeypatch, cwd):
             noted.update(inspect.signature(Trainer).bind(*arguments, **options).arguments)
             super().__init__(*arguments, **options)
 
-    def evaluate(agent, envs, episodes, seed):
-        evaluations.append((envs, episodes, seed))
-        return evaluate_memory(agent, envs, episodes, seed)
+    class NotedEvaluations(Evaluations):
+        def play(self, episodes, seed, name):
+            evaluations.append((self.envs, episodes, seed))
+            return super().play(episodes, seed, name)
 
     monkeypatch.setattr(train, "Trainer", Noted)
-    monkeypatch.setattr(train, "evaluate_memory", evaluate)
+    monkeypatch.setattr(train, "Evaluations", NotedEvaluations)
     sizes = "seed=5", "total_steps=16", "evaluate_every=8", "evaluate_episodes=3", "final_episodes=7"
     try:
         train_maze(*sizes, "threshold=9", "stop_at_threshold=true", "checkpoint_every=24", "threads=2", "run_dir=run")
     finally:
         torch.set_num_threads(1)
-    agent, envs, evaluate = (noted.pop(name) for name in ("agent", "envs", "evaluate"))
+    agent, envs, _ = (noted.pop(name) for name in ("agent", "envs", "evaluate"))
     options = {"seed": 5, "total_steps": 16, "evaluate_every": 8, "threshold": 9.0, "stop_at_threshold": True}
+    options |= {"evaluation_share": None, "lends_envs": False}
     assert noted == options | {"run_dir": cwd / "run", "checkpoint_every": 24, "threads": 2}
     assert agent.env_steps == 16 and envs.num_envs == 2
     (playground,) = {envs for envs, _, _ in evaluations}
@@ -148,10 +150,10 @@ def test_every_setting_arrives(train_maze, monkeypatch, cwd):
 def test_the_result_tells_evaluations_apart(train_maze, monkeypatch, run_of):
     """With memory 1 and 3, so mean 2 and standard error 1; without it 0 and 1; 1/8 in training."""
 
-    def evaluate(*_):
+    def play(*_):
         return tuple(Evaluation(np.array(returns), np.ones(2), np.arange(2)) for returns in ([1.0, 3.0], [0.0, 1.0]))
 
-    monkeypatch.setattr(train, "evaluate_memory", evaluate)
+    monkeypatch.setattr(Evaluations, "play", play)
     monkeypatch.setattr(Trainer, "recent_return", 0.125)
     train_maze("threshold=2", "run_dir=run")
     found = run_of("run").result

@@ -58,6 +58,10 @@ def test_every_core_by_name(core, lm, run_of):
         ("text=missing.txt", "text=missing.txt cannot be read: No such file or directory"),
         ("text=.", "text=. cannot be read: Is a directory"),
         ("text=binary", "text=binary is not a text in UTF-8"),
+        ("text=wide", "text=wide is not a text in UTF-8"),
+        ("text=empty", "the text has 0 characters, and nine tenths of them are not more than batch=4 x block=8"),
+        ("text=single", "the text has 1 characters"),
+        ("text=short", "the text has 30 characters"),
         ("batch=132", "the text has 1170 characters, and nine tenths of them are not more than batch=132 x block=8"),
         ("steps=-1", "steps=-1: it must be a number of at least 0"),
         ("steps=1.5", "steps=1.5 is not a whole number"),
@@ -84,6 +88,9 @@ def test_bad_values_are_one_sentence(argument, words, lm, monkeypatch):
 
     monkeypatch.setattr(training, "train_step", never)
     Path("binary").write_bytes(b"\xff\xfe\x00" * 1000)
+    Path("wide").write_text("text " * 100, encoding="utf-16")
+    for name, count in {"empty": 0, "single": 1, "short": 30}.items():
+        Path(name).write_text("a" * count)
     ended = lm(argument)
     assert ended.code == 1 and ended.err.startswith(f"char_lm: {words}"), ended
     assert ended.err.count("\n") == 1
@@ -95,3 +102,16 @@ def test_bits_of_the_topics(core, bits, command, run_of):
     """As measured with the topics of Python 3.11; their bigrams alone cost 3.34."""
     assert command("char_lm", f"core={core}", "run_dir=run").code == 0
     assert run_of("run").result["bits_per_char"] <= bits
+
+
+def test_texts_as_they_come(lm, run_of):
+    """With a byte order mark, lines of Windows, bytes of zero, one symbol alone."""
+    text = "She sells\nsea shells. " * 20
+    Path("windows").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    Path("zeros").write_bytes(text.replace(" ", "\0").encode())
+    Path("same").write_text("a" * 400)
+    for name, alphabet in {"windows": len(set(text)), "zeros": len(set(text)), "same": 1}.items():
+        ended = lm(f"text={name}", "steps=2", f"run_dir=run_{name}")
+        assert (ended.code, ended.err) == (0, ""), ended.err
+        found = run_of(f"run_{name}").result
+        assert found["alphabet"] == alphabet and found["prompt"] == ("a" if name == "same" else "S")

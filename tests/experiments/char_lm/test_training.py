@@ -73,7 +73,7 @@ def test_weights_of_another_run(lm, line, run_of):
     Path("other.txt").write_text("sea shöre " * 40)
     for arguments, words in (
         (["text=other.txt"], "text has 'ö', which is not among the 14 characters"),
-        (["core=lstm"], "weights=run has another core or other sizes"),
+        (["core=lstm"], "core._target_=rl.cores.lstm: weights=run was trained with rl.cores.gru; leave it out"),
         (["prompt=XYZ"], "prompt has 'X'"),
     ):
         ended = lm("steps=0", "weights=run", *arguments)

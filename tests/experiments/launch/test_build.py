@@ -1,29 +1,26 @@
-"""From a configuration to environments and agent, and how an agent is evaluated."""
+"""From a configuration to environments and agent."""
 
 import sys
 import types
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
 
+from envs.t_maze import TMaze
 from experiments.launch import build as building
 from experiments.launch.build import (
     Settings,
     build,
     check_device,
-    evaluate_agent,
-    evaluate_memory,
+    count_evaluation_envs,
     fill_worlds,
     read_settings,
-    tag_returns,
 )
 from experiments.launch.check import ConfigError
 from experiments.launch.command import load_defaults
 from rl.agents import RecurrentPPOLSTM
-from rl.training.evaluation import Evaluation
 
 VALUES = {
     "seed": 3,
@@ -35,6 +32,10 @@ VALUES = {
     "evaluate_every": 50,
     "evaluate_episodes": 7,
     "final_episodes": 9,
+    "evaluation_envs": 5,
+    "evaluation_max_steps": 70,
+    "evaluation_share": 0.5,
+    "evaluate_memory_zeroed": False,
     "threshold": 0.5,
     "stop_at_threshold": True,
     "checkpoint_every": 60,
@@ -54,8 +55,7 @@ def config():
 
 
 @pytest.fixture
-def parts(config, monkeypatch):
-    monkeypatch.setattr(building, "EVALUATION_ENVS", 5)
+def parts(config):
     return build(config)
 
 
@@ -72,16 +72,21 @@ def test_settings_have_the_types_of_their_annotations():
     assert (settings.total_steps, settings.threshold, settings.evaluate_every) == (1000, 1.0, None)
     assert type(settings.total_steps) is int and type(settings.threshold) is float
     assert read_settings(OmegaConf.create(VALUES | {"threads": "auto"})).threads == "auto"
+    nothing = ("evaluate_every", "evaluation_envs", "evaluation_max_steps", "evaluation_share")
+    settings = read_settings(OmegaConf.create(VALUES | dict.fromkeys(nothing) | {"final_episodes": 0}))
+    assert [getattr(settings, name) for name in nothing] == [None] * 4
 
 
 @pytest.mark.parametrize(
     ("key", "value", "allowed"),
     [
-        *((key, 0, "it must be a whole number of at least 1") for key in VALUES if key.endswith(("steps", "episodes"))),
+        *((key, 0, "it must be a whole number of at least 1") for key in VALUES if key.endswith("steps")),
         *(
             (key, 0, "it must be a whole number of at least 1")
-            for key in ("num_envs", "evaluate_every", "checkpoint_every")
+            for key in ("num_envs", "evaluate_every", "evaluate_episodes", "checkpoint_every")
         ),
+        *((key, -1, "it must be a whole number of at least 0") for key in ("evaluation_envs", "final_episodes")),
+        ("evaluation_share", 1.5, "it must be a number from 0 to 1"),
         ("seed", -1, "it must be a number from 0 to 2147483648"),
         ("threads", 0, "it must be a whole number of at least 1, or auto"),
         ("device", "nowhere", "cannot be used here"),
@@ -156,6 +161,81 @@ def test_environments_are_closed_with_the_parts_and_after_a_fault(parts, config,
     assert sorted(closed) == [2, 5]
 
 
+SINGLE = SimpleNamespace(unwrapped=SimpleNamespace())
+OURS = SimpleNamespace(unwrapped=SimpleNamespace(state_dict=dict))
+PAIR = SimpleNamespace(unwrapped=SimpleNamespace(num_agents=2))
+
+
+@pytest.mark.parametrize(
+    ("envs", "num_envs", "evaluation_envs", "number"),
+    [
+        (SINGLE, 16, None, 16),
+        (SINGLE, 64, None, 50),
+        (SINGLE, 1, None, 0),
+        (OURS, 1, None, 1),
+        (PAIR, 4, None, 4),
+        (PAIR, 2, None, 0),
+        (SINGLE, 1, 3, 3),
+        (OURS, 16, 0, 0),
+    ],
+)
+def test_how_many_environments_evaluations_have_of_their_own(envs, num_envs, evaluation_envs, number):
+    """One world that is not of ours may be the only one there can be."""
+    settings = Settings(**VALUES | {"num_envs": num_envs, "evaluation_envs": evaluation_envs})
+    assert count_evaluation_envs(settings, envs, OmegaConf.create({})) == number
+
+
+def test_evaluations_have_whole_worlds():
+    settings = Settings(**VALUES | {"evaluation_envs": 3})
+    with pytest.raises(ConfigError, match=r"^evaluation_envs=3: it must be a multiple of 2"):
+        count_evaluation_envs(settings, PAIR, OmegaConf.create({}))
+
+
+@pytest.fixture
+def alive(monkeypatch):
+    """Numbers of the environments that are open now, and of all that ever were."""
+    module, now, ever = types.ModuleType("stub"), [], []
+
+    class Counted(TMaze):
+        def __init__(self, num_envs: int):
+            super().__init__(num_envs, length=2)
+            now.append(num_envs)
+            ever.append(list(now))
+
+        def close(self, **options):
+            now.remove(self.num_envs)
+
+    module.Counted = Counted
+    monkeypatch.setitem(sys.modules, "stub", module)
+    return SimpleNamespace(now=now, ever=ever)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "ever"),
+    [
+        ({}, {}, [[2], [2, 5]]),
+        ({"evaluation_envs": 0}, {}, [[2]]),
+        ({"evaluate_every": None, "final_episodes": 0}, {}, [[2]]),
+        ({}, {"playing": True}, [[5]]),
+        ({"evaluation_envs": 0}, {"playing": True}, [[2]]),
+        ({"evaluation_envs": None}, {"playing": True}, [[2]]),
+        ({"evaluation_envs": None, "num_envs": 60}, {"playing": True}, [[60], [50]]),
+        ({}, {"playing": True, "at_most": 2}, [[5], [2]]),
+        ({"evaluation_envs": None, "num_envs": 1}, {"playing": True, "at_most": 2}, [[1]]),
+    ],
+)
+def test_no_more_environments_are_open_than_are_needed(config, alive, changes, options, ever):
+    """Training may need two vectors of them; playing has one at a time."""
+    for key, value in changes.items():
+        config[key] = value
+    config.env = {"_target_": "stub.Counted"}
+    parts = build(config, **options)
+    assert alive.ever == ever and alive.now == ever[-1]
+    assert parts.lends_envs == (len(ever[-1]) == 1)
+    parts.close()
+    assert alive.now == []
+
+
 def test_a_run_without_an_environment_cannot_be_built(config):
     config.env = None
     with pytest.raises(ConfigError, match="this run has no environment: it was trained on a recording alone"):
@@ -177,36 +257,3 @@ def test_seats_that_do_not_fit_a_world_are_refused(seats):
     envs = SimpleNamespace(unwrapped=SimpleNamespace(num_agents=3))
     with pytest.raises(ConfigError, match=rf"^agent\.seats has {seats} names, but a world .* has 3 agents$"):
         fill_worlds(6, envs, OmegaConf.create({"seats": ["name"] * seats}))
-
-
-@pytest.fixture
-def evaluations(monkeypatch):
-    """What ``rl.training.evaluation.evaluate`` is called with; it returns 1 with memory and 0.25 without."""
-    calls = []
-
-    def evaluate(agent, envs, episodes, seed, greedy, memory):
-        calls.append({"of": (agent, envs), "episodes": episodes, "seed": seed, "greedy": greedy, "memory": memory})
-        mean = 1.0 if memory else 0.25
-        return Evaluation(np.array([mean]), np.array([1]), np.array([0]))
-
-    monkeypatch.setattr(building, "evaluate", evaluate)
-    return calls
-
-
-@pytest.mark.parametrize("greedy", [True, False])
-@pytest.mark.parametrize("memory", [True, False])
-def test_evaluation_has_seeds_of_its_own(evaluations, memory, greedy):
-    evaluate_agent("agent", "envs", 7, 3, memory=memory, greedy=greedy)
-    options = {"episodes": 7, "seed": 1_000_003, "greedy": greedy, "memory": memory}
-    assert evaluations == [{"of": ("agent", "envs"), **options}]
-
-
-def test_memory_is_evaluated_on_the_same_episodes(evaluations):
-    kept, zeroed = evaluate_memory("agent", "envs", 7, 3)
-    same = {"of": ("agent", "envs"), "episodes": 7, "seed": 1_000_003, "greedy": True}
-    assert evaluations == [same | {"memory": True}, same | {"memory": False}]
-    assert tag_returns(kept, zeroed) == {
-        "eval/episodic_return": 1.0,
-        "eval/episodic_return_memory_zeroed": 0.25,
-        "diagnostics/memory_gap": 0.75,
-    }

@@ -1,13 +1,12 @@
 """Recordings: no piece of an episode is lost, repeated or joined to another, and no bad value comes in."""
 
-import builtins
 import dataclasses
 
 import numpy as np
 import pytest
 from gymnasium import spaces
 
-from rl.recordings.recording import deal, hold_out, read_minari, split_into_pieces
+from rl.recordings.recording import deal, hold_out, split_into_pieces
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -169,30 +168,3 @@ def test_returns_and_beginnings(make_recording):
     recording = make_recording((2, 3))
     assert recording.starts.tolist() == [True, False, True, False, False]
     assert recording.returns == pytest.approx([recording.rewards[:2].sum(), recording.rewards[2:].sum()])
-
-
-# -------------------------------------------------------------------------------------------------------------- Minari
-
-
-@pytest.mark.parametrize("package", ["minari", "h5py", "PIL"])
-def test_a_missing_extra_is_named(monkeypatch, package):
-    original = builtins.__import__
-
-    def without(name, *rest):
-        if name == package:
-            raise ImportError(f"no {name}", name=name)
-        return None if name in ("minari", "h5py", "PIL") else original(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(
-        ImportError, match=rf"recordings need the package {package}: pip install 'recurrent-ppo\[data\]'"
-    ):
-        read_minari("nowhere")
-
-
-def test_no_data_set(tmp_path, monkeypatch):
-    pytest.importorskip("minari")
-    pytest.importorskip("h5py")
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="data=nothing-v0: there is no Minari data set in that folder or under"):
-        read_minari("nothing-v0")

@@ -1,5 +1,6 @@
 """Slippi games: what is read, and what is refused."""
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,13 +71,14 @@ def fields():
 
 def frames(fields):
     ports = [SimpleNamespace(leader=SimpleNamespace(pre=tree(f["pre"]), post=tree(f["post"]))) for f in fields]
-    return SimpleNamespace(ports=tuple(ports))
+    count = len(fields[0]["post"]["state"])
+    return SimpleNamespace(id=Column(np.arange(count) - 123), ports=tuple(ports))
 
 
 def test_an_input_is_paired_with_what_was_seen_before_it(fields):
     """Frame t's input after frame t - 1's picture, and each port sees itself first."""
     first, second = read_game(frames(fields), "x.slp")
-    assert first[1].tolist() == read_controller(tree(fields[0]["pre"]), "")[1:].tolist()
+    assert first[1].tolist() == read_controller(tree(fields[0]["pre"]), "", np.arange(3))[1:].tolist()
     assert first[0]["own_state"].tolist() == [14, 20]
     assert first[0]["own_character"].tolist() == second[0]["other_character"].tolist() == [7, 7]
     scales = [scale for *_, scale in NUMBERS.values()]
@@ -87,7 +89,7 @@ def test_an_input_is_paired_with_what_was_seen_before_it(fields):
 
 def test_controller(fields):
     pre = fields[0]["pre"] | {"joystick.x": [-1, 0, 1], "joystick.y": [-0.97, 0.06, 0.07], "triggers": [0, 0.13, 1.0]}
-    made = read_controller(tree(pre), "")
+    made = read_controller(tree(pre), "", np.arange(3))
     assert [name for name, bit in zip(BUTTONS, made[2], strict=False) if bit] == ["z", "d_up"]  # 0x1000 is none of them
     assert made[:, 0].tolist() == [1, 0, 0]
     assert made[:, 8:10].T.tolist() == [[0, 8, 16], [0, 8, 9]]
@@ -134,17 +136,95 @@ def test_old_replays_and_other_numbers_of_players(fields):
         read_game(frames(fields), "x")
 
 
-def test_files(tmp_path):
-    (tmp_path / "b.slp").touch()
-    (tmp_path / "a.slp").touch()
-    assert list_slippi_files(str(tmp_path)) == [tmp_path / "a.slp", tmp_path / "b.slp"]
+def test_of_a_frame_that_was_played_again_the_last_copy_counts(fields):
+    """Frames 5, 6, 7, then back to 6: both of 6 and 7 are replaced, in both ports, and the frames are in order."""
+    places = [0, 1, 2, 0, 1]
+    again = [
+        {part: {name: np.asarray(v)[places] for name, v in leaves.items()} for part, leaves in player.items()}
+        for player in fields
+    ]
+    for player in again:
+        player["post"]["state"] = np.array([10, 11, 12, 13, 14])
+        player["pre"]["buttons_physical"] = np.array([0, 0, 0, 0x100, 0x200])
+        player["post"]["percent"][2] = np.nan  # of a copy that does not count
+    game = frames(again)
+    game.id = Column(np.array([5, 6, 7, 6, 7]))
+    for leaves, inputs in read_game(game, "x.slp"):
+        assert leaves["own_state"].tolist() == leaves["other_state"].tolist() == [10, 13]
+        assert inputs[:, :2].tolist() == [[1, 0], [0, 1]]
+    game.id = Column(np.array([5, 6, 8, 9, 10]))
+    with pytest.raises(ValueError, match=r"^x\.slp is damaged: frame 7 is missing$"):
+        read_game(game, "x.slp")
+
+
+def test_files(tmp_path, monkeypatch):
+    for name in ("b.slp", "a.slp", "c.SLP", "notes.txt"):
+        (tmp_path / name).touch()
+    names = ["a.slp", "b.slp", "c.SLP"]
+    assert list_slippi_files(str(tmp_path)) == [tmp_path / name for name in names]
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    assert list_slippi_files(f"~/{tmp_path.name}") == [tmp_path / name for name in names]
     assert list_slippi_files("some/id-v0") == []
     assert list_slippi_files("some/game.slp") == [Path("some/game.slp")]
-    pytest.importorskip("peppi_py")
-    with pytest.raises(ValueError, match=r"a\.slp is damaged or no Slippi game"):
-        read_slippi([tmp_path / "a.slp"])
+
+
+# ----------------------------------------------------------------------------------------------------- files and faults
+
+
+@pytest.fixture
+def games(tmp_path, monkeypatch, fields):
+    """``games(a=None, b=OSError("..."))``: files, and a parser that reads or raises what is given for each."""
+
+    def make(**outcomes):
+        def read(path):
+            os.write(2, b"thread panicked\n")
+            outcome = outcomes[Path(path).stem]
+            if isinstance(outcome, BaseException):
+                raise outcome
+            return SimpleNamespace(frames=frames(fields) if outcome is None else outcome)
+
+        monkeypatch.setitem(sys.modules, "peppi_py", SimpleNamespace(read_slippi=read))
+        for name in outcomes:
+            (tmp_path / f"{name}.slp").write_text(name)
+        return [tmp_path / f"{name}.slp" for name in outcomes]
+
+    return make
+
+
+class PanicException(BaseException):
+    """As the parser raises it."""
+
+
+def test_damaged_games_among_good_ones_are_left_out(games, caplog, fields, capfd):
+    short = frames([{part: {f: v[:1] for f, v in leaves.items()} for part, leaves in p.items()} for p in fields])
+    faults = {"b": OSError("I/O error:\n short"), "c": PanicException("index out of bounds"), "d": short}
+    recording = read_slippi(games(a=None, **faults, e=None))
+    assert recording.bounds.tolist() == [0, 2, 4, 6, 8] and recording.groups.tolist() == [0, 0, 1, 1]
+    assert [record.getMessage() for record in caplog.records] == [
+        "left out: b.slp is damaged or no Slippi game (I/O error: short)",
+        "left out: c.slp is damaged or no Slippi game (index out of bounds)",
+        "left out: d.slp has 1 frames: there must be at least 2",
+    ]
+    assert capfd.readouterr().err == ""  # the parser's own trace
+
+
+def test_without_a_good_game_there_is_no_recording(games):
+    with pytest.raises(ValueError, match=r"^a\.slp is damaged or no Slippi game \(bad\)$"):
+        read_slippi(games(a=PanicException("bad")))
+    with pytest.raises(ValueError, match=r"^no game of 2 can be read: a\.slp is damaged .* \(bad\); \.\.\.$"):
+        read_slippi(games(a=OSError("bad"), b=OSError("worse")))
     with pytest.raises(FileNotFoundError, match="there is no file"):
-        read_slippi([tmp_path / "c.slp"])
+        read_slippi([*games(a=None), Path("c.slp")])
+    with pytest.raises(KeyboardInterrupt):
+        read_slippi(games(a=KeyboardInterrupt()))
+
+
+def test_a_game_that_is_there_twice_counts_once(games, caplog):
+    paths = games(a=None, b=None)
+    paths[1].write_text("a")
+    assert read_slippi([*paths, paths[0]]).groups.tolist() == [0, 0]
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["left out: b.slp is a copy of a.slp", "left out: a.slp is a copy of a.slp"]
 
 
 def test_the_missing_extra_is_named(monkeypatch):
@@ -176,3 +256,19 @@ def test_a_real_game(real):
     assert recording.bounds.tolist() == [0, 6401, 12802] and recording.groups.tolist() == [0, 0]
     with pytest.raises(ValueError, match="split=time"):
         hold_out(recording, 0.2, "episodes", 0)  # the two ports of one game tell of each other
+
+
+def test_damage_to_a_real_game_is_found_or_left_out(real, tmp_path, capfd, caplog):
+    """Broken off, with flipped bits (the parser panics at some), empty, and of another format, beside the good one."""
+    content, rng = real.read_bytes(), np.random.default_rng(0)
+    damaged = [b"", b"PK" * 500, content[:100], content[:100_000]]
+    for _ in range(6):
+        flipped = np.frombuffer(content, np.uint8).copy()
+        flipped[rng.integers(1000, len(flipped), size=20)] ^= 1 << 7
+        damaged.append(flipped.tobytes())
+    paths = [tmp_path / f"{number}.slp" for number in range(len(damaged))]
+    for path, part in zip(paths, damaged, strict=True):
+        path.write_bytes(part)
+    recording = read_slippi([*paths, real])
+    assert len(caplog.records) >= 5 and capfd.readouterr().err == ""
+    assert (np.diff(recording.bounds) == 6401).all()

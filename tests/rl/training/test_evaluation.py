@@ -11,10 +11,9 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from envs.probes import Counter, SpaceProbe
-from envs.single_env import SingleEnv
 from rl import cores
 from rl.agents import DualHeadRecurrentPPO, Population, RecurrentIQN, RecurrentPPO, RecurrentPPOLSTM
-from rl.training.evaluation import Evaluation, evaluate, evaluation_mode
+from rl.training.evaluation import evaluate, evaluation_mode
 from rl.training.stepping import VectorEnvAdapter
 
 LENGTHS = (2, 4, 3, 5)
@@ -203,44 +202,6 @@ def make_agent():
         return spread(RecurrentPPO(*spaces_of, core=partial(core, hidden_size=8), num_envs=3, **PPO, **options))
 
     return make
-
-
-def test_every_environment_plays_the_same_number_of_episodes(make_agent):
-    """Rows of 1 and 4 steps with returns 0 and 0+1+2+3 = 6. 5 episodes are rounded up to 3 for each of both."""
-    envs = Counter(2, [1, 4])
-    result = evaluate(make_agent(envs), envs, 5, seed=0)
-    assert sorted(result.returns) == [0, 0, 0, 6, 6, 6]
-    assert sorted(result.lengths) == [1, 1, 1, 4, 4, 4]
-    assert result.rows.tolist() == [0, 0, 0, 1, 1, 1]
-    assert result.mean == 3.0
-    assert result.stderr == pytest.approx(3 * np.sqrt(6 / 5) / np.sqrt(6))  # deviation 3 * sqrt(6 / 5), over sqrt(6)
-
-
-@pytest.mark.parametrize(("episodes", "played"), [(1, 2), (2, 2), (3, 4), (4, 4)])
-def test_the_number_of_episodes_is_rounded_up(make_agent, episodes, played):
-    envs = Counter(2, [1, 4])
-    assert len(evaluate(make_agent(envs), envs, episodes, seed=0).returns) == played
-
-
-def test_late_resets_count_neither_as_steps_nor_as_episodes(make_agent):
-    made = [partial(SingleEnv, "envs.probes:Counter", episode_length=n) for n in (1, 4)]
-    envs = SyncVectorEnv(made, autoreset_mode=AutoresetMode.NEXT_STEP)
-    result = evaluate(make_agent(envs), envs, 6, seed=0)
-    assert sorted(result.returns) == [0, 0, 0, 6, 6, 6]
-    assert sorted(result.lengths) == [1, 1, 1, 4, 4, 4]
-
-
-def test_a_single_episode_has_no_standard_error():
-    assert Evaluation(np.array([2.0]), np.array([3]), np.array([0])).stderr == 0.0
-    two = Evaluation(np.array([1.0, 3.0]), np.array([3, 3]), np.array([0, 1]))
-    assert two.stderr == pytest.approx(np.sqrt(2) / np.sqrt(2))
-
-
-@pytest.mark.parametrize("episodes", [0, -1, 2.5])
-def test_there_must_be_an_episode_to_play(make_agent, episodes):
-    envs = Counter(2)
-    with pytest.raises(ValueError, match=rf"^episodes={episodes}: it must be a whole number of at least 1$"):
-        evaluate(make_agent(envs), envs, episodes)
 
 
 def test_a_core_without_memory_scores_the_same_without_it(make_agent):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rl.training.run import StopSignals, checkpoint_path, crossed
+from rl.training.run import StopSignals, checkpoint_path, crossed, make_later_seed
 
 
 def test_the_latest_state_lies_in_the_run_folder():
@@ -57,3 +57,10 @@ def test_an_error_inside_puts_the_handlers_back(usual_handlers):
     with pytest.raises(OSError), StopSignals():
         raise OSError
     assert {n: signal.getsignal(n) for n in usual} == usual
+
+
+def test_later_episodes_have_seeds_of_their_own():
+    seeds = [make_later_seed(7, steps) for steps in (0, 100, 200)] + [make_later_seed(8, 100)]
+    assert seeds[0] == 7 and len(set(seeds)) == 4 and all(0 <= seed < 2**31 for seed in seeds)
+    assert make_later_seed(7, 100) == seeds[1]
+    assert make_later_seed(None, 100) is None
