@@ -17,6 +17,9 @@ from envs.checks import positive
 World = Any
 """A parallel environment. Typed loosely, since PettingZoo need not be installed."""
 
+MARKING_STEPS: dict[str, Any] = {**SAME_STEP, "ignores_steps": True}
+"""Metadata that let ``info["ignored"]`` mark steps that are no transitions."""
+
 
 class AgentRows(VectorEnv):
     """A vector environment of worlds of ``num_agents`` (A) agents, one row for each agent, with SAME_STEP autoreset.
@@ -41,7 +44,7 @@ class AgentRows(VectorEnv):
         ValueError: ``num_envs`` is no multiple of A, the agents are not known beforehand, or their spaces differ.
     """
 
-    metadata = SAME_STEP
+    metadata = MARKING_STEPS
 
     def __init__(self, make_world: Callable[[], World], num_envs: int, name: str = "the environment"):
         positive(num_envs=num_envs)

@@ -6,7 +6,6 @@ import difflib
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,11 +14,13 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.utils import RecordConstructorArgs
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 
-from envs.checks import one_of
+from envs.checks import one_of, positive
+from envs.guest_vector import adapt
+from envs.guests import MaskUse, vectorise
 from envs.same_step_autoreset import SameStepAutoreset
-from envs.workers import faster_mode, ignoring_interrupts
+from envs.workers import faster_mode
 
 Wrapper = Callable[..., Any]
 """A function from one environment to another: a Gymnasium wrapper, or one of PettingZoo's."""
@@ -39,9 +40,12 @@ def make_gymnasium(
     num_envs: int,
     wrappers: Sequence[Wrapper | str | Mapping[str, Any]] = (),
     vectorization_mode: str = "sync",
+    action_mask: MaskUse = "auto",
     **kwargs: Any,
 ) -> VectorEnv:
     """Build copies of an environment that Gymnasium knows, with SAME_STEP autoreset.
+
+    Each copy is in a ``Guest``, which copies its observations, checks what it returns, and tells what it raises.
 
     Args:
         id: the environment's id; "module:Id" imports the module first.
@@ -53,12 +57,16 @@ def make_gymnasium(
             environment's own vectorised form, which takes no wrappers. Such a form usually resets one step late;
             CartPole's is adapted here. Any other keeps the mode that its ``metadata["autoreset_mode"]`` tells, since
             not every one can be adapted (see ``SameStepAutoreset``).
+        action_mask: "auto" uses ``info["action_mask"]`` where there is one, see ``envs.action_mask.ActionMask``;
+            "ignore" does not.
         **kwargs: the environment's own arguments.
 
     Raises:
         ValueError: an unknown id, wrapper or mode.
         ModuleNotFoundError: the environment's package is not installed.
+        UserCodeError: the environment's own code has a fault.
     """
+    positive(num_envs=num_envs)
     _import_side_package(id)
     _check_known(id)
     if vectorization_mode == "vector_entry_point":
@@ -66,16 +74,18 @@ def make_gymnasium(
             allowed = "'sync', 'async' or 'auto' where there are wrappers"
             raise ValueError(f"vectorization_mode='vector_entry_point': it must be {allowed}")
         env = gymnasium.make_vec(id, num_envs=num_envs, vectorization_mode=vectorization_mode, **kwargs)
-        return SameStepAutoreset(env) if isinstance(env, CartPoleVectorEnv) else env
+        return SameStepAutoreset(env) if isinstance(env, CartPoleVectorEnv) else adapt(env, num_envs, id)
     one_of(MODES, vectorization_mode=vectorization_mode)
     resolved = [resolve_wrapper(wrapper) for wrapper in wrappers]
 
+    def make_one() -> gymnasium.Env:
+        env = gymnasium.make(id, disable_env_checker=True, **kwargs)
+        for wrapper in resolved:
+            env = wrapper(env)
+        return env
+
     def make(mode: str) -> VectorEnv:
-        options = {"autoreset_mode": AutoresetMode.SAME_STEP}
-        with ignoring_interrupts() if mode == "async" else nullcontext():
-            return gymnasium.make_vec(
-                id, num_envs, vectorization_mode=mode, vector_kwargs=options, wrappers=resolved, **kwargs
-            )
+        return vectorise(make_one, num_envs, id, action_mask, workers=mode == "async")
 
     return make(faster_mode(make) if vectorization_mode == "auto" else vectorization_mode)
 

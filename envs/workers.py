@@ -1,4 +1,4 @@
-"""Choose between stepping in this process and in worker processes, and shut the workers down."""
+"""Step copies in worker processes, choose between that and stepping in this process, and shut the workers down."""
 
 from __future__ import annotations
 
@@ -7,17 +7,133 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from queue import Empty
 from statistics import median
+from types import FrameType
+from typing import Any
 
-from gymnasium.vector import AsyncVectorEnv, VectorEnv
+import gymnasium
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector.async_vector_env import _async_worker
+
+from envs.faults import UserCodeError, describe_fault
 
 log = logging.getLogger(__name__)
 
 # Seconds that the pipes add to a step of all copies, at least and for each copy: a quicker step gains nothing by them.
 PIPES, PIPE = 1e-3, 60e-6
 MOST_STEPS, MOST_SECONDS = 100, 0.25  # of one measurement
+ANSWER_SECONDS = 5.0  # until a worker that has failed must have told why
+CLOSE_SECONDS = 10  # until what does not close is left alone
+
+
+class WorkerError(Exception):
+    """The traceback that a worker process wrote: the cause of the fault that is raised here."""
+
+    def __str__(self) -> str:
+        """Return the traceback as it was."""
+        return f"\n{self.args[0]}"
+
+
+class WorkerEnvs(AsyncVectorEnv):
+    """A vector environment of copies in worker processes, in SAME_STEP mode, whose faults are told and never hang.
+
+    Args:
+        env_fns: make the copies.
+        name: of the environment, for messages.
+    """
+
+    def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env]], name: str):
+        self.name = name
+        with self._told("making"), ignoring_interrupts():
+            super().__init__(env_fns, worker=work, autoreset_mode=AutoresetMode.SAME_STEP)
+
+    def reset_async(self, seed: Any = None, options: dict[str, Any] | None = None) -> None:
+        """Ask all copies for a reset; see ``AsyncVectorEnv``."""
+        with self._told("a reset"):
+            super().reset_async(seed, options)
+
+    def reset_wait(self, timeout: float | None = None) -> tuple[Any, dict[str, Any]]:
+        """Wait for the resets; see ``AsyncVectorEnv``."""
+        with self._told("a reset"):
+            return super().reset_wait(timeout)
+
+    def step_async(self, actions: Any) -> None:
+        """Send the actions; see ``AsyncVectorEnv``."""
+        with self._told("a step"):
+            super().step_async(actions)
+
+    def step_wait(self, timeout: float | None = None) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Wait for the steps; see ``AsyncVectorEnv``."""
+        with self._told("a step"):
+            return super().step_wait(timeout)
+
+    @contextmanager
+    def _told(self, call: str) -> Iterator[None]:
+        """Say of which copies a worker process has died, or that one had not answered when the wait was interrupted."""
+        try:
+            yield
+        except (EOFError, ConnectionError) as error:
+            self._state = type(self._state).DEFAULT
+            time.sleep(0.1)  # a process that has just closed its pipe may not have an exit code yet
+            died = [f"{copy} ({_name_end(p.exitcode)})" for copy, p in enumerate(self.processes) if not p.is_alive()]
+            raise UserCodeError(f"{self.name}, {call}: the worker process of copy {', '.join(died)} died") from error
+        except Exception:
+            raise
+        except BaseException as error:
+            error.add_note(f"a worker process of {self.name} has not answered")
+            raise
+
+    def _raise_if_errors(self, successes: Iterable[bool]) -> None:
+        """Raise the fault of the first worker that has failed, without Gymnasium's own lines.
+
+        Raises:
+            UserCodeError: one has failed.
+        """
+        failed = list(successes).count(False)
+        if not failed:
+            return
+        faults = []
+        try:
+            for _ in range(failed):
+                pipes: list[Any] = self.parent_pipes
+                copy, _, message, trace = self.error_queue.get(timeout=ANSWER_SECONDS)
+                faults.append((copy, str(message), trace))
+                pipes[copy].close()
+                pipes[copy] = None
+        except Empty:
+            if not faults:
+                raise UserCodeError(f"{self.name}: a worker process failed and could not tell why") from None
+        finally:
+            self._state = type(self._state).DEFAULT
+        _, message, trace = min(faults)
+        raise UserCodeError(message) from WorkerError(trace)
+
+
+def work(index: int, env_fn: Callable[[], gymnasium.Env], pipe: Any, *rest: Any) -> None:
+    """Be the worker process of one copy; unlike Gymnasium's it tells what happened where it could not make the copy."""
+    parent_pipe, _, error_queue = rest[:3]
+    try:
+        env = env_fn()
+    except BaseException as error:
+        parent_pipe.close()
+        message = str(error) if isinstance(error, UserCodeError) else describe_fault(error)
+        error_queue.put((index, UserCodeError, message, traceback.format_exc()))
+        pipe.recv()  # the first command gets the answer
+        pipe.send((None, False))
+        return
+    _async_worker(index, lambda: env, pipe, *rest)
+
+
+def _name_end(exit_code: int | None) -> str:
+    """Name what ended a process."""
+    if exit_code is None or exit_code >= 0:
+        return f"exit code {exit_code}"
+    return f"signal {signal.Signals(-exit_code).name}"
 
 
 def available_cores() -> int:
@@ -86,13 +202,21 @@ def ignoring_interrupts() -> Iterator[None]:
 
 
 def close(envs: VectorEnv) -> None:
-    """Close ``envs`` and end its worker processes, even those that have failed or do not answer."""
+    """Close ``envs`` and end its worker processes, even those that have failed or do not answer.
+
+    What is raised in closing is logged, and what takes too long is left alone: what a run has found is not lost for it.
+    """
     workers = envs.unwrapped
     if not isinstance(workers, AsyncVectorEnv):
-        envs.close()
+        try:
+            with time_limit(CLOSE_SECONDS):
+                envs.close()
+        except Exception as error:
+            log.warning("the environments could not be closed: %s", describe_fault(error))
         return
     try:
-        envs.close(timeout=1)  # of seconds for a step that was interrupted
+        with time_limit(CLOSE_SECONDS), warnings.catch_warnings(action="ignore"):
+            envs.close(timeout=1)  # of seconds for a step that was interrupted
     except Exception as error:  # one of them had failed, which has been told where it was stepped
         log.debug("worker processes are ended: %r", error)
         for process in workers.processes:
@@ -100,3 +224,27 @@ def close(envs: VectorEnv) -> None:
         for process in workers.processes:
             process.join()
         workers.closed = True
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Interrupt the block when it has taken too long; in another thread than the main one it may take any time.
+
+    Raises:
+        TimeoutError: the time is over.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"it took longer than {seconds:g} s")
+
+    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
+        yield
+        return
+    handler = signal.signal(signal.SIGALRM, interrupt)
+    began, before = time.monotonic(), signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        left = before[0] and max(before[0] - (time.monotonic() - began), 1e-3)
+        signal.setitimer(signal.ITIMER_REAL, left, before[1])
+        signal.signal(signal.SIGALRM, handler)

@@ -79,6 +79,7 @@ def train(parts: Parts, run_dir: Path, resuming: bool) -> float:
         stop_at_threshold=settings.stop_at_threshold,
         checkpoint_every=settings.checkpoint_every,
         threads=settings.threads,
+        env_timeout=settings.env_timeout,
     )
     if resuming:
         trainer.resume()
@@ -92,7 +93,8 @@ def train(parts: Parts, run_dir: Path, resuming: bool) -> float:
         finished = trainer.train(metrics)
         if not finished:
             metrics.say(f"stopped at step {agent.env_steps}; go on with resume={run_dir}")
-        result = summarise(parts, trainer, evaluations)
+        with trainer.watch(metrics):
+            result = summarise(parts, trainer, evaluations)
         mean = result["eval_return_mean"]
         metrics.hparams(flatten(config), {} if mean is None else {"eval_return_mean": mean})
     write_result(run_dir, result)

@@ -66,9 +66,10 @@ def guarded_step(
 
 @contextmanager
 def undone_on_failure(optimizer: FlatAdam, others: Iterable[Tensor] = ()) -> Iterator[None]:
-    """Put weights and moments, and the ``others``, back as they were if the block raises ``FloatingPointError``.
+    """Put weights and moments, and the ``others``, back as they were if the block raises anything.
 
-    So nothing is left of an update in which some minibatches were good and a later one was not.
+    So nothing is left of an update in which some minibatches were good and a later one was not, or in which code of the
+    user failed.
     """
     (vector,) = optimizer.param_groups[0]["params"]
     state = optimizer.state[vector]
@@ -77,7 +78,7 @@ def undone_on_failure(optimizer: FlatAdam, others: Iterable[Tensor] = ()) -> Ite
     is_first = not state
     try:
         yield
-    except FloatingPointError:
+    except BaseException:
         with torch.no_grad():
             for leaf, copy in zip(kept, copies, strict=True):
                 leaf.copy_(copy)

@@ -1,5 +1,6 @@
 """Build environments and agent from a checked configuration: what several commands share."""
 
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -8,10 +9,12 @@ import torch
 from gymnasium.vector import VectorEnv
 from omegaconf import DictConfig, OmegaConf
 
-from envs.workers import close
+from envs.guests import shows_mask
+from envs.workers import close, step_seconds
 from experiments.launch.check import ConfigError, construct, convert, to_dict
 from rl.checks import positive, whole, within
 from rl.training.threads import check_threads
+from rl.training.watchdog import Watchdog
 from rl.types import Agent
 
 EVALUATION_ENVS = 50  # at most, or a few more, to make whole worlds of several agents
@@ -37,6 +40,7 @@ class Settings:
     threshold: float | None
     stop_at_threshold: bool
     checkpoint_every: int
+    env_timeout: float | None
 
     def get_agent_arguments(self) -> dict[str, Any]:
         """Return the arguments of an agent that are among them."""
@@ -70,6 +74,8 @@ def read_settings(config: DictConfig) -> Settings:
     if settings.evaluation_share is not None:
         within(0.0, 1.0, evaluation_share=settings.evaluation_share)
     within(0, 2**31, seed=settings.seed)
+    if settings.env_timeout is not None:
+        within(1e-3, math.inf, env_timeout=settings.env_timeout)
     check_threads(settings.threads)
     check_device(settings.device)
     return settings
@@ -131,7 +137,8 @@ def build(config: DictConfig, playing: bool = False, at_most: int | None = None)
     settings = read_settings(config)
     if config.get("env") is None:
         raise ConfigError("this run has no environment: it was trained on a recording alone")
-    with ExitStack() as opened:  # if a later part cannot be made, no worker process of an earlier one is left behind
+    # if a later part cannot be made, no worker process of an earlier one is left behind
+    with Watchdog(settings.env_timeout, step_seconds, shows_mask), ExitStack() as opened:
         if playing:
             envs, env_node = open_envs_to_play(config, settings, opened, at_most)
             evaluation_envs = envs

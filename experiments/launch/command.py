@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import hydra
@@ -16,6 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 import conf
+from envs.faults import UserCodeError, describe_fault, find_users_frame, read_message
 from experiments.launch.check import ConfigError, load_yaml, suggest
 
 FAULTS = (
@@ -48,10 +50,19 @@ def launch(run: Callable[[DictConfig], Any], config_name: str) -> None:
             check_keys(config, config_name)
             with set_full_error(full_error):  # as the user wants it, also for processes that the command starts
                 return run(config)
-        except FAULTS as error:
-            if full_error or HydraConfig.get().mode == RunMode.MULTIRUN:  # a sweep goes on with its other jobs
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            whole, below = error.__traceback__, cut_traceback(error.__traceback__, run)
+            is_users = find_users_frame(error.with_traceback(below), causes=False) is not None
+            error.with_traceback(whole)
+            if not isinstance(error, FAULTS) and not is_users:  # a fault of this program
                 raise
-            faults.append(error)  # returning keeps Hydra from putting a line of its own in front of ours
+            if full_error or HydraConfig.get().mode == RunMode.MULTIRUN:  # a sweep goes on with its other jobs
+                if isinstance(error, Exception):
+                    raise
+                raise UserCodeError(describe_fault(error)) from error
+            faults.append(error.with_traceback(below))  # returning keeps Hydra from putting a line in front of ours
             return None
 
     try:
@@ -67,6 +78,14 @@ def launch(run: Callable[[DictConfig], Any], config_name: str) -> None:
     if faults:
         print(f"{config_name}: {describe(faults[0], config_name)}", file=sys.stderr)
         sys.exit(1)
+
+
+def cut_traceback(whole: TracebackType | None, run: Callable[..., Any]) -> TracebackType | None:
+    """Return the part of a traceback below the frame of ``run``: what the command called."""
+    link = whole
+    while link is not None and link.tb_frame.f_code is not getattr(run, "__code__", None):
+        link = link.tb_next
+    return whole if link is None else link.tb_next
 
 
 @contextmanager
@@ -124,6 +143,16 @@ def describe(error: BaseException, config_name: str) -> str:
     """Return what a user needs to know of an error, on one line."""
     while error.__cause__ is not None and isinstance(error, (HydraException, OmegaConfBaseException)):
         error = error.__cause__
+    notes = [read_message(Exception(note)) for note in getattr(error, "__notes__", ())]
+    composing = isinstance(error, (HydraException, OmegaConfBaseException))  # a fault of the command line
+    if isinstance(error, UserCodeError) or (not composing and find_users_frame(error, causes=False) is not None):
+        sentence = str(error) if isinstance(error, UserCodeError) else describe_fault(error)
+        return "; ".join([sentence, *notes, "HYDRA_FULL_ERROR=1 shows the whole traceback"])
+    return "; ".join([_describe_own(error, config_name), *notes])
+
+
+def _describe_own(error: BaseException, config_name: str) -> str:
+    """Return what a user needs to know of an error that is not raised by code of theirs, on one line."""
     text = re.sub(r"\s*\n\s*", " ", str(error).strip()) or type(error).__name__
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")

@@ -19,7 +19,7 @@ class StepResult:
         truncated: bool ``[B]``.
         final_obs: the observation after the last action, ``[B, ...]``, read where ``truncated``; None if nowhere.
         ignored: bool ``[B]``: no transition, the environment only used the step to reset itself (NEXT_STEP), or
-            no agent is in the row (``info["ignored"]``).
+            no agent is in the row (``info["ignored"]`` of an environment that declares it).
     """
 
     obs: Any
@@ -39,9 +39,10 @@ class VectorEnvAdapter:
     """A vector environment in SAME_STEP or NEXT_STEP autoreset mode, with one meaning of a step.
 
     In NEXT_STEP mode the step after an end ignores the action, pays nothing and returns the first observation of the
-    next episode. It is marked as ``ignored``; agents leave it out of their rollouts. In either mode an environment may
-    mark steps itself, by a bool array ``[B]`` under ``ignored`` in its info: a row whose agent is dead while others of
-    its world still play, say. What follows an ignored step opens an episode or is ignored too.
+    next episode. It is marked as ``ignored``; agents leave it out of their rollouts. In either mode an environment that
+    declares ``metadata["ignores_steps"] = True`` may mark steps itself, by a bool array ``[B]`` under ``ignored`` in
+    its info: a row whose agent is dead while others of its world still play, say. What follows an ignored step opens an
+    episode or is ignored too. In any other environment such a key means nothing.
 
     Args:
         envs: the environment.
@@ -56,6 +57,7 @@ class VectorEnvAdapter:
         if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP):
             raise ValueError(f"autoreset mode {mode} of {envs} is not supported: use SAME_STEP or NEXT_STEP")
         self.envs = envs
+        self.ignores_steps = bool(envs.metadata.get("ignores_steps", False))
         self.resets_on_next_step = mode == AutoresetMode.NEXT_STEP
         self.final_obs_of_terminated = final_obs_of_terminated
         self.resetting = np.zeros(envs.num_envs, dtype=bool)  # rows that use the next step to reset themselves
@@ -66,12 +68,20 @@ class VectorEnvAdapter:
         return self.envs.reset(seed=seed)[0]
 
     def step(self, actions: np.ndarray) -> StepResult:
-        """Take ``actions [B, ...]``; return what came of them."""
+        """Take ``actions [B, ...]``; return what came of them.
+
+        Raises:
+            ValueError: an episode was truncated, and the environment does not tell what closed it.
+        """
         obs, rewards, terminated, truncated, info = self.envs.step(actions)
-        ignored = self.resetting | info["ignored"] if "ignored" in info else self.resetting
+        ignored = self.resetting | info["ignored"] if self.ignores_steps and "ignored" in info else self.resetting
         final_obs = None
         if truncated.any() or (self.final_obs_of_terminated and terminated.any()):
-            final_obs = obs if self.resets_on_next_step else info["final_obs"]
+            final_obs = obs if self.resets_on_next_step else info.get("final_obs")
+            if final_obs is None:
+                raise ValueError(
+                    f"{self.envs} ended an episode, but its info has no 'final_obs', the observation that closed it"
+                )
             if isinstance(final_obs, np.ndarray) and final_obs.dtype == object:  # as Gymnasium's own vectors give it
                 final_obs = batch_final_obs(list(final_obs), obs)
         if self.resets_on_next_step:

@@ -1,7 +1,9 @@
 """The loop: act, step, observe, learn, report, evaluate, save."""
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +17,10 @@ from rl.training.metrics import Metrics
 from rl.training.run import StopSignals, checkpoint_path, crossed, make_later_seed
 from rl.training.stepping import Episodes, VectorEnvAdapter
 from rl.training.threads import Threads
+from rl.training.watchdog import Watchdog
 from rl.types import Agent
+
+log = logging.getLogger(__name__)
 
 
 class Trainer:
@@ -38,6 +43,7 @@ class Trainer:
         stop_at_threshold: training ends as soon as an evaluation has reached it.
         checkpoint_every: environment steps.
         threads: of torch, or "auto", see ``rl.training.threads.Threads``; None leaves torch as it is.
+        env_timeout: seconds that a step or reset of the environments may take; None for any time.
 
     Raises:
         ValueError: an argument is out of range, or does not go with another.
@@ -58,6 +64,7 @@ class Trainer:
         stop_at_threshold: bool = False,
         checkpoint_every: int = 25_000,
         threads: int | Literal["auto"] | None = None,
+        env_timeout: float | None = None,
     ):
         positive(total_steps=total_steps, checkpoint_every=checkpoint_every)
         if evaluate_every is not None:
@@ -75,6 +82,7 @@ class Trainer:
         self.evaluation_share, self.lends_envs = evaluation_share, lends_envs
         self.threshold, self.stop_at_threshold = threshold, stop_at_threshold
         self.threads = Threads(torch.get_num_threads() if threads is None else threads)
+        self.env_timeout = env_timeout
         self.episodes = Episodes(envs.num_envs)
         self.evaluations: list[dict[str, float]] = []
         self.obs: Any = None
@@ -89,19 +97,23 @@ class Trainer:
             False if a signal stopped it.
         """
         agent = self.agent
-        if self.obs is None:
-            self.begin_episodes()
         solved = False
-        with StopSignals() as stop:
+        with StopSignals() as stop, self.watch(metrics):
+            if self.obs is None:
+                with self.saved_at_a_fault(metrics):
+                    self.begin_episodes()
             while agent.env_steps < self.total_steps and not stop.asked and not solved:
                 before, began = agent.env_steps, time.perf_counter()
-                self.collect()
-                with self.threads.update(metrics.say):
-                    agent.learn(self.obs)
+                with self.saved_at_a_fault(metrics):
+                    self.collect()
+                    with self.threads.update(metrics.say):
+                        agent.learn(self.obs)
                 self.seconds += time.perf_counter() - began
                 self.report(metrics)
                 if crossed(self.evaluate_every, before, agent.env_steps) and self.affords_evaluation(metrics):
-                    solved = self.record_evaluation(self.play_evaluation(), metrics) and self.stop_at_threshold
+                    with self.saved_at_a_fault(metrics, in_rollout=False):
+                        results = self.play_evaluation()
+                    solved = self.record_evaluation(results, metrics) and self.stop_at_threshold
                 self.wall_seconds += time.perf_counter() - began
                 if crossed(self.checkpoint_every, before, agent.env_steps):
                     self.save(metrics)
@@ -111,6 +123,45 @@ class Trainer:
     def begin_episodes(self) -> None:
         """Begin new episodes in all environments: with the run's seed at first, later with seeds not seen before."""
         self.obs = self.envs.reset(make_later_seed(self.seed, self.agent.env_steps))
+
+    def watch(self, metrics: Metrics) -> Watchdog:
+        """Make what ends a run whose environments do not return."""
+        functions = VectorEnvAdapter.reset, VectorEnvAdapter.step
+        return Watchdog(self.env_timeout, *functions, save=lambda: self.save_learned(metrics))
+
+    @contextmanager
+    def saved_at_a_fault(self, metrics: Metrics, in_rollout: bool = True) -> Iterator[None]:
+        """Save what was learned if the block raises anything, and note on the exception how to go on.
+
+        Args:
+            metrics: as in ``train``.
+            in_rollout: the rollout is broken off, so what it has collected is not saved.
+        """
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            try:
+                if saved := self.save_learned(metrics, in_rollout):
+                    error.add_note(saved)
+            except Exception as failure:  # it must not hide the fault
+                error.add_note(f"nothing could be saved: {failure}")
+            raise
+
+    def save_learned(self, metrics: Metrics, in_rollout: bool = True) -> str:
+        """Save what was learned up to the last update; return a line that says so, empty if there is nothing.
+
+        Args:
+            metrics: as in ``train``.
+            in_rollout: where the environments are is not known, or not where the last update left them.
+        """
+        if in_rollout:
+            self.obs = None
+        if self.agent.env_steps == 0:
+            return ""
+        self.save(metrics)
+        return f"saved up to step {self.agent.env_steps}; go on with resume={self.run_dir}"
 
     def collect(self) -> None:
         """Play one rollout."""
@@ -210,4 +261,5 @@ class Trainer:
             self.envs.load_state_dict(as_arrays(content["envs"]), resetting)
             self.obs = as_arrays(content["obs"])
         else:
-            self.agent.reset()  # the environments begin new episodes
+            self.agent.reset()
+            log.info("environments begin new episodes on other seeds: they have no state to go on from")

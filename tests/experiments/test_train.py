@@ -134,13 +134,21 @@ def test_every_setting_arrives(train_maze, monkeypatch, cwd):
     monkeypatch.setattr(train, "Evaluations", NotedEvaluations)
     sizes = "seed=5", "total_steps=16", "evaluate_every=8", "evaluate_episodes=3", "final_episodes=7"
     try:
-        train_maze(*sizes, "threshold=9", "stop_at_threshold=true", "checkpoint_every=24", "threads=2", "run_dir=run")
+        train_maze(
+            *sizes,
+            "threshold=9",
+            "stop_at_threshold=true",
+            "checkpoint_every=24",
+            "threads=2",
+            "env_timeout=9",
+            "run_dir=run",
+        )
     finally:
         torch.set_num_threads(1)
     agent, envs, _ = (noted.pop(name) for name in ("agent", "envs", "evaluate"))
     options = {"seed": 5, "total_steps": 16, "evaluate_every": 8, "threshold": 9.0, "stop_at_threshold": True}
     options |= {"evaluation_share": None, "lends_envs": False}
-    assert noted == options | {"run_dir": cwd / "run", "checkpoint_every": 24, "threads": 2}
+    assert noted == options | {"run_dir": cwd / "run", "checkpoint_every": 24, "threads": 2, "env_timeout": 9.0}
     assert agent.env_steps == 16 and envs.num_envs == 2
     (playground,) = {envs for envs, _, _ in evaluations}
     assert playground is not envs

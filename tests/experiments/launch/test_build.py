@@ -39,6 +39,7 @@ VALUES = {
     "threshold": 0.5,
     "stop_at_threshold": True,
     "checkpoint_every": 60,
+    "env_timeout": 30,
 }
 AGENT = {
     "_target_": "rl.agents.RecurrentPPOLSTM",

@@ -6,8 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, Optional
 
 import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
+from gymnasium.vector import SyncVectorEnv
 from omegaconf import OmegaConf
 
+from envs.t_maze import TMaze
 from experiments.launch.check import (
     ConfigError,
     check_node,
@@ -117,6 +120,7 @@ def importable(monkeypatch):
     """The targets of this module, under the name that they have here."""
     module = types.ModuleType(__name__)
     module.target, module.inner, module.open_ended, module.group = target, inner, open_ended, group
+    module.one_of_a_kind, module.fixed = one_of_a_kind, fixed
     monkeypatch.setitem(sys.modules, __name__, module)
 
 
@@ -242,7 +246,26 @@ def test_a_core_need_not_say_that_it_is_called_later():
     assert check_node(node, "agent", given=spaces)["core"]["_partial_"] is True
 
 
-def test_a_single_environment_is_refused_with_the_way_to_make_it_a_vector():
-    node = OmegaConf.create({"_target_": "gymnasium.envs.classic_control.CartPoleEnv"})
-    with pytest.raises(ConfigError, match=r"CartPoleEnv is one environment.*give env=gymnasium env\.id=MODULE:ID$"):
-        construct(node, "env")
+def one_of_a_kind(sutton_barto_reward: bool = False):
+    """A function that makes one environment."""
+    return CartPoleEnv(sutton_barto_reward)
+
+
+def fixed():
+    """A function that takes no argument, and always makes three rows."""
+    return TMaze(3)
+
+
+def test_a_target_of_the_environments_may_make_one_or_all_of_them():
+    """A class of one takes no ``num_envs``; what it does take is the same for each copy."""
+    for target in ("gymnasium.envs.classic_control.CartPoleEnv", f"{__name__}.one_of_a_kind"):
+        node = OmegaConf.create({"_target_": target, "sutton_barto_reward": True})
+        envs, complete = construct(node, "env", num_envs=3)
+        assert isinstance(envs, SyncVectorEnv) and envs.num_envs == 3
+        assert len({id(env.unwrapped) for env in envs.envs}) == 3
+        assert all(env.unwrapped._sutton_barto_reward for env in envs.envs)
+        assert complete["sutton_barto_reward"] is True and "num_envs" not in complete
+    assert construct(OmegaConf.create({"_target_": "envs.t_maze.TMaze"}), "env", num_envs=2)[0].num_envs == 2
+    assert construct(OmegaConf.create({"_target_": f"{__name__}.fixed"}), "env", num_envs=3)[0].num_envs == 3
+    with pytest.raises(ValueError, match=r"fixed made 3 environments, where 2 are needed: let it take num_envs$"):
+        construct(OmegaConf.create({"_target_": f"{__name__}.fixed"}), "env", num_envs=2)

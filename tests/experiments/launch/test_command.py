@@ -2,14 +2,18 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
+from envs.faults import UserCodeError
 from experiments.launch.check import ConfigError
 from experiments.launch.command import check_keys, describe, launch, load_defaults, rewrite_overrides, set_full_error
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize(
@@ -129,6 +133,47 @@ def test_a_fault_is_one_sentence_and_exit_code_1(launched, error):
         raise error("it cannot be")
 
     assert launched(run) == (1, "", "evaluate: it cannot be\n")
+
+
+class MuteError(Exception):
+    """Says nothing, and even that fails."""
+
+    def __str__(self):
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("kind", [KeyError, AssertionError, StopIteration, SystemExit, MuteError, ValueError])
+def test_a_fault_of_the_users_code_is_told_as_theirs(launched, kind):
+    """Whatever its class: below the command stands a frame that is not of this project, here of a test."""
+
+    def theirs():
+        raise kind
+
+    code, out, err = launched(lambda config: theirs())
+    place = f"(tests/experiments/launch/test_command.py, line {theirs.__code__.co_firstlineno + 1}, in theirs)"
+    message = ": its message cannot be read" if kind is MuteError else ""
+    told = f"evaluate: {kind.__name__}{message} {place}; HYDRA_FULL_ERROR=1 shows the whole traceback\n"
+    assert (code, out, err.replace(f"{ROOT}/", "")) == (1, "", told)
+
+
+def test_notes_on_a_fault_are_told_with_it(launched):
+    def run(config):
+        error = ValueError("it cannot be")
+        error.add_note("saved up to step 7")
+        raise error
+
+    assert launched(run) == (1, "", "evaluate: it cannot be; saved up to step 7\n")
+    fault = UserCodeError("Own-v0 failed in step 3 of copy 0")
+    fault.add_note("saved up to\nstep 7")
+    sentence = "Own-v0 failed in step 3 of copy 0; saved up to step 7; HYDRA_FULL_ERROR=1 shows the whole traceback"
+    assert describe(fault, "train") == sentence
+
+
+def test_an_interrupt_in_the_users_code_is_no_fault(launched):
+    def theirs():
+        raise KeyboardInterrupt
+
+    assert launched(lambda config: theirs())[0] == 130
 
 
 def test_an_interrupt_is_exit_code_130(launched):

@@ -125,6 +125,10 @@ def test_a_reset_forgets_that_a_row_was_about_to_reset(counters):
 class Marking(VectorWrapper):
     """Says of the steps 2 and 3 that row 1 is idle."""
 
+    def __init__(self, envs):
+        super().__init__(envs)
+        self.metadata = {**envs.metadata, "ignores_steps": True}
+
     def reset(self, **given):
         self.time = 0
         return super().reset(**given)
@@ -146,6 +150,26 @@ def test_steps_that_the_environment_marks_are_ignored_in_either_mode(mode, reset
     assert ignored == {(2, 1), (3, 1)} | resets
     assert all(after.ended[after.ignored].all() for after in results)
     assert all(after.ignored.dtype == np.bool_ for after in results)
+
+
+def test_such_a_mark_means_nothing_where_it_is_not_declared(run, counters):
+    """An environment of a user may have an entry of that name in its info, of whatever kind."""
+    envs = Marking(counters(AutoresetMode.SAME_STEP))
+    envs.metadata = {**envs.metadata, "ignores_steps": False}
+    assert not any(after.ignored.any() for after in run(envs, 4)[1])
+
+
+class Silent(VectorWrapper):
+    """Tells no final observation."""
+
+    def step(self, actions):
+        return *super().step(actions)[:4], {}
+
+
+def test_a_truncation_without_a_final_observation_is_refused(run):
+    assert len(run(Silent(Counter(2, [2, 3])), 4)[1]) == 4  # what is terminated needs none
+    with pytest.raises(ValueError, match=r"ended an episode, but its info has no 'final_obs', the observation that"):
+        run(Silent(Counter(2, [2, 3], "truncated")), 4)
 
 
 def test_other_modes_are_refused(counters):
