@@ -1,10 +1,12 @@
 """Compose a configuration from a command line, run a command on it, and turn any fault into one clear sentence."""
 
+import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 import conf
 from experiments.launch.check import ConfigError, load_yaml, suggest
 
+logging_error = logging.Handler.handleError
 FAULTS = (
     HydraException,
     OmegaConfBaseException,
@@ -46,7 +49,8 @@ def launch(run: Callable[[DictConfig], Any], config_name: str) -> None:
     def run_guarded(config: DictConfig) -> Any:
         try:
             check_keys(config, config_name)
-            with set_full_error(full_error):  # as the user wants it, also for processes that the command starts
+            # errors as the user wants them, also for processes that the command starts
+            with set_full_error(full_error), tell_broken_logs(config_name):
                 return run(config)
         except FAULTS as error:
             if full_error or HydraConfig.get().mode == RunMode.MULTIRUN:  # a sweep goes on with its other jobs
@@ -67,6 +71,30 @@ def launch(run: Callable[[DictConfig], Any], config_name: str) -> None:
     if faults:
         print(f"{config_name}: {describe(faults[0], config_name)}", file=sys.stderr)
         sys.exit(1)
+
+
+@contextmanager
+def tell_broken_logs(config_name: str) -> Iterator[None]:
+    """While open, say once that a log cannot be written, where Python would print a traceback for each line of it."""
+    handlers = [handler for handler in logging.getLogger().handlers if type(handler).handleError is logging_error]
+
+    def tell(handler: logging.Handler, record: logging.LogRecord) -> None:
+        """Say it, and be silent from then on."""
+        name = getattr(handler, "baseFilename", "the log")
+        handler.handleError = ignore  # type: ignore[method-assign]  # of this object alone
+        with suppress(OSError):
+            print(f"{config_name}: {name} cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
+
+    def ignore(record: logging.LogRecord) -> None:
+        """Do nothing: it has been said."""
+
+    for handler in handlers:
+        handler.handleError = partial(tell, handler)  # type: ignore[method-assign]  # of this object alone
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            del handler.handleError
 
 
 @contextmanager
@@ -137,6 +165,8 @@ def describe(error: BaseException, config_name: str) -> str:
         return "a worker process of the environments has died"
     if isinstance(error, KeyError):
         return f"missing entry {text}"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     return re.sub(r" full_key: .*", "", text)
 
 
