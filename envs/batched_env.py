@@ -176,7 +176,9 @@ class BatchedEnv(VectorEnv):
         if state.keys() != own.keys() or any(np.shape(state[name]) != own[name].shape for name in arrays):
             expected = {name: own[name].shape for name in arrays}
             raise ValueError(f"The state does not belong to this environment: expected arrays {expected}.")
+        if not isinstance(state["running"], bool):
+            raise ValueError(f"running={state['running']!r}: it must be True or False.")
+        self.np_random.bit_generator.state = state["rng"]  # first, for it may be refused
         for name in arrays:
             setattr(self, name, np.array(state[name], dtype=own[name].dtype))
-        self._running = bool(state["running"])
-        self.np_random.bit_generator.state = state["rng"]
+        self._running = state["running"]

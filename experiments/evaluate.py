@@ -15,8 +15,8 @@ from experiments.launch.check import ConfigError, convert
 from experiments.launch.command import launch
 from experiments.launch.evaluations import describe_cut, evaluate_agent
 from experiments.launch.run_folder import load_run_config
+from rl.checkpoint import find_newest, write_text
 from rl.checks import positive
-from rl.training.run import checkpoint_path
 
 
 def run(config: DictConfig) -> float:
@@ -37,9 +37,10 @@ def run(config: DictConfig) -> float:
         OmegaConf.update(stored, "evaluation_envs", config.evaluation_envs)
     with closing(build(stored, playing=True)) as parts:
         agent, envs = parts.agent, parts.evaluation_envs
-        agent.load(checkpoint_path(config.run))
+        checkpoint = find_newest(config.run)
+        agent.load(checkpoint)
         parts.settings.set_threads()
-        print(f"{agent.model_name} after {agent.env_steps} steps, {config.run}\n")
+        print(f"{agent.model_name} after {agent.env_steps} steps, {checkpoint}\n")
         print(f"{'policy':<10}{'memory':<10}{'mean return':>12}{'std. error':>12}{'episodes':>10}{'mean length':>13}")
         results, means, cut = [], [], []
         for greedy in (True, False):
@@ -55,7 +56,7 @@ def run(config: DictConfig) -> float:
                 print(f"{policy:<10}{state:<10}{found.mean:>12.3f}{found.stderr:>12.3f}{count:>10}{length:>13.1f}")
     if cut:
         print(f"\n{describe_cut(cut[0], 'max_steps', max_steps)}")
-    Path(config.run, "evaluation.json").write_text(json.dumps(results, indent=1))
+    write_text(Path(config.run, "evaluation.json"), json.dumps(results, indent=1))
     return means[0]
 
 

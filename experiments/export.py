@@ -20,9 +20,8 @@ from experiments.launch.command import launch
 from experiments.launch.evaluations import EVALUATION_SEED
 from experiments.launch.run_folder import load_run_config
 from rl import export
-from rl.checkpoint import atomic_write
+from rl.checkpoint import atomic_write, find_newest
 from rl.checks import positive, within
-from rl.training.run import checkpoint_path
 
 log = logging.getLogger(__name__)
 RECORDED_ENVS = 2  # or a few more, to make whole worlds of several agents
@@ -48,12 +47,13 @@ def run(config: DictConfig) -> float:
         if option in stored.agent:
             OmegaConf.update(stored, f"agent.{option}", False)
     with closing(build(stored, playing=True, at_most=RECORDED_ENVS)) as parts:
-        parts.agent.load(checkpoint_path(config.run))
+        checkpoint = find_newest(config.run)
+        parts.agent.load(checkpoint)
         export.write(parts.agent, output)
         recording: dict[str, Any] = export.record(parts.agent, parts.evaluation_envs, steps, EVALUATION_SEED + seed)
     with atomic_write(output.with_suffix(".npz")) as file:
         np.savez_compressed(file, **recording)
-    log.info("%s after %d steps, %s: %s", parts.agent.model_name, parts.agent.env_steps, config.run, output)
+    log.info("%s after %d steps, %s: %s", parts.agent.model_name, parts.agent.env_steps, checkpoint, output)
     return compare_with_recording(output) if output.suffix == ".onnx" else 0.0
 
 

@@ -18,7 +18,7 @@ from experiments.launch.build import SETTINGS, Settings, build, read_settings
 from experiments.launch.check import ConfigError, construct, read_list, to_dict
 from experiments.launch.command import launch, load_defaults
 from experiments.launch.evaluations import Evaluations, describe_final, summarise_final
-from experiments.launch.run_folder import flatten, load_resumed_config, name_core, write_result
+from experiments.launch.run_folder import flatten, load_resumed_config, name_core, write_config, write_result
 from rl.agents import RecurrentPPO
 from rl.recordings import ImitationTrainer, Imitator
 from rl.recordings.minari_data import read_minari
@@ -142,7 +142,7 @@ def teach(
     """Do what ``run`` does, with everything at hand; ``evaluations`` are None where there is no environment."""
     imitator = trainer.imitator
     agent, total = imitator.agent, imitator.hyperparameters.epochs * trainer.steps_per_epoch
-    OmegaConf.save(config, run_dir / "config.yaml")
+    write_config(run_dir, config)
     with Metrics(run_dir, total, trainer.epochs_done * trainer.steps_per_epoch) as metrics:
         metrics.text("config", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
         metrics.say(

@@ -23,7 +23,7 @@ from experiments.launch.command import launch
 from experiments.tables.latency import BLOCK, EARLY_STEP, time_steps, use_one_thread
 from rl import cores
 from rl.agents import RecurrentPPO
-from rl.checkpoint import atomic_write
+from rl.checkpoint import write_text
 from rl.checks import positive, within
 
 HEADS = [2] * 8 + [17] * 4 + [5]  # buttons, two sticks, shoulder
@@ -82,8 +82,7 @@ def run(config: DictConfig) -> float:
     rows = [each.summarise(frame_ms) for each in contenders]
     print_table(rows, frame_ms, sizes)
     settings = sizes | {"frame_ms": frame_ms, "early_step": EARLY_STEP, "heads": HEADS, "torch": torch.__version__}
-    with atomic_write(output) as file:
-        file.write(json.dumps({"settings": settings, "rows": rows}, indent=1).encode())
+    write_text(output, json.dumps({"settings": settings, "rows": rows}, indent=1))
     return max(row["p50_ms"] for row in rows)
 
 

@@ -24,10 +24,10 @@ from experiments.launch.check import ConfigError, construct, convert, import_pat
 from experiments.launch.command import launch
 from experiments.launch.evaluations import EVALUATION_SEED
 from experiments.launch.run_folder import load_run_config
+from rl.checkpoint import find_newest
 from rl.checks import positive, within
 from rl.recordings.minari_data import import_minari
 from rl.training.evaluation import EpisodeCounter, make_bar, share_episodes
-from rl.training.run import checkpoint_path
 from rl.training.stepping import VectorEnvAdapter
 from rl.types import Player
 
@@ -84,7 +84,7 @@ def run(config: DictConfig) -> float:
                 OmegaConf.update(stored, "evaluation_envs", num_envs)
             parts = build(stored, playing=True)
             opened.callback(parts.close)
-            parts.agent.load(checkpoint_path(config.run))
+            parts.agent.load(find_newest(config.run))
             parts.agent.network.eval()
             envs, name = parts.evaluation_envs, f"{parts.agent.model_name}, {'greedy' if greedy else 'sampled'}"
             player = parts.agent.new_actor(envs.num_envs, seed)

@@ -18,9 +18,9 @@ from experiments.launch.build import Parts, build
 from experiments.launch.check import ConfigError
 from experiments.launch.command import launch
 from experiments.launch.evaluations import Evaluations, average_by_member, describe_final, summarise_final
-from experiments.launch.run_folder import flatten, load_resumed_config, name_core, write_result
+from experiments.launch.run_folder import flatten, load_resumed_config, name_core, write_config, write_result
+from rl.checkpoint import find_newest
 from rl.training import Metrics, Trainer
-from rl.training.run import checkpoint_path
 from rl.types import Agent
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def load_initial_network(agent: Agent, run_dir: str) -> None:
     if load_network is None:
         raise ConfigError(f"init_from={run_dir}: {agent.model_name} has no single network to begin with")
     try:
-        load_network(checkpoint_path(run_dir))
+        load_network(find_newest(run_dir))
     except (FileNotFoundError, ValueError) as error:
         raise ConfigError(f"init_from={run_dir}: {error}") from error
 
@@ -83,7 +83,7 @@ def train(parts: Parts, run_dir: Path, resuming: bool) -> float:
     )
     if resuming:
         trainer.resume()
-    OmegaConf.save(config, run_dir / "config.yaml")
+    write_config(run_dir, config)
     with Metrics(run_dir, trainer.total_steps, agent.env_steps) as metrics:
         metrics.text("config", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
         metrics.say(f"{agent.model_name} with {agent.num_parameters} parameters, run folder {run_dir}")

@@ -1,5 +1,6 @@
 """Exports one step of a trained policy, memory included, to ONNX or ``torch.export``."""
 
+import io
 import json
 import logging
 import warnings
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from rl.agents.actor import PREVIOUS_ACTION, PREVIOUS_REWARD
 from rl.agents.agent import RecurrentAgent
+from rl.checkpoint import atomic_write
 from rl.cores.stack import Stack
 from rl.networks import ActorCritic, QuantileNetwork, make_head
 from rl.networks.frozen import frozen_copy
@@ -133,6 +135,7 @@ def write(agent: Agent, path: Path) -> PolicyStep:
 
     Raises:
         ImportError: ONNX needs a package that is not installed.
+        OSError: the file cannot be written; an older one of that name is untouched.
         ValueError: ``path`` has another ending, or the agent has several networks.
     """
     check_format(path)
@@ -140,8 +143,11 @@ def write(agent: Agent, path: Path) -> PolicyStep:
     batch = torch.export.Dim("batch")
     shapes = {"given": tuple({0: batch} for _ in step.example)}
     if path.suffix == ".pt2":
+        memory = io.BytesIO()  # torch hides a full disk behind errors of its own
         with torch.no_grad():
-            torch.export.save(torch.export.export(step, step.example, dynamic_shapes=shapes), path)
+            torch.export.save(torch.export.export(step, step.example, dynamic_shapes=shapes), memory)
+        with atomic_write(path) as file:
+            file.write(memory.getbuffer())
         return step
     with torch.no_grad(), _silence_exporter():
         program = torch.onnx.export(
@@ -155,7 +161,8 @@ def write(agent: Agent, path: Path) -> PolicyStep:
         )
     assert program is not None  # it is with dynamo=False only
     program.model.metadata_props.update(onnx_metadata(agent))
-    program.save(path, external_data=False)
+    with atomic_write(path) as file:
+        file.write(program.model_proto.SerializeToString())
     return step
 
 

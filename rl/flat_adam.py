@@ -2,11 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim import Adam
+
+from rl.schema import check_entry, finite
 
 
 class FlatAdam(Adam):
@@ -62,6 +66,40 @@ def guarded_step(
     optimizer.found_inf = (~(finite & allowed)).float()
     optimizer.step()
     return norm, finite
+
+
+def is_usable(optimizer: FlatAdam) -> Tensor:
+    """Say whether weights and second moments can be gone on with, 0-d bool, without waiting for the host.
+
+    Both can be ruined by a step whose loss and gradient were finite: a weight beyond 1e19 has a square that is not, and
+    under a second moment that is infinite all further steps would be 0.
+    """
+    (vector,) = optimizer.param_groups[0]["params"]
+    largest = torch.linalg.vector_norm(vector.detach())
+    state = optimizer.state.get(vector)  # asked for like this no empty one is made
+    return torch.isfinite(largest + state["exp_avg_sq"].amax()) if state else torch.isfinite(largest)
+
+
+def optimizer_schema(optimizer: FlatAdam) -> dict[str, Any]:
+    """Say what ``state_dict`` of an optimiser holds, for ``rl.schema``."""
+    (vector,) = optimizer.param_groups[0]["params"]
+    moments = {"step": torch.zeros(()), "exp_avg": vector, "exp_avg_sq": vector}
+
+    def check_state(value: Any, name: str) -> None:
+        """Check the moments, which there are none of before the first step."""
+        is_empty = isinstance(value, dict) and (not value or value.get(0) == {})
+        check_entry(value, {} if is_empty else {0: moments}, name)
+
+    return {"state": check_state, "param_groups": [{"lr": finite}]}
+
+
+def load_optimizer(optimizer: FlatAdam, state: dict[str, Any]) -> None:
+    """Take moments and learning rate of what ``state_dict`` gave; nothing is shared with it."""
+    groups = [
+        own | {"lr": stored["lr"]}
+        for own, stored in zip(optimizer.state_dict()["param_groups"], state["param_groups"], strict=True)
+    ]
+    optimizer.load_state_dict({"state": deepcopy(state["state"]), "param_groups": groups})
 
 
 @contextmanager

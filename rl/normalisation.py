@@ -28,14 +28,24 @@ class RunningMoments(nn.Module):
 
     @torch.no_grad()
     def update(self, samples: Tensor) -> None:
-        """Add ``samples [..., *shape]``."""
+        """Add ``samples [..., *shape]``.
+
+        Raises:
+            FloatingPointError: mean or variance would not be finite; they are as they were.
+        """
         samples = samples.reshape(-1, *self.mean.shape).float()
         n = samples.shape[0]
         var, mean = torch.var_mean(samples, dim=0, unbiased=False)
         total = self.count + n
         delta = mean - self.mean
-        self.var.copy_((self.var * self.count + var * n + delta**2 * self.count * n / total) / total)
-        self.mean.add_(delta * n / total)
+        var = (self.var * self.count + var * n + delta**2 * self.count * n / total) / total
+        mean = self.mean + delta * n / total
+        if not bool(torch.isfinite(var + mean).all()):
+            raise FloatingPointError(
+                f"a number of size {samples.abs().max().item():.3g} is too large for its moments: nothing was learned"
+            )
+        self.var.copy_(var)
+        self.mean.copy_(mean)
         self.count.copy_(total)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,12 +78,21 @@ class ReturnScale(nn.Module):
             starts: ``[T, B]`` bool, steps that open an episode.
             gamma: discount.
             ignored: ``[T, B]`` bool, entries that are no steps and do not count; None for none.
+
+        Raises:
+            FloatingPointError: the scale would not be finite, and all rewards 0 from then on; it is as it was.
         """
         returns = discounted_returns(rewards, starts, self.running, gamma)
-        self.running.copy_(returns[-1])
         counted = returns if ignored is None else returns[~ignored]
         if counted.numel():
-            self.moments.update(counted)
+            try:
+                self.moments.update(counted)
+            except FloatingPointError as error:
+                raise FloatingPointError(
+                    f"a reward of size {rewards.abs().max().item():.3g} is too large for normalise_returns: "
+                    "nothing was learned"
+                ) from error
+        self.running.copy_(returns[-1])
 
     def forward(self, rewards: Tensor) -> Tensor:
         """Divide ``rewards`` of any shape by the scale."""

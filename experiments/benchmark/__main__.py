@@ -24,6 +24,7 @@ from experiments.launch.check import choose_names, convert, prepare_output
 from experiments.launch.command import launch
 from experiments.peers.workloads import WORKLOADS
 from rl import cores
+from rl.checkpoint import write_text
 from rl.checks import positive, within
 
 
@@ -77,7 +78,7 @@ def run(config: DictConfig) -> None:
         report["ratios"] = peers.compute_ratios(report["medians"]["peers"])
     print(format_report(report))
     raw = {name: {row.label: row.rounds for row in part} for name, part in sections.items()}
-    settings.output.write_text(json.dumps(report | {"all_rounds": raw}, indent=1))
+    write_text(settings.output, json.dumps(report | {"all_rounds": raw}, indent=1))
 
 
 def read_settings(config: DictConfig) -> Settings:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.char_lm.stored import adopt_run
 from experiments.char_lm.training import Training
 from experiments.launch.command import launch
-from experiments.launch.run_folder import write_result
+from experiments.launch.run_folder import write_config, write_result
 from rl.training.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def run(config: DictConfig) -> float:
     """
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     training = Training(adopt_run(config, HydraConfig.get().overrides.task))
-    OmegaConf.save(training.config, run_dir / "config.yaml")
+    write_config(run_dir, training.config)
     with Metrics(run_dir, max(1, training.settings.steps)) as metrics:
         metrics.text("config", f"```yaml\n{OmegaConf.to_yaml(training.config)}```")
         metrics.say(f"{training.core_name} with {training.num_parameters} parameters, run folder {run_dir}")

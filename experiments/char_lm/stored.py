@@ -8,8 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.launch.check import ConfigError, check_node, load_yaml, to_dict
 from experiments.launch.run_folder import flatten
-from rl.checkpoint import load_checkpoint
-from rl.training.run import checkpoint_path
+from rl.checkpoint import find_newest, load_checkpoint
 from rl.trust import UntrustedError, import_trusted
 
 MODEL = ("core", "embedding_size")  # what the weights belong to: always as the run has it
@@ -94,7 +93,7 @@ def load_weights(folder: str | None) -> dict[str, Any] | None:
     """
     if folder is None:
         return None
-    content = load_checkpoint(checkpoint_path(Path(folder).expanduser()))["agent"]
+    content = load_checkpoint(find_newest(Path(folder).expanduser()))["agent"]
     if not isinstance(content, dict) or "alphabet" not in content:
         raise ConfigError(f"weights={folder} is no run folder of char_lm")
     return content

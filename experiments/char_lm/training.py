@@ -26,7 +26,7 @@ from experiments.char_lm.text import (
 )
 from experiments.launch.build import check_device
 from experiments.launch.check import ConfigError, check_node, convert, to_dict
-from rl.checkpoint import save_checkpoint
+from rl.checkpoint import save_and_keep
 from rl.checks import positive, within
 from rl.training.metrics import Metrics
 from rl.training.run import StopSignals, checkpoint_path, crossed
@@ -208,9 +208,16 @@ class Training:
         return self.evaluations[-1]
 
     def save(self, run_dir: Path) -> None:
-        """Write weights and alphabet, in one file that is whole or not there."""
+        """Write weights and alphabet, in one file that is whole or not there; the one before is kept.
+
+        Raises:
+            FloatingPointError: a weight is not finite; nothing was written.
+        """
+        for name, weight in self.model.named_parameters():
+            if not bool(torch.isfinite(weight).all()):
+                raise FloatingPointError(f"model.{name} holds a number that is not finite: lower learning_rate")
         content = {"model": self.model.state_dict(), "alphabet": self.alphabet.characters, "step": self.step}
-        save_checkpoint({"agent": content}, checkpoint_path(run_dir))
+        save_and_keep({"agent": content}, checkpoint_path(run_dir))
 
     def sample(self) -> str:
         """Return text that goes on from the prompt."""

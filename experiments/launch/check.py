@@ -14,7 +14,7 @@ from typing import Any, Literal, Union
 import gymnasium
 from gymnasium.vector import VectorEnv
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from envs.guest_vector import adapt
 
@@ -43,13 +43,26 @@ def to_dict(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
+def read_yaml(path: Path) -> DictConfig | ListConfig:
+    """Read a YAML file as it stands.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    try:
+        return OmegaConf.load(path)
+    except Exception as error:  # what damaged YAML raises has no common base
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{path} is damaged or no YAML: {reason or type(error).__name__}") from error
+
+
 def load_yaml(path: Path) -> DictConfig:
     """Read a YAML file of keys with values, as it stands.
 
     Raises:
-        ConfigError: it holds something else.
+        ConfigError: it is damaged or holds something else.
     """
-    config = OmegaConf.load(path)
+    config = read_yaml(path)
     if not isinstance(config, DictConfig):
         raise ConfigError(f"{path} holds no keys with values")
     return config

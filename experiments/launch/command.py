@@ -1,10 +1,12 @@
 """Compose a configuration from a command line, run a command on it, and turn any fault into one clear sentence."""
 
+import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +22,7 @@ import conf
 from envs.faults import UserCodeError, describe_fault, find_users_frame, read_message
 from experiments.launch.check import ConfigError, load_yaml, suggest
 
+logging_error = logging.Handler.handleError
 FAULTS = (
     HydraException,
     OmegaConfBaseException,
@@ -48,7 +51,8 @@ def launch(run: Callable[[DictConfig], Any], config_name: str) -> None:
     def run_guarded(config: DictConfig) -> Any:
         try:
             check_keys(config, config_name)
-            with set_full_error(full_error):  # as the user wants it, also for processes that the command starts
+            # errors as the user wants them, also for processes that the command starts
+            with set_full_error(full_error), tell_broken_logs(config_name):
                 return run(config)
         except KeyboardInterrupt:
             raise
@@ -86,6 +90,30 @@ def cut_traceback(whole: TracebackType | None, run: Callable[..., Any]) -> Trace
     while link is not None and link.tb_frame.f_code is not getattr(run, "__code__", None):
         link = link.tb_next
     return whole if link is None else link.tb_next
+
+
+@contextmanager
+def tell_broken_logs(config_name: str) -> Iterator[None]:
+    """While open, say once that a log cannot be written, where Python would print a traceback for each line of it."""
+    handlers = [handler for handler in logging.getLogger().handlers if type(handler).handleError is logging_error]
+
+    def tell(handler: logging.Handler, record: logging.LogRecord) -> None:
+        """Say it, and be silent from then on."""
+        name = getattr(handler, "baseFilename", "the log")
+        handler.handleError = ignore  # type: ignore[method-assign]  # of this object alone
+        with suppress(OSError):
+            print(f"{config_name}: {name} cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
+
+    def ignore(record: logging.LogRecord) -> None:
+        """Do nothing: it has been said."""
+
+    for handler in handlers:
+        handler.handleError = partial(tell, handler)  # type: ignore[method-assign]  # of this object alone
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            del handler.handleError
 
 
 @contextmanager
@@ -166,6 +194,8 @@ def _describe_own(error: BaseException, config_name: str) -> str:
         return "a worker process of the environments has died"
     if isinstance(error, KeyError):
         return f"missing entry {text}"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     return re.sub(r" full_key: .*", "", text)
 
 

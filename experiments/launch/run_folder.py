@@ -8,8 +8,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.launch.build import SETTINGS
-from experiments.launch.check import ConfigError, import_path, load_yaml, to_dict
-from rl.checkpoint import atomic_write
+from experiments.launch.check import ConfigError, import_path, load_yaml, read_yaml, to_dict
+from rl.checkpoint import write_text
 
 
 def load_run_config(folder: str | Path) -> DictConfig:
@@ -21,7 +21,7 @@ def load_run_config(folder: str | Path) -> DictConfig:
     path = Path(str(folder)) / "config.yaml"
     if not path.is_file():
         raise ConfigError(f"{folder} is no run folder: it has no config.yaml")
-    config = OmegaConf.load(path)
+    config = read_yaml(path)
     missing = [key for key in ("agent", "env", *SETTINGS) if not isinstance(config, DictConfig) or key not in config]
     if missing or not isinstance(config, DictConfig):
         raise ConfigError(f"{path} is not the configuration of a run: it has no {', '.join(missing)}")
@@ -79,12 +79,28 @@ def load_flat_config(folder: Path) -> dict[str, Any]:
     return flatten(load_yaml(folder / "config.yaml"))
 
 
+def write_config(folder: Path, config: DictConfig) -> None:
+    """Write ``config.yaml`` into a run folder, whole or not at all."""
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
+
+
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     """Write ``result.json`` into a run folder, whole or not at all."""
-    with atomic_write(folder / "result.json") as file:
-        file.write(json.dumps(result, indent=1).encode())
+    write_text(folder / "result.json", json.dumps(result, indent=1))
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """Read ``result.json`` of a run."""
-    return json.loads((folder / "result.json").read_text())
+    """Read ``result.json`` of a run.
+
+    Raises:
+        ConfigError: it is damaged.
+        OSError: it cannot be read.
+    """
+    path = folder / "result.json"
+    try:
+        result = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is damaged: {error}") from error
+    if not isinstance(result, dict):
+        raise ConfigError(f"{path} is damaged: it holds no entries by name")
+    return result

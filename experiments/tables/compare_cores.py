@@ -17,6 +17,7 @@ from experiments.tables.equal_cores import COMMANDS, Entry, make_entries
 from experiments.tables.latency import BLOCK, EARLY_STEP, time_steps, use_one_thread
 from experiments.tables.runs import insert_table, locate_run, run_module, split_at_markers
 from rl import cores
+from rl.checkpoint import write_text
 from rl.checks import positive, within
 
 MARKERS = "<!-- core comparison: written by python -m experiments.compare_cores -->", "<!-- end of core comparison -->"
@@ -55,9 +56,9 @@ def run(config: DictConfig) -> float:
     rows = [summarise(each, folder, seeds, time) for each, time in zip(entries, times, strict=True)]
     text = format_tables(rows, {name: row.get("label", name) for name, row in table.items()})
     text += "".join(f"\nfailed: {failure}\n" for failure in failures)
-    (folder / "table.md").write_text(text)
+    write_text(folder / "table.md", text)
     content = {"seeds": seeds, "reference": config.reference, "torch": torch.__version__, "failures": failures}
-    (folder / "table.json").write_text(json.dumps(content | {"rows": rows}, indent=1))
+    write_text(folder / "table.json", json.dumps(content | {"rows": rows}, indent=1))
     print(text)
     if failures:
         raise RuntimeError(f"{len(failures)} of {len(jobs)} runs failed: {'; '.join(failures)}")

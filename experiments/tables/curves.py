@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from experiments.launch.check import ConfigError, check_node
 from experiments.launch.run_folder import load_run_config, name_core
+from rl.checkpoint import atomic_write
 
 Curve = tuple[np.ndarray, np.ndarray]
 """Steps and values ``[points]``."""
@@ -104,6 +105,6 @@ def draw(panels: Panels, tag: str, output: Path, levels: dict[str, dict[str, flo
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=110)
+    with atomic_write(output) as file:
+        figure.savefig(file, dpi=110, format=output.suffix[1:] or None)
     pyplot.close(figure)

@@ -13,6 +13,7 @@ from experiments.launch.check import choose_names, convert, prepare_output, read
 from experiments.launch.run_folder import read_result
 from experiments.tables.curves import draw, label_run, make_panels, read_curve
 from experiments.tables.runs import insert_table, list_remaining_arguments, locate_run, run_module, split_at_markers
+from rl.checkpoint import write_text
 from rl.checks import positive
 
 MARKERS = "<!-- learning table: written by python -m experiments.learning_table -->", "<!-- end of learning table -->"
@@ -50,8 +51,8 @@ def run(config: DictConfig) -> float:
         list(tqdm(pool.map(lambda job: train_row(folder, *job), jobs), total=len(jobs), unit=" runs", disable=None))
     results = {name: [read_result(locate_run(folder, name, seed)) for seed in seeds] for name in rows}
     text = format_table(rows, results)
-    (folder / "table.md").write_text(text)
-    (folder / "table.json").write_text(json.dumps(results, indent=1))
+    write_text(folder / "table.md", text)
+    write_text(folder / "table.json", json.dumps(results, indent=1))
     plot_rows(folder, rows, seeds, picture)
     print(text)
     if config.page:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from experiments.launch.check import ConfigError
 from experiments.launch.run_folder import read_result
+from rl.checkpoint import write_text
 
 
 def locate_run(folder: Path, row: str, seed: int) -> Path:
@@ -58,4 +59,4 @@ def split_at_markers(page: Path, markers: tuple[str, str]) -> tuple[str, str]:
 def insert_table(page: Path, table: str, markers: tuple[str, str]) -> None:
     """Put a table between its markers on a page."""
     before, after = split_at_markers(page, markers)
-    page.write_text(f"{before}{markers[0]}\n{table}{markers[1]}{after}")
+    write_text(page, f"{before}{markers[0]}\n{table}{markers[1]}{after}")

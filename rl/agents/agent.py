@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from copy import deepcopy
 from inspect import Signature
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,9 +16,10 @@ from rl.agents.actor import Actor, StepOutcome, check_outcome, previous_spaces
 from rl.agents.client import Client
 from rl.agents.persistence import check_agent_state
 from rl.agents.signature import forwarded_signature
-from rl.checkpoint import load_checkpoint, save_checkpoint
+from rl.agents.state_checks import agent_schema, check_entries, check_sound, set_generator
+from rl.checkpoint import load_checkpoint, naming_file, save_checkpoint
 from rl.checks import positive
-from rl.flat_adam import flat_adam
+from rl.flat_adam import flat_adam, load_optimizer
 from rl.networks import ActorCritic, QuantileNetwork, make_head
 from rl.normalisation import ReturnScale
 from rl.spaces import leaf_spaces
@@ -233,8 +233,12 @@ class RecurrentAgent(Client):
     # ----------------------------------------------------------------------------------------------------- checkpoints
 
     def state_dict(self) -> dict[str, Any]:
-        """Collect all that training needs to go on: weights, optimiser, counters, generators, memories, scales."""
-        return {
+        """Collect all that training needs to go on: weights, optimiser, counters, generators, memories, scales.
+
+        Raises:
+            FloatingPointError: a number of it is not finite, or the network makes such numbers.
+        """
+        state = {
             "model_name": self.model_name,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -246,6 +250,18 @@ class RecurrentAgent(Client):
             "memories": self.actor.state_dict(),
             "return_scale": self.return_scale.state_dict() if self.return_scale else None,
         }
+        check_sound(state, self.network, self.example_inputs(), self.actor.state)
+        return state
+
+    def schema(self, same_size: bool) -> dict[str, Any]:
+        """Say what ``state_dict`` holds; memories are taken with as many environments only (``same_size``)."""
+        given = (self.shuffle, self.actor.generator), self.actor.state_dict() if same_size else None
+        return agent_schema(self.network, self.optimizer, *given, self.return_scale)
+
+    def check_state(self, state: Any) -> None:
+        """Raise a ``ValueError`` unless ``state`` is that of an agent like this one; the message names the entry."""
+        check_agent_state(state, self.ENTRIES, self.network, self.return_scale is not None)
+        check_entries(state, self.schema(self.is_same_size(state)), self.network)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what ``state_dict`` gave; memories and generators only with as many environments.
@@ -255,16 +271,16 @@ class RecurrentAgent(Client):
         Raises:
             ValueError: the state belongs to an agent of another shape; this one is unchanged.
         """
-        check_agent_state(state, self.ENTRIES, self.network, self.return_scale is not None)
+        self.check_state(state)
         self._pending = None
         self.forget_rollout()
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(deepcopy(state["optimizer"]))  # it would share tensors with the state
+        load_optimizer(self.optimizer, state["optimizer"])
         self.env_steps, self.updates, self.epsilon = state["env_steps"], state["updates"], state["epsilon"]
         same_size = self.is_same_size(state)
         if same_size:
-            self.shuffle.set_state(state["generators"][0].cpu())
-            self.actor.generator.set_state(state["generators"][1].cpu())
+            set_generator(self.shuffle, state["generators"][0])
+            set_generator(self.actor.generator, state["generators"][1])
             self.actor.load_state_dict(state["memories"])
         else:
             self.actor.reset()
@@ -273,7 +289,7 @@ class RecurrentAgent(Client):
 
     def is_same_size(self, state: dict[str, Any]) -> bool:
         """Say whether a state was written with as many environments as this agent plays."""
-        return bool(state["num_envs"] == self.num_envs)
+        return isinstance(state["num_envs"], int) and state["num_envs"] == self.num_envs
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint; the folder is made if it is missing."""
@@ -286,7 +302,9 @@ class RecurrentAgent(Client):
             FileNotFoundError: there is no such file.
             ValueError: it is damaged, foreign, or of an agent of another shape.
         """
-        self.load_state_dict(load_checkpoint(path, map_location=self.device)["agent"])
+        content = load_checkpoint(path, map_location=self.device)
+        with naming_file(path, content):
+            self.load_state_dict(content["agent"])
 
     def load_network(self, path: str | Path) -> None:
         """Take the network of a checkpoint, by names that must all be the same, and nothing else.
@@ -295,6 +313,8 @@ class RecurrentAgent(Client):
             FileNotFoundError: there is no such file.
             ValueError: it is damaged, foreign, or of another network; the agent is unchanged.
         """
-        state = load_checkpoint(path, map_location=self.device)["agent"]
-        check_agent_state(state, ("network",), self.network, self.return_scale is not None)
-        self.network.load_state_dict(state["network"])
+        content = load_checkpoint(path, map_location=self.device)
+        with naming_file(path, content):
+            check_agent_state(content["agent"], ("network",), self.network, self.return_scale is not None)
+            check_entries(content["agent"], {"network": self.network.state_dict()}, self.network)
+        self.network.load_state_dict(content["agent"]["network"])

@@ -23,6 +23,8 @@ def check_agent_state(state: Any, entries: Collection[str], network: nn.Module, 
     missing = set(entries) - state.keys()
     if missing:
         raise ValueError(f"the checkpoint has no entry {', '.join(sorted(missing))}")
+    if not isinstance(state["network"], dict):
+        raise ValueError(f"the checkpoint holds {type(state['network']).__name__} where its entry network should be")
     differences = name_differences(network.state_dict(), state["network"])
     if differences:
         raise ValueError(f"the checkpoint is of another network: {differences}")
@@ -32,9 +34,10 @@ def check_agent_state(state: Any, entries: Collection[str], network: nn.Module, 
 
 def name_differences(own: dict[str, Tensor], other: dict[str, Tensor]) -> str:
     """Name what keeps ``other`` from being loaded into ``own``, in a few words; empty if nothing does."""
+    both = own.keys() & other.keys()
     reasons = {
         "it lacks": own.keys() - other.keys(),
         "it has besides": other.keys() - own.keys(),
-        "of another shape is": {name for name in own.keys() & other.keys() if own[name].shape != other[name].shape},
+        "of another shape is": {name for name in both if own[name].shape != getattr(other[name], "shape", None)},
     }
     return "; ".join(f"{reason} {', '.join(sorted(names)[:3])}" for reason, names in reasons.items() if names)

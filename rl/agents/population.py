@@ -10,8 +10,9 @@ from gymnasium import spaces
 from torch import nn
 
 from rl.agents.actor import check_outcome
+from rl.agents.agent import RecurrentAgent
 from rl.agents.client import ClientLoop
-from rl.checkpoint import load_checkpoint, save_checkpoint
+from rl.checkpoint import load_checkpoint, naming_file, save_checkpoint
 from rl.checks import positive
 from rl.spaces import take_rows
 from rl.types import Agent, Player
@@ -149,10 +150,16 @@ class Population(ClientLoop):
         """Take back what ``state_dict`` gave.
 
         Raises:
-            ValueError: the state is of other members.
+            ValueError: the state is of other members, or an entry of one is missing or wrong; all are unchanged.
         """
         if not isinstance(state, dict) or state.keys() != self.members.keys():
             raise ValueError(f"the checkpoint is of other agents than {', '.join(self.members)}")
+        for name, member in self.members.items():
+            if isinstance(member, RecurrentAgent):
+                try:
+                    member.check_state(state[name])
+                except ValueError as error:
+                    raise ValueError(f"member {name}: {error}") from error
         for name, member in self.members.items():
             member.load_state_dict(state[name])
 
@@ -162,7 +169,9 @@ class Population(ClientLoop):
 
     def load(self, path: str | Path) -> None:
         """Read what ``save`` or the trainer wrote."""
-        self.load_state_dict(load_checkpoint(path, map_location=self.device)["agent"])
+        content = load_checkpoint(path, map_location=self.device)
+        with naming_file(path, content):
+            self.load_state_dict(content["agent"])
 
 
 class Players:

@@ -12,6 +12,7 @@ from torch import Tensor
 from rl.agents.actor import StepOutcome
 from rl.agents.agent import LEARN_TOO_EARLY, RecurrentAgent
 from rl.agents.client_options import QuantileOptions, as_spaces, translate_quantile_options, uses_client_options
+from rl.agents.state_checks import check_finite
 from rl.checks import positive, within
 from rl.cores import gru
 from rl.flat_adam import undone_on_failure
@@ -20,6 +21,7 @@ from rl.iqn.sequence_replay import SequenceReplay
 from rl.networks import QuantileNetwork
 from rl.networks.encoders import ImageLayout
 from rl.networks.frozen import frozen_copy
+from rl.schema import finite, natural
 from rl.types import Core, Observation, State
 
 
@@ -154,15 +156,15 @@ class RecurrentIQN(RecurrentAgent):
         before, cut = self.buffer.added, None
         if final_observation is not None and outcome.truncated.any():
             cut = self.actor.cut_episodes(before, final_observation, np.flatnonzero(outcome.truncated))
-        self.buffer.finish_step(*outcome)
-        self._played += self.buffer.added - before
-        if cut is not None:
-            self.buffer.write_final(cut.env_ids, cut.obs, cut.state)
-        if self.return_scale is not None:
+        if self.return_scale is not None:  # first, for it may refuse the rewards
             rewards, ignored = torch.from_numpy(outcome.rewards), torch.from_numpy(outcome.ignored)
             self.return_scale.update(
                 rewards.unsqueeze(0), self._starts.unsqueeze(0), self.iqn.gamma, ignored.unsqueeze(0)
             )
+        self.buffer.finish_step(*outcome)
+        self._played += self.buffer.added - before
+        if cut is not None:
+            self.buffer.write_final(cut.env_ids, cut.obs, cut.state)
 
     def learn(self, next_observation: Any = None) -> float:
         """Learn from as many minibatches as the steps played since the last call and the replay ratio grant.
@@ -196,13 +198,21 @@ class RecurrentIQN(RecurrentAgent):
         """Take what was observed since the last call into the moments of both networks.
 
         Raises:
-            FloatingPointError: an observation is not finite; the moments are as they were, the replay is empty.
+            FloatingPointError: an observation is not finite or too large; the moments are as they were, the replay is
+                empty.
         """
         obs = self.buffer.new_observations()
         if not all(bool(torch.isfinite(leaf).all()) for leaf in obs.values()):
             self.forget_rollout()
             raise FloatingPointError("an observation is not finite: nothing was learned from it")
-        self.network.update_moments(obs)
+        before = [leaf.clone() for leaf in self.network.buffers()]
+        try:
+            self.network.update_moments(obs)
+        except FloatingPointError:
+            for leaf, was in zip(self.network.buffers(), before, strict=True):
+                leaf.copy_(was)  # of several observations the first ones may have been taken in
+            self.forget_rollout()
+            raise
         for behind, ahead in zip(self.target.buffers(), self.network.buffers(), strict=True):
             behind.copy_(ahead)
 
@@ -257,11 +267,14 @@ class RecurrentIQN(RecurrentAgent):
 
     def state_dict(self) -> dict[str, Any]:
         """Collect all that training needs to go on exactly, the replay included."""
-        return super().state_dict() | {
-            "target": self.target.state_dict(),
-            "replay": self.buffer.state_dict(),
-            "granted": [self._played, self._owed],
-        }
+        own = {"target": self.target.state_dict(), "replay": self.buffer.state_dict()}
+        check_finite(own, self.network)
+        return super().state_dict() | own | {"granted": [self._played, self._owed]}
+
+    def schema(self, same_size: bool) -> dict[str, Any]:
+        """Say what ``state_dict`` holds, see ``RecurrentAgent.schema``."""
+        own = {"target": self.target.state_dict(), "replay": self.buffer.check_state, "granted": [natural, finite]}
+        return super().schema(same_size) | own
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what ``state_dict`` gave; memories, generators and replay only with as many environments.

@@ -21,6 +21,7 @@ from rl.ppo.advantages import bootstrap_values_of_cut_episodes
 from rl.ppo.options import PPOOptions, check_rollout
 from rl.ppo.rollout_buffer import RolloutBuffer
 from rl.ppo.teacher import Teacher
+from rl.schema import check_entry
 from rl.types import Core, CutEpisodes, Observation, State, Targets
 
 
@@ -170,8 +171,8 @@ class RecurrentPPO(RecurrentAgent):
 
         Raises:
             RuntimeError: an action waits for its outcome.
-            FloatingPointError: a value, loss or gradient is not finite; weights, optimiser and scale of the returns are
-                as they were, the rollout is dropped.
+            FloatingPointError: a value, loss, gradient or weight is not finite; weights, optimiser, moments and scale
+                of the returns are as they were, the rollout is dropped.
         """
         buffer = self.buffer
         if not self.network.training or buffer is None or buffer.size < self.num_steps:
@@ -180,18 +181,19 @@ class RecurrentPPO(RecurrentAgent):
             return 0.0
         if self._pending is not None:
             raise RuntimeError(LEARN_TOO_EARLY)
-        scale = () if self.return_scale is None else self.return_scale.buffers()
+        moments = [*self.network.buffers()] if self.normalise_observations else []
+        scale = [] if self.return_scale is None else [*self.return_scale.buffers()]
         try:
-            with undone_on_failure(self.optimizer, scale):
+            with undone_on_failure(self.optimizer, [*moments, *scale]):
                 targets, metrics = self.targets(next_observation)
                 given = buffer, targets, self.shuffle, self.progress, self.teacher
                 metrics |= self.ppo.update(self.network, self.optimizer, *given)
+                if self.normalise_observations:
+                    self.network.update_moments(buffer.observations())
         except FloatingPointError:
             self.forget_rollout()  # nothing can be learned from it, so it must not stay in the way
             self.actor.clear_broken_memories()
             raise
-        if self.normalise_observations:
-            self.network.update_moments(buffer.observations())
         self.env_steps += buffer.size * self.num_envs
         self.forget_rollout()
         self.updates += 1
@@ -248,6 +250,14 @@ class RecurrentPPO(RecurrentAgent):
     def state_dict(self) -> dict[str, Any]:
         """Collect all that training needs to go on, the teacher included."""
         return super().state_dict() | ({"teacher": self.teacher.state_dict()} if self.teacher else {})
+
+    def check_state(self, state: Any) -> None:
+        """Check what ``load_state_dict`` is going to take, the teacher included."""
+        super().check_state(state)
+        if self.ppo.teacher_kl and "teacher" in state:
+            memories = self.network.initial_state(self.num_envs) if self.is_same_size(state) else {}
+            schema = {"network": self.network.state_dict(), "state": memories}
+            check_entry(state["teacher"], schema, "agent.teacher")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what ``state_dict`` gave; memories and generators only with as many environments.

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from rl.schema import check_entry, finite, natural
 from rl.types import Observation, State
 
 
@@ -83,6 +84,7 @@ class SequenceReplay:
         self.num_envs = actions.shape[0]
         self.length, self.stride = length, stride
         self.size = -(-max(capacity // self.num_envs, 2 * length) // stride) * stride
+        self.sizes = [self.num_envs, self.size, length, stride]  # a state of rings of others is of no use
         total, slots = self.size * self.num_envs, self.size // stride * self.num_envs
 
         def allocate(example: Tensor, count: int) -> Tensor:
@@ -263,25 +265,42 @@ class SequenceReplay:
 
     def state_dict(self) -> dict[str, Any]:
         """Collect all entries that are in use, and where the rings stand."""
-        used = min(self.size, int(self.written.max(initial=0)))
+        cloned = {
+            name: part.clone() if isinstance(part, Tensor) else {key: leaf.clone() for key, leaf in part.items()}
+            for name, part in self._columns(self.written).items()
+        }
+        return {"sizes": self.sizes, **cloned, "highest": self.highest}
+
+    def _columns(self, written: np.ndarray) -> dict[str, Any]:
+        """Return views of what is stored where the rings stand at ``written [B]``."""
+        used = min(self.size, int(written.max(initial=0)))
         used = -(-used // self.stride) * self.stride
         count, slots = used * self.num_envs, used // self.stride * self.num_envs
         return {
-            "sizes": [self.num_envs, self.size, self.length, self.stride],
-            "obs": {name: leaf[:count].clone() for name, leaf in self.obs.items()},
-            "state": {name: leaf[:slots].clone() for name, leaf in self.state.items()},
-            "actions": self.actions[:count].clone(),
-            "flags": {name: torch.from_numpy(column[:count].copy()) for name, column in self._flags().items()},
-            "priorities": torch.from_numpy(self.priorities[:slots].copy()),
-            "written": torch.from_numpy(self.written.copy()),
-            "seen": torch.from_numpy(self.given_out.copy()),
-            "highest": self.highest,
+            "obs": {name: leaf[:count] for name, leaf in self.obs.items()},
+            "state": {name: leaf[:slots] for name, leaf in self.state.items()},
+            "actions": self.actions[:count],
+            "flags": {name: torch.from_numpy(column[:count]) for name, column in self._flags().items()},
+            "priorities": torch.from_numpy(self.priorities[:slots]),
+            "written": torch.from_numpy(self.written),
+            "seen": torch.from_numpy(self.given_out),
         }
+
+    def check_state(self, state: Any, name: str) -> None:
+        """Check what ``load_state_dict`` is going to take; ``name`` is for the message.
+
+        Raises:
+            ValueError: an entry is missing, or of another type or shape.
+        """
+        check_entry(state, {"sizes": [natural] * 4}, name)
+        if state["sizes"] == self.sizes:
+            check_entry(state, {"written": torch.from_numpy(self.written), "highest": finite}, name)
+            check_entry(state, self._columns(state["written"].clamp_min(0).cpu().numpy()), name)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what ``state_dict`` gave; a state of rings of other sizes leaves this replay empty."""
         self.clear()
-        if state["sizes"] != [self.num_envs, self.size, self.length, self.stride]:
+        if state["sizes"] != self.sizes:
             return
         for own, stored in ((self.obs, state["obs"]), (self.state, state["state"])):
             for name, leaf in own.items():

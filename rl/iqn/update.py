@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from rl.checks import positive, whole, within
-from rl.flat_adam import FlatAdam, guarded_step
+from rl.flat_adam import FlatAdam, guarded_step, is_usable
 from rl.iqn.losses import n_step_returns, quantile_huber_loss, sequence_priorities, squash, unsquash
 from rl.iqn.sequence_replay import ReplayBatch, SequenceReplay
 from rl.networks import QuantileNetwork
@@ -118,7 +118,8 @@ class IQN:
             Means over the minibatches, by metric name, and ``loss``.
 
         Raises:
-            FloatingPointError: a loss or gradient was not finite; the steps that it would have spoilt were not taken.
+            FloatingPointError: a loss, gradient, weight or moment was not finite; the steps after it were not
+                taken.
         """
         left = max(0.0, 1.0 - progress) if self.anneal_learning_rate else 1.0
         optimizer.param_groups[0]["lr"] = self.learning_rate * left
@@ -137,6 +138,7 @@ class IQN:
                 move_target(target, network, self.target_share)
             minibatches.append(metrics | {"loss": loss.detach(), "grad_norm": norm})
             slots.append(mb.slots)
+        all_finite = all_finite & is_usable(optimizer)
         means, priorities = read_results(minibatches, all_finite, with_priorities=self.priority_exponent > 0.0)
         if priorities:
             replay.prioritise(np.concatenate(slots), np.array(priorities))
@@ -249,7 +251,7 @@ def read_results(
 
     Args:
         minibatches: the metrics of each, from ``IQN.loss``.
-        finite: 0-d bool, whether all losses and gradients were.
+        finite: 0-d bool, whether all losses and gradients were, and what became of the weights.
         with_priorities: read those, too.
 
     Returns:
@@ -264,6 +266,7 @@ def read_results(
     is_finite, *results = torch.cat([numbers, *(priorities if with_priorities else [])]).tolist()
     if not is_finite:
         raise FloatingPointError(
-            "a loss or gradient was not finite: look for extreme rewards or observations, or lower learning_rate"
+            "a loss or gradient was not finite, or a weight after it: look for extreme rewards or observations, or "
+            "lower learning_rate"
         )
     return dict(zip(means, results[: len(means)], strict=True)), results[len(means) :]

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Generator, Tensor
 
-from rl.flat_adam import FlatAdam, guarded_step
+from rl.flat_adam import FlatAdam, guarded_step, is_usable
 from rl.networks import ActorCritic
 from rl.networks.heads import Head
 from rl.normalisation import ReturnScale
@@ -146,7 +146,7 @@ class PPO:
             Means over the minibatches, by metric name, and ``loss``.
 
         Raises:
-            FloatingPointError: a loss or gradient was not finite.
+            FloatingPointError: a loss, gradient, weight or moment was not finite.
         """
         now = self.coefficients(progress)
         optimizer.param_groups[0]["lr"] = now.learning_rate
@@ -168,7 +168,7 @@ class PPO:
                 minibatches.append(metrics | {"loss": loss.detach(), "grad_norm": norm})
             if self.target_kl is not None and not bool(going_on):
                 break
-        return read_metrics(minibatches, all_finite, now.clip, network.head.branches)
+        return read_metrics(minibatches, all_finite & is_usable(optimizer), now.clip, network.head.branches)
 
     def loss(
         self, network: ActorCritic, mb: Sequences, now: Coefficients, teacher: Teacher | None = None
@@ -227,7 +227,7 @@ def read_metrics(
 
     Args:
         minibatches: the metrics of each, from ``PPO.loss``.
-        finite: 0-d bool, whether all losses and gradients were.
+        finite: 0-d bool, whether all losses and gradients were, and what became of the weights.
         clip: clip range of the ratio, for ``clipfrac``.
         branches: names of the action branches.
 
@@ -249,6 +249,7 @@ def read_metrics(
     results = dict(zip(numbers, torch.stack(list(numbers.values())).tolist(), strict=True))
     if not results.pop("finite"):
         raise FloatingPointError(
-            "a loss or gradient was not finite: look for extreme rewards or observations, or lower learning_rate"
+            "a loss or gradient was not finite, or a weight after it: look for extreme rewards or observations, or "
+            "lower learning_rate"
         )
     return results

@@ -16,7 +16,7 @@ from torch import Tensor
 from rl.agents import RecurrentPPO
 from rl.agents.actor import PREVIOUS_ACTION, PREVIOUS_REWARD
 from rl.checks import one_of, positive, whole, within
-from rl.flat_adam import guarded_step, undone_on_failure
+from rl.flat_adam import guarded_step, is_usable, undone_on_failure
 from rl.networks.heads import BernoulliHead, CategoricalHead
 from rl.recordings.recording import SPLITS, Recording, Split, Streams, deal, hold_out, split_into_pieces
 from rl.recordings.repeat_baseline import find_changes, repeat_nll
@@ -142,8 +142,8 @@ class Imitator:
             Mean loss and norm of the gradient.
 
         Raises:
-            FloatingPointError: a loss or gradient was not finite; weights and optimiser are as they were before the
-                epoch.
+            FloatingPointError: a loss, gradient or weight was not finite; weights and optimiser are as they were
+                before the epoch.
         """
         hyperparameters, optimizer = self.hyperparameters, self.agent.optimizer
         left = 1.0 - number / hyperparameters.epochs if hyperparameters.anneal_learning_rate else 1.0
@@ -162,7 +162,7 @@ class Imitator:
                 finite = finite & is_finite
                 nll += loss.detach() / weight
                 norms.append(norm)
-            if not bool(finite):
+            if not bool(finite & is_usable(optimizer)):
                 raise FloatingPointError(
                     "a gradient was not finite: look for extreme observations or lower learning_rate"
                 )

@@ -4,14 +4,16 @@ import copy
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from rl.checkpoint import load_checkpoint, save_checkpoint
+from rl.checkpoint import find_newest, load_checkpoint, naming_file, save_and_keep, save_checkpoint
 from rl.checks import positive
 from rl.recordings.imitation import Imitator
+from rl.schema import check_entry, natural
 from rl.training.metrics import Metrics
-from rl.training.run import StopSignals, checkpoint_path, crossed
+from rl.training.run import StopSignals, checkpoint_path, crossed, naming_what_stands
 
 
 class ImitationTrainer:
@@ -19,7 +21,7 @@ class ImitationTrainer:
 
     Args:
         imitator: teaches the agent.
-        run_dir: gets ``checkpoints/last.pt``, which holds the agent as a training run's would.
+        run_dir: gets ``checkpoints/last.pt``, which holds the agent as a training run's would, and ``previous.pt``.
         evaluate: ``evaluate() -> {tag: value}``, called after every ``evaluate_every``-th epoch; None where there is no
             environment.
         evaluate_every: epochs; None for never.
@@ -44,7 +46,8 @@ class ImitationTrainer:
     ):
         if evaluate_every is not None:
             positive(evaluate_every=evaluate_every)
-        self.imitator, self.path = imitator, checkpoint_path(run_dir)
+        self.imitator, self.run_dir, self.path = imitator, run_dir, checkpoint_path(run_dir)
+        self.saved_epochs: int | None = None  # after which last.pt was written; None if it is not to be kept
         self.evaluate, self.evaluate_every = evaluate, evaluate_every
         self.epochs_done = self.best_epoch = 0
         self.best_nll, self.best_weights = float("inf"), self._copy_weights()
@@ -65,7 +68,7 @@ class ImitationTrainer:
         imitator = self.imitator
         if not self.epochs_done:
             imitator.update_moments()
-        with StopSignals() as stop:
+        with StopSignals() as stop, naming_what_stands(self.run_dir):
             while self.epochs_done < imitator.hyperparameters.epochs and not stop.asked:
                 began = time.perf_counter()
                 learned = imitator.epoch(self.epochs_done)
@@ -95,8 +98,12 @@ class ImitationTrainer:
         return copy.deepcopy(self.imitator.network.state_dict())
 
     def save(self, metrics: Metrics, last: dict[str, Tensor] | None = None) -> None:
-        """Write the agent as it is, and what ``resume`` needs; ``last`` are the weights to go on from."""
-        metrics.flush()
+        """Write the agent as it is, and what ``resume`` needs; ``last`` are the weights to go on from.
+
+        Raises:
+            FloatingPointError: the agent is ruined; nothing was written.
+            OSError: the file cannot be written, and the older ones stand; or the curves cannot.
+        """
         state = {
             "done": self.epochs_done,
             "best_epoch": self.best_epoch,
@@ -106,20 +113,37 @@ class ImitationTrainer:
             "seconds": self.seconds,
             "last": last,
         }
-        save_checkpoint({"agent": self.imitator.agent.state_dict(), "imitation": state}, self.path)
+        try:
+            metrics.flush()
+        finally:  # curves that cannot be written are no reason to lose what was learned
+            save = save_checkpoint if self.saved_epochs in (None, self.epochs_done) else save_and_keep
+            save({"agent": self.imitator.agent.state_dict(), "imitation": state}, self.path)
+            self.saved_epochs = self.epochs_done
+
+    def schema(self, state: Any) -> dict[str, Any]:
+        """Say what the entry ``imitation`` of a checkpoint holds, for ``rl.schema``."""
+        weights, real = self.imitator.network.state_dict(), (int, float)
+        last = weights if isinstance(state, dict) and state.get("last") is not None else type(None)
+        counts = {"done": natural, "best_epoch": natural}
+        return counts | {"best_nll": real, "best": weights, "history": list, "seconds": real, "last": last}
 
     def resume(self) -> None:
-        """Go on from the last epoch that was finished, exactly.
+        """Go on from the last epoch that was finished and whose checkpoint is whole, exactly.
 
         Raises:
             FileNotFoundError: there is no checkpoint.
             ValueError: it is damaged, of an agent of another shape, or was not written by learning from a recording.
         """
-        content = load_checkpoint(self.path, self.imitator.device)
+        path = find_newest(self.run_dir)
+        content = load_checkpoint(path, self.imitator.device)
         if "imitation" not in content:
-            raise ValueError(f"{self.path} was written by a training run, not by learning from a recording")
+            raise ValueError(f"{path} was written by a training run, not by learning from a recording")
         state = content["imitation"]
-        self.imitator.agent.load_state_dict(content["agent"])
+        with naming_file(path, content):
+            check_entry(state, self.schema(state), "imitation")
+            self.imitator.agent.load_state_dict(content["agent"])
+        if path == self.path:
+            self.saved_epochs = state["done"]
         if state["last"] is not None:
             self.imitator.network.load_state_dict(state["last"])
         self.epochs_done, self.history, self.seconds = state["done"], state["history"], state["seconds"]

@@ -2,10 +2,13 @@
 
 import logging
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -59,27 +62,40 @@ def wait_for_a_later_second(run_dir: Path) -> None:
 class Metrics:
     """A writer to TensorBoard and to the progress bar of one run; the x axis is environment steps.
 
+    When the event file cannot be written any more, training goes on without curves until ``flush`` says so, which is
+    when the run is saved.
+
     Args:
         run_dir: where the event file goes.
         total_steps: the end of the progress bar.
         step: the step that a resumed run goes on from; events after it are dropped.
+
+    Raises:
+        OSError: there can be no event file.
     """
 
     def __init__(self, run_dir: Path, total_steps: int, step: int = 0):
         wait_for_a_later_second(run_dir)
-        self.writer = SummaryWriter(str(run_dir), purge_step=step + 1 if step else None)
+        self.run_dir = run_dir
+        self.fault: OSError | None = None  # what keeps the event file from being written
+        self._usual_hook, threading.excepthook = threading.excepthook, self._tell_of_thread
+        try:
+            self.writer = SummaryWriter(str(run_dir), purge_step=step + 1 if step else None)
+        except OSError as error:
+            threading.excepthook = self._usual_hook
+            raise self._name_folder(error) from error
         self.bar = tqdm(total=total_steps, initial=step, unit=" steps", unit_scale=True, disable=None, smoothing=0.05)
         self.total_steps = total_steps
         self.logged_tenth = 10 * step // total_steps
 
     def text(self, tag: str, markdown: str) -> None:
         """Write a text beside the curves."""
-        self.writer.add_text(tag, markdown)
+        self._write(self.writer.add_text, tag, markdown)
 
     def scalars(self, values: dict[str, float], step: int) -> None:
         """Write ``values`` under their tags; every tag stands in ``GLOSSARY``."""
         for tag, value in values.items():
-            self.writer.add_scalar(tag, value, step)
+            self._write(self.writer.add_scalar, tag, value, step)
 
     def update(self, results: dict[str, float], step: int) -> None:
         """Write the results of one update of an agent under the tags of its metrics.
@@ -89,7 +105,7 @@ class Metrics:
         for name, value in results.items():
             metric = name.rpartition("/")[2]
             if metric != "loss":
-                self.writer.add_scalar(f"{GROUPS.get(metric, 'losses')}/{name}", value, step)
+                self._write(self.writer.add_scalar, f"{GROUPS.get(metric, 'losses')}/{name}", value, step)
 
     def progress(self, step: int, value: float | None, steps_per_second: float, name: str = "return") -> None:
         """Move the bar; without a terminal log a line for each tenth of the training instead."""
@@ -107,19 +123,47 @@ class Metrics:
         log.info(message) if self.bar.disable else self.bar.write(message, file=sys.stderr)
 
     def flush(self) -> None:
-        """Send everything written so far on its way to disk."""
-        self.writer.flush()
+        """Send everything written so far on its way to disk.
+
+        Raises:
+            OSError: it cannot be written, or could not be since the last call.
+        """
+        self._write(self.writer.flush)
+        if self.fault is not None:
+            raise self.fault
 
     def hparams(self, config: dict[str, Any], results: dict[str, float]) -> None:
         """Write the table of TensorBoard's HPARAMS tab, in the run itself."""
         plain = {name: value for name, value in config.items() if isinstance(value, (int, float, str, bool))}
-        self.writer.add_hparams(plain, {f"hparam/{name}": value for name, value in results.items()}, run_name=".")
+        self._write(
+            self.writer.add_hparams, plain, {f"hparam/{name}": value for name, value in results.items()}, run_name="."
+        )
+
+    def _write(self, write: Callable[..., object], *given: object, **named: object) -> None:
+        """Hand something to the event file, unless that has failed before."""
+        try:
+            if self.fault is None:
+                write(*given, **named)
+        except OSError as error:
+            self.fault = self._name_folder(error)
+
+    def _tell_of_thread(self, given: threading.ExceptHookArgs) -> None:
+        """Leave a thread that failed to the usual hook; of one that writes an event file the next write tells."""
+        if not isinstance(given.thread, _AsyncWriterThread):
+            self._usual_hook(given)
+
+    def _name_folder(self, error: OSError) -> OSError:
+        """Return the fault of an event file with the name of its folder."""
+        return OSError(error.errno, f"its curves cannot be written: {error.strerror or error}", str(self.run_dir))
 
     def __enter__(self) -> "Metrics":
         """Return the writer itself."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close bar and event file."""
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close bar and event file; a fault of the file is raised unless there is an error already."""
         self.bar.close()
-        self.writer.close()
+        self._write(self.writer.close)
+        threading.excepthook = self._usual_hook
+        if self.fault is not None and kind is None:
+            raise self.fault

@@ -1,6 +1,7 @@
 """The loop: act, step, observe, learn, report, evaluate, save."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,10 +12,19 @@ import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
-from rl.checkpoint import as_arrays, as_tensors, load_checkpoint, save_checkpoint
+from rl.checkpoint import (
+    BEST,
+    as_tensors,
+    find_newest,
+    load_checkpoint,
+    naming_file,
+    save_and_keep,
+    save_checkpoint,
+)
 from rl.checks import positive, within
 from rl.training.metrics import Metrics
-from rl.training.run import StopSignals, checkpoint_path, crossed, make_later_seed
+from rl.training.run import StopSignals, checkpoint_path, crossed, make_later_seed, naming_what_stands
+from rl.training.saving import check_trainer_state, read_best_return, restore_envs
 from rl.training.stepping import Episodes, VectorEnvAdapter
 from rl.training.threads import Threads
 from rl.training.watchdog import Watchdog
@@ -29,7 +39,7 @@ class Trainer:
     Args:
         agent: learns.
         envs: as many as the agent plays.
-        run_dir: gets ``checkpoints/last.pt``.
+        run_dir: gets ``checkpoints/last.pt``, ``previous.pt`` and, by ``eval/episodic_return``, ``best.pt``.
         total_steps: environment steps to train for.
         seed: of the environments.
         evaluate: ``evaluate() -> {tag: value}``, called every ``evaluate_every`` steps.
@@ -86,6 +96,8 @@ class Trainer:
         self.episodes = Episodes(envs.num_envs)
         self.evaluations: list[dict[str, float]] = []
         self.obs: Any = None
+        self.best_return = -math.inf  # of the evaluation whose agent stands in best.pt
+        self.saved_steps: int | None = None  # at which last.pt was written; None if it is not to be kept
         self.seconds = self.wall_seconds = 0.0  # of training, evaluations left out; of everything
         self.evaluation_seconds = self.last_evaluation_seconds = 0.0
         self.leaves_out = False  # whether an evaluation was left out already
@@ -98,7 +110,7 @@ class Trainer:
         """
         agent = self.agent
         solved = False
-        with StopSignals() as stop, self.watch(metrics):
+        with StopSignals() as stop, naming_what_stands(self.run_dir), self.watch(metrics):
             if self.obs is None:
                 with self.saved_at_a_fault(metrics):
                     self.begin_episodes()
@@ -146,7 +158,8 @@ class Trainer:
                 if saved := self.save_learned(metrics, in_rollout):
                     error.add_note(saved)
             except Exception as failure:  # it must not hide the fault
-                error.add_note(f"nothing could be saved: {failure}")
+                if not (isinstance(error, FloatingPointError) and isinstance(failure, FloatingPointError)):
+                    error.add_note(f"nothing could be saved: {failure}")
             raise
 
     def save_learned(self, metrics: Metrics, in_rollout: bool = True) -> str:
@@ -219,6 +232,9 @@ class Trainer:
         solved = self.threshold is not None and mean >= self.threshold
         point = {"env_steps": self.agent.env_steps, "seconds": self.seconds, "return": mean, "solved": solved}
         self.evaluations.append(point)
+        if mean > self.best_return:
+            save_checkpoint(self.state_dict(), checkpoint_path(self.run_dir).with_name(BEST))
+            self.best_return = mean
         return solved
 
     @property
@@ -226,10 +242,13 @@ class Trainer:
         """Mean return of the last 100 training episodes; None before the first has ended."""
         return float(np.mean(self.episodes.recent)) if self.episodes.recent else None
 
-    def save(self, metrics: Metrics) -> None:
-        """Write all that a resumed run needs, in one file that is whole or not there."""
-        metrics.flush()  # first, so that no curve ends before the checkpoint does
-        content = {
+    def state_dict(self) -> dict[str, Any]:
+        """Collect all that a resumed run needs.
+
+        Raises:
+            FloatingPointError: the agent has learned or remembers a number that is not finite.
+        """
+        return {
             "agent": self.agent.state_dict(),
             "episodes": self.episodes.state_dict(),
             "evaluations": self.evaluations,
@@ -239,27 +258,45 @@ class Trainer:
             "resetting": as_tensors(self.envs.resetting),
             "obs": as_tensors(self.obs),
         }
-        save_checkpoint(content, checkpoint_path(self.run_dir))
+
+    def save(self, metrics: Metrics) -> None:
+        """Write all that a resumed run needs, in one file that is whole or not there; the one before is kept.
+
+        Raises:
+            FloatingPointError: the agent is ruined; nothing was written.
+            OSError: the file cannot be written, and the older ones stand; or the curves cannot.
+        """
+        try:
+            metrics.flush()  # first, so that no curve ends before the checkpoint does
+        finally:  # curves that cannot be written are no reason to lose what was learned
+            kept = self.saved_steps not in (None, self.agent.env_steps)
+            (save_and_keep if kept else save_checkpoint)(self.state_dict(), checkpoint_path(self.run_dir))
+            self.saved_steps = self.agent.env_steps
 
     def resume(self) -> None:
-        """Go on from the last checkpoint: exactly, if the environments can be put back where they were.
+        """Go on from the newest whole checkpoint: exactly, if the environments can be put back where they were.
 
         Raises:
             FileNotFoundError: there is no checkpoint.
-            ValueError: it is damaged, or of an agent of another shape.
+            ValueError: it is damaged, of an agent of another shape, or an entry is missing or wrong; the agent is as it
+                was.
         """
-        content = load_checkpoint(checkpoint_path(self.run_dir), self.agent.device)
-        self.agent.load_state_dict(content["agent"])
-        self.evaluations = content["evaluations"]
-        self.seconds, self.wall_seconds = content["seconds"]
+        path = find_newest(self.run_dir)
+        content = load_checkpoint(path, self.agent.device)
+        with naming_file(path, content):
+            check_trainer_state(content)
+            same_envs = len(content["episodes"]["returns"]) == self.envs.envs.num_envs
+            obs = restore_envs(self.envs, content, self.seed) if same_envs else None
+            self.agent.load_state_dict(content["agent"])
+        self.evaluations, (self.seconds, self.wall_seconds) = content["evaluations"], content["seconds"]
         times = content.get("evaluation_seconds", [0.0, 0.0])  # checkpoints of before have none
         self.evaluation_seconds, self.last_evaluation_seconds = times
-        if content["envs"] is not None and len(content["episodes"]["returns"]) == self.envs.envs.num_envs:
-            self.episodes.load_state_dict(content["episodes"])
-            self.envs.reset(self.seed)
-            resetting = as_arrays(content["resetting"]) if "resetting" in content else self.envs.resetting
-            self.envs.load_state_dict(as_arrays(content["envs"]), resetting)
-            self.obs = as_arrays(content["obs"])
-        else:
+        self.obs = obs
+        if obs is None:
             self.agent.reset()
             log.info("environments begin new episodes on other seeds: they have no state to go on from")
+        else:
+            self.episodes.load_state_dict(content["episodes"])
+        if path == checkpoint_path(self.run_dir):
+            self.saved_steps = self.agent.env_steps
+        self.best_return = read_best_return(path.with_name(BEST))

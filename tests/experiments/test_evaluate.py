@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from experiments import evaluate
 from experiments.launch.build import SETTINGS
 from rl.training.evaluation import Evaluation
+from rl.training.run import checkpoint_path
 
 
 @pytest.fixture
@@ -73,6 +74,7 @@ def test_every_setting_arrives(tmp_path, monkeypatch, capsys):
         return Evaluation(np.array([1.0, 3.0]) * len(asked), np.array([2, 6]), np.array([0, 1]), cut=1)
 
     monkeypatch.setattr(evaluate, "build", build)
+    monkeypatch.setattr(evaluate, "find_newest", checkpoint_path)
     monkeypatch.setattr(evaluate, "evaluate_agent", evaluate_agent)
     values = {"run": str(tmp_path), "episodes": 7, "seed": 5, "device": "other", "evaluation_envs": 4, "max_steps": 6}
     assert evaluate.run(OmegaConf.create(values | {"memory_zeroed": True})) == 2.0  # greedy, with memory

@@ -46,7 +46,7 @@ def test_what_was_saved_is_loaded(tmp_path, content):
     loaded = load_checkpoint(str(path))
     assert torch.equal(loaded["agent"].pop("weights"), content["agent"].pop("weights"))
     assert torch.equal(loaded["agent"].pop("bits"), content["agent"].pop("bits"))
-    assert loaded == content
+    assert loaded == {**content, "format": 1}
 
 
 def test_tensors_go_to_the_device_asked_for(tmp_path, content, device):
@@ -66,7 +66,7 @@ def test_a_file_name_without_a_folder(tmp_path, content, monkeypatch):
 def test_an_older_file_is_replaced(tmp_path, content):
     for n in range(3):
         save_checkpoint({"agent": n}, tmp_path / "a.pt")
-    assert load_checkpoint(tmp_path / "a.pt") == {"agent": 2}
+    assert load_checkpoint(tmp_path / "a.pt") == {"agent": 2, "format": 1}
     assert os.listdir(tmp_path) == ["a.pt"]
 
 
@@ -200,7 +200,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_a_file_that_cannot_be_read_is_an_os_error(tmp_path, content, monkeypatch):
     save_checkpoint(content, tmp_path / "a.pt")
-    monkeypatch.setattr("pathlib.Path.read_bytes", _full)
+    monkeypatch.setattr("pathlib.Path.open", _full)
     with pytest.raises(OSError, match="No space left"):
         load_checkpoint(tmp_path / "a.pt")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from rl.flat_adam import flat_adam, guarded_step, undone_on_failure
+from rl.flat_adam import flat_adam, guarded_step, is_usable, load_optimizer, undone_on_failure
 
 ALLOWED, FORBIDDEN = torch.tensor(True), torch.tensor(False)
 
@@ -192,6 +192,43 @@ def test_other_errors_undo_nothing(make_network, take_steps):
         take_steps(network, optimizer, [0])
         raise RuntimeError
     assert not same(list(network.parameters()), before)
+
+
+# -------------------------------------------------------------------------------------------- what a good loss can ruin
+
+
+def test_weights_that_a_finite_loss_has_ruined_are_seen(make_network, take_steps):
+    """A step of 1e38 from a finite gradient: what the network makes of such weights is not finite."""
+    network = make_network()
+    optimizer = flat_adam(network, 1e-2)
+    assert is_usable(optimizer)
+    ((_, finite),) = take_steps(network, optimizer, [0])
+    assert finite and is_usable(optimizer)
+    optimizer.param_groups[0]["lr"] = 1e38
+    ((_, finite),) = take_steps(network, optimizer, [1])
+    assert finite and not is_usable(optimizer)
+
+
+def test_a_second_moment_that_has_overflowed_is_seen(make_network, take_steps):
+    """All further steps would be 0."""
+    network = make_network()
+    optimizer = flat_adam(network, 1e-2)
+    take_steps(network, optimizer, [0])
+    next(iter(optimizer.state.values()))["exp_avg_sq"][3] = math.inf
+    assert not is_usable(optimizer)
+
+
+def test_moments_are_loaded_without_the_rest_of_the_settings(make_network, take_steps):
+    network, twin = make_network(), make_network()
+    optimizer, other = flat_adam(network, 1e-2), flat_adam(twin, 1e-3)
+    take_steps(network, optimizer, [0, 1])
+    stored = optimizer.state_dict()
+    stored["param_groups"][0]["maximize"] = True
+    load_optimizer(other, stored)
+    assert same(snapshot(network, optimizer)[6:], snapshot(twin, other)[6:])
+    group = other.param_groups[0]
+    assert (group["lr"], group["maximize"], group["fused"]) == (1e-2, False, True)
+    assert next(iter(other.state.values()))["exp_avg"] is not stored["state"][0]["exp_avg"]
 
 
 # -------------------------------------------------------------------------------------------------- network and vector

@@ -148,3 +148,29 @@ def test_discounted_returns_by_hand():
     found = discounted_returns(rewards, starts, before, 0.5)
     assert found.t().tolist() == [[5.0, 4.5, 3.0, 5.5], [10.0, 25.0, 12.5, 6.25]]
     assert before.tolist() == [8.0, 2.0]
+
+
+# ------------------------------------------------------------------------------------------- numbers that are too large
+
+
+@pytest.mark.parametrize("size", [1e30, float("inf"), float("nan")])
+def test_moments_that_would_not_be_finite_are_refused_and_stay(size):
+    moments = RunningMoments((2,))
+    moments.update(torch.tensor([[1.0, 2.0], [3.0, 2.0]]))
+    before = {name: value.clone() for name, value in moments.state_dict().items()}
+    with pytest.raises(FloatingPointError, match=r"is too large for its moments"):
+        moments.update(torch.tensor([[0.0, size]]))
+    assert all(torch.equal(value, before[name]) for name, value in moments.state_dict().items())
+
+
+@pytest.mark.parametrize("size", [1e20, -3e38])
+def test_rewards_that_would_make_all_others_0_are_refused(rollouts, size):
+    """The variance overflows: from then on each reward would be divided by infinity."""
+    (rewards, starts), _, _ = rollouts
+    scale = ReturnScale(1)
+    scale.update(rewards, starts, 0.5)
+    before = {name: value.clone() for name, value in scale.state_dict().items()}
+    with pytest.raises(FloatingPointError, match=r"a reward of size .* is too large for normalise_returns"):
+        scale.update(torch.tensor([[1.0], [size]]), torch.zeros(2, 1, dtype=torch.bool), 0.5)
+    assert all(torch.equal(value, before[name]) for name, value in scale.state_dict().items())
+    assert scale(torch.tensor([1.0])) != 0

@@ -12,6 +12,7 @@ from experiments.launch.run_folder import (
     load_run_config,
     name_core,
     read_result,
+    write_config,
     write_result,
 )
 
@@ -88,3 +89,34 @@ def test_an_agent_that_names_no_core_has_the_default_of_its_class():
         assert name_core(OmegaConf.create({"_target_": f"rl.agents.{agent}"})) == core
     mixed = {"one": {"_target_": "rl.agents.RecurrentIQN"}, "two": {"core": {"_target_": "rl.cores.mamba"}}}
     assert name_core(OmegaConf.create({"members": mixed})) == "gru, mamba"
+
+
+def test_a_damaged_result_is_named(tmp_path):
+    write_result(tmp_path, {"agent": "A", "list": [1, 2]})
+    whole = (tmp_path / "result.json").read_bytes()
+    for data in (whole[:20], b"", b"\xff\x00", b"[1]"):
+        (tmp_path / "result.json").write_bytes(data)
+        with pytest.raises(ConfigError, match=r"result\.json is damaged: "):
+            read_result(tmp_path)
+
+
+def test_a_configuration_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    write_config(tmp_path, OmegaConf.create({"a": 1}))
+    monkeypatch.setattr("os.fsync", full)
+    for write in (lambda: write_config(tmp_path, OmegaConf.create({"a": 2})), lambda: write_result(tmp_path, {})):
+        with pytest.raises(OSError, match=r"cannot be written: No space left on device: .*(config\.yaml|result\.json)"):
+            write()
+    assert OmegaConf.load(tmp_path / "config.yaml") == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.parametrize(
+    "data", [b"a: [1, 2", b"\x00\x01", b"\xff\xfe\xfa", b"a: !!python/object/apply:os.getcwd []", b"a: ${"]
+)
+def test_a_damaged_configuration_is_named(tmp_path, data):
+    (tmp_path / "config.yaml").write_bytes(data)
+    with pytest.raises(ConfigError, match=r"config\.yaml"):
+        load_flat_config(tmp_path)

@@ -257,3 +257,39 @@ def test_a_checkpoint_without_one_of_its_entries_is_refused(make_agent, kind):
     for missing in whole:
         with pytest.raises(ValueError, match=f"the checkpoint has no entry {missing}"):
             agent.load_state_dict({name: part for name, part in whole.items() if name != missing})
+
+
+# ------------------------------------------------------------------------------------------- numbers that ruin an agent
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "reward", "words"),
+    [
+        ({"normalise_observations": True}, 1e30, 1.0, "too large for its moments"),
+        ({"normalise_returns": True}, 1.0, 1e20, "too large for normalise_returns"),
+        ({"learning_rate": 1e38}, 1.0, 1.0, "or a weight after it"),
+        ({"learning_rate": 1e38, "core": "mlp", "epochs": 1, "num_minibatches": 1}, 1.0, 1.0, "or a weight after it"),
+    ],
+)
+def test_of_an_update_that_would_ruin_the_agent_nothing_is_left(
+    make_agent, play_turns, assert_same, options, size, reward, words
+):
+    """The loss may be finite; the agent goes on as if there had been no such rollout, but for what it drew."""
+    agent, twin = (make_agent((OBS, FOUR), **options) for _ in range(2))
+    for _ in range(8):
+        agent.act(np.full(2, size))
+        agent.observe(reward, False)
+    with pytest.raises(FloatingPointError, match=words):
+        agent.learn()
+    assert agent.rollout_size == 0
+    agent.reset()
+    state, fresh = agent.state_dict(), twin.state_dict()
+    for name in ("network", "optimizer", "return_scale"):
+        assert_same(Held(state[name]), Held(fresh[name]))
+
+
+class Held:
+    """Something whose ``state_dict`` is given."""
+
+    def __init__(self, state):
+        self.state_dict = lambda: state

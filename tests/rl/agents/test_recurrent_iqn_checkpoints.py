@@ -203,3 +203,30 @@ def test_a_bad_observation_is_not_learned_from_and_forgotten(
     assert agent.rollout_size == 0
     agent.reset()
     assert train_batched(agent, Counter(3), 3)[-1]["loss"] > 0
+
+
+def test_rewards_that_would_ruin_their_scale_are_refused_whole(make_iqn, play_turns):
+    """The step is not in the replay, and its outcome may be given again."""
+    agent = make_iqn(Counter(1), normalise_returns=True)
+    play_turns(agent, 4)
+    agent.act(np.zeros(2))
+    before = agent.return_scale.moments.var.item()
+    with pytest.raises(FloatingPointError, match=r"a reward of size 1e\+20 is too large for normalise_returns"):
+        agent.observe(1e20, False)
+    assert (agent.rollout_size, agent.return_scale.moments.var.item()) == (4, before)
+    agent.observe(1.0, False)
+    assert agent.rollout_size == 5
+
+
+def test_observations_that_would_ruin_the_moments_are_refused(make_iqn, train_batched, snapshot, assert_equal):
+    agent = make_iqn(Counter(3), num_envs=3, normalise_observations=True)
+    train_batched(agent, Counter(3), 2)
+    before = snapshot(agent)
+    agent.act(np.full((3, 2), 1e30))
+    agent.observe(np.zeros(3), np.zeros(3, dtype=bool))
+    agent.act(np.zeros((3, 2)))
+    agent.observe(np.zeros(3), np.zeros(3, dtype=bool))
+    with pytest.raises(FloatingPointError, match="too large for its moments"):
+        agent.learn()
+    assert_equal(snapshot(agent), before)
+    assert agent.rollout_size == 0

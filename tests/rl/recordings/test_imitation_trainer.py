@@ -248,3 +248,25 @@ def test_a_foreign_checkpoint_is_refused(make_trainer, tmp_path):
     with pytest.raises(ValueError, match="was written by a training run, not by learning from a recording"):
         trainer.resume()
     assert all(map(torch.equal, before, trainer.imitator.network.parameters()))
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_epoch_before(make_trainer, notebook, caplog):
+    trainer = make_trainer(epochs=3)
+    trainer.train(notebook)
+    trainer.path.write_bytes(trainer.path.read_bytes()[:-1])
+    second = make_trainer(epochs=3)
+    second.resume()
+    assert second.epochs_done == 2
+    assert "last.pt is damaged" in caplog.text and "previous.pt" in caplog.text
+
+
+def test_a_wrong_entry_is_named_and_nothing_is_changed(make_trainer, notebook):
+    trainer = make_trainer(epochs=1)
+    trainer.train(notebook)
+    content = load_checkpoint(trainer.path)
+    for entry in ("done", "best", "history", "last"):
+        torch.save(content | {"imitation": content["imitation"] | {entry: "x"}}, trainer.path)
+        second = make_trainer(epochs=1)
+        with pytest.raises(ValueError, match=rf"last\.pt: the entry imitation\.{entry}"):
+            second.resume()
+        assert (second.epochs_done, second.history) == (0, [])

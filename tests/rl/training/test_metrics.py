@@ -2,7 +2,9 @@
 
 import io
 import logging
+import shutil
 import sys
+import threading
 import time
 from fnmatch import fnmatchcase
 from functools import partial
@@ -213,3 +215,24 @@ def test_flushed_scalars_can_be_read_while_the_run_goes_on(read, tmp_path):
         metrics.scalars({"losses/entropy": 1.0}, 10)
         metrics.flush()
         assert read(tmp_path) == {"losses/entropy": [(10, 1.0)]}
+
+
+def test_an_event_file_that_cannot_be_written_is_told_when_the_run_is_saved(tmp_path, capsys):
+    """Training goes on until then; no thread prints a traceback, and afterwards threads speak as before."""
+    usual = threading.excepthook
+    metrics = Metrics(tmp_path / "run", 100)
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(OSError, match=r"its curves cannot be written: No such file or directory: '.*run'$"), metrics:
+        for step in range(50):
+            metrics.scalars({"charts/SPS": 1.0}, step)
+        metrics.flush()
+    assert threading.excepthook is usual
+    assert capsys.readouterr().err == ""
+
+
+def test_a_folder_that_can_have_no_event_file_is_named(tmp_path):
+    usual = threading.excepthook
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"its curves cannot be written: .*file/run"):
+        Metrics(tmp_path / "file/run", 100)
+    assert threading.excepthook is usual
