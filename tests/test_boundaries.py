@@ -15,7 +15,7 @@ LEAVES = {"h", "c", "keys", "conv", "ssm", "age"}
 
 # The folders of rl, lowest first; one may import those of lower layers and, without a circle, itself.
 LAYERS = (
-    ("rl.types", "rl.checks", "rl.spaces", "rl.checkpoint", "rl.normalisation", "rl.flat_adam"),
+    ("rl.types", "rl.checks", "rl.spaces", "rl.checkpoint", "rl.normalisation", "rl.flat_adam", "rl.trust"),
     ("rl.cores", "rl.networks"),
     ("rl.ppo", "rl.iqn"),
     ("rl.agents",),

@@ -87,8 +87,13 @@ class Trainer:
 
         Returns:
             False if a signal stopped it.
+
+        Raises:
+            ValueError: the agent is not in training, so it would play for ever.
         """
         agent = self.agent
+        if not agent.training:
+            raise ValueError("agent.training=False: it must be True to train; load_agent returns an agent that plays")
         if self.obs is None:
             self.begin_episodes()
         solved = False
