@@ -166,7 +166,7 @@ def arguments_from_data(
         except UnnamedError as error:
             agent = construction["agent"].rpartition(".")[2]
             raise ValueError(
-                f"{name}={error}: the checkpoint could not store it, for it has no name to import it by; give it as "
+                f"{name}={error}: it cannot be imported by name, so the checkpoint could not store it; give it, as in "
                 f"load_agent(path, {name}=...), or construct {agent}(...) by hand and call its load(path)"
             ) from None
         except DAMAGED as error:

@@ -1,13 +1,14 @@
 """Agents from checkpoints alone: the checkpoint says what constructs them."""
 
 from collections.abc import Iterable, Mapping
+from inspect import isabstract
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from rl.agents.client import ClientLoop
-from rl.agents.construction import AGENTS, arguments_from_data, import_code, path_of, takes
+from rl.agents.construction import AGENTS, DAMAGED, arguments_from_data, import_code, path_of, takes
 from rl.checkpoint import load_checkpoint
 from rl.trust import UntrustedError
 from rl.types import Agent
@@ -80,7 +81,7 @@ def agent_from_state(
 ) -> Any:
     """Construct an agent from its ``state_dict`` and load that, see ``load_agent``."""
     construction = state.get("construction") if isinstance(state, dict) else None
-    if not isinstance(construction, dict) or construction.keys() < {"agent", "arguments"}:
+    if not isinstance(construction, dict) or not {"agent", "arguments"} <= construction.keys():
         raise ValueError(
             "the checkpoint does not hold what constructs its agent, as those of earlier versions do not: construct "
             "the agent with the class and the arguments that it was trained with, and call its load(path)"
@@ -100,20 +101,23 @@ def _find_class(path: str, trust: tuple[str, ...], kind: type | None) -> Any:
     Raises:
         ValueError: it is no agent, not of the kind asked for, or has no name to import it by.
     """
+    if not isinstance(path, str):
+        raise ValueError(f"the checkpoint holds {path!r} where the class of its agent should be")
     module, _, name = path.rpartition(".")
     if kind is not None and (path == path_of(kind) or (module == "__main__" and name == kind.__name__)):
         return kind
     if module == "__main__" or "<locals>" in path:
         raise ValueError(
-            f"the agent is a {name}, which was defined in {module} and cannot be imported: move it into a module, or "
-            f"call {name}.from_checkpoint(path) where it is defined"
+            f"its class {name} was defined in {module} and cannot be imported by name: move it into a module, or call "
+            f"{name}.from_checkpoint(path) where it is defined"
         )
     found: Any = import_code(path, AGENTS, trust)
-    if not isinstance(found, type) or not issubclass(found, ClientLoop) or not hasattr(found, "rebuild"):
+    if not isinstance(found, type) or not issubclass(found, ClientLoop) or isabstract(found):
         raise ValueError(f"the checkpoint names {path}, which is no class of agents")
     if kind is not None and not issubclass(found, kind):
         raise ValueError(
-            f"the agent is a {name}, no {kind.__name__}: call {name}.from_checkpoint(path) or rl.load_agent(path)"
+            f"it holds an agent of the class {name}, not {kind.__name__}: call {name}.from_checkpoint(path), or "
+            "rl.load_agent(path)"
         )
     return found
 
@@ -138,7 +142,7 @@ def rebuild(
     agent.plays_only = True
     try:
         agent.__init__(**arguments)
-    except TypeError as error:
+    except DAMAGED as error:
         raise ValueError(f"{kind.__name__} cannot be constructed as the checkpoint says: {error}") from error
     if (num_envs or agent.num_envs) != agent.num_envs or torch.device(device).type != agent.device.type:
         raise ValueError(

@@ -222,7 +222,7 @@ class Population(ClientLoop):
             return member
 
         arguments = arguments_from_data(state[CONSTRUCTION], trust, {"device": str(device)} | dict(changes))
-        arguments["num_envs"] = num_envs or len(arguments["seats"])
+        arguments["num_envs"] = len(arguments["seats"]) if num_envs is None else num_envs
         members = {name: partial(make, name) for name in state if name != CONSTRUCTION}
         return cls(**arguments, members=members)
 
