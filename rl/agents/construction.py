@@ -125,7 +125,7 @@ def _call_to_data(function: Callable[..., Any], args: Sequence[Any], kwargs: Map
     parts = [to_data(part) for part in args]
     given = {name: to_data(part) for name, part in kwargs.items()}
     if not parts:  # else it is not known which ones they are
-        given = _defaults(function, given) | given
+        given |= _defaults(function, given)
     return {"call": path, "args": parts, "kwargs": given}
 
 
