@@ -169,6 +169,17 @@ def test_players_remember_unless_they_are_not_to(memory):
     assert [torch.equal(outputs[0][name], outputs[1][name]) for name in ("a", "b")] == [not memory] * 2
 
 
+def test_actors_that_are_told_nothing_go_on_remembering():
+    population = make_population(seed=1)
+    told, silent = (population.new_actor(6, 1) for _ in range(2))
+    for seed in range(4):
+        for actors in (told, silent):
+            actors.act(observation(np.random.default_rng(seed)), greedy=True)
+        told.observe(np.zeros(6, dtype=np.float32), np.zeros(6, bool))
+        for name in ("a", "b"):
+            assert torch.equal(told.actors[name].state["h"], silent.actors[name].state["h"])
+
+
 def test_players_sample_by_their_seed_and_leave_the_members_alone():
     population, obs = make_population(), observation(np.random.default_rng(0), 60)
 
