@@ -142,6 +142,18 @@ def test_an_action_that_waits_is_dropped_by_loading(make, num_envs):
     assert agent.rollout_size == agent.num_envs
 
 
+def test_a_checkpoint_of_an_agent_whose_action_waits_holds_the_memory_before_it(make):
+    """The step is dropped, so what it saw must not be remembered twice when it is taken again."""
+    agent, other = make((OBS, FOUR)), make((OBS, FOUR), seed=1)
+    agent.act(np.ones(2))
+    agent.observe(0.0, False)
+    remembered = agent.actor.state["h"].clone()
+    agent.act(np.zeros(2))
+    other.load_state_dict(agent.state_dict())
+    assert torch.equal(other.actor.state["h"], remembered) and remembered.any()
+    assert other.actor.starts.tolist() == [False]
+
+
 def test_a_refused_checkpoint_leaves_the_action_that_waits_and_the_rollout(make, play_turns, write):
     agent = make((OBS, FOUR))
     play_turns(agent, 3)
