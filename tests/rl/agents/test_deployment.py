@@ -17,7 +17,11 @@ PPO = {"num_steps": 32, "bptt": 16, "num_minibatches": 4}
 AGENTS = {
     "ppo": (RecurrentPPOLSTM, partial(TMaze, length=5), PPO),
     "iqn": (RecurrentIQN, partial(TMaze, length=5), {"bptt": 8, "learning_starts": 2_000, "learning_rate": 3e-3}),
-    "dual_head": (DualHeadRecurrentPPO, partial(WitnessVote, num_suspects=2, corridor=3), PPO),
+    "dual_head": (
+        DualHeadRecurrentPPO,
+        partial(WitnessVote, num_suspects=2, corridor=3),
+        PPO | {"learning_rate": 3e-3},
+    ),
 }
 
 
