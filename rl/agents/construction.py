@@ -216,8 +216,9 @@ def import_code(path: str, home: str, trust: Collection[str]) -> Callable[..., A
         UntrustedError: it lies elsewhere; nothing was imported.
         ValueError: there is no such thing, or it cannot be called.
     """
-    package, (module, _, name) = path.partition(".")[0], path.rpartition(".")
-    ours = package in OWN and package not in trust
+    module, _, name = path.rpartition(".")
+    trusted = any(path == named or path.startswith(f"{named}.") for named in trust)
+    ours = path.partition(".")[0] in OWN and not trusted
     if ours and not path.startswith(home):
         raise UntrustedError(f"the checkpoint names {path} where something of {home.rstrip('.')} should be")
     try:

@@ -123,9 +123,9 @@ def test_what_cannot_be_imported_by_name_is_said_when_it_is_asked_for(make, name
         ),
         ("gymnasium.make", UntrustedError, "names gymnasium.make where something of rl.cores should be"),
         ("envs.t_maze.TMaze", UntrustedError, "where something of rl.cores should be"),
-        ("rl.cores.lstm.partial", ValueError, "partial is no class or function of it"),
-        ("rl.cores.lstm.torch", ValueError, "torch is no class or function of it"),
-        ("rl.cores.lstm.SATURATE", ValueError, "SATURATE is no class or function of it"),
+        ("rl.cores.lstm.partial", ValueError, "rl.cores.lstm.partial"),
+        ("rl.cores.lstm.torch", ValueError, "rl.cores.lstm.torch"),
+        ("rl.cores.lstm.SATURATE", ValueError, "rl.cores.lstm.SATURATE"),
         ("rl.cores.none.none", ValueError, "which cannot be imported here"),
     ],
 )

@@ -229,9 +229,9 @@ def test_no_member_takes_the_name_of_the_entry_beside_the_members():
         (None, "agent.pt: the checkpoint does not hold what constructs its agent, as those of earlier versions do not"),
         ({"agent": "x"}, "does not hold what constructs its agent"),
         ({"agent": 3, "arguments": {}}, "holds 3 where the class of its agent should be"),
-        ({"agent": "rl.agents.Player", "arguments": {}}, "Player is no class or function of it"),
-        ({"agent": "rl.agents.player.Player", "arguments": {}}, "rl.agents.player.Player, which is no class of agents"),
-        ({"agent": "rl.agents.agent.RecurrentAgent", "arguments": {}}, "RecurrentAgent, which is no class of agents"),
+        ({"agent": "rl.agents.Player", "arguments": {}}, "rl.agents.Player"),
+        ({"agent": "rl.agents.player.Player", "arguments": {}}, "rl.agents.player.Player"),
+        ({"agent": "rl.agents.agent.RecurrentAgent", "arguments": {}}, "rl.agents.agent.RecurrentAgent"),
         ({"agent": "rl.cores.gru.gru", "arguments": {}}, "where something of rl.agents should be"),
         (
             {"agent": "rl.agents.recurrent_ppo.RecurrentPPO", "arguments": {}},
