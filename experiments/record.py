@@ -29,7 +29,7 @@ from rl.checks import positive, within
 from rl.recordings.minari_data import import_minari
 from rl.training.evaluation import EpisodeCounter, make_bar, share_episodes
 from rl.training.stepping import VectorEnvAdapter
-from rl.types import Player
+from rl.types import Actor
 
 log = logging.getLogger(__name__)
 MINARI_ID = re.compile(r"[\w-]+(/[\w-]+)*-v\d+")
@@ -40,7 +40,7 @@ Episode = dict[str, Any]
 
 
 class ScriptedPlayer:
-    """A scripted player as a ``rl.types.Player``.
+    """A scripted player as a ``rl.types.Actor``.
 
     Args:
         script: ``script(observation [B, ...], starts [B]) -> actions [B, ...]``.
@@ -75,7 +75,7 @@ def run(config: DictConfig) -> float:
     if (config.run is None) == (config.player is None):
         raise ConfigError("give either run=RUN_DIR, a trained agent, or player=DOTTED.PATH with env=NAME")
     folder = find_destination(minari, output)
-    player: Player
+    player: Actor
     with ExitStack() as opened:
         if config.run is not None:
             stored = load_run_config(config.run)
@@ -133,7 +133,7 @@ def import_script(path: str) -> Any:
 
 
 def record_episodes(
-    player: Player, envs: VectorEnv, episodes: int, seed: int, greedy: bool, max_steps: int | None = None
+    player: Actor, envs: VectorEnv, episodes: int, seed: int, greedy: bool, max_steps: int | None = None
 ) -> list[Episode]:
     """Play whole episodes; each environment plays a fixed number, so that short ones are not over-represented.
 

@@ -8,23 +8,36 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rl.agents import DualHeadRecurrentPPO, Population, RecurrentIQN, RecurrentPPO, RecurrentPPOLSTM
+    from rl.agents import (
+        DualHeadRecurrentPPO,
+        Player,
+        Population,
+        RecurrentIQN,
+        RecurrentPPO,
+        RecurrentPPOLSTM,
+        load_agent,
+    )
     from rl.training import Evaluation, Trainer, evaluate
 
 _HOMES = {
-    "rl.agents": ("DualHeadRecurrentPPO", "Population", "RecurrentIQN", "RecurrentPPO", "RecurrentPPOLSTM"),
+    "rl.agents": (
+        *("DualHeadRecurrentPPO", "Population", "RecurrentIQN", "RecurrentPPO", "RecurrentPPOLSTM"),
+        *("Player", "load_agent"),
+    ),
     "rl.training": ("Evaluation", "Trainer", "evaluate"),
 }
 
 __all__ = [
     "DualHeadRecurrentPPO",
     "Evaluation",
+    "Player",
     "Population",
     "RecurrentIQN",
     "RecurrentPPO",
     "RecurrentPPOLSTM",
     "Trainer",
     "evaluate",
+    "load_agent",
 ]
 
 

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from rl.agents.actor import PREVIOUS_ACTION, PREVIOUS_REWARD
 from rl.agents.agent import RecurrentAgent
+from rl.agents.player import policy_copy
 from rl.checkpoint import atomic_write
-from rl.cores.stack import Stack
 from rl.networks import ActorCritic, QuantileNetwork, make_head
-from rl.networks.frozen import frozen_copy
 from rl.networks.heads import BernoulliHead, CategoricalHead, GaussianHead, Head
 from rl.networks.quantile_network import EpsilonGreedyHead
 from rl.training.evaluation import evaluation_mode
@@ -55,10 +54,7 @@ class PolicyStep(nn.Module):
     def __init__(self, agent: Agent):
         super().__init__()
         agent = check_single_network(agent)
-        self.network = frozen_copy(agent.network).cpu()
-        for module in self.network.modules():
-            if isinstance(module, Stack):
-                module.dropout = 0.0
+        self.network = policy_copy(agent.network).cpu()
         self.environment_head = make_head(agent.action_space)
         empty = create_empty_array(agent.observation_space, 2)
         self.obs = {name: leaf.cpu() for name, leaf in agent.new_actor(2, 0).inputs(empty).items()}

@@ -59,7 +59,7 @@ class Core(Protocol):
         """
 
 
-class Player(Protocol):
+class Actor(Protocol):
     """Plays B environments with weights that stay as they are and with memories of its own."""
 
     def act(self, observation: Any, greedy: bool = False) -> np.ndarray:
@@ -79,6 +79,13 @@ class Agent(Protocol):
     num_steps: int
     device: device
     model_name: str
+
+    @property
+    def training(self) -> bool:
+        """False plays without storing or learning."""
+
+    @training.setter
+    def training(self, value: bool) -> None: ...
 
     @property
     def network(self) -> nn.Module:
@@ -110,8 +117,8 @@ class Agent(Protocol):
     def reset(self) -> None:
         """Close unfinished episodes as truncations and clear the memories."""
 
-    def new_actor(self, num_envs: int, seed: int | None = None, memory: bool = True) -> Player:
-        """Make a player of ``num_envs`` other environments with the same weights."""
+    def new_actor(self, num_envs: int, seed: int | None = None, memory: bool = True) -> Actor:
+        """Make an actor in ``num_envs`` other environments with the same weights."""
 
     def state_dict(self) -> dict[str, Any]:
         """Collect all that training needs to go on."""

@@ -1,6 +1,5 @@
 """Acting: a network together with the memories of B environments. Training and evaluation each have their own."""
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,11 +7,19 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from rl.agents.inputs import fit_leaf, leaf_dtype, name_leaves
 from rl.networks import ActorCritic, QuantileNetwork
-from rl.spaces import leaf_arrays, leaf_spaces, split_flat
+from rl.spaces import leaf_spaces
 from rl.types import CutEpisodes, Observation
 
 PREVIOUS_ACTION, PREVIOUS_REWARD = "previous_action", "previous_reward"
+LEARN_TOO_EARLY = (
+    "learn (train_step) was called while an action waits for its outcome: call observe (add_memory_ppo) first"
+)
+REWARD_IS_MISSING = (
+    "this agent is fed the reward of its previous action (previous_action_reward): tell the outcome of each action by "
+    "observe (add_memory_ppo), or call reset where an episode begins"
+)
 
 
 def previous_spaces(previous_action: spaces.Space) -> dict[str, spaces.Space]:
@@ -31,6 +38,8 @@ class StepOutcome(NamedTuple):
 
 class Actor:
     """A player of B environments with one network; callers never touch the memories.
+
+    What ``observe`` tells says where episodes begin. Without it the memories go on until ``reset``.
 
     Args:
         network: shared with the learner that trains it.
@@ -57,7 +66,7 @@ class Actor:
         self.leaves = leaf_spaces(observation_space)
         self.composite = isinstance(observation_space, (spaces.Dict, spaces.Tuple))
         self.formats = {  # of a batch of each leaf: shape, dtype
-            name: ((num_envs, *(space.shape or ())), _dtype(space)) for name, space in self.leaves.items()
+            name: ((num_envs, *(space.shape or ())), leaf_dtype(space)) for name, space in self.leaves.items()
         }
         self.num_envs = num_envs
         self.device = torch.device(device)
@@ -70,7 +79,7 @@ class Actor:
             self.generator.manual_seed(seed)
         head = network.head
         self.actions = torch.zeros(num_envs, *head.action_shape, dtype=head.action_dtype, device=self.device)
-        self.state = self.before = network.initial_state(num_envs, self.device)
+        self.state = self.before = network.initial_state(num_envs, self.device)  # now, and before the last step
         self.reset()
 
     def reset(self) -> None:
@@ -83,7 +92,8 @@ class Actor:
         self.state = {
             name: torch.zeros_like(leaf) if leaf.is_floating_point() else leaf for name, leaf in self.state.items()
         }
-        self.starts = np.ones(self.num_envs, dtype=bool)  # of the next observation
+        self.starts = self.starts_before = np.ones(self.num_envs, dtype=bool)  # of the next observation, of the last
+        self._needs_reward = False
         head = self.network.head
         self.previous = self.last = {
             PREVIOUS_ACTION: torch.zeros_like(head.as_previous(self.actions)),
@@ -100,15 +110,15 @@ class Actor:
         """
         if not self.composite:
             arrays = {"obs": np.asarray(observation)}
-        elif isinstance(observation, np.ndarray):
-            arrays = split_flat(self.leaves, observation.reshape(self.num_envs, -1))
         else:
-            arrays = leaf_arrays(self.observation_space, observation)
+            if isinstance(observation, np.ndarray) and observation.size % self.num_envs == 0:
+                observation = observation.reshape(self.num_envs, -1)
+            arrays = name_leaves(self.observation_space, self.leaves, observation)
         obs = {}
         for name, (shape, dtype) in self.formats.items():
             array = arrays[name]
             if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
-                array = _fitted(name, array, shape, dtype)
+                array = fit_leaf(name, array, shape, dtype)
             obs[name] = torch.from_numpy(array).to(self.device, non_blocking=True)
         return obs | self.previous if self.feed_previous else obs
 
@@ -134,17 +144,25 @@ class Actor:
 
         Returns:
             Distribution parameters ``[B, P]``, values ``[B]``, actions ``[B, ...]``.
+
+        Raises:
+            RuntimeError: the network is fed the previous reward, and ``observe`` has not told it.
         """
-        self.before = self.state
+        if self._needs_reward:
+            raise RuntimeError(REWARD_IS_MISSING)
         starts = torch.from_numpy(self.starts).to(self.device, non_blocking=True) if self.starts.any() else None
-        params, values, self.state = self.network.step(obs, self.state, starts)
+        params, values, after = self.network.step(obs, self.state, starts)
+        self.before, self.state, self.starts_before = self.state, after, self.starts
+        if self.memory:
+            self.starts = np.zeros(self.num_envs, dtype=bool)  # unless ``observe`` says otherwise
+            self._needs_reward = self.feed_previous
         head = self.network.head
         self.actions = head.mode(params) if greedy else head.sample(params, self.generator)
         return params, values, self.actions
 
     def undo_step(self) -> None:
         """Put the memories back to where they were before the last step, whose outcome will not be told."""
-        self.state = self.before
+        self.state, self.starts, self._needs_reward = self.before, self.starts_before, False
 
     def clear_broken_memories(self) -> None:
         """Begin those memories anew that hold a number that is not finite: nothing can be made of them any more."""
@@ -158,7 +176,7 @@ class Actor:
         }
 
     def act(self, observation: Any, greedy: bool = False) -> np.ndarray:
-        """Choose actions ``[B, ...]``, as a vector environment takes them; ``observe`` comes next."""
+        """Choose actions ``[B, ...]``, as a vector environment takes them; ``observe`` says what came of them."""
         self.step(self.inputs(observation), greedy)
         return self.network.head.to_environment(self.actions.cpu().numpy())
 
@@ -177,6 +195,7 @@ class Actor:
                 for name, leaf in self.state.items()
             }
         self.starts = ended.copy() if self.memory else np.ones(self.num_envs, dtype=bool)
+        self._needs_reward = False
         if self.feed_previous:
             paid, cleared = (torch.from_numpy(array).to(self.device) for array in (rewards, self.starts))
             self.last = {
@@ -185,36 +204,16 @@ class Actor:
             }
             self.previous = {name: leaf.masked_fill(cleared.unsqueeze(1), 0) for name, leaf in self.last.items()}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Collect the memories, to go on from exactly here."""
-        return {"state": self.state, "starts": torch.from_numpy(self.starts), "previous": self.previous}
+    def state_dict(self, undone: bool = False) -> dict[str, Any]:
+        """Collect the memories, to go on from exactly here; ``undone``, from before the last step."""
+        state, starts = (self.before, self.starts_before) if undone else (self.state, self.starts)
+        return {"state": state, "starts": torch.from_numpy(starts), "previous": self.previous}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what ``state_dict`` gave."""
         self.state = {name: leaf.to(self.device) for name, leaf in state["state"].items()}
-        self.starts = state["starts"].cpu().numpy()
+        self.starts, self._needs_reward = state["starts"].cpu().numpy(), False
         self.previous = {name: leaf.to(self.device) for name, leaf in state["previous"].items()}
-
-
-def _dtype(space: spaces.Space) -> np.dtype:
-    """Return the dtype in which a leaf is fed: that of its space, but float32 for float64."""
-    return np.dtype(np.float32 if space.dtype == np.float64 else space.dtype)
-
-
-def _fitted(name: str, given: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Bring one leaf into the shape and dtype of its space; most environments hand it over like that.
-
-    Raises:
-        ValueError: it has another size, or fractions where the space holds whole numbers.
-    """
-    if given.dtype.kind == "f" and dtype.kind in "iu" and np.mod(given, 1).any():
-        raise ValueError(f"observation {name!r} holds fractions, but its space is {dtype}")
-    array = np.ascontiguousarray(given, dtype=dtype)
-    if array.shape != shape:
-        if array.size != math.prod(shape):
-            raise ValueError(f"observation {name!r} has shape {array.shape}, but {shape} is expected")
-        array = array.reshape(shape)
-    return array
 
 
 def check_outcome(num_envs: int, rewards: Any, terminated: Any, truncated: Any, ignored: Any) -> StepOutcome:

@@ -1,10 +1,10 @@
 """What every recurrent agent shares: acting and observing, the pending action, counters, generators, checkpoints."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from inspect import Signature
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -14,20 +14,19 @@ from torch import Tensor
 
 from rl.agents.actor import Actor, StepOutcome, check_outcome, previous_spaces
 from rl.agents.client import Client
-from rl.agents.persistence import check_agent_state
+from rl.agents.construction import describe
+from rl.agents.loading import agent_from_file, rebuild
+from rl.agents.persistence import check_agent_state, collect_state, is_same_size, restore_state
+from rl.agents.player import Player
 from rl.agents.signature import forwarded_signature
-from rl.agents.state_checks import agent_schema, check_entries, check_sound, set_generator
-from rl.checkpoint import load_checkpoint, naming_file, save_checkpoint
+from rl.agents.state_checks import agent_schema, check_entries, check_sound
+from rl.checkpoint import load_checkpoint, naming_file
 from rl.checks import positive
-from rl.flat_adam import flat_adam, load_optimizer
+from rl.flat_adam import flat_adam
 from rl.networks import ActorCritic, QuantileNetwork, make_head
 from rl.normalisation import ReturnScale
 from rl.spaces import leaf_spaces
 from rl.types import Observation, State
-
-LEARN_TOO_EARLY = (
-    "learn (train_step) was called while an action waits for its outcome: call observe (add_memory_ppo) first"
-)
 
 
 class RecurrentAgent(Client):
@@ -61,6 +60,8 @@ class RecurrentAgent(Client):
     """
 
     __signature__: ClassVar[Signature]
+    construction: dict[str, Any]
+    plays_only: bool  # it was loaded to play; ``check_rollout`` comes when it begins to train
     network: ActorCritic | QuantileNetwork
     algorithm: ClassVar[Callable[..., Any]]
     """Class of the update; a subclass may name one of its own."""
@@ -76,6 +77,12 @@ class RecurrentAgent(Client):
         own = [kind for kind in cls.__mro__ if issubclass(kind, RecurrentAgent) and kind is not RecurrentAgent]
         constructors = [vars(kind)["__init__"] for kind in own if "__init__" in vars(kind)]
         cls.__signature__ = forwarded_signature(*constructors, cls.algorithm)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Note what constructs the agent, for its checkpoints."""
+        agent = super().__new__(cls)
+        agent.construction, agent.plays_only = describe(cls, args, kwargs), False
+        return agent
 
     def __init__(
         self,
@@ -126,12 +133,20 @@ class RecurrentAgent(Client):
     @training.setter
     def training(self, value: bool) -> None:
         if value != self.training:
+            if value and self.plays_only:
+                self.check_rollout()
+                self.plays_only = False
             self.network.train()
             self.reset()
         self.network.train(value)
 
+    def check_rollout(self) -> None:
+        """Check what concerns rollouts alone; an agent that was loaded to play need not pass until it trains."""
+
     def act(self, observation: Any) -> Any:
         """Choose actions for an observation; in training the step is stored and waits for ``observe``.
+
+        When it plays (``training`` is False) outcomes need not be told: the memory then goes on until ``reset``.
 
         Args:
             observation: of the space, of any shape that holds its numbers; batched: with a leading axis B.
@@ -142,7 +157,7 @@ class RecurrentAgent(Client):
 
         Raises:
             ValueError: the observation does not fit the space.
-            RuntimeError: the previous action still waits for its outcome.
+            RuntimeError: the previous action still waits for its outcome, which is needed.
         """
         training = self.network.training
         if self._pending is not None and training:
@@ -230,6 +245,10 @@ class RecurrentAgent(Client):
         """Make inputs of the network from an empty observation of the space, leaves ``[B, ...]``."""
         return self.actor.inputs(create_empty_array(self.observation_space, self.num_envs))
 
+    def player(self, seed: int | None = None) -> Player:
+        """Make a player for inference, with a copy of the weights as they are now."""
+        return Player(self, seed=seed)
+
     # ----------------------------------------------------------------------------------------------------- checkpoints
 
     def state_dict(self) -> dict[str, Any]:
@@ -238,18 +257,7 @@ class RecurrentAgent(Client):
         Raises:
             FloatingPointError: a number of it is not finite, or the network makes such numbers.
         """
-        state = {
-            "model_name": self.model_name,
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "num_envs": self.num_envs,
-            "env_steps": self.env_steps,
-            "updates": self.updates,
-            "epsilon": self.epsilon,
-            "generators": [self.shuffle.get_state(), self.actor.generator.get_state()],
-            "memories": self.actor.state_dict(),
-            "return_scale": self.return_scale.state_dict() if self.return_scale else None,
-        }
+        state = collect_state(self, undone=self._pending is not None)
         check_sound(state, self.network, self.example_inputs(), self.actor.state)
         return state
 
@@ -260,8 +268,8 @@ class RecurrentAgent(Client):
 
     def check_state(self, state: Any) -> None:
         """Raise a ``ValueError`` unless ``state`` is that of an agent like this one; the message names the entry."""
-        check_agent_state(state, self.ENTRIES, self.network, self.return_scale is not None)
-        check_entries(state, self.schema(self.is_same_size(state)), self.network)
+        check_agent_state(state, self.ENTRIES, self)
+        check_entries(state, self.schema(is_same_size(self, state)), self.network)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what ``state_dict`` gave; memories and generators only with as many environments.
@@ -274,37 +282,26 @@ class RecurrentAgent(Client):
         self.check_state(state)
         self._pending = None
         self.forget_rollout()
-        self.network.load_state_dict(state["network"])
-        load_optimizer(self.optimizer, state["optimizer"])
-        self.env_steps, self.updates, self.epsilon = state["env_steps"], state["updates"], state["epsilon"]
-        same_size = self.is_same_size(state)
-        if same_size:
-            set_generator(self.shuffle, state["generators"][0])
-            set_generator(self.actor.generator, state["generators"][1])
-            self.actor.load_state_dict(state["memories"])
-        else:
-            self.actor.reset()
-        if self.return_scale is not None:
-            self.return_scale.load(state["return_scale"], same_size)
+        restore_state(self, state)
 
-    def is_same_size(self, state: dict[str, Any]) -> bool:
-        """Say whether a state was written with as many environments as this agent plays."""
-        return isinstance(state["num_envs"], int) and state["num_envs"] == self.num_envs
-
-    def save(self, path: str | Path) -> None:
-        """Write a checkpoint; the folder is made if it is missing."""
-        save_checkpoint({"agent": self.state_dict()}, path)
-
-    def load(self, path: str | Path) -> None:
-        """Read what ``save`` or the trainer wrote, onto the agent's device.
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        device: str = "cpu",
+        num_envs: int | None = None,
+        trust: Iterable[str] = (),
+        **changes: Any,
+    ) -> Self:
+        """Construct and load an agent of this class that plays, see ``rl.load_agent``.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is damaged, foreign, or of an agent of another shape.
+            ValueError: as ``rl.load_agent``, and for an agent of another class.
         """
-        content = load_checkpoint(path, map_location=self.device)
-        with naming_file(path, content):
-            self.load_state_dict(content["agent"])
+        agent: Self = agent_from_file(path, device, num_envs, trust, changes, cls)
+        return agent
+
+    rebuild = classmethod(rebuild)
 
     def load_network(self, path: str | Path) -> None:
         """Take the network of a checkpoint, by names that must all be the same, and nothing else.
@@ -315,6 +312,6 @@ class RecurrentAgent(Client):
         """
         content = load_checkpoint(path, map_location=self.device)
         with naming_file(path, content):
-            check_agent_state(content["agent"], ("network",), self.network, self.return_scale is not None)
+            check_agent_state(content["agent"], ("network",), self)
             check_entries(content["agent"], {"network": self.network.state_dict()}, self.network)
         self.network.load_state_dict(content["agent"]["network"])

@@ -4,16 +4,25 @@ Environment loops that were written for an IQN drive our agents unchanged throug
 """
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
 
+from rl.checkpoint import load_checkpoint, naming_file, save_checkpoint
 from rl.checks import within
 
 
 class ClientLoop(ABC):
-    """The calls of a client's loop, under their older names."""
+    """The calls of a client's loop, under their older names, and its checkpoints.
+
+    Attributes:
+        device: where the agent lies.
+    """
+
+    device: torch.device
 
     @abstractmethod
     def act(self, observation: Any) -> Any:
@@ -32,6 +41,29 @@ class ClientLoop(ABC):
     @abstractmethod
     def reset(self) -> None:
         """Close unfinished episodes, see ``rl.types.Agent.reset``."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Collect what a checkpoint holds, see ``rl.types.Agent.state_dict``."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take it back, see ``rl.types.Agent.load_state_dict``."""
+
+    def save(self, path: str | Path) -> None:
+        """Write a checkpoint; the folder is made if it is missing."""
+        save_checkpoint({"agent": self.state_dict()}, path)
+
+    def load(self, path: str | Path) -> None:
+        """Read what ``save`` or the trainer wrote, onto the agent's device.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is damaged, foreign, or of an agent of another shape.
+        """
+        content = load_checkpoint(path, map_location=self.device)
+        with naming_file(path, content):
+            self.load_state_dict(content["agent"])
 
     def take_action(self, state: Any) -> Any:
         """Act on an observation, which clients call a state."""

@@ -1,19 +1,91 @@
-"""Checks of what a checkpoint holds of an agent, before anything is changed."""
+"""What a checkpoint holds of an agent: collected, checked before anything is changed, and taken back."""
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
+
+from rl.agents.actor import Actor
+from rl.agents.construction import in_words
+from rl.flat_adam import FlatAdam, load_optimizer
+from rl.normalisation import ReturnScale
 
 
-def check_agent_state(state: Any, entries: Collection[str], network: nn.Module, scales_returns: bool) -> None:
-    """Check that ``state`` has all ``entries`` of an agent and the weights of a network like ``network``.
+class Stored(Protocol):
+    """What is stored of an agent, see ``rl.agents.agent.RecurrentAgent``."""
+
+    model_name: str
+    construction: dict[str, Any]
+    optimizer: FlatAdam
+    num_envs: int
+    env_steps: int
+    updates: int
+    epsilon: float
+    shuffle: Generator
+    actor: Actor
+    return_scale: ReturnScale | None
+
+    @property
+    def network(self) -> nn.Module:
+        """All that has weights."""
+
+
+def collect_state(agent: Stored, undone: bool) -> dict[str, Any]:
+    """Collect all that training needs to go on: weights, optimiser, counters, generators, memories, scales.
+
+    Args:
+        agent: whose state it is.
+        undone: its last step waits for an outcome, so the memories are those before it.
+    """
+    return {
+        "model_name": agent.model_name,
+        "construction": agent.construction,
+        "network": agent.network.state_dict(),
+        "optimizer": agent.optimizer.state_dict(),
+        "num_envs": agent.num_envs,
+        "env_steps": agent.env_steps,
+        "updates": agent.updates,
+        "epsilon": agent.epsilon,
+        "generators": [agent.shuffle.get_state(), agent.actor.generator.get_state()],
+        "memories": agent.actor.state_dict(undone),
+        "return_scale": agent.return_scale.state_dict() if agent.return_scale else None,
+    }
+
+
+def restore_state(agent: Stored, state: dict[str, Any]) -> None:
+    """Give an agent back what ``collect_state`` gave; memories and generators only if it plays as many environments."""
+    agent.network.load_state_dict(state["network"])
+    load_optimizer(agent.optimizer, state["optimizer"])
+    agent.env_steps, agent.updates, agent.epsilon = state["env_steps"], state["updates"], state["epsilon"]
+    same_size = is_same_size(agent, state)
+    if same_size:
+        set_generator(agent.shuffle, state["generators"][0])
+        set_generator(agent.actor.generator, state["generators"][1])
+        agent.actor.load_state_dict(state["memories"])
+    else:
+        agent.actor.reset()
+    if agent.return_scale is not None:
+        agent.return_scale.load(state["return_scale"], same_size)
+
+
+def is_same_size(agent: Stored, state: dict[str, Any]) -> bool:
+    """Say whether a state was written with as many environments as ``agent`` plays."""
+    return isinstance(state["num_envs"], int) and state["num_envs"] == agent.num_envs
+
+
+def set_generator(generator: Generator, state: Tensor) -> None:
+    """Put a generator where it was, unless the state is that of a generator of another device."""
+    if state.shape == generator.get_state().shape:
+        generator.set_state(state.cpu())
+
+
+def check_agent_state(state: Any, entries: Collection[str], agent: Stored) -> None:
+    """Check that ``state`` has all ``entries`` of an agent and the weights of a network like that of ``agent``.
 
     Args:
         state: what a checkpoint holds.
         entries: names that it must have; the scale of the returns is checked if ``return_scale`` is among them.
-        network: of the agent that is to take the state.
-        scales_returns: whether that agent has a scale of the returns.
+        agent: is to take the state.
 
     Raises:
         ValueError: an entry is missing, or the network or the scale of the returns is another.
@@ -25,10 +97,12 @@ def check_agent_state(state: Any, entries: Collection[str], network: nn.Module, 
         raise ValueError(f"the checkpoint has no entry {', '.join(sorted(missing))}")
     if not isinstance(state["network"], dict):
         raise ValueError(f"the checkpoint holds {type(state['network']).__name__} where its entry network should be")
-    differences = name_differences(network.state_dict(), state["network"])
+    differences = name_differences(agent.network.state_dict(), state["network"])
     if differences:
-        raise ValueError(f"the checkpoint is of another network: {differences}")
-    if "return_scale" in entries and (state["return_scale"] is not None) != scales_returns:
+        theirs, own = in_words(state.get("construction")), in_words(agent.construction)
+        told = "".join(f"; {it} is {words}" for it, words in (("it", theirs), ("this agent", own)) if words)
+        raise ValueError(f"the checkpoint is of another network: {differences}{told}")
+    if "return_scale" in entries and (state["return_scale"] is None) != (agent.return_scale is None):
         raise ValueError("the checkpoint was written with another setting of normalise_returns")
 
 

@@ -1,8 +1,9 @@
 """Several agents in one vector environment: each plays the rows of its seats, all learn side by side."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -12,10 +13,14 @@ from torch import nn
 from rl.agents.actor import check_outcome
 from rl.agents.agent import RecurrentAgent
 from rl.agents.client import ClientLoop
-from rl.checkpoint import load_checkpoint, naming_file, save_checkpoint
+from rl.agents.construction import arguments_from_data, describe
+from rl.agents.loading import agent_from_file, agent_from_state
 from rl.checks import positive
 from rl.spaces import take_rows
-from rl.types import Agent, Player
+from rl.types import Actor, Agent
+
+CONSTRUCTION = "construction"
+"""Entry of a checkpoint beside the members."""
 
 
 class Population(ClientLoop):
@@ -43,6 +48,14 @@ class Population(ClientLoop):
         ValueError: members and seats do not fit each other or ``num_envs``.
     """
 
+    construction: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Note what constructs the population, for its checkpoints; each member notes what constructs itself."""
+        population = super().__new__(cls)
+        population.construction = describe(cls, args, kwargs, left_out=("members",))
+        return population
+
     def __init__(
         self,
         observation_space: spaces.Space,
@@ -61,6 +74,8 @@ class Population(ClientLoop):
         unknown, idle = set(self.seats) - set(members), set(members) - set(self.seats)
         if not self.seats or unknown or idle:
             raise ValueError(f"seats={self.seats} must name every member, and no other: there are {', '.join(members)}")
+        if CONSTRUCTION in members:
+            raise ValueError(f"members={list(members)}: {CONSTRUCTION!r} must be no name, checkpoints use it")
         positive(num_envs=num_envs)
         self.num_envs, self.num_steps, self.device = num_envs, num_steps, torch.device(device)
         self.rows = {name: self._rows_of(name, num_envs) for name in members}
@@ -114,6 +129,16 @@ class Population(ClientLoop):
         return nn.ModuleDict({name: member.network for name, member in self.members.items()})
 
     @property
+    def training(self) -> bool:
+        """False plays without storing or learning, see ``rl.agents.agent.RecurrentAgent.training``."""
+        return any(member.training for member in self.members.values())
+
+    @training.setter
+    def training(self, value: bool) -> None:
+        for member in self.members.values():
+            member.training = value
+
+    @property
     def num_parameters(self) -> int:
         """Of all members."""
         return sum(member.num_parameters for member in self.members.values())
@@ -137,14 +162,15 @@ class Population(ClientLoop):
             for metric, value in member.last_metrics.items()
         }
 
-    def new_actor(self, num_envs: int, seed: int | None = None, memory: bool = True) -> "Players":
-        """Make players of ``num_envs`` other rows, with the same seats."""
+    def new_actor(self, num_envs: int, seed: int | None = None, memory: bool = True) -> "Actors":
+        """Make actors in ``num_envs`` other rows, with the same seats."""
         rows = {name: self._rows_of(name, num_envs) for name in self.members}
-        return Players({n: m.new_actor(len(rows[n]), seed, memory) for n, m in self.members.items()}, rows)
+        return Actors({n: m.new_actor(len(rows[n]), seed, memory) for n, m in self.members.items()}, rows)
 
     def state_dict(self) -> dict[str, Any]:
-        """Collect what each member needs to go on, by name."""
-        return {name: member.state_dict() for name, member in self.members.items()}
+        """Collect what each member needs to go on, by name, and what constructs the population around them."""
+        states: dict[str, Any] = {name: member.state_dict() for name, member in self.members.items()}
+        return states | {CONSTRUCTION: self.construction}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what ``state_dict`` gave.
@@ -152,7 +178,7 @@ class Population(ClientLoop):
         Raises:
             ValueError: the state is of other members, or an entry of one is missing or wrong; all are unchanged.
         """
-        if not isinstance(state, dict) or state.keys() != self.members.keys():
+        if not isinstance(state, dict) or state.keys() - {CONSTRUCTION} != self.members.keys():
             raise ValueError(f"the checkpoint is of other agents than {', '.join(self.members)}")
         for name, member in self.members.items():
             if isinstance(member, RecurrentAgent):
@@ -163,38 +189,72 @@ class Population(ClientLoop):
         for name, member in self.members.items():
             member.load_state_dict(state[name])
 
-    def save(self, path: str | Path) -> None:
-        """Write a checkpoint; the folder is made if it is missing."""
-        save_checkpoint({"agent": self.state_dict()}, path)
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        device: str = "cpu",
+        num_envs: int | None = None,
+        trust: Iterable[str] = (),
+        **changes: Any,
+    ) -> Self:
+        """Construct and load a population that plays, see ``rl.load_agent``; ``num_envs=None`` makes it one world.
 
-    def load(self, path: str | Path) -> None:
-        """Read what ``save`` or the trainer wrote."""
-        content = load_checkpoint(path, map_location=self.device)
-        with naming_file(path, content):
-            self.load_state_dict(content["agent"])
+        Raises:
+            ValueError: as ``rl.load_agent``, and for an agent of another class.
+        """
+        population: Self = agent_from_file(path, device, num_envs, trust, changes, cls)
+        return population
+
+    @classmethod
+    def rebuild(
+        cls,
+        state: Mapping[str, Any],
+        device: str | torch.device,
+        num_envs: int | None,
+        trust: tuple[str, ...],
+        changes: Mapping[str, Any],
+    ) -> Self:
+        """Construct a population from its ``state_dict``, its members from theirs, and let it play.
+
+        Raises:
+            ValueError: an argument cannot be made again.
+        """
+
+        def make(name: str, *spaces_of: spaces.Space, num_envs: int, **_: Any) -> Agent:
+            try:
+                member: Agent = agent_from_state(state[name], device, num_envs, trust, {})
+            except ValueError as error:
+                raise ValueError(f"member {name!r}: {error}") from error
+            return member
+
+        arguments = arguments_from_data(state[CONSTRUCTION], trust, {"device": str(device)} | dict(changes))
+        arguments["num_envs"] = len(arguments["seats"]) if num_envs is None else num_envs
+        members = {name: partial(make, name) for name in state if name != CONSTRUCTION}
+        return cls(**arguments, members=members)
 
 
-class Players:
-    """The players of a population, see ``rl.types.Player``.
+class Actors:
+    """The actors of a population, see ``rl.types.Actor``.
 
     Args:
-        players: of the members, by name.
+        actors: of the members, by name.
         rows: that each of them plays.
     """
 
-    def __init__(self, players: dict[str, Player], rows: dict[str, np.ndarray]):
-        self.players, self.rows = players, rows
+    def __init__(self, actors: dict[str, Actor], rows: dict[str, np.ndarray]):
+        self.actors, self.rows = actors, rows
 
     def act(self, observation: Any, greedy: bool = False) -> np.ndarray:
         """Choose actions ``[B, ...]`` for observations ``[B, ...]``."""
         return _merged(
-            (rows, self.players[name].act(take_rows(observation, rows), greedy)) for name, rows in self.rows.items()
+            (rows, self.actors[name].act(take_rows(observation, rows), greedy)) for name, rows in self.rows.items()
         )
 
     def observe(self, rewards: np.ndarray, ended: np.ndarray) -> None:
         """Take in what came of the last ``act``, each ``[B]``."""
         for name, rows in self.rows.items():
-            self.players[name].observe(rewards[rows], ended[rows])
+            self.actors[name].observe(rewards[rows], ended[rows])
 
 
 def member_seed(seed: int, index: int) -> int:

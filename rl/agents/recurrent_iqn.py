@@ -9,9 +9,10 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rl.agents.actor import StepOutcome
-from rl.agents.agent import LEARN_TOO_EARLY, RecurrentAgent
+from rl.agents.actor import LEARN_TOO_EARLY, StepOutcome
+from rl.agents.agent import RecurrentAgent
 from rl.agents.client_options import QuantileOptions, as_spaces, translate_quantile_options, uses_client_options
+from rl.agents.persistence import is_same_size
 from rl.agents.state_checks import check_finite
 from rl.checks import positive, within
 from rl.cores import gru
@@ -284,7 +285,7 @@ class RecurrentIQN(RecurrentAgent):
         """
         super().load_state_dict(state)
         self.target.load_state_dict(state["target"])
-        self._played, self._owed = state["granted"] if self.is_same_size(state) else (0, 0.0)
+        self._played, self._owed = state["granted"] if is_same_size(self, state) else (0, 0.0)
         self.buffer.load_state_dict(state["replay"])
 
     def load_network(self, path: str | Path) -> None:

@@ -9,8 +9,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rl.agents.actor import StepOutcome
-from rl.agents.agent import LEARN_TOO_EARLY, RecurrentAgent
+from rl.agents.actor import LEARN_TOO_EARLY, StepOutcome
+from rl.agents.agent import RecurrentAgent
+from rl.agents.persistence import is_same_size
 from rl.checks import within
 from rl.cores import gru
 from rl.flat_adam import undone_on_failure
@@ -113,10 +114,10 @@ class RecurrentPPO(RecurrentAgent):
         **update: Unpack[PPOOptions],
     ):
         self.ppo = ppo = self.algorithm(**update)
-        envs, fixed_size = (1, False) if num_envs is None else (num_envs, True)
-        check_rollout(ppo.bptt, ppo.burn_in, ppo.num_minibatches, envs, num_steps, state_stride, fixed_size)
-        within(0.0, 1.0, epsilon=epsilon, epsilon_min=epsilon_min)
         self.state_stride, self.layer_size = state_stride, layer_size
+        if not self.plays_only:
+            self._check_rollout(num_envs, num_steps)
+        within(0.0, 1.0, epsilon=epsilon, epsilon_min=epsilon_min)
         self.epsilon, self.epsilon_min = epsilon, epsilon_min
         options = layer_size, separate_critic, normalise_observations, image_layout, action_names
         super().__init__(
@@ -140,6 +141,19 @@ class RecurrentPPO(RecurrentAgent):
         self.teacher: Teacher | None = None  # load_network makes it
         self.buffer: RolloutBuffer | None = None
         self._truncated: list[CutEpisodes] = []  # of this rollout
+
+    def _check_rollout(self, num_envs: int | None, num_steps: int) -> None:
+        ppo, envs = self.ppo, 1 if num_envs is None else num_envs
+        sizes = ppo.bptt, ppo.burn_in, ppo.num_minibatches, envs, num_steps, self.state_stride
+        check_rollout(*sizes, fixed_size=num_envs is not None)
+
+    def check_rollout(self) -> None:
+        """Check that rollouts can be cut into sequences and minibatches.
+
+        Raises:
+            ValueError: the numbers do not fit each other.
+        """
+        self._check_rollout(self.num_envs if self.batched else None, self.num_steps)
 
     def _store_action(
         self, obs: Observation, state: State, starts: np.ndarray, params: Tensor, values: Tensor, actions: Tensor
@@ -233,7 +247,7 @@ class RecurrentPPO(RecurrentAgent):
 
         Everything stored is kept for training; an action without an outcome is dropped.
         """
-        if self.training and self.buffer is not None:
+        if self.buffer is not None:
             self.buffer.truncate()
         super().reset()
 
@@ -255,7 +269,7 @@ class RecurrentPPO(RecurrentAgent):
         """Check what ``load_state_dict`` is going to take, the teacher included."""
         super().check_state(state)
         if self.ppo.teacher_kl and "teacher" in state:
-            memories = self.network.initial_state(self.num_envs) if self.is_same_size(state) else {}
+            memories = self.network.initial_state(self.num_envs) if is_same_size(self, state) else {}
             schema = {"network": self.network.state_dict(), "state": memories}
             check_entry(state["teacher"], schema, "agent.teacher")
 
@@ -268,7 +282,7 @@ class RecurrentPPO(RecurrentAgent):
         super().load_state_dict(state)
         if self.ppo.teacher_kl and "teacher" in state:
             self.teacher = Teacher(self.network, self.num_envs, self.device)
-            self.teacher.load_state_dict(state["teacher"], self.is_same_size(state))
+            self.teacher.load_state_dict(state["teacher"], is_same_size(self, state))
 
     def load_network(self, path: str | Path) -> None:
         """Take the network of a checkpoint; with ``teacher_kl`` a frozen copy is the teacher from now on.

@@ -107,12 +107,6 @@ def generator_schema(generator: Generator) -> Any:
     return check_generator
 
 
-def set_generator(generator: Generator, state: Tensor) -> None:
-    """Put a generator where it was, unless the state is that of a generator of another device."""
-    if state.shape == generator.get_state().shape:
-        generator.set_state(state.cpu())
-
-
 def check_finite(state: dict[str, Any], network: nn.Module) -> None:
     """Check that all that an agent has learned and remembers is finite.
 

@@ -107,8 +107,13 @@ class Trainer:
 
         Returns:
             False if a signal stopped it.
+
+        Raises:
+            ValueError: the agent is not in training, so it would play for ever.
         """
         agent = self.agent
+        if not agent.training:
+            raise ValueError("agent.training=False: it must be True to train; load_agent returns an agent that plays")
         solved = False
         with StopSignals() as stop, naming_what_stands(self.run_dir), self.watch(metrics):
             if self.obs is None:

@@ -259,6 +259,60 @@ def test_a_reset_marks_starts_and_leaves_the_clearing_to_the_next_step(make_coun
     assert actor.state["count"].flatten().tolist() == [1, 1, 1]
 
 
+def test_where_no_outcome_is_told_the_memories_go_on_until_a_reset(make_counting_actor):
+    actor, starts = make_counting_actor()
+    for _ in range(3):
+        actor.act(np.zeros((3, 6)))
+    assert actor.state["count"].flatten().tolist() == [3, 3, 3]
+    actor.reset()
+    for _ in range(2):
+        actor.act(np.zeros((3, 6)))
+    assert actor.state["count"].flatten().tolist() == [2, 2, 2]
+    assert [all(flags) for flags in starts] == [True, False, False, True, False]
+
+
+def test_without_memory_every_step_is_a_start_though_no_outcome_is_told(make_counting_actor):
+    actor, starts = make_counting_actor(memory=False, feed_previous=True)
+    for _ in range(3):
+        actor.act(np.zeros((3, 6)))
+    assert starts == [[True] * 3] * 3
+
+
+def test_a_step_that_is_undone_opens_the_episode_again(make_counting_actor):
+    actor, starts = make_counting_actor()
+    for _ in range(2):
+        actor.act(np.zeros((3, 6)))
+        actor.undo_step()
+    assert starts == [[True] * 3] * 2
+
+
+def test_the_state_before_a_step_whose_outcome_is_not_known(make_counting_actor):
+    """That of a checkpoint that is written while an action waits."""
+    actor, _ = make_counting_actor()
+    actor.act(np.zeros((3, 6)))
+    actor.observe(np.zeros(3), np.array([True, False, False]))
+    actor.act(np.zeros((3, 6)))
+    now, before = actor.state_dict(), actor.state_dict(undone=True)
+    assert (now["state"]["count"].tolist(), now["starts"].tolist()) == ([[1], [2], [2]], [False] * 3)
+    assert (before["state"]["count"].tolist(), before["starts"].tolist()) == ([[1]] * 3, [True, False, False])
+
+
+def test_a_reward_that_is_fed_must_be_told_but_not_after_a_reset(make_actor):
+    """The action is known, the reward is not: nothing is guessed, and nothing changes."""
+    actor = make_actor(feed_previous=True)
+    actor.act(np.ones((3, 6)))
+    state = actor.state
+    with pytest.raises(
+        RuntimeError, match=r"fed the reward of its previous action .* observe .add_memory_ppo., or call reset"
+    ):
+        actor.act(np.ones((3, 6)))
+    assert actor.state is state
+    actor.observe(np.ones(3), NEVER)
+    actor.act(np.ones((3, 6)))
+    actor.reset()
+    actor.act(np.ones((3, 6)))
+
+
 def test_without_memory_every_step_is_a_start(make_counting_actor):
     actor, starts = make_counting_actor(memory=False)
     for _ in range(3):

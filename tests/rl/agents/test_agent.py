@@ -191,10 +191,10 @@ def test_a_reward_that_is_no_number_is_refused_and_may_be_given_again(make, rewa
     with pytest.raises(ValueError, match=f"rewards={reward}: they must be finite, but environment 0 sent another one"):
         agent.observe(reward, True)
     assert agent.rollout_size == 0
-    assert agent.actor.starts.tolist() == [True]
-    agent.observe(2.0, False)
-    assert agent.rollout_size == 1
     assert agent.actor.starts.tolist() == [False]
+    agent.observe(2.0, True)
+    assert agent.rollout_size == 1
+    assert agent.actor.starts.tolist() == [True]
 
 
 def test_the_environment_with_the_bad_reward_is_named(three_envs):

@@ -70,6 +70,37 @@ def test_playing_without_learning_is_greedy_and_needs_no_outcomes(make):
     assert len(set(agent.act(obs).tolist())) == 4
 
 
+@pytest.mark.parametrize("num_envs", [None, 3])
+def test_playing_without_outcomes_is_as_playing_with_them_until_a_reset(make, num_envs):
+    """The memories after each step, in the single form and in the batched one."""
+    silent, told = make((OBS, FOUR), num_envs=num_envs), make((OBS, FOUR), num_envs=num_envs)
+    observations, states = np.random.default_rng(0).standard_normal((6, num_envs or 1, 2)), []
+    for agent in (silent, told):
+        agent.training = False
+        states.append([])
+        for _ in range(2):
+            for obs in observations:
+                agent.act(obs)
+                states[-1].append(agent.actor.state["h"].tolist())
+                if agent is told:
+                    agent.observe(0.0, False)
+            agent.reset()
+    assert states[0] == states[1]
+    assert states[0][:6] == states[0][6:] and states[0][0] != states[0][1]
+
+
+def test_an_agent_that_is_fed_its_reward_asks_for_it(make):
+    agent = make((OBS, FOUR), previous_action_reward=True)
+    agent.training = False
+    agent.act(np.zeros(2))
+    with pytest.raises(RuntimeError, match="fed the reward of its previous action"):
+        agent.act(np.zeros(2))
+    agent.observe(1.0, False)
+    agent.act(np.zeros(2))
+    agent.reset()
+    agent.act(np.zeros(2))
+
+
 def test_learning_goes_on_after_playing_without_outcomes(make, play_turns, next_outputs):
     """As for an agent that has not played yet: nothing waits, nothing is stored, an episode starts."""
     agent, fresh = make((OBS, FOUR)), make((OBS, FOUR))

@@ -120,7 +120,7 @@ def greedy_outputs(players, obs):
     """What each member's network makes of the next step: policy parameters by name."""
     found = {}
     for name, rows in players.rows.items():
-        player = players.players[name]
+        player = players.actors[name]
         found[name] = player.step(player.inputs(rows_of(obs, rows)), greedy=True)[0]
     return found
 
@@ -136,7 +136,7 @@ def test_players_of_another_number_of_rows_keep_the_seats(monkeypatch):
             asked.append(greedy)
             return np.tile(code, (len(obs["image"]), 1))
 
-        monkeypatch.setattr(players.players[member], "act", act)
+        monkeypatch.setattr(players.actors[member], "act", act)
     for greedy in (True, False):
         actions = players.act(observation(np.random.default_rng(0), 12), greedy=greedy)
         assert actions.tolist() == [[1, 2], [3, 0], [1, 2]] * 4
@@ -151,9 +151,9 @@ def test_each_player_is_told_of_its_own_rows():
     players = population.new_actor(6, seed=1)
     players.act(observation(np.random.default_rng(0)))
     players.observe(np.arange(6, dtype=np.float32), np.array([False, True, True, True, False, False]))
-    starts = {name: player.starts.tolist() for name, player in players.players.items()}
+    starts = {name: player.starts.tolist() for name, player in players.actors.items()}
     assert starts == {"a": [False, True, True, False], "b": [True, False]}
-    fed = {name: player.previous["previous_reward"].flatten().tolist() for name, player in players.players.items()}
+    fed = {name: player.previous["previous_reward"].flatten().tolist() for name, player in players.actors.items()}
     assert fed == {"a": [0.0, 0.0, 0.0, 5.0], "b": [0.0, 4.0]}
 
 
@@ -167,6 +167,17 @@ def test_players_remember_unless_they_are_not_to(memory):
         players.observe(np.zeros(6, dtype=np.float32), np.zeros(6, bool))
         outputs.append(greedy_outputs(players, observation(np.random.default_rng(9))))
     assert [torch.equal(outputs[0][name], outputs[1][name]) for name in ("a", "b")] == [not memory] * 2
+
+
+def test_actors_that_are_told_nothing_go_on_remembering():
+    population = make_population(seed=1)
+    told, silent = (population.new_actor(6, 1) for _ in range(2))
+    for seed in range(4):
+        for actors in (told, silent):
+            actors.act(observation(np.random.default_rng(seed)), greedy=True)
+        told.observe(np.zeros(6, dtype=np.float32), np.zeros(6, bool))
+        for name in ("a", "b"):
+            assert torch.equal(told.actors[name].state["h"], silent.actors[name].state["h"])
 
 
 def test_players_sample_by_their_seed_and_leave_the_members_alone():

@@ -12,7 +12,7 @@ class Scribe:
     ``actions`` are played in turn, the same in all rows.
     """
 
-    model_name, num_parameters, device = "Scribe", 0, torch.device("cpu")
+    model_name, num_parameters, device, training = "Scribe", 0, torch.device("cpu"), True
 
     def __init__(self, num_envs, num_steps, actions=(0,)):
         self.num_envs, self.num_steps, self.actions = num_envs, num_steps, actions

@@ -135,6 +135,14 @@ def test_whole_rollouts_are_played_until_the_steps_are_reached(make_trainer, not
     assert [path.name for path in (trainer.run_dir / "checkpoints").iterdir()] == ["last.pt"]
 
 
+def test_an_agent_that_only_plays_is_refused(make_trainer, notebook):
+    """It would play for ever."""
+    trainer = make_trainer(Counter(3), 60)
+    trainer.agent.training = False
+    with pytest.raises(ValueError, match=r"agent\.training=False: it must be True to train"):
+        trainer.train(notebook)
+
+
 def test_every_update_is_reported(make_trainer, notebook):
     """Episodes of 3 and 4 steps pay 0+1+2 = 3 and 0+1+2+3 = 6; in 12 steps row 0 ends 4 times, row 1 three times."""
     envs = Counter(2, [3, 4])
