@@ -9,7 +9,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rl.networks import ActorCritic, QuantileNetwork
-from rl.spaces import leaf_arrays, leaf_spaces, split_flat
+from rl.spaces import fed_dtype, leaf_arrays, list_leaves, split_flat
 from rl.types import CutEpisodes, Observation
 
 PREVIOUS_ACTION, PREVIOUS_REWARD = "previous_action", "previous_reward"
@@ -54,10 +54,11 @@ class Actor:
     ):
         self.network = network
         self.observation_space = observation_space
-        self.leaves = leaf_spaces(observation_space)
+        leaves = list_leaves(observation_space)
+        self.leaves = {name: space for name, space in leaves.items() if name in network.input_names}  # not the ignored
         self.composite = isinstance(observation_space, (spaces.Dict, spaces.Tuple))
         self.formats = {  # of a batch of each leaf: shape, dtype
-            name: ((num_envs, *(space.shape or ())), _dtype(space)) for name, space in self.leaves.items()
+            name: ((num_envs, *(space.shape or ())), fed_dtype(space)) for name, space in self.leaves.items()
         }
         self.num_envs = num_envs
         self.device = torch.device(device)
@@ -103,7 +104,7 @@ class Actor:
         elif isinstance(observation, np.ndarray):
             arrays = split_flat(self.leaves, observation.reshape(self.num_envs, -1))
         else:
-            arrays = leaf_arrays(self.observation_space, observation)
+            arrays = leaf_arrays(self.observation_space, observation, self.leaves)
         obs = {}
         for name, (shape, dtype) in self.formats.items():
             array = arrays[name]
@@ -196,19 +197,18 @@ class Actor:
         self.previous = {name: leaf.to(self.device) for name, leaf in state["previous"].items()}
 
 
-def _dtype(space: spaces.Space) -> np.dtype:
-    """Return the dtype in which a leaf is fed: that of its space, but float32 for float64."""
-    return np.dtype(np.float32 if space.dtype == np.float64 else space.dtype)
-
-
 def _fitted(name: str, given: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Bring one leaf into the shape and dtype of its space; most environments hand it over like that.
 
     Raises:
-        ValueError: it has another size, or fractions where the space holds whole numbers.
+        ValueError: it has another size, or numbers that the dtype of the space cannot hold.
     """
     if given.dtype.kind == "f" and dtype.kind in "iu" and np.mod(given, 1).any():
         raise ValueError(f"observation {name!r} holds fractions, but its space is {dtype}")
+    if dtype.kind in "iu" and not np.can_cast(given.dtype, dtype) and given.size:
+        low, high = given.min(), given.max()
+        if low < np.iinfo(dtype).min or high > np.iinfo(dtype).max:
+            raise ValueError(f"observation {name!r} holds {low} to {high}, but its space is {dtype}")
     array = np.ascontiguousarray(given, dtype=dtype)
     if array.shape != shape:
         if array.size != math.prod(shape):

@@ -1,7 +1,8 @@
 """What every recurrent agent shares: acting and observing, the pending action, counters, generators, checkpoints."""
 
+import logging
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from inspect import Signature
 from pathlib import Path
@@ -22,8 +23,10 @@ from rl.checks import positive
 from rl.flat_adam import flat_adam
 from rl.networks import ActorCritic, QuantileNetwork, make_head
 from rl.normalisation import ReturnScale
-from rl.spaces import leaf_spaces
+from rl.spaces import find_ignored, leaf_spaces
 from rl.types import Observation, State
+
+log = logging.getLogger(__name__)
 
 LEARN_TOO_EARLY = (
     "learn (train_step) was called while an action waits for its outcome: call observe (add_memory_ppo) first"
@@ -49,6 +52,7 @@ class RecurrentAgent(Client):
         total_steps: of a whole training, for what is annealed.
         previous_action_reward: feed them as inputs.
         normalise_returns: divide rewards by the running standard deviation of the discounted return.
+        ignore_leaves: names of observation leaves that are left out.
 
     Attributes:
         training: False plays without storing or learning.
@@ -91,6 +95,7 @@ class RecurrentAgent(Client):
         total_steps: int | None,
         previous_action_reward: bool,
         normalise_returns: bool,
+        ignore_leaves: Sequence[str],
     ):
         super().__init__()
         self.batched = num_envs is not None
@@ -99,7 +104,9 @@ class RecurrentAgent(Client):
         if total_steps is not None:
             positive(total_steps=total_steps)
         self.observation_space, self.action_space = observation_space, action_space
-        self.leaves = leaf_spaces(observation_space)
+        self.leaves = leaf_spaces(observation_space, ignore_leaves)
+        self.ignored_leaves = find_ignored(observation_space, ignore_leaves)
+        self._scales_kept = False  # a network that was trained elsewhere has the scales that it was trained with
         self.device = torch.device(device)
         self.model_name = type(self).__name__
         self.feed_previous = previous_action_reward
@@ -230,6 +237,26 @@ class RecurrentAgent(Client):
         """Make inputs of the network from an empty observation of the space, leaves ``[B, ...]``."""
         return self.actor.inputs(create_empty_array(self.observation_space, self.num_envs))
 
+    def describe(self) -> list[str]:
+        """Say how each leaf of an observation is encoded and what the actions are, a line for each."""
+        return [*self.network.describe(), *(f"observation {name!r}: ignored" for name in self.ignored_leaves)]
+
+    def correct_scales(self, obs: Observation) -> bool:
+        """Correct the scales of an untrained network that destroy what was observed first; the log says so.
+
+        Args:
+            obs: leaves ``[..., *shape]`` on the device.
+
+        Returns:
+            Whether a scale was corrected; features, and with them memories, are others from then on.
+        """
+        if self.updates or self._scales_kept:
+            return False
+        sentences = self.network.correct_scales(obs)
+        for sentence in sentences:
+            log.warning(sentence)
+        return bool(sentences)
+
     # ----------------------------------------------------------------------------------------------------- checkpoints
 
     def state_dict(self) -> dict[str, Any]:
@@ -298,3 +325,4 @@ class RecurrentAgent(Client):
         state = load_checkpoint(path, map_location=self.device)["agent"]
         check_agent_state(state, ("network",), self.network, self.return_scale is not None)
         self.network.load_state_dict(state["network"])
+        self._scales_kept = True

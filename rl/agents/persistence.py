@@ -30,8 +30,15 @@ def check_agent_state(state: Any, entries: Collection[str], network: nn.Module, 
         raise ValueError("the checkpoint was written with another setting of normalise_returns")
 
 
+CORRECTED_SCALES = (".scale.low", ".scale.width")
+"""Ends of the names of what only some networks of a kind have, see ``rl.networks.scales``."""
+
+
 def name_differences(own: dict[str, Tensor], other: dict[str, Tensor]) -> str:
     """Name what keeps ``other`` from being loaded into ``own``, in a few words; empty if nothing does."""
+    own, other = (
+        {name: leaf for name, leaf in state.items() if not name.endswith(CORRECTED_SCALES)} for state in (own, other)
+    )
     reasons = {
         "it lacks": own.keys() - other.keys(),
         "it has besides": other.keys() - own.keys(),

@@ -62,6 +62,7 @@ class Population(ClientLoop):
             raise ValueError(f"seats={self.seats} must name every member, and no other: there are {', '.join(members)}")
         positive(num_envs=num_envs)
         self.num_envs, self.num_steps, self.device = num_envs, num_steps, torch.device(device)
+        self.observation_space = observation_space
         self.rows = {name: self._rows_of(name, num_envs) for name in members}
         self.members = {
             name: make(
@@ -85,7 +86,10 @@ class Population(ClientLoop):
 
     def act(self, observation: Any) -> np.ndarray:
         """Choose actions ``[B, ...]`` for observations ``[B, ...]``, see ``rl.types.Agent.act``."""
-        return _merged((rows, self.members[name].act(take_rows(observation, rows))) for name, rows in self.rows.items())
+        return _merged(
+            (rows, self.members[name].act(take_rows(self.observation_space, observation, rows)))
+            for name, rows in self.rows.items()
+        )
 
     def observe(
         self, rewards: Any, terminated: Any, truncated: Any = False, final_observation: Any = None, ignored: Any = False
@@ -93,7 +97,7 @@ class Population(ClientLoop):
         """Take in what came of the last ``act``, each ``[B]``."""
         outcome = check_outcome(self.num_envs, rewards, terminated, truncated, ignored)
         for name, rows in self.rows.items():
-            final = None if final_observation is None else take_rows(final_observation, rows)
+            final = None if final_observation is None else take_rows(self.observation_space, final_observation, rows)
             member = self.members[name]
             member.observe(
                 outcome.rewards[rows], outcome.terminated[rows], outcome.truncated[rows], final, outcome.ignored[rows]
@@ -103,7 +107,7 @@ class Population(ClientLoop):
         """Let every member learn from its own rollout; return the mean of their losses."""
         losses = []
         for name, rows in self.rows.items():
-            following = None if next_observation is None else take_rows(next_observation, rows)
+            following = None if next_observation is None else take_rows(self.observation_space, next_observation, rows)
             losses.append(self.members[name].learn(following))
         return float(np.mean(losses))
 
@@ -122,6 +126,10 @@ class Population(ClientLoop):
         for member in self.members.values():
             member.reset()
 
+    def describe(self) -> list[str]:
+        """Say how each member encodes its observations and what its actions are, a line for each leaf."""
+        return [f"{name}: {line}" for name, member in self.members.items() for line in member.describe()]
+
     @property
     def env_steps(self) -> int:
         """Steps of all members."""
@@ -139,7 +147,8 @@ class Population(ClientLoop):
     def new_actor(self, num_envs: int, seed: int | None = None, memory: bool = True) -> "Players":
         """Make players of ``num_envs`` other rows, with the same seats."""
         rows = {name: self._rows_of(name, num_envs) for name in self.members}
-        return Players({n: m.new_actor(len(rows[n]), seed, memory) for n, m in self.members.items()}, rows)
+        players = {n: m.new_actor(len(rows[n]), seed, memory) for n, m in self.members.items()}
+        return Players(self.observation_space, players, rows)
 
     def state_dict(self) -> dict[str, Any]:
         """Collect what each member needs to go on, by name."""
@@ -169,17 +178,19 @@ class Players:
     """The players of a population, see ``rl.types.Player``.
 
     Args:
+        observation_space: of ONE row.
         players: of the members, by name.
         rows: that each of them plays.
     """
 
-    def __init__(self, players: dict[str, Player], rows: dict[str, np.ndarray]):
-        self.players, self.rows = players, rows
+    def __init__(self, observation_space: spaces.Space, players: dict[str, Player], rows: dict[str, np.ndarray]):
+        self.observation_space, self.players, self.rows = observation_space, players, rows
 
     def act(self, observation: Any, greedy: bool = False) -> np.ndarray:
         """Choose actions ``[B, ...]`` for observations ``[B, ...]``."""
         return _merged(
-            (rows, self.players[name].act(take_rows(observation, rows), greedy)) for name, rows in self.rows.items()
+            (rows, self.players[name].act(take_rows(self.observation_space, observation, rows), greedy))
+            for name, rows in self.rows.items()
         )
 
     def observe(self, rewards: np.ndarray, ended: np.ndarray) -> None:

@@ -36,6 +36,7 @@ class RecurrentPPOOptions(PPOOptions, total=False):
     normalise_returns: bool
     previous_action_reward: bool
     image_layout: ImageLayout
+    ignore_leaves: Sequence[str]
     action_names: Sequence[str] | None
     compile_encoder: bool
     autocast: bool
@@ -67,7 +68,8 @@ class RecurrentPPO(RecurrentAgent):
         normalise_observations: by running moments, frozen at evaluation.
         normalise_returns: divide rewards by the running standard deviation of the discounted return.
         previous_action_reward: feed them as inputs.
-        image_layout: of observations with three axes, see ``rl.networks.encoders.Encoder``.
+        image_layout: of observations with three or four axes, see ``rl.networks.encoders.Encoder``.
+        ignore_leaves: names of observation leaves that are left out: texts, which no network takes, or others.
         action_names: names of the action branches.
         compile_encoder: run encoders through ``torch.compile``; where that cannot be, the log says so.
         autocast: encoders compute in bfloat16, for GPUs; ``diagnostics/ratio_error`` then shows its rounding. Where
@@ -106,6 +108,7 @@ class RecurrentPPO(RecurrentAgent):
         normalise_returns: bool = False,
         previous_action_reward: bool = False,
         image_layout: ImageLayout = "auto",
+        ignore_leaves: Sequence[str] = (),
         action_names: Sequence[str] | None = None,
         compile_encoder: bool = False,
         autocast: bool = False,
@@ -130,6 +133,7 @@ class RecurrentPPO(RecurrentAgent):
             total_steps=total_steps,
             previous_action_reward=previous_action_reward,
             normalise_returns=normalise_returns,
+            ignore_leaves=ignore_leaves,
         )
         if self.return_scale is not None:
             self.return_scale.to(self.device)
@@ -180,6 +184,10 @@ class RecurrentPPO(RecurrentAgent):
             return 0.0
         if self._pending is not None:
             raise RuntimeError(LEARN_TOO_EARLY)
+        if self.correct_scales(buffer.observations()):  # other features: the rollout cannot be replayed
+            self.env_steps += buffer.size * self.num_envs
+            self.forget_rollout()
+            return 0.0
         scale = () if self.return_scale is None else self.return_scale.buffers()
         try:
             with undone_on_failure(self.optimizer, scale):

@@ -201,6 +201,12 @@ class SequenceReplay:
         self.given_out = self.written.copy()
         return {name: leaf.index_select(0, self._upload(places)) for name, leaf in self.obs.items()}
 
+    def observations(self) -> Observation:
+        """Return all observations of whole steps that are still there, ``[n, ...]``."""
+        entries = np.arange(self.size)[:, None]
+        places = np.flatnonzero((entries < self.written) & (entries != self.written % self.size))
+        return {name: leaf.index_select(0, self._upload(places)) for name, leaf in self.obs.items()}
+
     def ready(self) -> np.ndarray:
         """Say where a whole sequence stands, ``[slots]`` bool; the entry about to be written is not part of any."""
         first = np.arange(0, self.size, self.stride)[:, None]
