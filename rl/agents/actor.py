@@ -201,14 +201,10 @@ def _fitted(name: str, given: np.ndarray, shape: tuple[int, ...], dtype: np.dtyp
     """Bring one leaf into the shape and dtype of its space; most environments hand it over like that.
 
     Raises:
-        ValueError: it has another size, or numbers that the dtype of the space cannot hold.
+        ValueError: it has another size, or fractions where the space holds whole numbers.
     """
     if given.dtype.kind == "f" and dtype.kind in "iu" and np.mod(given, 1).any():
         raise ValueError(f"observation {name!r} holds fractions, but its space is {dtype}")
-    if dtype.kind in "iu" and not np.can_cast(given.dtype, dtype) and given.size:
-        low, high = given.min(), given.max()
-        if low < np.iinfo(dtype).min or high > np.iinfo(dtype).max:
-            raise ValueError(f"observation {name!r} holds {low} to {high}, but its space is {dtype}")
     array = np.ascontiguousarray(given, dtype=dtype)
     if array.shape != shape:
         if array.size != math.prod(shape):

@@ -12,14 +12,14 @@ from rl.spaces import are_known
 WIDE = {True: 32.0, False: 2.0}
 """Fractions (True) and whole numbers of a vector with bounds within +-WIDE enter a network as they are."""
 
-LOUD = 16.0
+LOUD = 64.0
 """A scaled number beyond +-LOUD saturates the tanh behind the encoder: its scale is of no use."""
 
 FAINT = 1 / 64
 """Numbers that move over less than FAINT of what their bounds declare hardly change the features."""
 
 HEADROOM = 4.0
-"""A number of a vector may go so far beyond the largest one that was seen: a position, say, that has yet to move."""
+"""Numbers may go so far beyond the largest one that was seen: a position that has yet to move, a screen that is dark."""
 
 
 class Scale(nn.Module):
@@ -47,6 +47,7 @@ class Scale(nn.Module):
         if isinstance(space, spaces.Box):
             self.bounds = float(space.low.min()), float(space.high.max())
             declared = _declare_shared(space) if shared else _declare_each(space)
+        self.headroom = 1.0 if shared and np.issubdtype(space.dtype, np.floating) else HEADROOM  # pixels are 0 to 1
         self.fixed = not isinstance(space, spaces.Box) or space.dtype == bool
         self.register_buffer("low", None)
         self.register_buffer("width", None)
@@ -95,9 +96,9 @@ class Scale(nn.Module):
         bad = (faint if normalised else loud | faint) & torch.isfinite(highest - lowest)
         if not bad.any():
             return None
-        low, width = _fit(lowest, highest, 1.0 if self.shared else HEADROOM)
+        low, width = _fit(lowest, highest, self.headroom)
         self.low, self.width = torch.where(bad, low, old_low), torch.where(bad, width, old_width)
-        which = "its numbers" if self.shared else f"{int(bad.sum())} of its {bad.numel()} numbers"
+        which = "its numbers" if bad.all() else f"{int(bad.sum())} of its {bad.numel()} numbers"
         span = f"from {_number(lowest[bad].min())} to {_number(highest[bad].max())}"
         divisors = " or ".join(sorted({_number(one) for one in self.width[bad].unique()[:3]}))
         return (
@@ -121,7 +122,7 @@ class Scale(nn.Module):
         if self.fixed or self.declared_width is None:
             unknown = not self.fixed and self._describe_bounds().startswith("no bounds")
             return "as it is" + (", for it has no bounds" if unknown else "")
-        return f"{self._describe_bounds()} scaled by its bounds"
+        return f"scaled by its bounds {self._describe_bounds()}"
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
         """Take back a corrected scale, or the declared one where the checkpoint has none."""

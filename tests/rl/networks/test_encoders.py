@@ -144,6 +144,56 @@ def test_where_the_channels_are(shape, layout, channels_last, make_encoder, asse
     assert_close(encoder({"obs": picture}), other({"obs": planes}), 1e-6)
 
 
+@pytest.mark.parametrize(
+    ("space", "lines"),
+    [
+        (spaces.Box(-1, 1, (3,)), ["observation 'obs': vector of 3, as it is"]),
+        (spaces.Box(-1, 1, ()), ["observation 'obs': a number, as it is"]),
+        (spaces.Box(-np.inf, np.inf, (3,)), ["observation 'obs': vector of 3, as it is, for it has no bounds"]),
+        (spaces.Box(0, 9, (3, 2), np.int64), ["observation 'obs': vector of 6, scaled by its bounds 0 to 9"]),
+        (spaces.MultiBinary(6), ["observation 'obs': 6 bits, as they are"]),
+        (
+            spaces.Dict({"direction": spaces.Discrete(4), "goods": spaces.MultiDiscrete([2, 3])}),
+            ["observation 'direction': one of 4, one-hot", "observation 'goods': 2 numbers of 2, 3 values, one-hot"],
+        ),
+    ],
+    ids=str,
+)
+def test_every_leaf_is_described(space, lines, make_encoder):
+    assert make_encoder(space).describe() == lines
+
+
+def test_normalisation_is_described(make_encoder):
+    space = spaces.Dict({"a": spaces.Box(-1, 1, (3,)), "b": spaces.Box(0, 255, (20, 20), np.uint8)})
+    assert all(line.endswith(", normalised") for line in make_encoder(space, normalise=True).describe())
+
+
+@pytest.mark.parametrize("space", [spaces.Discrete(10**9), spaces.MultiDiscrete([2**63 - 2] * 3)], ids=str)
+def test_a_code_of_too_many_values_is_refused(space, make_encoder):
+    with pytest.raises(ValueError, match=r"'obs' is one of \d+ values, more than the 65536 .*ignore_leaves=\[obs\]"):
+        make_encoder(space)
+
+
+def test_an_encoder_needs_a_leaf():
+    with pytest.raises(ValueError, match="no observation to encode"):
+        Encoder({})
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_scales_are_corrected_once_and_moments_follow(normalise, make_encoder):
+    space = spaces.Dict({"far": spaces.Box(-1e5, 1e5, (1,)), "near": spaces.Box(-1.0, 1.0, (1,))})
+    encoder = make_encoder(space, normalise=normalise)
+    obs = {name: torch.tensor([[-1.0], [1.0]]) for name in ("far", "near")}
+    encoder.update_moments(obs)
+    (sentence,) = encoder.correct_scales({name: leaf.view(2, 1, 1) for name, leaf in obs.items()})  # [T, B, ...]
+    assert "'far'" in sentence
+    assert encoder.correct_scales({name: 1e4 * leaf for name, leaf in obs.items()}) == []
+    far, near = (part(leaf).flatten().tolist() for part, leaf in zip(encoder.parts, obs.values(), strict=True))
+    assert near == pytest.approx([-1, 1])
+    assert far == pytest.approx([-1, 1] if normalise else [-0.25, 0.25])
+    assert "scaled by what was seen" in encoder.describe()[0]
+
+
 def test_an_unknown_layout_is_named(make_encoder):
     with pytest.raises(ValueError, match="image_layout='rows': it must be one of 'auto', 'channels_first'"):
         make_encoder(SPACES["image 7x7x3"], image_layout="rows")
