@@ -15,6 +15,8 @@ from rl.spaces import (
 )
 
 BOX, BITS, NUMBER = spaces.Box(-1.0, 1.0, (2, 3)), spaces.MultiBinary(4), spaces.Discrete(3)
+
+
 class MissionSpace(spaces.Space):
     """A space of a package that Gymnasium does not know."""
 

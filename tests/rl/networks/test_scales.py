@@ -49,7 +49,9 @@ def correct():
 )
 def test_vectors_are_scaled_by_bounds_that_are_wide_and_known(space, given, scaled):
     scale = Scale("obs", space, shared=False)
-    assert torch.allclose(scale(torch.tensor([given], dtype=torch.float32)), torch.tensor([scaled], dtype=torch.float32))
+    assert torch.allclose(
+        scale(torch.tensor([given], dtype=torch.float32)), torch.tensor([scaled], dtype=torch.float32)
+    )
     assert not scale.state_dict()  # it follows from the space
 
 
