@@ -1,6 +1,5 @@
 """What every recurrent agent shares: acting and observing, the pending action, counters, generators, checkpoints."""
 
-import logging
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -25,8 +24,6 @@ from rl.networks import ActorCritic, QuantileNetwork, make_head
 from rl.normalisation import ReturnScale
 from rl.spaces import find_ignored, leaf_spaces
 from rl.types import Observation, State
-
-log = logging.getLogger(__name__)
 
 LEARN_TOO_EARLY = (
     "learn (train_step) was called while an action waits for its outcome: call observe (add_memory_ppo) first"
@@ -242,20 +239,12 @@ class RecurrentAgent(Client):
         return [*self.network.describe(), *(f"observation {name!r}: ignored" for name in self.ignored_leaves)]
 
     def correct_scales(self, obs: Observation) -> bool:
-        """Correct the scales of an untrained network that destroy what was observed first; the log says so.
-
-        Args:
-            obs: leaves ``[..., *shape]`` on the device.
+        """Correct scales that destroy ``obs``, leaves ``[..., *shape]``, of a network that was never trained.
 
         Returns:
-            Whether a scale was corrected; features, and with them memories, are others from then on.
+            Whether one was; features, and with them memories, are others from then on.
         """
-        if self.updates or self._scales_kept:
-            return False
-        sentences = self.network.correct_scales(obs)
-        for sentence in sentences:
-            log.warning(sentence)
-        return bool(sentences)
+        return not self.updates and not self._scales_kept and self.network.correct_scales(obs)
 
     # ----------------------------------------------------------------------------------------------------- checkpoints
 

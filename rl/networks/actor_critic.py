@@ -10,6 +10,7 @@ from torch.nn.functional import linear
 from rl.networks import acceleration
 from rl.networks.encoders import Encoder, ImageLayout
 from rl.networks.heads import CategoricalHead, make_head
+from rl.networks.scales import log_corrections
 from rl.types import Core, Observation, State
 
 MASK = "action_mask"
@@ -126,11 +127,11 @@ class ActorCritic(nn.Module):
         if self.critic is not None:
             self.critic.encoder.update_moments(obs)
 
-    def correct_scales(self, obs: Observation) -> list[str]:
-        """Correct scales that destroy what was observed, see ``rl.networks.encoders.Encoder.correct_scales``."""
+    def correct_scales(self, obs: Observation) -> bool:
+        """Correct scales that destroy what was observed; the log says so. Return whether there were any."""
         if self.critic is not None:
             self.critic.encoder.correct_scales(obs)
-        return self.actor.encoder.correct_scales(obs)
+        return log_corrections(self.actor.encoder.correct_scales(obs))
 
     def describe(self) -> list[str]:
         """Say how observations are encoded and what the actions are, a line for each leaf."""

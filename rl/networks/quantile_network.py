@@ -12,6 +12,7 @@ from rl.checks import positive
 from rl.networks.actor_critic import MASK, Trunk
 from rl.networks.encoders import Encoder, ImageLayout
 from rl.networks.heads import CategoricalHead, make_head
+from rl.networks.scales import log_corrections
 from rl.types import Core, Observation, State
 
 FORBIDDEN = -1e9
@@ -125,9 +126,9 @@ class QuantileNetwork(nn.Module):
         """Take observations ``[..., *shape]`` into the running normalisation."""
         self.trunk.encoder.update_moments(obs)
 
-    def correct_scales(self, obs: Observation) -> list[str]:
-        """Correct scales that destroy what was observed, see ``rl.networks.encoders.Encoder.correct_scales``."""
-        return self.trunk.encoder.correct_scales(obs)
+    def correct_scales(self, obs: Observation) -> bool:
+        """Correct scales that destroy what was observed; the log says so. Return whether there were any."""
+        return log_corrections(self.trunk.encoder.correct_scales(obs))
 
     def describe(self) -> list[str]:
         """Say how observations are encoded and what the actions are, a line for each leaf."""

@@ -1,5 +1,6 @@
 """Scales that bring observations to about -1 ... 1: those that a space declares, or better ones from what was seen."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,10 @@ FAINT = 1 / 64
 """Numbers that move over less than FAINT of what their bounds declare hardly change the features."""
 
 HEADROOM = 4.0
-"""Numbers may go so far beyond the largest one that was seen: a position that has yet to move, a screen that is dark."""
+"""So far beyond the largest number that was seen others may go: positions that have yet to move, a dark screen."""
+
+
+log = logging.getLogger(__name__)
 
 
 class Scale(nn.Module):
@@ -130,6 +134,13 @@ class Scale(nn.Module):
             stored = state_dict.get(prefix + name)
             setattr(self, name, None if stored is None else torch.empty_like(stored, device=self.device_marker.device))
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def log_corrections(sentences: list[str]) -> bool:
+    """Log what ``Scale.correct`` said, if anything; return whether it did."""
+    for sentence in sentences:
+        log.warning(sentence)
+    return bool(sentences)
 
 
 def _declare_shared(space: spaces.Box) -> tuple[float, float] | None:

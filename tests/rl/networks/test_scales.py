@@ -49,9 +49,8 @@ def correct():
 )
 def test_vectors_are_scaled_by_bounds_that_are_wide_and_known(space, given, scaled):
     scale = Scale("obs", space, shared=False)
-    assert torch.allclose(
-        scale(torch.tensor([given], dtype=torch.float32)), torch.tensor([scaled], dtype=torch.float32)
-    )
+    given, scaled = (torch.tensor([numbers], dtype=torch.float32) for numbers in (given, scaled))
+    assert torch.allclose(scale(given), scaled)
     assert not scale.state_dict()  # it follows from the space
 
 
