@@ -19,6 +19,12 @@ from rl.types import Observation
 MAX_CODES = 2**16
 """Largest size of a one-hot code: each of its numbers has weights of its own."""
 
+BROAD = 1024
+"""More features of an image than that are divided by a number, see ``Encoder``."""
+
+NARROW = 256
+"""An image of more than BROAD features learns as fast as one of so many."""
+
 
 class LeafEncoder(Protocol):
     """A module for one leaf of an observation."""
@@ -43,7 +49,10 @@ class Encoder(nn.Module):
 
     Images go through a CNN (``rl.networks.images.find_image_axes`` says what is one), all other Box leaves are
     flattened, Discrete and MultiDiscrete become one-hot, MultiBinary stays as it is; everything is concatenated in
-    front of one fully connected tanh layer, so an image with scalars beside it keeps its scalars. Whole numbers, images
+    front of one fully connected tanh layer, so an image with scalars beside it keeps its scalars. A step of Adam moves
+    every weight alike, so what it does to the layer grows with the number of features, and thousands of them saturate
+    the tanh within a few steps. Those of an image with more than ``BROAD`` are divided by a number and their weights
+    begin multiplied by it. Whole numbers, images
     and numbers with wide bounds are scaled by their bounds (``rl.networks.scales``).
 
     Args:
@@ -58,6 +67,7 @@ class Encoder(nn.Module):
             many values for a one-hot code.
     """
 
+    divisors: Tensor | None  # [sum of output sizes], part of a checkpoint, for the weights have no meaning without it
     parts: Sequence[LeafEncoder]  # a ModuleList, of which a type checker knows only that it holds modules
 
     def __init__(
@@ -77,16 +87,24 @@ class Encoder(nn.Module):
         self.register_module("parts", nn.ModuleList(parts))
         self.layer = nn.Linear(sum(part.output_size for part in self.parts), layer_size)
         self.output_size = layer_size
+        sizes = torch.tensor([part.output_size for part in self.parts])
+        broad = (sizes > BROAD) & torch.tensor([isinstance(part, ImageEncoder) for part in self.parts])
+        divisors = torch.where(broad, sizes / NARROW, 1.0)
+        self.register_buffer("divisors", divisors.repeat_interleave(sizes) if broad.any() else None)
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Conv2d)):
                 nn.init.orthogonal_(module.weight, math.sqrt(2))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        if self.divisors is not None:
+            with torch.no_grad():
+                self.layer.weight.mul_(self.divisors)
 
     def forward(self, obs: Observation) -> Tensor:
         """Encode leaves ``[..., *shape]`` as ``[..., layer_size]``."""
         features = [part(obs[name]) for name, part in zip(self.names, self.parts, strict=True)]
-        return torch.tanh(self.layer(features[0] if len(features) == 1 else torch.cat(features, dim=-1)))
+        joined = features[0] if len(features) == 1 else torch.cat(features, dim=-1)
+        return torch.tanh(self.layer(joined if self.divisors is None else joined / self.divisors))
 
     def update_moments(self, obs: Observation) -> None:
         """Add the leaves ``[..., *shape]`` to the running moments, where these are kept."""

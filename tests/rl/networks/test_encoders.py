@@ -235,12 +235,49 @@ def test_codes_of_discrete_observations(space, value, code, make_encoder):
 
 @every_space
 def test_weights_are_orthogonal_and_biases_zero(space, make_encoder):
-    for module in make_encoder(space).modules():
+    encoder = make_encoder(space)
+    if encoder.divisors is not None:
+        encoder.layer.weight.data.div_(encoder.divisors)
+    for module in encoder.modules():
         if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):
             weight = module.weight.flatten(1)  # [rows, columns], orthogonal with gain sqrt(2): the products are 2
             gram = weight @ weight.t() if weight.shape[0] <= weight.shape[1] else weight.t() @ weight
             assert torch.allclose(gram, 2.0 * torch.eye(len(gram)), atol=1e-4)
             assert torch.count_nonzero(module.bias) == 0
+
+
+def test_thousands_of_features_begin_alike_but_do_not_saturate_with_a_few_steps(make_encoder):
+    """84 x 84 pixels make 3136 features, 3136 / 256 = 12.25; the two numbers beside them are left alone."""
+    space = spaces.Dict({"image": spaces.Box(0, 255, (84, 84), np.uint8), "numbers": spaces.Box(-1.0, 1.0, (2,))})
+    encoder = make_encoder(space)
+    assert encoder.divisors.tolist() == [12.25] * 3136 + [1.0] * 2
+    assert "divisors" in encoder.state_dict()  # weights of before are refused, not misread
+    obs = {"image": torch.full((1, 84, 84), 87, dtype=torch.uint8), "numbers": torch.zeros(1, 2)}
+    features = torch.cat([part(obs[name]) for name, part in zip(encoder.names, encoder.parts, strict=True)], -1)
+    plain = torch.tanh(features @ (encoder.layer.weight / encoder.divisors).t())
+    assert torch.allclose(encoder(obs), plain, atol=1e-5)
+
+    moves = []
+    for divisors in (encoder.divisors, None):
+        other = make_encoder(space)
+        if divisors is None:
+            other.layer.weight.data.div_(encoder.divisors)
+            other.divisors = None
+        (-other(obs).sum()).backward()  # the same push on all of them, as a value that is yet to find its level
+        before = other.layer(features / (1.0 if divisors is None else divisors)).detach()
+        torch.optim.Adam(other.layer.parameters(), 1e-3).step()
+        moves.append((other.layer(features / (1.0 if divisors is None else divisors)) - before).mean().item())
+    assert moves[1] == pytest.approx(12.25 * moves[0], rel=0.1)  # but for the bias
+    assert moves[0] < 0.05 < moves[1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "features"),
+    [((2000,), None), ((3, 8, 16), None), ((3, 8, 18), 1152)],  # 32 * 4 * 8 = 1024, 32 * 4 * 9
+)
+def test_which_features_are_too_many(shape, features, make_encoder):
+    divisors = make_encoder(spaces.Box(-1.0, 1.0, shape)).divisors
+    assert (None if divisors is None else len(divisors)) == features
 
 
 @pytest.mark.parametrize("layer_size", [0, -4, 1.5])
