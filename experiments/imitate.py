@@ -149,6 +149,8 @@ def teach(
             f"{agent.model_name} with {agent.num_parameters} parameters, {len(imitator.train_steps)} steps to learn "
             f"from, {len(imitator.held_steps)} held out, run folder {run_dir}"
         )
+        for line in agent.describe():
+            metrics.say(line)
         if evaluations is not None:
             evaluations.say = metrics.say
         if not trainer.train(metrics):

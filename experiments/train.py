@@ -87,6 +87,8 @@ def train(parts: Parts, run_dir: Path, resuming: bool) -> float:
     with Metrics(run_dir, trainer.total_steps, agent.env_steps) as metrics:
         metrics.text("config", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
         metrics.say(f"{agent.model_name} with {agent.num_parameters} parameters, run folder {run_dir}")
+        for line in agent.describe():
+            metrics.say(line)
         if parts.lends_envs and (settings.evaluate_every or settings.final_episodes):
             metrics.say("evaluations borrow the environments of training, whose open episodes are cut for it")
         evaluations.say = metrics.say

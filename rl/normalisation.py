@@ -27,6 +27,13 @@ class RunningMoments(nn.Module):
         self.register_buffer("count", torch.zeros(()))
 
     @torch.no_grad()
+    def reset(self) -> None:
+        """Forget all samples."""
+        self.mean.zero_()
+        self.var.fill_(1.0)
+        self.count.zero_()
+
+    @torch.no_grad()
     def update(self, samples: Tensor) -> None:
         """Add ``samples [..., *shape]``.
 

@@ -120,6 +120,9 @@ class Agent(Protocol):
     def new_actor(self, num_envs: int, seed: int | None = None, memory: bool = True) -> Actor:
         """Make an actor in ``num_envs`` other environments with the same weights."""
 
+    def describe(self) -> list[str]:
+        """Say how each leaf of an observation is encoded and what the actions are, a line for each."""
+
     def state_dict(self) -> dict[str, Any]:
         """Collect all that training needs to go on."""
 

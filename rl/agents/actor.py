@@ -7,9 +7,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rl.agents.inputs import fit_leaf, leaf_dtype, name_leaves
+from rl.agents.inputs import fit_leaf, name_leaves, seen_leaves
 from rl.networks import ActorCritic, QuantileNetwork
-from rl.spaces import leaf_spaces
+from rl.spaces import fed_dtype
 from rl.types import CutEpisodes, Observation
 
 PREVIOUS_ACTION, PREVIOUS_REWARD = "previous_action", "previous_reward"
@@ -63,10 +63,10 @@ class Actor:
     ):
         self.network = network
         self.observation_space = observation_space
-        self.leaves = leaf_spaces(observation_space)
+        self.leaves = seen_leaves(observation_space, network.input_names)
         self.composite = isinstance(observation_space, (spaces.Dict, spaces.Tuple))
         self.formats = {  # of a batch of each leaf: shape, dtype
-            name: ((num_envs, *(space.shape or ())), leaf_dtype(space)) for name, space in self.leaves.items()
+            name: ((num_envs, *(space.shape or ())), fed_dtype(space)) for name, space in self.leaves.items()
         }
         self.num_envs = num_envs
         self.device = torch.device(device)

@@ -1,7 +1,7 @@
 """What every recurrent agent shares: acting and observing, the pending action, counters, generators, checkpoints."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from inspect import Signature
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -15,9 +15,14 @@ from torch import Tensor
 from rl.agents.actor import Actor, StepOutcome, check_outcome, previous_spaces
 from rl.agents.client import Client
 from rl.agents.construction import describe
-from rl.agents.loading import agent_from_file, rebuild
-from rl.agents.persistence import check_agent_state, collect_state, is_same_size, restore_state
-from rl.agents.player import Player
+from rl.agents.loading import rebuild
+from rl.agents.persistence import (
+    check_agent_state,
+    collect_state,
+    is_same_size,
+    restore_state,
+    without_corrections,
+)
 from rl.agents.signature import forwarded_signature
 from rl.agents.state_checks import agent_schema, check_entries, check_sound
 from rl.checkpoint import load_checkpoint, naming_file
@@ -25,7 +30,7 @@ from rl.checks import positive
 from rl.flat_adam import flat_adam
 from rl.networks import ActorCritic, QuantileNetwork, make_head
 from rl.normalisation import ReturnScale
-from rl.spaces import leaf_spaces
+from rl.spaces import find_ignored, leaf_spaces
 from rl.types import Observation, State
 
 
@@ -48,6 +53,7 @@ class RecurrentAgent(Client):
         total_steps: of a whole training, for what is annealed.
         previous_action_reward: feed them as inputs.
         normalise_returns: divide rewards by the running standard deviation of the discounted return.
+        ignore_leaves: names of observation leaves that are left out.
 
     Attributes:
         training: False plays without storing or learning.
@@ -98,6 +104,7 @@ class RecurrentAgent(Client):
         total_steps: int | None,
         previous_action_reward: bool,
         normalise_returns: bool,
+        ignore_leaves: Sequence[str],
     ):
         super().__init__()
         self.batched = num_envs is not None
@@ -106,7 +113,9 @@ class RecurrentAgent(Client):
         if total_steps is not None:
             positive(total_steps=total_steps)
         self.observation_space, self.action_space = observation_space, action_space
-        self.leaves = leaf_spaces(observation_space)
+        self.leaves = leaf_spaces(observation_space, ignore_leaves)
+        self.ignored_leaves = find_ignored(observation_space, ignore_leaves)
+        self._scales_kept = False  # a network that was trained elsewhere has the scales that it was trained with
         self.device = torch.device(device)
         self.model_name = type(self).__name__
         self.feed_previous = previous_action_reward
@@ -245,9 +254,17 @@ class RecurrentAgent(Client):
         """Make inputs of the network from an empty observation of the space, leaves ``[B, ...]``."""
         return self.actor.inputs(create_empty_array(self.observation_space, self.num_envs))
 
-    def player(self, seed: int | None = None) -> Player:
-        """Make a player for inference, with a copy of the weights as they are now."""
-        return Player(self, seed=seed)
+    def describe(self) -> list[str]:
+        """Say how each leaf of an observation is encoded and what the actions are, a line for each."""
+        return [*self.network.describe(), *(f"observation {name!r}: ignored" for name in self.ignored_leaves)]
+
+    def correct_scales(self, obs: Observation) -> bool:
+        """Correct scales that destroy ``obs``, leaves ``[..., *shape]``, of a network that was never trained.
+
+        Returns:
+            Whether one was; features, and with them memories, are others from then on.
+        """
+        return not self.updates and not self._scales_kept and self.network.correct_scales(obs)
 
     # ----------------------------------------------------------------------------------------------------- checkpoints
 
@@ -284,23 +301,6 @@ class RecurrentAgent(Client):
         self.forget_rollout()
         restore_state(self, state)
 
-    @classmethod
-    def from_checkpoint(
-        cls,
-        path: str | Path,
-        device: str = "cpu",
-        num_envs: int | None = None,
-        trust: Iterable[str] = (),
-        **changes: Any,
-    ) -> Self:
-        """Construct and load an agent of this class that plays, see ``rl.load_agent``.
-
-        Raises:
-            ValueError: as ``rl.load_agent``, and for an agent of another class.
-        """
-        agent: Self = agent_from_file(path, device, num_envs, trust, changes, cls)
-        return agent
-
     rebuild = classmethod(rebuild)
 
     def load_network(self, path: str | Path) -> None:
@@ -313,5 +313,6 @@ class RecurrentAgent(Client):
         content = load_checkpoint(path, map_location=self.device)
         with naming_file(path, content):
             check_agent_state(content["agent"], ("network",), self)
-            check_entries(content["agent"], {"network": self.network.state_dict()}, self.network)
+            check_entries(content["agent"], {"network": without_corrections(self.network.state_dict())}, self.network)
         self.network.load_state_dict(content["agent"]["network"])
+        self._scales_kept = True

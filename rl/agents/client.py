@@ -4,13 +4,15 @@ Environment loops that were written for an IQN drive our agents unchanged throug
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from gymnasium import spaces
 
+from rl.agents.loading import agent_from_file
 from rl.checkpoint import load_checkpoint, naming_file, save_checkpoint
 from rl.checks import within
 
@@ -64,6 +66,23 @@ class ClientLoop(ABC):
         content = load_checkpoint(path, map_location=self.device)
         with naming_file(path, content):
             self.load_state_dict(content["agent"])
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        device: str = "cpu",
+        num_envs: int | None = None,
+        trust: Iterable[str] = (),
+        **changes: Any,
+    ) -> Self:
+        """Construct and load an agent of this class that plays, see ``rl.load_agent``.
+
+        Raises:
+            ValueError: as ``rl.load_agent``, and for an agent of another class.
+        """
+        agent: Self = agent_from_file(path, device, num_envs, trust, changes, cls)
+        return agent
 
     def take_action(self, state: Any) -> Any:
         """Act on an observation, which clients call a state."""

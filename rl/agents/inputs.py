@@ -1,17 +1,18 @@
 """Observations as the arrays that a network takes: one for each leaf of the space, of its shape and dtype."""
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
-from rl.spaces import get_shape, leaf_arrays, split_flat
+from rl.spaces import fed_dtype, get_shape, leaf_arrays, list_leaves, split_flat
 
 
-def leaf_dtype(space: spaces.Space) -> np.dtype:
-    """Return the dtype in which a leaf is fed: that of its space, but float32 for float64."""
-    return np.dtype(np.float32 if space.dtype == np.float64 else space.dtype)
+def seen_leaves(space: spaces.Space, input_names: Collection[str]) -> dict[str, spaces.Space]:
+    """List the leaves of an observation that a network takes, by name; it may ignore others."""
+    return {name: leaf for name, leaf in list_leaves(space).items() if name in input_names}
 
 
 def name_leaves(space: spaces.Space, leaves: dict[str, spaces.Space], observation: Any) -> dict[str, np.ndarray]:
@@ -19,7 +20,7 @@ def name_leaves(space: spaces.Space, leaves: dict[str, spaces.Space], observatio
 
     Args:
         space: of one observation.
-        leaves: of it, as ``rl.spaces.leaf_spaces`` lists them.
+        leaves: of it, those that are wanted.
         observation: batched or not. For a composite space it may be flat, ``[F]`` or ``[B, F]``.
 
     Raises:
@@ -32,7 +33,7 @@ def name_leaves(space: spaces.Space, leaves: dict[str, spaces.Space], observatio
         if isinstance(space, spaces.Dict) and isinstance(observation, (list, tuple)):
             observation, flat = np.asarray(observation), True
         if not flat:
-            return leaf_arrays(space, observation)
+            return leaf_arrays(space, observation, leaves)
     except (LookupError, TypeError) as error:
         kind, names = type(observation).__name__, ", ".join(leaves)
         raise ValueError(f"an observation with the parts {names} is expected, but this {kind} lacks {error}") from error
@@ -100,7 +101,7 @@ def read_batch(
     rows = 1 if found is None else found
     batch = {}
     for name, leaf in leaves.items():
-        batch[name] = fit_leaf(name, arrays[name], (rows, *get_shape(leaf)), leaf_dtype(leaf))
+        batch[name] = fit_leaf(name, arrays[name], (rows, *get_shape(leaf)), fed_dtype(leaf))
         _check_values(name, batch[name], leaf)
     return batch, rows, found is None
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from rl.agents.client import ClientLoop
 from rl.agents.construction import AGENTS, DAMAGED, arguments_from_data, import_code, path_of, takes
 from rl.checkpoint import LAST, find_newest, load_checkpoint
 from rl.trust import UntrustedError
@@ -112,7 +111,7 @@ def _find_class(path: str, trust: tuple[str, ...], kind: type | None) -> Any:
             f"{name}.from_checkpoint(path) where it is defined"
         )
     found: Any = import_code(path, AGENTS, trust)
-    if not isinstance(found, type) or not issubclass(found, ClientLoop) or isabstract(found):
+    if not isinstance(found, type) or not hasattr(found, "rebuild") or isabstract(found):
         raise ValueError(f"the checkpoint names {path}, which is no class of agents")
     if kind is not None and not issubclass(found, kind):
         raise ValueError(

@@ -106,8 +106,18 @@ def check_agent_state(state: Any, entries: Collection[str], agent: Stored) -> No
         raise ValueError("the checkpoint was written with another setting of normalise_returns")
 
 
+CORRECTED_SCALES = (".scale.low", ".scale.width")
+"""Ends of the names of what only some networks of a kind have, see ``rl.networks.scales``."""
+
+
+def without_corrections(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return all tensors of a network but ``CORRECTED_SCALES``."""
+    return {name: leaf for name, leaf in weights.items() if not name.endswith(CORRECTED_SCALES)}
+
+
 def name_differences(own: dict[str, Tensor], other: dict[str, Tensor]) -> str:
     """Name what keeps ``other`` from being loaded into ``own``, in a few words; empty if nothing does."""
+    own, other = without_corrections(own), without_corrections(other)
     both = own.keys() & other.keys()
     reasons = {
         "it lacks": own.keys() - other.keys(),

@@ -9,13 +9,12 @@ import torch
 from gymnasium import spaces
 
 from rl.agents.actor import PREVIOUS_ACTION, PREVIOUS_REWARD
-from rl.agents.inputs import as_flags, as_rewards, flag_rows, read_batch
+from rl.agents.inputs import as_flags, as_rewards, flag_rows, read_batch, seen_leaves
 from rl.agents.loading import load_agent
 from rl.checks import positive
 from rl.cores.stack import Stack
 from rl.networks import ActorCritic, QuantileNetwork
 from rl.networks.frozen import frozen_copy
-from rl.spaces import leaf_spaces
 from rl.types import State
 
 
@@ -74,7 +73,7 @@ class Player:
         self.device = torch.device(device or source.device)
         self.network = policy_copy(source.network).to(self.device)
         self.observation_space, self.feed_previous = source.observation_space, source.feed_previous
-        self.leaves = leaf_spaces(self.observation_space)
+        self.leaves = seen_leaves(self.observation_space, self.network.input_names)
         self.generator = torch.Generator(self.device)
         self.generator.seed() if seed is None else self.generator.manual_seed(seed)
         self._fresh = self.initial_state(1)  # for names, shapes and dtypes

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -14,7 +13,7 @@ from rl.agents.actor import check_outcome
 from rl.agents.agent import RecurrentAgent
 from rl.agents.client import ClientLoop
 from rl.agents.construction import arguments_from_data, describe
-from rl.agents.loading import agent_from_file, agent_from_state
+from rl.agents.loading import agent_from_state
 from rl.checks import positive
 from rl.spaces import take_rows
 from rl.types import Actor, Agent
@@ -78,6 +77,7 @@ class Population(ClientLoop):
             raise ValueError(f"members={list(members)}: {CONSTRUCTION!r} must be no name, checkpoints use it")
         positive(num_envs=num_envs)
         self.num_envs, self.num_steps, self.device = num_envs, num_steps, torch.device(device)
+        self.observation_space = observation_space
         self.rows = {name: self._rows_of(name, num_envs) for name in members}
         self.members = {
             name: make(
@@ -101,7 +101,10 @@ class Population(ClientLoop):
 
     def act(self, observation: Any) -> np.ndarray:
         """Choose actions ``[B, ...]`` for observations ``[B, ...]``, see ``rl.types.Agent.act``."""
-        return _merged((rows, self.members[name].act(take_rows(observation, rows))) for name, rows in self.rows.items())
+        return _merged(
+            (rows, self.members[name].act(take_rows(self.observation_space, observation, rows)))
+            for name, rows in self.rows.items()
+        )
 
     def observe(
         self, rewards: Any, terminated: Any, truncated: Any = False, final_observation: Any = None, ignored: Any = False
@@ -109,7 +112,7 @@ class Population(ClientLoop):
         """Take in what came of the last ``act``, each ``[B]``."""
         outcome = check_outcome(self.num_envs, rewards, terminated, truncated, ignored)
         for name, rows in self.rows.items():
-            final = None if final_observation is None else take_rows(final_observation, rows)
+            final = None if final_observation is None else take_rows(self.observation_space, final_observation, rows)
             member = self.members[name]
             member.observe(
                 outcome.rewards[rows], outcome.terminated[rows], outcome.truncated[rows], final, outcome.ignored[rows]
@@ -119,7 +122,7 @@ class Population(ClientLoop):
         """Let every member learn from its own rollout; return the mean of their losses."""
         losses = []
         for name, rows in self.rows.items():
-            following = None if next_observation is None else take_rows(next_observation, rows)
+            following = None if next_observation is None else take_rows(self.observation_space, next_observation, rows)
             losses.append(self.members[name].learn(following))
         return float(np.mean(losses))
 
@@ -148,6 +151,10 @@ class Population(ClientLoop):
         for member in self.members.values():
             member.reset()
 
+    def describe(self) -> list[str]:
+        """Say how each member encodes its observations and what its actions are, a line for each leaf."""
+        return [f"{name}: {line}" for name, member in self.members.items() for line in member.describe()]
+
     @property
     def env_steps(self) -> int:
         """Steps of all members."""
@@ -165,7 +172,8 @@ class Population(ClientLoop):
     def new_actor(self, num_envs: int, seed: int | None = None, memory: bool = True) -> "Actors":
         """Make actors in ``num_envs`` other rows, with the same seats."""
         rows = {name: self._rows_of(name, num_envs) for name in self.members}
-        return Actors({n: m.new_actor(len(rows[n]), seed, memory) for n, m in self.members.items()}, rows)
+        actors = {n: m.new_actor(len(rows[n]), seed, memory) for n, m in self.members.items()}
+        return Actors(self.observation_space, actors, rows)
 
     def state_dict(self) -> dict[str, Any]:
         """Collect what each member needs to go on, by name, and what constructs the population around them."""
@@ -188,23 +196,6 @@ class Population(ClientLoop):
                     raise ValueError(f"member {name}: {error}") from error
         for name, member in self.members.items():
             member.load_state_dict(state[name])
-
-    @classmethod
-    def from_checkpoint(
-        cls,
-        path: str | Path,
-        device: str = "cpu",
-        num_envs: int | None = None,
-        trust: Iterable[str] = (),
-        **changes: Any,
-    ) -> Self:
-        """Construct and load a population that plays, see ``rl.load_agent``; ``num_envs=None`` makes it one world.
-
-        Raises:
-            ValueError: as ``rl.load_agent``, and for an agent of another class.
-        """
-        population: Self = agent_from_file(path, device, num_envs, trust, changes, cls)
-        return population
 
     @classmethod
     def rebuild(
@@ -238,17 +229,19 @@ class Actors:
     """The actors of a population, see ``rl.types.Actor``.
 
     Args:
+        observation_space: of ONE row.
         actors: of the members, by name.
         rows: that each of them plays.
     """
 
-    def __init__(self, actors: dict[str, Actor], rows: dict[str, np.ndarray]):
-        self.actors, self.rows = actors, rows
+    def __init__(self, observation_space: spaces.Space, actors: dict[str, Actor], rows: dict[str, np.ndarray]):
+        self.observation_space, self.actors, self.rows = observation_space, actors, rows
 
     def act(self, observation: Any, greedy: bool = False) -> np.ndarray:
         """Choose actions ``[B, ...]`` for observations ``[B, ...]``."""
         return _merged(
-            (rows, self.actors[name].act(take_rows(observation, rows), greedy)) for name, rows in self.rows.items()
+            (rows, self.actors[name].act(take_rows(self.observation_space, observation, rows), greedy))
+            for name, rows in self.rows.items()
         )
 
     def observe(self, rewards: np.ndarray, ended: np.ndarray) -> None:

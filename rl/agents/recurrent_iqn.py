@@ -57,7 +57,8 @@ class RecurrentIQN(RecurrentAgent):
         normalise_observations: by running moments, frozen at evaluation.
         normalise_returns: divide replayed rewards by the running standard deviation of the discounted return.
         previous_action_reward: feed them as inputs.
-        image_layout: of observations with three axes, see ``rl.networks.encoders.Encoder``.
+        image_layout: of observations with three or four axes, see ``rl.networks.encoders.Encoder``.
+        ignore_leaves: names of observation leaves that are left out: texts, which no network takes, or others.
         action_names: names of the action branches.
         num_cosines: see ``rl.networks.QuantileNetwork``.
         num_action_quantiles: see ``rl.networks.QuantileNetwork``.
@@ -97,6 +98,7 @@ class RecurrentIQN(RecurrentAgent):
         normalise_returns: bool = False,
         previous_action_reward: bool = False,
         image_layout: ImageLayout = "auto",
+        ignore_leaves: Sequence[str] = (),
         action_names: Sequence[str] | None = None,
         num_cosines: int = 64,
         num_action_quantiles: int = 8,
@@ -128,6 +130,7 @@ class RecurrentIQN(RecurrentAgent):
             total_steps=total_steps,
             previous_action_reward=previous_action_reward,
             normalise_returns=normalise_returns,
+            ignore_leaves=ignore_leaves,
         )
         self.target = frozen_copy(self.network)
         self.epsilon, self.epsilon_start, self.epsilon_min = epsilon, epsilon, epsilon_min
@@ -230,6 +233,8 @@ class RecurrentIQN(RecurrentAgent):
         """Learn from ``count`` minibatches; return their mean loss."""
         if count == 0:
             return 0.0
+        if self.correct_scales(self.buffer.observations()):
+            self.target.load_state_dict(self.network.state_dict())
         try:
             with undone_on_failure(self.optimizer, self.target.parameters()):
                 metrics = self.iqn.update(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rl.agents.actor import LEARN_TOO_EARLY, StepOutcome
 from rl.agents.agent import RecurrentAgent
-from rl.agents.persistence import is_same_size
+from rl.agents.persistence import is_same_size, without_corrections
 from rl.checks import within
 from rl.cores import gru
 from rl.flat_adam import undone_on_failure
@@ -38,6 +38,7 @@ class RecurrentPPOOptions(PPOOptions, total=False):
     normalise_returns: bool
     previous_action_reward: bool
     image_layout: ImageLayout
+    ignore_leaves: Sequence[str]
     action_names: Sequence[str] | None
     compile_encoder: bool
     autocast: bool
@@ -69,7 +70,8 @@ class RecurrentPPO(RecurrentAgent):
         normalise_observations: by running moments, frozen at evaluation.
         normalise_returns: divide rewards by the running standard deviation of the discounted return.
         previous_action_reward: feed them as inputs.
-        image_layout: of observations with three axes, see ``rl.networks.encoders.Encoder``.
+        image_layout: of observations with three or four axes, see ``rl.networks.encoders.Encoder``.
+        ignore_leaves: names of observation leaves that are left out: texts, which no network takes, or others.
         action_names: names of the action branches.
         compile_encoder: run encoders through ``torch.compile``; where that cannot be, the log says so.
         autocast: encoders compute in bfloat16, for GPUs; ``diagnostics/ratio_error`` then shows its rounding. Where
@@ -108,6 +110,7 @@ class RecurrentPPO(RecurrentAgent):
         normalise_returns: bool = False,
         previous_action_reward: bool = False,
         image_layout: ImageLayout = "auto",
+        ignore_leaves: Sequence[str] = (),
         action_names: Sequence[str] | None = None,
         compile_encoder: bool = False,
         autocast: bool = False,
@@ -132,6 +135,7 @@ class RecurrentPPO(RecurrentAgent):
             total_steps=total_steps,
             previous_action_reward=previous_action_reward,
             normalise_returns=normalise_returns,
+            ignore_leaves=ignore_leaves,
         )
         if self.return_scale is not None:
             self.return_scale.to(self.device)
@@ -195,6 +199,10 @@ class RecurrentPPO(RecurrentAgent):
             return 0.0
         if self._pending is not None:
             raise RuntimeError(LEARN_TOO_EARLY)
+        if self.correct_scales(buffer.observations()):  # other features: the rollout cannot be replayed
+            self.env_steps += buffer.size * self.num_envs
+            self.forget_rollout()
+            return 0.0
         moments = [*self.network.buffers()] if self.normalise_observations else []
         scale = [] if self.return_scale is None else [*self.return_scale.buffers()]
         try:
@@ -270,7 +278,7 @@ class RecurrentPPO(RecurrentAgent):
         super().check_state(state)
         if self.ppo.teacher_kl and "teacher" in state:
             memories = self.network.initial_state(self.num_envs) if is_same_size(self, state) else {}
-            schema = {"network": self.network.state_dict(), "state": memories}
+            schema = {"network": without_corrections(self.network.state_dict()), "state": memories}
             check_entry(state["teacher"], schema, "agent.teacher")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

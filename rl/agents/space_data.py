@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 
 def space_to_data(space: spaces.Space) -> dict[str, Any]:
-    """Describe a space of any nesting that agents take."""
+    """Describe a space of any nesting; of a leaf that no agent can take, its kind alone."""
     if isinstance(space, spaces.Dict):
         return {"dict": [[key, space_to_data(part)] for key, part in space.spaces.items()]}
     if isinstance(space, spaces.Tuple):
@@ -52,6 +52,8 @@ def space_from_data(data: Mapping[str, Any]) -> spaces.Space:
     if "multi_binary" in data:
         sizes = data["multi_binary"]
         return spaces.MultiBinary(sizes[0] if len(sizes) == 1 else sizes)
+    if "unnamed" in data:
+        return spaces.Text(1)  # a stand-in: the agent ignored this leaf
     raise ValueError(f"the checkpoint holds {data!r} where a space should be")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from rl.agents.persistence import name_differences
+from rl.agents.persistence import name_differences, without_corrections
 from rl.flat_adam import FlatAdam, optimizer_schema
 from rl.networks import ActorCritic, QuantileNetwork
 from rl.normalisation import ReturnScale, RunningMoments
@@ -64,7 +64,7 @@ def agent_schema(
         scale = {name: leaf for name, leaf in own.items() if memories is not None or name != "running"}
     return {
         "model_name": str,
-        "network": network.state_dict(),
+        "network": without_corrections(network.state_dict()),
         "optimizer": optimizer_schema(optimizer),
         "num_envs": natural,
         "env_steps": natural,
@@ -83,7 +83,7 @@ def check_weights(weights: Any, network: nn.Module, name: str) -> None:
         ValueError: they are not.
     """
     if not isinstance(weights, dict) or not all(isinstance(leaf, Tensor) for leaf in weights.values()):
-        check_entry(weights, network.state_dict(), name)
+        check_entry(weights, without_corrections(network.state_dict()), name)
     differences = name_differences(network.state_dict(), weights)
     if differences:
         raise ValueError(f"the entry {name} of the checkpoint is of another network: {differences}")

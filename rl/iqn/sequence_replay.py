@@ -115,8 +115,6 @@ class SequenceReplay:
         kept = (entries < self.written) & (entries != self.written % self.size)  # the next one may be half written
         return int((kept.ravel() & ~self.final).sum())
 
-    # ----------------------------------------------------------------------------------------------------- writing
-
     def write_step(self, obs: Observation, state: State, starts: np.ndarray, actions: Tensor) -> None:
         """Write the acting half of a step.
 
@@ -193,14 +191,18 @@ class SequenceReplay:
     def _upload(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device, non_blocking=True)
 
-    # ----------------------------------------------------------------------------------------------------- reading
-
     def new_observations(self) -> Observation:
         """Return the observations ``[n, ...]`` written since the last call, so far as they are still there."""
         first = np.maximum(self.given_out, self.written - self.size + 1)
         entries = first + np.arange((self.written - first).max())[:, None]  # [longest, B]
         places = (entries % self.size * self.num_envs + self.env_ids)[entries < self.written]
         self.given_out = self.written.copy()
+        return {name: leaf.index_select(0, self._upload(places)) for name, leaf in self.obs.items()}
+
+    def observations(self) -> Observation:
+        """Return all observations of whole steps that are still there, ``[n, ...]``."""
+        entries = np.arange(self.size)[:, None]
+        places = np.flatnonzero((entries < self.written) & (entries != self.written % self.size))
         return {name: leaf.index_select(0, self._upload(places)) for name, leaf in self.obs.items()}
 
     def ready(self) -> np.ndarray:
@@ -260,8 +262,6 @@ class SequenceReplay:
         """Set priorities above 0, each ``[n]``; of several for one sequence the last one counts."""
         self.priorities[slots] = priorities
         self.highest = max(self.highest, float(priorities.max()))
-
-    # ------------------------------------------------------------------------------------------------- checkpoints
 
     def state_dict(self) -> dict[str, Any]:
         """Collect all entries that are in use, and where the rings stand."""

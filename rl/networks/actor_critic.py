@@ -10,6 +10,7 @@ from torch.nn.functional import linear
 from rl.networks import acceleration
 from rl.networks.encoders import Encoder, ImageLayout
 from rl.networks.heads import CategoricalHead, make_head
+from rl.networks.scales import log_corrections
 from rl.types import Core, Observation, State
 
 MASK = "action_mask"
@@ -26,7 +27,7 @@ class ActorCritic(nn.Module):
         layer_size: width of the encoder.
         separate_critic: give the value its own encoder and core instead of sharing those of the policy.
         normalise: running normalisation of the observations.
-        image_layout: of Box leaves with three axes.
+        image_layout: of Box leaves with three or four axes.
         action_names: names of the action branches.
     """
 
@@ -43,6 +44,7 @@ class ActorCritic(nn.Module):
     ):
         super().__init__()
         inputs = {name: space for name, space in leaves.items() if name != MASK}
+        self.input_names = tuple(leaves)
         self.head = make_head(action_space, action_names)
         self.masked = MASK in leaves
         if self.masked and not isinstance(self.head, CategoricalHead):
@@ -124,6 +126,17 @@ class ActorCritic(nn.Module):
         self.actor.encoder.update_moments(obs)
         if self.critic is not None:
             self.critic.encoder.update_moments(obs)
+
+    def correct_scales(self, obs: Observation) -> bool:
+        """Correct scales that destroy what was observed; the log says so. Return whether there were any."""
+        if self.critic is not None:
+            self.critic.encoder.correct_scales(obs)
+        return log_corrections(self.actor.encoder.correct_scales(obs))
+
+    def describe(self) -> list[str]:
+        """Say how observations are encoded and what the actions are, a line for each leaf."""
+        mask = [f"observation {MASK!r}: the actions that are allowed"] if self.masked else []
+        return [*self.actor.encoder.describe(), *mask, f"actions: {self.head.describe()}"]
 
 
 class Trunk(nn.Module):

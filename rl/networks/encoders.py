@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, Protocol, get_args
+from typing import Protocol, get_args
 
 import numpy as np
 import torch
@@ -10,11 +10,20 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rl.checks import one_of, positive
+from rl.networks.images import ImageEncoder, ImageLayout, find_image_axes
+from rl.networks.scales import Scale
 from rl.normalisation import RunningMoments
 from rl.spaces import get_shape
 from rl.types import Observation
 
-ImageLayout = Literal["auto", "channels_first", "channels_last", "flat"]
+MAX_CODES = 2**16
+"""Largest size of a one-hot code: each of its numbers has weights of its own."""
+
+BROAD = 1024
+"""More features of an image than that are divided by a number, see ``Encoder``."""
+
+NARROW = 256
+"""An image of more than BROAD features learns as fast as one of so many."""
 
 
 class LeafEncoder(Protocol):
@@ -28,25 +37,37 @@ class LeafEncoder(Protocol):
     def update_moments(self, x: Tensor) -> None:
         """Add ``x [..., *shape]`` to the running moments, if there are any."""
 
+    def correct_scale(self, x: Tensor) -> str | None:
+        """Correct a scale that destroys ``x [..., *shape]``; return a sentence about it, None if there is none."""
+
+    def describe(self) -> str:
+        """Say in a few words how the leaf is encoded."""
+
 
 class Encoder(nn.Module):
     """An encoder: ``observation leaves [..., *shape]`` -> ``features [..., layer_size]``.
 
-    Images (Box with three axes) go through a CNN, Box leaves of any other shape are flattened, Discrete and
-    MultiDiscrete become one-hot, MultiBinary stays as it is; everything is concatenated in front of one fully connected
-    tanh layer, so an image with scalars beside it keeps its scalars.
+    Images go through a CNN (``rl.networks.images.find_image_axes`` says what is one), all other Box leaves are
+    flattened, Discrete and MultiDiscrete become one-hot, MultiBinary stays as it is; everything is concatenated in
+    front of one fully connected tanh layer, so an image with scalars beside it keeps its scalars. A step of Adam moves
+    every weight alike, so what it does to the layer grows with the number of features, and thousands of them saturate
+    the tanh within a few steps. Those of an image with more than ``BROAD`` are divided by a number and their weights
+    begin multiplied by it. Whole numbers, images
+    and numbers with wide bounds are scaled by their bounds (``rl.networks.scales``).
 
     Args:
         leaves: elementary spaces by name, as ``rl.spaces.leaf_spaces`` gives them.
         layer_size: width of the last layer.
         normalise: keep running moments of the Box leaves (of each channel for images) and normalise by them.
-        image_layout: what the axes of a Box leaf with three axes mean. ``auto`` takes the smaller of the first and the
-            last axis for the channels (the first, if they are equal); ``flat`` means that the leaf is no image.
+        image_layout: where the channels of a Box leaf with three or four axes are. ``auto`` finds out; ``flat`` means
+            that no leaf is an image.
 
     Raises:
-        ValueError: ``layer_size`` is below 1, or ``image_layout`` is none of the four.
+        ValueError: ``layer_size`` is below 1, ``image_layout`` is none of the four, there is no leaf, or one has too
+            many values for a one-hot code.
     """
 
+    divisors: Tensor | None  # [sum of output sizes], part of a checkpoint, for the weights have no meaning without it
     parts: Sequence[LeafEncoder]  # a ModuleList, of which a type checker knows only that it holds modules
 
     def __init__(
@@ -59,64 +80,108 @@ class Encoder(nn.Module):
         super().__init__()
         positive(layer_size=layer_size)
         one_of(get_args(ImageLayout), image_layout=image_layout)
+        if not leaves:
+            raise ValueError("there is no observation to encode: a mask of the actions alone is none")
         self.names = tuple(leaves)
-        parts = [_make_leaf_encoder(space, normalise, image_layout) for space in leaves.values()]
+        parts = [_make_leaf_encoder(name, space, normalise, image_layout) for name, space in leaves.items()]
         self.register_module("parts", nn.ModuleList(parts))
         self.layer = nn.Linear(sum(part.output_size for part in self.parts), layer_size)
         self.output_size = layer_size
+        sizes = torch.tensor([part.output_size for part in self.parts])
+        broad = (sizes > BROAD) & torch.tensor([isinstance(part, ImageEncoder) for part in self.parts])
+        divisors = torch.where(broad, sizes / NARROW, 1.0)
+        self.register_buffer("divisors", divisors.repeat_interleave(sizes) if broad.any() else None)
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Conv2d)):
                 nn.init.orthogonal_(module.weight, math.sqrt(2))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        if self.divisors is not None:
+            with torch.no_grad():
+                self.layer.weight.mul_(self.divisors)
 
     def forward(self, obs: Observation) -> Tensor:
         """Encode leaves ``[..., *shape]`` as ``[..., layer_size]``."""
         features = [part(obs[name]) for name, part in zip(self.names, self.parts, strict=True)]
-        return torch.tanh(self.layer(features[0] if len(features) == 1 else torch.cat(features, dim=-1)))
+        joined = features[0] if len(features) == 1 else torch.cat(features, dim=-1)
+        return torch.tanh(self.layer(joined if self.divisors is None else joined / self.divisors))
 
     def update_moments(self, obs: Observation) -> None:
         """Add the leaves ``[..., *shape]`` to the running moments, where these are kept."""
         for name, part in zip(self.names, self.parts, strict=True):
             part.update_moments(obs[name])
 
+    @property
+    def corrected(self) -> bool:
+        """Whether a scale was corrected."""
+        return any(isinstance(module, Scale) and module.corrected for module in self.modules())
 
-def _make_leaf_encoder(space: spaces.Space, normalise: bool, layout: ImageLayout) -> nn.Module:
+    def correct_scales(self, obs: Observation) -> list[str]:
+        """Correct, once, the scales that destroy what the leaves ``[..., *shape]`` hold; return a sentence for each."""
+        if self.corrected:
+            return []
+        pairs = zip(self.names, self.parts, strict=True)
+        return [sentence for name, part in pairs if (sentence := part.correct_scale(obs[name]))]
+
+    def describe(self) -> list[str]:
+        """Say how each leaf is encoded, a line for each."""
+        return [f"observation {name!r}: {part.describe()}" for name, part in zip(self.names, self.parts, strict=True)]
+
+
+def _make_leaf_encoder(name: str, space: spaces.Space, normalise: bool, layout: ImageLayout) -> nn.Module:
     if isinstance(space, spaces.Box):
-        if layout != "flat" and len(space.shape) == 3:
-            return ImageEncoder(space, normalise, layout)
-        return VectorEncoder(space, normalise)
+        axes = find_image_axes(space, layout)
+        return VectorEncoder(name, space, normalise) if axes is None else ImageEncoder(name, space, axes, normalise)
     if isinstance(space, spaces.Discrete):
-        return OneHotEncoder(np.array([space.n]), np.array([space.start]), scalar=True)
+        return OneHotEncoder(name, np.array([space.n]), np.array([space.start]), scalar=True)
     if isinstance(space, spaces.MultiDiscrete):
-        return OneHotEncoder(space.nvec.ravel(), space.start.ravel(), scalar=False, axes=space.nvec.ndim)
-    return VectorEncoder(space, normalise=False)  # MultiBinary
+        return OneHotEncoder(name, space.nvec.ravel(), space.start.ravel(), scalar=False, axes=space.nvec.ndim)
+    return VectorEncoder(name, space, normalise=False)  # MultiBinary
 
 
 class VectorEncoder(nn.Module):
-    """An encoder that flattens ``[..., *shape]`` to float32 ``[..., D]``.
+    """An encoder that flattens ``[..., *shape]`` to float32 ``[..., D]``, scaled where the space asks for it.
 
     Args:
+        name: of the leaf.
         space: a Box or MultiBinary.
         normalise: keep running moments of each number and normalise by them.
     """
 
-    def __init__(self, space: spaces.Space, normalise: bool):
+    def __init__(self, name: str, space: spaces.Space, normalise: bool):
         super().__init__()
         shape = get_shape(space)
         self.axes = len(shape)
+        self.bits = isinstance(space, spaces.MultiBinary)
         self.output_size = math.prod(shape)
+        self.scale = Scale(name, space, shared=False)
         self.moments = RunningMoments((self.output_size,)) if normalise else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode ``[..., *shape]`` as ``[..., D]``."""
-        x = x.float() if self.axes == 1 else self._flatten(x)
+        x = self.scale(x.float() if self.axes == 1 else self._flatten(x))
         return x if self.moments is None else self.moments(x)
 
     def update_moments(self, x: Tensor) -> None:
         """Add ``x [..., *shape]`` to the running moments, if there are any."""
         if self.moments is not None:
-            self.moments.update(self._flatten(x))
+            self.moments.update(self.scale(self._flatten(x)))
+
+    def correct_scale(self, x: Tensor) -> str | None:
+        """Correct a scale that destroys ``x [..., *shape]``, see ``Scale.correct``."""
+        numbers = x.reshape(-1, self.output_size)
+        sentence = self.scale.correct(numbers.amin(0), numbers.amax(0), self.moments is not None)
+        if sentence and self.moments is not None:
+            self.moments.reset()
+            self.update_moments(x)
+        return sentence
+
+    def describe(self) -> str:
+        """Say how many numbers there are, and what becomes of them."""
+        if self.bits:
+            return f"{self.output_size} bits, as they are"
+        what = "a number" if self.output_size == 1 else f"vector of {self.output_size}"
+        return f"{what}, {self.scale.describe()}" + (", normalised" if self.moments is not None else "")
 
     def _flatten(self, x: Tensor) -> Tensor:
         return x.reshape(*x.shape[: x.dim() - self.axes], self.output_size).float()
@@ -126,18 +191,28 @@ class OneHotEncoder(nn.Module):
     """An encoder: integers ``[...]`` (Discrete) or ``[..., k]`` (MultiDiscrete) -> one-hot codes, ``[..., sum n]``.
 
     Args:
+        name: of the leaf.
         sizes: the number of values of each integer, ``[k]``.
         offsets: the smallest value of each integer, ``[k]``.
         scalar: the integer is alone, without an axis (Discrete).
         axes: axes of a MultiDiscrete space, which are flattened.
+
+    Raises:
+        ValueError: there are more than ``MAX_CODES`` values.
     """
 
     codes: Tensor  # [sum n], the value that each column stands for
     column: Tensor  # [sum n], the integer that each column belongs to
 
-    def __init__(self, sizes: np.ndarray, offsets: np.ndarray, scalar: bool, axes: int = 1):
+    def __init__(self, name: str, sizes: np.ndarray, offsets: np.ndarray, scalar: bool, axes: int = 1):
         super().__init__()
-        self.output_size = int(sizes.sum())
+        self.output_size = sum(sizes.tolist())  # a sum of numpy's may overflow
+        if self.output_size > MAX_CODES:
+            raise ValueError(
+                f"observation {name!r} is one of {self.output_size} values, more than the {MAX_CODES} that a one-hot "
+                f"code can have: make it a Box, or leave it out with agent.ignore_leaves=[{name}]"
+            )
+        self.sizes = sizes.tolist()
         self.scalar, self.axes = scalar, axes
         codes = np.concatenate([np.arange(n) + start for n, start in zip(sizes, offsets, strict=True)])
         self.register_buffer("codes", torch.from_numpy(codes), persistent=False)
@@ -151,53 +226,11 @@ class OneHotEncoder(nn.Module):
     def update_moments(self, x: Tensor) -> None:
         """Do nothing: codes are not normalised."""
 
+    def correct_scale(self, x: Tensor) -> str | None:
+        """Do nothing: codes have no scale."""
+        return None
 
-class ImageEncoder(nn.Module):
-    """An encoder: images ``[..., C, H, W]`` or ``[..., H, W, C]``, uint8 or float -> ``[..., D]``.
-
-    Values are scaled from the bounds of the space to 0 ... 1. Sides of 36 and more get the network of Mnih et al.
-    (2015), smaller ones two 3 x 3 layers.
-
-    Args:
-        space: a Box with three axes.
-        normalise: keep running moments of each channel and normalise by them.
-        layout: where the channels are, as for ``Encoder``.
-    """
-
-    def __init__(self, space: spaces.Box, normalise: bool, layout: ImageLayout = "auto"):
-        super().__init__()
-        self.channels_last = layout == "channels_last" or (layout == "auto" and space.shape[-1] < space.shape[0])
-        channels, *sides = (space.shape[-1], *space.shape[:2]) if self.channels_last else space.shape
-        low, high = float(space.low.min()), float(space.high.max())
-        bounded = math.isfinite(low) and math.isfinite(high) and high > low
-        self.low, self.width = (low, high - low) if bounded else (0.0, 1.0)
-        self.moments = RunningMoments((channels, 1, 1)) if normalise else None
-        layers: list[nn.Module]
-        if min(sides) >= 36:
-            layers = [nn.Conv2d(channels, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU()]
-            layers += [nn.Conv2d(64, 64, 3, 1), nn.ReLU(), nn.Flatten()]
-        else:
-            layers = [nn.Conv2d(channels, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(), nn.Flatten()]
-        self.layers = nn.Sequential(*layers)
-        self.output_size = self.layers(torch.zeros(1, channels, *sides)).shape[1]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Encode images as ``[..., D]``."""
-        images = self._scale(x)
-        if self.moments is not None:
-            images = self.moments(images)
-        return self.layers(images).view(*x.shape[:-3], self.output_size)
-
-    def update_moments(self, x: Tensor) -> None:
-        """Add images to the running moments, if there are any."""
-        if self.moments is not None:
-            images = self._scale(x)
-            self.moments.update(images.movedim(-3, -1).reshape(-1, images.shape[-3], 1, 1))
-
-    def _scale(self, x: Tensor) -> Tensor:
-        """Turn ``[..., *shape]`` into ``[batch, C, H, W]`` in 0 ... 1."""
-        x = x.reshape(-1, *x.shape[-3:])
-        x = x.permute(0, 3, 1, 2) if self.channels_last else x
-        # convolutions of few channels are fastest in this layout
-        x = x.to(torch.float32, memory_format=torch.contiguous_format)
-        return (x - self.low) / self.width
+    def describe(self) -> str:
+        """Say how many values each integer has."""
+        counts = ", ".join(map(str, self.sizes[:4])) + (", ..." if len(self.sizes) > 4 else "")
+        return f"one of {counts}, one-hot" if self.scalar else f"{len(self.sizes)} numbers of {counts} values, one-hot"

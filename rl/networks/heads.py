@@ -9,6 +9,8 @@ from gymnasium import spaces
 from torch import Generator, Tensor, nn
 from torch.distributions.utils import clamp_probs
 
+from rl.spaces import are_known
+
 NOT_EXECUTED = -1
 """In place of a discrete action: this branch was sampled but had no part in what the environment executed."""
 
@@ -55,6 +57,13 @@ class Head(Protocol):
     def as_previous(self, actions: Tensor) -> Tensor:
         """Turn actions into an input of the next step; zeros mean that there was none."""
 
+    def describe(self) -> str:
+        """Say in a few words what the actions are, and how they are brought into their bounds."""
+
+
+MAX_LOGITS = 2**16
+"""Largest number of choices of all branches: each has weights of its own."""
+
 
 def make_head(space: spaces.Space, names: Sequence[str] | None = None) -> Head:
     """Make the head for an action space.
@@ -64,9 +73,12 @@ def make_head(space: spaces.Space, names: Sequence[str] | None = None) -> Head:
         names: one name for each branch; default ``action`` for one branch, ``action_0`` ... for several.
 
     Raises:
-        ValueError: the space is not supported or empty, or there is a wrong number of names.
+        ValueError: the space is not supported or empty, has too many choices, or there is a wrong number of names.
     """
     head: Head
+    choices = sum(space.nvec.ravel().tolist()) if isinstance(space, spaces.MultiDiscrete) else getattr(space, "n", 0)
+    if np.max(choices, initial=0) > MAX_LOGITS:
+        raise ValueError(f"action space {space} has {np.max(choices)} choices, more than {MAX_LOGITS}")
     if isinstance(space, spaces.Discrete):
         head = CategoricalHead([int(space.n)], [int(space.start)], flat=True)
     elif isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
@@ -76,14 +88,24 @@ def make_head(space: spaces.Space, names: Sequence[str] | None = None) -> Head:
     elif isinstance(space, spaces.MultiBinary):
         head = BernoulliHead(space.shape)
     else:
-        raise ValueError(
-            f"action space {space} is not supported: use Discrete, MultiDiscrete (one axis), float Box or MultiBinary"
-        )
+        raise ValueError(_unsupported(space))
     if names is not None:
         if len(names) != len(head.branches):
             raise ValueError(f"action_names={list(names)}: {space} has {len(head.branches)} branch(es)")
         head.branches = tuple(names)
     return head
+
+
+def _unsupported(space: spaces.Space) -> str:
+    """Say why a space has no head, and what to do about it."""
+    allowed = "use Discrete, MultiDiscrete (one axis), float Box or MultiBinary"
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.integer):
+        allowed = "whole numbers have a MultiDiscrete space (one axis) with their smallest values as its start"
+    elif isinstance(space, spaces.MultiDiscrete):
+        allowed = f"it must have one axis: use a wrapper with MultiDiscrete({space.nvec.ravel().tolist()})"
+    elif isinstance(space, (spaces.Dict, spaces.Tuple)):
+        allowed = "use a wrapper that takes one MultiDiscrete, or one float Box, and takes it apart"
+    return f"action space {space} is not supported: {allowed}"
 
 
 class CategoricalHead(nn.Module):
@@ -146,12 +168,18 @@ class CategoricalHead(nn.Module):
         """Shift actions by one; 0 means that there was none."""
         return actions + 1
 
+    def describe(self) -> str:
+        """Say how many choices there are."""
+        counts = ", ".join(map(str, self.sizes[:4])) + (", ..." if len(self.sizes) > 4 else "")
+        return f"one of {counts}" if len(self.sizes) == 1 else f"{len(self.sizes)} choices of {counts}"
+
 
 class GaussianHead(nn.Module):
     """Independent normal distributions with a learned, state-independent standard deviation; one branch.
 
-    A finite dimension of the space is spanned by -1 ... 1: actions are clipped to that and scaled to the bounds on
-    their way to the environment, so the network sees the same scale whatever the bounds. Actions are stored unclipped.
+    A dimension with known bounds is spanned by -1 ... 1: actions are clipped to that and scaled to the bounds on their
+    way to the environment, so the network sees the same scale whatever the bounds. Where a bound is infinite or a
+    placeholder (``rl.spaces.PLACEHOLDER``), actions are clipped to it, but not scaled. Actions are stored unclipped.
     """
 
     branches: tuple[str, ...]
@@ -164,7 +192,7 @@ class GaussianHead(nn.Module):
         self.shape = space.shape
         size = int(np.prod(space.shape))
         low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
-        self.bounded = np.isfinite(low) & np.isfinite(high)
+        self.bounded = are_known(low, high)
         bottom, top = np.where(self.bounded, low, -1.0), np.where(self.bounded, high, 1.0)
         self.centre, self.half_width = (bottom + top) / 2, (top - bottom) / 2
         self.low, self.high, self.dtype = low, high, space.dtype
@@ -209,6 +237,14 @@ class GaussianHead(nn.Module):
     def as_previous(self, actions: Tensor) -> Tensor:
         """Return the actions as they are; zeros mean that there was none."""
         return actions
+
+    def describe(self) -> str:
+        """Say how many numbers there are, and which of them are scaled to their bounds."""
+        scaled, free = "-1 to 1 is scaled to the bounds", "as they are, clipped where there is a bound"
+        count, bounded = len(self.bounded), int(self.bounded.sum())
+        if bounded in (0, count):
+            return f"{count} numbers, {scaled if bounded else free}"
+        return f"{count} numbers: of {bounded} {scaled}, the others {free}"
 
 
 class BernoulliHead(nn.Module):
@@ -258,3 +294,7 @@ class BernoulliHead(nn.Module):
     def as_previous(self, actions: Tensor) -> Tensor:
         """Shift bits by one; 0 means that there was none."""
         return actions + 1
+
+    def describe(self) -> str:
+        """Say how many bits there are."""
+        return f"{self.num_params} bits"

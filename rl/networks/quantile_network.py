@@ -12,6 +12,7 @@ from rl.checks import positive
 from rl.networks.actor_critic import MASK, Trunk
 from rl.networks.encoders import Encoder, ImageLayout
 from rl.networks.heads import CategoricalHead, make_head
+from rl.networks.scales import log_corrections
 from rl.types import Core, Observation, State
 
 FORBIDDEN = -1e9
@@ -36,7 +37,7 @@ class QuantileNetwork(nn.Module):
         core: ``core(input_size) -> Core``.
         layer_size: width of the encoder and of the hidden layer of f.
         normalise: running normalisation of the observations.
-        image_layout: of Box leaves with three axes.
+        image_layout: of Box leaves with three or four axes.
         action_names: names of the action branches.
         num_cosines: n.
         num_action_quantiles: K.
@@ -69,6 +70,7 @@ class QuantileNetwork(nn.Module):
         if self.masked and leaves[MASK].shape != (sum(self.head.sizes),):
             raise ValueError(f"{MASK} has shape {leaves[MASK].shape}, but there are {sum(self.head.sizes)} choices")
         inputs = {name: space for name, space in leaves.items() if name != MASK}
+        self.input_names = tuple(leaves)
         self.trunk = Trunk(Encoder(inputs, layer_size, normalise, image_layout), core)
         size = self.trunk.core.output_size
         self.embedding = nn.Linear(num_cosines, size)
@@ -124,6 +126,15 @@ class QuantileNetwork(nn.Module):
         """Take observations ``[..., *shape]`` into the running normalisation."""
         self.trunk.encoder.update_moments(obs)
 
+    def correct_scales(self, obs: Observation) -> bool:
+        """Correct scales that destroy what was observed; the log says so. Return whether there were any."""
+        return log_corrections(self.trunk.encoder.correct_scales(obs))
+
+    def describe(self) -> list[str]:
+        """Say how observations are encoded and what the actions are, a line for each leaf."""
+        mask = [f"observation {MASK!r}: the actions that are allowed"] if self.masked else []
+        return [*self.trunk.encoder.describe(), *mask, f"actions: {self.head.describe()}"]
+
 
 class EpsilonGreedyHead(nn.Module):
     """A head that takes the best action, or a random one with probability epsilon: ``[B, A]`` -> ``[B, branches]``.
@@ -154,7 +165,7 @@ class EpsilonGreedyHead(nn.Module):
         if self.num_params > MAX_ACTIONS:
             raise ValueError(f"action space {space} has {self.num_params} combinations, more than {MAX_ACTIONS}")
         self.action_shape, self.action_dtype = branches.action_shape, branches.action_dtype
-        self.previous_space = branches.previous_space
+        self.previous_space, self.describe = branches.previous_space, branches.describe
         self.to_environment, self.as_previous = branches.to_environment, branches.as_previous
         digits = np.stack(np.unravel_index(np.arange(self.num_params), self.sizes), axis=-1)  # [A, branches]
         weights = np.cumprod([1, *self.sizes[:0:-1]])[::-1]

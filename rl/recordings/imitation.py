@@ -104,6 +104,7 @@ class Imitator:
         self.obs = {name: torch.from_numpy(leaf).to(self.device) for name, leaf in recording.obs.items()}
         if agent.feed_previous:
             self.obs |= self._previous_inputs()
+        agent.correct_scales(self.obs)
         self.parameters = list(self.network.parameters())
         self.train_steps, self.held_steps = (
             np.concatenate([np.arange(first, end) for first, end in spans]) for spans in (train, held)

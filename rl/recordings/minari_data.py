@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 from rl.recordings.recording import Recording
-from rl.spaces import leaf_arrays, leaf_spaces
+from rl.spaces import fed_dtype, leaf_arrays, leaf_spaces, list_leaves, unsupported_leaves
 
 
 def import_minari() -> Any:
@@ -40,7 +40,7 @@ def read_minari(name: str) -> Recording:
     try:
         dataset = minari.MinariDataset(folder)
         observation_space, action_space = dataset.observation_space, dataset.action_space
-        leaves = leaf_spaces(observation_space)
+        leaves = leaf_spaces(observation_space, unsupported_leaves(observation_space))
         episodes = [_read_episode(episode, observation_space) for episode in dataset.iterate_episodes()]
     except Exception as error:  # what damaged metadata and arrays make Minari, h5py and Gymnasium raise has no base
         cause = " ".join(str(error).split())[:200] or "no more is known"
@@ -56,7 +56,7 @@ def read_minari(name: str) -> Recording:
     bounds = np.cumsum([0, *map(len, rewards)])
     try:
         fitted = {
-            leaf: np.concatenate([parts[leaf] for parts in obs]).astype(_dtype(space), copy=False)
+            leaf: np.concatenate([parts[leaf] for parts in obs]).astype(fed_dtype(space), copy=False)
             for leaf, space in leaves.items()
         }
         stacked = np.concatenate(actions), np.concatenate(rewards)
@@ -112,12 +112,8 @@ def _read_episode(episode: Any, space: spaces.Space) -> tuple[dict[str, np.ndarr
     rewards = np.asarray(episode.rewards, dtype=np.float32)
     actions = np.asarray(episode.actions)
     # Minari also holds what was seen after the last action
-    obs = {leaf: array[: len(rewards)] for leaf, array in leaf_arrays(space, episode.observations).items()}
+    seen = [leaf for leaf in list_leaves(space) if leaf not in unsupported_leaves(space)]
+    obs = {leaf: array[: len(rewards)] for leaf, array in leaf_arrays(space, episode.observations, seen).items()}
     if any(len(array) != len(rewards) for array in (actions, *obs.values())):
         raise ValueError(f"episode {episode.id} has {len(rewards)} rewards, but other numbers of steps")
     return obs, actions, rewards
-
-
-def _dtype(space: spaces.Space) -> np.dtype:
-    """Return the dtype in which a leaf is fed to a network."""
-    return np.dtype(np.float32 if space.dtype == np.float64 else space.dtype)

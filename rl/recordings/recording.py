@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 from gymnasium import spaces
 
-from rl.spaces import leaf_spaces
+from rl.spaces import leaf_spaces, unsupported_leaves
 
 Split = Literal["episodes", "time"]
 SPLITS = get_args(Split)
@@ -47,7 +47,7 @@ class Recording:
         """Check every value."""
         if len(self.bounds) < 2 or (np.diff(self.bounds) < 1).any():
             raise ValueError("the recording has no episode, or an episode without a step")
-        leaves = leaf_spaces(self.observation_space)
+        leaves = leaf_spaces(self.observation_space, unsupported_leaves(self.observation_space))
         for name, space in leaves.items():
             self._check(f"observation {name!r}", self.obs[name], space)
         self._check("action", self.actions, self.action_space)

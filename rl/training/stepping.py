@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 
@@ -83,7 +84,7 @@ class VectorEnvAdapter:
                     f"{self.envs} ended an episode, but its info has no 'final_obs', the observation that closed it"
                 )
             if isinstance(final_obs, np.ndarray) and final_obs.dtype == object:  # as Gymnasium's own vectors give it
-                final_obs = batch_final_obs(list(final_obs), obs)
+                final_obs = batch_final_obs(list(final_obs), obs, self.envs.single_observation_space)
         if self.resets_on_next_step:
             self.resetting = terminated | truncated
         return StepResult(obs, np.asarray(rewards, dtype=np.float32), terminated, truncated, final_obs, ignored)
@@ -151,14 +152,19 @@ class Episodes:
         self.recent = deque(state["recent"], maxlen=self.recent.maxlen)
 
 
-def batch_final_obs(rows: list[Any], obs: Any) -> Any:
-    """Bring final observations of B rows into one batch of the kind of ``obs``; zeros where a row is None."""
-    if isinstance(obs, dict):
-        parts = {key: [None if row is None else row[key] for row in rows] for key in obs}
-        return {key: batch_final_obs(part, obs[key]) for key, part in parts.items()}
-    if isinstance(obs, tuple):
-        columns = [[None if row is None else row[i] for row in rows] for i in range(len(obs))]
-        return tuple(batch_final_obs(column, part) for column, part in zip(columns, obs, strict=True))
+def batch_final_obs(rows: list[Any], obs: Any, space: spaces.Space) -> Any:
+    """Bring final observations of B rows into one batch of the kind of ``obs``; zeros where a row is None.
+
+    A leaf that is no array, a text say, becomes a tuple of its rows.
+    """
+    if isinstance(space, spaces.Dict):
+        columns = {key: [None if row is None else row[key] for row in rows] for key in space.spaces}
+        return {key: batch_final_obs(column, obs[key], space[key]) for key, column in columns.items()}
+    if isinstance(space, spaces.Tuple):
+        parts = [[None if row is None else row[i] for row in rows] for i in range(len(space.spaces))]
+        return tuple(map(batch_final_obs, parts, obs, space.spaces))
+    if not isinstance(obs, np.ndarray):
+        return tuple(rows)
     batch = np.zeros_like(obs)
     for index, row in enumerate(rows):
         if row is not None:

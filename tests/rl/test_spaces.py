@@ -2,9 +2,25 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from rl.spaces import get_shape, leaf_arrays, leaf_spaces, split_flat, take_rows
+from rl.spaces import (
+    are_known,
+    fed_dtype,
+    find_ignored,
+    get_shape,
+    leaf_arrays,
+    leaf_spaces,
+    split_flat,
+    take_rows,
+    unsupported_leaves,
+)
 
 BOX, BITS, NUMBER = spaces.Box(-1.0, 1.0, (2, 3)), spaces.MultiBinary(4), spaces.Discrete(3)
+
+
+class MissionSpace(spaces.Space):
+    """A space of a package that Gymnasium does not know."""
+
+
 NESTED = spaces.Dict({"a": spaces.Tuple([BOX, spaces.Dict({"x": NUMBER})]), "b": BITS})
 
 
@@ -44,11 +60,90 @@ def test_order_of_the_keys_in_an_observation_does_not_matter():
 
 
 @pytest.mark.parametrize(
-    "space", [spaces.Text(3), spaces.Dict({"a": spaces.Sequence(NUMBER)})], ids=["text", "sequence"]
+    "leaf",
+    [
+        spaces.Text(3),
+        spaces.Sequence(NUMBER),
+        spaces.Graph(spaces.Box(0, 1, (2,)), None),
+        spaces.OneOf([NUMBER, BITS]),
+        MissionSpace(),
+    ],
+    ids=lambda space: type(space).__name__,
 )
-def test_an_unsupported_space_is_named(space):
-    with pytest.raises(ValueError, match=r"(Text|Sequence).* is not supported"):
+def test_a_leaf_that_is_no_array_is_named_with_what_drops_it(leaf):
+    space, kind = spaces.Dict({"a": NUMBER, "b": BITS, "goal": leaf}), type(leaf).__name__
+    with pytest.raises(ValueError) as caught:
         leaf_spaces(space)
+    sentence = (
+        f"observation 'goal' is {kind}, which is not supported: leave it out with agent.ignore_leaves=[goal], or with "
+        "env.wrappers=[{path: gymnasium.wrappers.FilterObservation, filter_keys: [a, b]}]"
+    )
+    hint = ", or env.wrappers=[minigrid.wrappers.ImgObsWrapper]" if kind == "MissionSpace" else ""
+    assert str(caught.value) == sentence + hint
+    with pytest.raises(ValueError, match=f"'1/goal' is {kind}.*ignore_leaves=.1/goal., or with a wrapper that drops"):
+        leaf_spaces(spaces.Tuple([NUMBER, space]))
+    with pytest.raises(ValueError, match=f"observation space {kind} is not supported: use Box, Discrete, Multi"):
+        leaf_spaces(leaf)
+    assert unsupported_leaves(space) == ["goal"]
+    assert list(leaf_spaces(space, ["goal"])) == ["a", "b"]
+
+
+def test_leaves_are_left_out_by_their_name_or_that_of_what_holds_them():
+    assert find_ignored(NESTED, ["a"]) == ["a/0", "a/1/x"]
+    assert leaf_spaces(NESTED, ["a/1/x"]) == {"a/0": BOX, "b": BITS}
+    assert leaf_spaces(NESTED, ["a"]) == {"b": BITS}
+    assert leaf_spaces(NESTED, []) == leaf_spaces(NESTED)
+
+
+@pytest.mark.parametrize(
+    ("space", "ignored", "sentence"),
+    [
+        (NESTED, ["c"], r"ignore_leaves=\['c'\]: there is no leaf 'c', but a/0, a/1/x, b"),
+        (NESTED, ["a/1/x", "a/"], "no leaf 'a/'"),
+        (NESTED, "b", r"ignore_leaves=b: it must be a list of names, such as \[b\]"),
+        (NESTED, ["a", "b"], "without a/0, a/1/x, b has nothing that an agent could see"),
+        (BOX, ["obs"], "without obs has nothing"),
+        (spaces.Dict({}), [], r"observation space Dict\(\) has nothing"),
+        (spaces.Tuple([]), [], "has nothing"),
+        (spaces.Dict({"a": BOX, "b": spaces.Box(0, 1, (0, 3))}), [], r"'b' is Box.*no number: .*ignore_leaves=\[b\]"),
+        (spaces.Dict({"a/b": BOX, "a": spaces.Dict({"b": BITS})}), [], "two parts of the observation are named 'a/b'"),
+    ],
+)
+def test_leaves_that_cannot_be_are_told(space, ignored, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        leaf_spaces(space, ignored)
+
+
+def test_arrays_of_the_wanted_leaves_only():
+    space = spaces.Dict({"a": NUMBER, "goal": MissionSpace(), "t": spaces.Tuple([spaces.Text(3), BITS])})
+    obs = {"a": np.arange(2), "t": (("x", "y"), np.ones((2, 4)))}  # the goal need not even be there
+    arrays = leaf_arrays(space, obs, ["a", "t/1"])
+    assert list(arrays) == ["a", "t/1"]
+    assert arrays["t/1"].shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("given", "fed"),
+    [
+        (np.uint8, np.uint8),
+        (np.int16, np.int16),
+        (np.uint16, np.int32),  # torch has no index_copy_ for these
+        (np.uint32, np.int64),
+        (np.uint64, np.float32),
+        (np.float64, np.float32),
+        (np.float16, np.float32),
+        (np.longdouble, np.float32),
+        (bool, bool),
+    ],
+)
+def test_leaves_are_fed_in_dtypes_that_torch_can_work_with(given, fed):
+    assert fed_dtype(spaces.Box(0, 1, (2,), given)) == fed
+
+
+def test_bounds_that_no_one_knows():
+    low = np.array([0.0, -np.inf, 0, -1e6, 3, -999_999])
+    high = np.array([1.0, 0, np.finfo(np.float32).max, 0, 3, 999_999])
+    assert are_known(low, high).tolist() == [True, False, False, False, False, True]
 
 
 def test_flat_observations_are_split_into_leaves():
@@ -78,9 +173,13 @@ def test_shapes_of_elementary_spaces():
 
 def test_rows_are_taken_from_every_part_of_an_observation():
     column = np.arange(4)
+    pair = spaces.Tuple([NUMBER, NUMBER])
+    space = spaces.Dict({"a": NUMBER, "b": pair, "c": spaces.Dict({"d": BOX}), "e": spaces.Text(3)})
     obs = {"a": column, "b": (10 * column, [100, 101, 102, 103]), "c": {"d": np.stack([column, -column], axis=1)}}
-    taken = take_rows(obs, np.array([3, 0]))
+    taken = take_rows(space, obs | {"e": ("0", "1", "2", "3")}, np.array([3, 0]))
+    assert taken["e"] == ("3", "0")  # Gymnasium batches what is no array as a tuple
     assert taken["a"].tolist() == [3, 0]
     assert isinstance(taken["b"], tuple)
     assert [part.tolist() for part in taken["b"]] == [[30, 0], [103, 100]]
     assert taken["c"]["d"].tolist() == [[3, -3], [0, 0]]
+    assert take_rows(space, np.eye(4), np.array([2])).tolist() == [[0, 0, 1, 0]]  # all leaves side by side

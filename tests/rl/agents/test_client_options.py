@@ -256,7 +256,7 @@ def test_what_counts_as_an_image(capsys, size, options, shape, encoder):
 def test_the_first_axis_of_obs_dim_is_the_channels_however_many(kind, shape):
     agent = kind(int(np.prod(shape)), 7, obs_dim=shape, hidden_size=8)
     part = agent.network.actor.encoder.parts[0]
-    assert not part.channels_last
+    assert part.planes == shape[:1]
     assert part.layers[0].in_channels == shape[0]
 
 

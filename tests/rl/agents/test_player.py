@@ -54,7 +54,7 @@ def expected():
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_the_memory_goes_on_from_call_to_call_and_as_a_state(make, expected, kind, core):
     agent = make(kind=kind, core=core)
-    player, server, actions = Player(agent), agent.player(), expected(agent)
+    player, server, actions = Player(agent), Player(agent), expected(agent)
     state = server.initial_state(3)
     for t, obs in enumerate(OBSERVATIONS):
         assert player.act(obs).tolist() == actions[t].tolist()
@@ -90,7 +90,7 @@ def test_rows_begin_anew_where_they_are_told_to(make, expected, say):
 
 def test_a_reset_begins_everywhere_with_any_number_of_rows(make, expected):
     agent = make()
-    player = agent.player()
+    player = Player(agent)
     for rows in (3, 1, 2):
         for t in range(6):
             assert player.act(OBSERVATIONS[t, :rows]).tolist() == expected(agent)[t, :rows].tolist()
@@ -98,7 +98,7 @@ def test_a_reset_begins_everywhere_with_any_number_of_rows(make, expected):
 
 
 def test_a_state_is_not_changed_and_can_be_played_on_twice(make):
-    player = make().player()
+    player = Player(make())
     _, state = player.act(OBSERVATIONS[0], player.initial_state(3))
     before = {name: leaf.clone() for name, leaf in state.items()}
     first, second = (player.act(OBSERVATIONS[1], state) for _ in range(2))
@@ -108,7 +108,7 @@ def test_a_state_is_not_changed_and_can_be_played_on_twice(make):
 
 
 def test_a_state_may_be_sent_as_arrays(make):
-    player = make().player()
+    player = Player(make())
     _, state = player.act(OBSERVATIONS[0], player.initial_state(3))
     sent = {name: leaf.numpy().astype(np.float64) for name, leaf in state.items()}
     for got, kept in zip(*(player.act(OBSERVATIONS[1], given)[1].values() for given in (sent, state)), strict=True):
@@ -118,7 +118,7 @@ def test_a_state_may_be_sent_as_arrays(make):
 @pytest.mark.parametrize("core", ["gru", "attention", "jamba"])
 def test_threads_share_a_player_on_states_of_their_own(make, core):
     """16 clients in 8 threads get what each would get alone: no core keeps numbers between two steps."""
-    player = make(core=core).player()
+    player = Player(make(core=core))
     clients = np.random.default_rng(1).standard_normal((16, 10, 2)).astype(np.float32)
 
     def play(observations):
@@ -139,7 +139,7 @@ def test_player_and_agent_do_not_notice_each_other(make, play_turns, assert_same
     """The agent learns as one without a player; the player keeps its weights, and drops nothing out."""
     options = {"core_options": {"num_layers": 2, "dropout": 0.5}, "num_envs": 3}
     agent, alone = make(**options), make(**options)
-    player = agent.player()
+    player = Player(agent)
     actions = [player.act(obs).tolist() for obs in OBSERVATIONS]
     assert set(player.initial_state()) == {"h"}  # no count of dropout
     for learner in (agent, alone):
@@ -170,7 +170,7 @@ def test_actions_are_sampled_by_the_seed(make):
 def test_previous_actions_and_rewards_are_fed(make, expected, kind):
     """The action is known to the player, the reward is told; without it nothing is guessed."""
     agent = make(kind=kind, previous_action_reward=True)
-    player, server = agent.player(), agent.player()
+    player, server = Player(agent), Player(agent)
     state, actions = server.initial_state(3), expected(agent)
     for t, obs in enumerate(OBSERVATIONS):
         if t:
@@ -204,7 +204,7 @@ def test_a_single_observation_gives_a_single_action_of_the_space(make, action_sp
     """As the single form of the agent gives it."""
     agent = make((OBS, action_space))
     agent.training = False
-    player = agent.player()
+    player = Player(agent)
     for obs in 9 * OBSERVATIONS[:, 0]:
         action = player.act(obs)
         assert isinstance(action, kind) and action_space.contains(action)
@@ -213,19 +213,19 @@ def test_a_single_observation_gives_a_single_action_of_the_space(make, action_sp
 
 def test_observations_of_many_parts_come_as_a_dict_or_flat(make, expected):
     space = spaces.Dict({"b": OBS, "a": spaces.Tuple([spaces.Box(-1, 1, (1,)), spaces.Discrete(3, start=1)])})
-    player = make((space, FOUR)).player()
+    player = Player(make((space, FOUR)))
     one = {"b": OBSERVATIONS[0, 0], "a": (np.ones(1, np.float32), 3)}
     many = {"b": OBSERVATIONS[0], "a": (np.ones((3, 1), np.float32), np.array([3, 1, 2]))}
     alone, _ = player.act(one, player.initial_state())
     assert alone == player.act(many)[0]
-    boxes = make((spaces.Dict({"b": OBS, "a": OBS}), FOUR)).player()
+    boxes = Player(make((spaces.Dict({"b": OBS, "a": OBS}), FOUR)))
     state = boxes.initial_state()
     assert boxes.act(np.arange(4.0), state)[0] == boxes.act({"a": np.arange(2.0), "b": np.arange(2.0, 4)}, state)[0]
 
 
 def test_actions_that_the_mask_forbids_are_never_chosen(make):
     space = spaces.Dict({"action_mask": spaces.MultiBinary(4), "obs": OBS})
-    player = make((space, FOUR)).player(seed=0)
+    player = Player(make((space, FOUR)), seed=0)
     for t, obs in enumerate(OBSERVATIONS):
         mask = np.eye(4, dtype=np.int8)[[t % 4, (t + 1) % 4, 3]]
         for greedy in (True, False):
@@ -266,7 +266,7 @@ def test_actions_that_the_mask_forbids_are_never_chosen(make):
 )
 def test_bad_input_is_told_in_a_sentence_and_changes_nothing(make, call, sentence):
     agent = make()
-    player, other = agent.player(), agent.player()
+    player, other = Player(agent), Player(agent)
     for each in (player, other):
         each.act(OBSERVATIONS[0])
     with pytest.raises(ValueError, match=sentence):
@@ -295,7 +295,7 @@ def test_bad_input_is_told_in_a_sentence_and_changes_nothing(make, call, sentenc
 )
 def test_observations_that_are_no_values_of_their_space_are_refused(make, space, given, sentence):
     with pytest.raises(ValueError, match=sentence):
-        make((space, FOUR)).player().act(given)
+        Player(make((space, FOUR))).act(given)
 
 
 def test_several_networks_are_no_player():

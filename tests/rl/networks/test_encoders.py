@@ -144,6 +144,56 @@ def test_where_the_channels_are(shape, layout, channels_last, make_encoder, asse
     assert_close(encoder({"obs": picture}), other({"obs": planes}), 1e-6)
 
 
+@pytest.mark.parametrize(
+    ("space", "lines"),
+    [
+        (spaces.Box(-1, 1, (3,)), ["observation 'obs': vector of 3, as it is"]),
+        (spaces.Box(-1, 1, ()), ["observation 'obs': a number, as it is"]),
+        (spaces.Box(-np.inf, np.inf, (3,)), ["observation 'obs': vector of 3, as it is, for it has no bounds"]),
+        (spaces.Box(0, 9, (3, 2), np.int64), ["observation 'obs': vector of 6, scaled by its bounds 0 to 9"]),
+        (spaces.MultiBinary(6), ["observation 'obs': 6 bits, as they are"]),
+        (
+            spaces.Dict({"direction": spaces.Discrete(4), "goods": spaces.MultiDiscrete([2, 3])}),
+            ["observation 'direction': one of 4, one-hot", "observation 'goods': 2 numbers of 2, 3 values, one-hot"],
+        ),
+    ],
+    ids=str,
+)
+def test_every_leaf_is_described(space, lines, make_encoder):
+    assert make_encoder(space).describe() == lines
+
+
+def test_normalisation_is_described(make_encoder):
+    space = spaces.Dict({"a": spaces.Box(-1, 1, (3,)), "b": spaces.Box(0, 255, (20, 20), np.uint8)})
+    assert all(line.endswith(", normalised") for line in make_encoder(space, normalise=True).describe())
+
+
+@pytest.mark.parametrize("space", [spaces.Discrete(10**9), spaces.MultiDiscrete([2**63 - 2] * 3)], ids=str)
+def test_a_code_of_too_many_values_is_refused(space, make_encoder):
+    with pytest.raises(ValueError, match=r"'obs' is one of \d+ values, more than the 65536 .*ignore_leaves=\[obs\]"):
+        make_encoder(space)
+
+
+def test_an_encoder_needs_a_leaf():
+    with pytest.raises(ValueError, match="no observation to encode"):
+        Encoder({})
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_scales_are_corrected_once_and_moments_follow(normalise, make_encoder):
+    space = spaces.Dict({"far": spaces.Box(-1e5, 1e5, (1,)), "near": spaces.Box(-1.0, 1.0, (1,))})
+    encoder = make_encoder(space, normalise=normalise)
+    obs = {name: torch.tensor([[-1.0], [1.0]]) for name in ("far", "near")}
+    encoder.update_moments(obs)
+    (sentence,) = encoder.correct_scales({name: leaf.view(2, 1, 1) for name, leaf in obs.items()})  # [T, B, ...]
+    assert "'far'" in sentence
+    assert encoder.correct_scales({name: 1e4 * leaf for name, leaf in obs.items()}) == []
+    far, near = (part(leaf).flatten().tolist() for part, leaf in zip(encoder.parts, obs.values(), strict=True))
+    assert near == pytest.approx([-1, 1])
+    assert far == pytest.approx([-1, 1] if normalise else [-0.25, 0.25])
+    assert "scaled by what was seen" in encoder.describe()[0]
+
+
 def test_an_unknown_layout_is_named(make_encoder):
     with pytest.raises(ValueError, match="image_layout='rows': it must be one of 'auto', 'channels_first'"):
         make_encoder(SPACES["image 7x7x3"], image_layout="rows")
@@ -185,12 +235,49 @@ def test_codes_of_discrete_observations(space, value, code, make_encoder):
 
 @every_space
 def test_weights_are_orthogonal_and_biases_zero(space, make_encoder):
-    for module in make_encoder(space).modules():
+    encoder = make_encoder(space)
+    if encoder.divisors is not None:
+        encoder.layer.weight.data.div_(encoder.divisors)
+    for module in encoder.modules():
         if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):
             weight = module.weight.flatten(1)  # [rows, columns], orthogonal with gain sqrt(2): the products are 2
             gram = weight @ weight.t() if weight.shape[0] <= weight.shape[1] else weight.t() @ weight
             assert torch.allclose(gram, 2.0 * torch.eye(len(gram)), atol=1e-4)
             assert torch.count_nonzero(module.bias) == 0
+
+
+def test_thousands_of_features_begin_alike_but_do_not_saturate_with_a_few_steps(make_encoder):
+    """84 x 84 pixels make 3136 features, 3136 / 256 = 12.25; the two numbers beside them are left alone."""
+    space = spaces.Dict({"image": spaces.Box(0, 255, (84, 84), np.uint8), "numbers": spaces.Box(-1.0, 1.0, (2,))})
+    encoder = make_encoder(space)
+    assert encoder.divisors.tolist() == [12.25] * 3136 + [1.0] * 2
+    assert "divisors" in encoder.state_dict()  # weights of before are refused, not misread
+    obs = {"image": torch.full((1, 84, 84), 87, dtype=torch.uint8), "numbers": torch.zeros(1, 2)}
+    features = torch.cat([part(obs[name]) for name, part in zip(encoder.names, encoder.parts, strict=True)], -1)
+    plain = torch.tanh(features @ (encoder.layer.weight / encoder.divisors).t())
+    assert torch.allclose(encoder(obs), plain, atol=1e-5)
+
+    moves = []
+    for divisors in (encoder.divisors, None):
+        other = make_encoder(space)
+        if divisors is None:
+            other.layer.weight.data.div_(encoder.divisors)
+            other.divisors = None
+        (-other(obs).sum()).backward()  # the same push on all of them, as a value that is yet to find its level
+        before = other.layer(features / (1.0 if divisors is None else divisors)).detach()
+        torch.optim.Adam(other.layer.parameters(), 1e-3).step()
+        moves.append((other.layer(features / (1.0 if divisors is None else divisors)) - before).mean().item())
+    assert moves[1] == pytest.approx(12.25 * moves[0], rel=0.1)  # but for the bias
+    assert moves[0] < 0.05 < moves[1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "features"),
+    [((2000,), None), ((3, 8, 16), None), ((3, 8, 18), 1152)],  # 32 * 4 * 8 = 1024, 32 * 4 * 9
+)
+def test_which_features_are_too_many(shape, features, make_encoder):
+    divisors = make_encoder(spaces.Box(-1.0, 1.0, shape)).divisors
+    assert (None if divisors is None else len(divisors)) == features
 
 
 @pytest.mark.parametrize("layer_size", [0, -4, 1.5])

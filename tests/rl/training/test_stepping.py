@@ -4,12 +4,15 @@ from functools import partial
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 from gymnasium.vector.utils import iterate
 
 from envs.probes import Counter, SpaceProbe
 from envs.single_env import SingleEnv
 from rl.training.stepping import Episodes, StepResult, VectorEnvAdapter, batch_final_obs
+
+BOX, WORD = spaces.Box(-np.inf, np.inf, (2,)), spaces.Discrete(9)
 
 
 @pytest.fixture
@@ -238,13 +241,17 @@ def test_final_observations_are_filled_in_where_they_are(kind):
     """Row 1 of three ended; the others are zero."""
     number, word = np.array([5.0, 6.0], dtype=np.float32), 7
     forms = {
-        "plain": (number, np.zeros((3, 2), dtype=np.float32)),
-        "discrete": (word, np.zeros(3, dtype=np.int64)),
-        "dict": ({"a": number, "b": {"c": word}}, {"a": np.zeros((3, 2)), "b": {"c": np.zeros(3, dtype=np.int64)}}),
-        "tuple": ((number, word), (np.zeros((3, 2)), np.zeros(3, dtype=np.int64))),
+        "plain": (number, np.zeros((3, 2), dtype=np.float32), BOX),
+        "discrete": (word, np.zeros(3, dtype=np.int64), WORD),
+        "dict": (
+            {"a": number, "b": {"c": word}},
+            {"a": np.zeros((3, 2)), "b": {"c": np.zeros(3, dtype=np.int64)}},
+            spaces.Dict({"a": BOX, "b": spaces.Dict({"c": WORD})}),
+        ),
+        "tuple": ((number, word), (np.zeros((3, 2)), np.zeros(3, dtype=np.int64)), spaces.Tuple([BOX, WORD])),
     }
-    row, obs = forms[kind]
-    batch = batch_final_obs([None, row, None], obs)
+    row, obs, space = forms[kind]
+    batch = batch_final_obs([None, row, None], obs, space)
 
     def parts(value):
         if isinstance(value, dict):
@@ -353,3 +360,11 @@ def test_episodes_survive_a_checkpoint():
     assert episodes.drain() == other.drain() == {"charts/episodic_return": 7.5, "charts/episodic_length": 4.0}
     assert list(other.recent) == list(episodes.recent) == [2.0, 1.0, 14.0]
     assert other.recent.maxlen == 3
+
+
+def test_final_observations_that_are_no_arrays_stay_what_they_are():
+    space = spaces.Dict({"goal": spaces.Text(9), "number": WORD})
+    rows = [None, {"goal": "go", "number": 7}]
+    batch = batch_final_obs(rows, {"goal": ("stay", "wait"), "number": np.array([1, 2])}, space)
+    assert batch["goal"] == (None, "go")
+    assert batch["number"].tolist() == [0, 7]

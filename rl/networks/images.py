@@ -1,0 +1,148 @@
+"""Images: which leaves are some, where their sides, frames and channels are, and the CNN behind them."""
+
+import math
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from rl.networks.scales import Scale
+from rl.normalisation import RunningMoments
+
+ImageLayout = Literal["auto", "channels_first", "channels_last", "flat"]
+
+LARGE_SIDE = 36
+"""Sides from which the network of Mnih et al. (2015) works; of two axes alone, any such matrix is an image."""
+
+BYTE_SIDE = 16
+"""A matrix of bytes 0 ... 255 is an image from such sides on."""
+
+STACK_SIDE = 7
+"""Four axes hold a stack of images from such sides on."""
+
+
+class ImageAxes(NamedTuple):
+    """The meaning of the axes of an image.
+
+    Attributes:
+        rows: the axis of the height; that of the width is the next one.
+        planes: all other axes, which together are the input channels.
+    """
+
+    rows: int
+    planes: tuple[int, ...]
+
+
+def find_image_axes(space: spaces.Space, layout: ImageLayout = "auto") -> ImageAxes | None:
+    """Find the sides of an image among the axes of a leaf.
+
+    A Box is an image if it has
+
+    * two axes: bytes 0 ... 255 with sides of 16 and more, or any numbers with sides of 36 and more;
+    * three axes, whatever their sizes: one of channels, or of stacked gray frames, and two sides;
+    * four axes with sides of 7 and more: frames, channels and two sides.
+
+    The sides are two neighbouring axes: equal ones, or else those of the largest product, the later ones in doubt. So
+    channels and frames may come first or last.
+
+    Args:
+        space: of the leaf.
+        layout: where the channels of a leaf with three or four axes are, ``auto`` to find out; ``flat`` for no image.
+
+    Returns:
+        The axes; None if it is no image.
+    """
+    if not isinstance(space, spaces.Box) or layout == "flat" or len(space.shape) not in (2, 3, 4):
+        return None
+    shape, count = space.shape, len(space.shape)
+    if count == 2:
+        byte = space.dtype == np.uint8 and space.low.min() == 0 and space.high.max() == 255
+        return ImageAxes(0, ()) if min(shape) >= (BYTE_SIDE if byte else LARGE_SIDE) else None
+    if layout == "auto":
+        rows = max(range(count - 1), key=lambda axis: _rate_sides(shape[axis], shape[axis + 1], axis))
+        if count == 4 and min(shape[rows : rows + 2]) < STACK_SIDE:
+            return None
+    else:
+        rows = count - 2 if layout == "channels_first" else count - 3
+    return ImageAxes(rows, tuple(axis for axis in range(count) if axis not in (rows, rows + 1)))
+
+
+def _rate_sides(height: int, width: int, axis: int) -> tuple[bool, int, int]:
+    """Rate how likely two neighbouring axes are the sides of an image."""
+    return height == width and height > 2, height * width, axis
+
+
+class ImageEncoder(nn.Module):
+    """An encoder: images ``[..., *shape]`` of bytes or floats -> ``[..., D]``.
+
+    Values are scaled from the bounds of the space to 0 ... 1, see ``rl.networks.scales``. Sides of 36 and more get the
+    network of Mnih et al. (2015), smaller ones two 3 x 3 layers. Frames times channels are its input channels.
+
+    Args:
+        name: of the leaf.
+        space: a Box.
+        axes: of the image, see ``find_image_axes``.
+        normalise: keep running moments of each channel and normalise by them.
+    """
+
+    def __init__(self, name: str, space: spaces.Box, axes: ImageAxes, normalise: bool):
+        super().__init__()
+        self.rank = len(space.shape)
+        self.sides = space.shape[axes.rows : axes.rows + 2]
+        self.planes = tuple(space.shape[axis] for axis in axes.planes)
+        channels = math.prod(self.planes)
+        self.order = (0, *(1 + axis for axis in (*axes.planes, axes.rows, axes.rows + 1)))
+        self.scale = Scale(name, space, shared=True)
+        self.moments = RunningMoments((channels, 1, 1)) if normalise else None
+        self.large = min(self.sides) >= LARGE_SIDE
+        layers: list[nn.Module]
+        if self.large:
+            layers = [nn.Conv2d(channels, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU()]
+            layers += [nn.Conv2d(64, 64, 3, 1), nn.ReLU(), nn.Flatten()]
+        else:
+            layers = [nn.Conv2d(channels, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(), nn.Flatten()]
+        self.layers = nn.Sequential(*layers)
+        self.output_size = self.layers(torch.zeros(1, channels, *self.sides)).shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode images as ``[..., D]``."""
+        images = self._scale(x)
+        if self.moments is not None:
+            images = self.moments(images)
+        return self.layers(images).view(*x.shape[: x.dim() - self.rank], self.output_size)
+
+    def update_moments(self, x: Tensor) -> None:
+        """Add images to the running moments, if there are any."""
+        if self.moments is not None:
+            images = self._scale(x)
+            self.moments.update(images.movedim(-3, -1).reshape(-1, images.shape[-3], 1, 1))
+
+    def _scale(self, x: Tensor) -> Tensor:
+        """Turn ``[..., *shape]`` into ``[batch, C, H, W]`` in 0 ... 1."""
+        x = x.reshape(-1, *x.shape[x.dim() - self.rank :]).permute(self.order)
+        # convolutions of few channels are fastest in this layout
+        x = x.to(torch.float32, memory_format=torch.contiguous_format).reshape(x.shape[0], -1, *self.sides)
+        return self.scale(x)
+
+    def correct_scale(self, x: Tensor) -> str | None:
+        """Correct a scale that destroys ``x [..., *shape]``, see ``Scale.correct``."""
+        sentence = self.scale.correct(x.amin(), x.amax(), self.moments is not None)
+        if sentence and self.moments is not None:
+            self.moments.reset()
+            self.update_moments(x)
+        return sentence
+
+    def describe(self) -> str:
+        """Say how the image is encoded."""
+        height, width = self.sides
+        if len(self.planes) == 2:
+            planes = f"{self.planes[0]} x {self.planes[1]} frames and channels"
+        elif self.planes in ((), (1,)):
+            planes = "gray"
+        else:
+            planes = f"{self.planes[0]} {'channels' if self.planes == (3,) else 'frames or channels'}"
+        network = "nature" if self.large else "two 3x3 layers"
+        tail = ", normalised" if self.moments is not None else ""
+        return f"image {height}x{width}, {planes}, CNN '{network}', {self.scale.describe()}{tail}"
