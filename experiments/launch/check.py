@@ -4,6 +4,7 @@ import difflib
 import importlib
 import inspect
 import os
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -56,6 +57,24 @@ def read_yaml(path: Path) -> DictConfig | ListConfig:
         raise ConfigError(f"{path} is damaged or no YAML: {reason or type(error).__name__}") from error
 
 
+def to_config(plain: dict[str, Any]) -> DictConfig:
+    """Return plain dicts and lists as a configuration, the way back from ``to_dict``: a text with ``${`` stays one."""
+
+    def escape(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: escape(part) for key, part in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [escape(part) for part in value]
+        return escape_interpolations(value) if isinstance(value, str) else value
+
+    return OmegaConf.create(escape(plain))
+
+
+def escape_interpolations(text: str) -> str:
+    """Return a text that OmegaConf reads as ``text`` itself, whatever it holds."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\${", text)
+
+
 def load_yaml(path: Path) -> DictConfig:
     """Read a YAML file of keys with values, as it stands.
 
@@ -82,6 +101,8 @@ def construct(node: DictConfig, where: str, **runtime: Any) -> tuple[Any, dict[s
     Raises:
         ConfigError: the target does not take a key, or a value is of another type than its annotation.
     """
+    if not isinstance(node, DictConfig):
+        raise ConfigError(f"{where}={_show(node)} has no _target_: set its keys, {where}.KEY=VALUE")
     checked = check_node(to_dict(node), where, given=runtime)
     if where == "env":
         return construct_environments(checked, runtime["num_envs"]), checked
