@@ -15,8 +15,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.launch.build import SETTINGS, Settings, build, read_settings
-from experiments.launch.check import ConfigError, construct, read_list, to_config, to_dict
+from experiments.launch.check import ConfigError, construct, read_list, to_dict
 from experiments.launch.command import launch, load_defaults
+from experiments.launch.escape import to_config
 from experiments.launch.evaluations import Evaluations, describe_final, summarise_final
 from experiments.launch.run_folder import (
     flatten,

@@ -6,7 +6,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from experiments.launch.check import ConfigError, check_node, to_config, to_dict
+from experiments.launch.check import ConfigError, check_node, to_dict
+from experiments.launch.escape import to_config
 from experiments.launch.run_folder import flatten
 from experiments.launch.stored import read_stored
 from rl.checkpoint import find_newest, load_checkpoint

@@ -25,7 +25,8 @@ from experiments.char_lm.text import (
     split_text,
 )
 from experiments.launch.build import check_device
-from experiments.launch.check import ConfigError, check_node, convert, to_config, to_dict
+from experiments.launch.check import ConfigError, check_node, convert, to_dict
+from experiments.launch.escape import to_config
 from rl.checkpoint import save_and_keep
 from rl.checks import positive, within
 from rl.training.metrics import Metrics

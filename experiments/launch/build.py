@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 
 from envs.guests import shows_mask
 from envs.workers import close, step_seconds
-from experiments.launch.check import ConfigError, construct, convert, to_config, to_dict
+from experiments.launch.check import ConfigError, construct, convert, to_dict
+from experiments.launch.escape import to_config
 from rl.checks import positive, whole, within
 from rl.training.threads import check_threads
 from rl.training.watchdog import Watchdog

@@ -4,7 +4,6 @@ import difflib
 import importlib
 import inspect
 import os
-import re
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -55,24 +54,6 @@ def read_yaml(path: Path) -> DictConfig | ListConfig:
     except Exception as error:  # what damaged YAML raises has no common base
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"{path} is damaged or no YAML: {reason or type(error).__name__}") from error
-
-
-def to_config(plain: dict[str, Any]) -> DictConfig:
-    """Return plain dicts and lists as a configuration, the way back from ``to_dict``: a text with ``${`` stays one."""
-
-    def escape(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: escape(part) for key, part in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [escape(part) for part in value]
-        return escape_interpolations(value) if isinstance(value, str) else value
-
-    return OmegaConf.create(escape(plain))
-
-
-def escape_interpolations(text: str) -> str:
-    """Return a text that OmegaConf reads as ``text`` itself, whatever it holds."""
-    return re.sub(r"(\\*)\$\{", r"\1\1\${", text)
 
 
 def load_yaml(path: Path) -> DictConfig:

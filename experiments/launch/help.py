@@ -21,7 +21,8 @@ from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 import conf
-from experiments.launch.check import ConfigError, check_node, import_path, to_config, to_dict
+from experiments.launch.check import ConfigError, check_node, import_path, to_dict
+from experiments.launch.escape import to_config
 
 GIVEN = {
     "agent": ("observation_space", "action_space", "num_envs", "num_steps", "total_steps", "seed", "device"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
-from experiments.launch.check import escape_interpolations
+from experiments.launch.escape import escape_interpolations
 
 PATHS = ("resume", "run", "init_from", "weights", "text", "output", "run_dir", "page", "plot", "purejaxrl")
 LISTS = ("runs", "data")

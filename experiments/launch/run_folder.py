@@ -9,8 +9,9 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.launch.check import ConfigError, escape_interpolations, import_path, to_dict
+from experiments.launch.check import ConfigError, import_path, to_dict
 from experiments.launch.command import load_defaults
+from experiments.launch.escape import escape_interpolations
 from experiments.launch.stored import check_stored, read_stored, read_trust
 from rl.checkpoint import write_text
 

@@ -7,7 +7,8 @@ import gymnasium
 import pytest
 from omegaconf import OmegaConf
 
-from experiments.launch.check import ConfigError, to_config, to_dict
+from experiments.launch.check import ConfigError, to_dict
+from experiments.launch.escape import to_config
 from experiments.launch.stored import check_stored, read_stored
 
 AGENT = {"_target_": "rl.agents.RecurrentPPOLSTM", "core": {"_target_": "rl.cores.lstm", "_partial_": True}}
