@@ -16,7 +16,7 @@ from experiments.launch.command import launch
 from experiments.launch.evaluations import describe_cut, evaluate_agent
 from experiments.launch.run_folder import load_run_config
 from rl.checkpoint import find_newest, write_text
-from rl.checks import positive
+from rl.checks import positive, within
 
 
 def run(config: DictConfig) -> float:
@@ -31,7 +31,8 @@ def run(config: DictConfig) -> float:
     zeroed = convert(config.memory_zeroed, bool, "memory_zeroed")
     max_steps = convert(config.max_steps, int | None, "max_steps")
     positive(episodes=episodes, **{} if max_steps is None else {"max_steps": max_steps})
-    stored = load_run_config(config.run)
+    within(0, 2**31, seed=seed)
+    stored = load_run_config(config.run, config.get("trust"))
     OmegaConf.update(stored, "device", config.device)
     if config.evaluation_envs is not None:
         OmegaConf.update(stored, "evaluation_envs", config.evaluation_envs)

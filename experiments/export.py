@@ -41,7 +41,7 @@ def run(config: DictConfig) -> float:
     within(0, 2**31, seed=seed)
     output = prepare_output(convert(config.output, str, "output"), "output")
     export.check_format(output)
-    stored = load_run_config(config.run)
+    stored = load_run_config(config.run, config.get("trust"))
     OmegaConf.update(stored, "device", "cpu")
     for option in FLOAT32:
         if option in stored.agent:

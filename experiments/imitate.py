@@ -17,8 +17,16 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.launch.build import SETTINGS, Settings, build, read_settings
 from experiments.launch.check import ConfigError, construct, read_list, to_dict
 from experiments.launch.command import launch, load_defaults
+from experiments.launch.escape import to_config
 from experiments.launch.evaluations import Evaluations, describe_final, summarise_final
-from experiments.launch.run_folder import flatten, load_resumed_config, name_core, write_config, write_result
+from experiments.launch.run_folder import (
+    flatten,
+    load_resumed_config,
+    name_core,
+    name_env,
+    write_config,
+    write_result,
+)
 from rl.agents import RecurrentPPO
 from rl.recordings import ImitationTrainer, Imitator
 from rl.recordings.minari_data import read_minari
@@ -47,7 +55,7 @@ def run(config: DictConfig) -> float:
     with ExitStack() as opened:
         agent, envs, config = build_agent(config, recording, settings, opened)
         settings.set_threads()
-        config = OmegaConf.create(to_dict(config) | {"imitation": node})
+        config = to_config(to_dict(config) | {"imitation": node})
         evaluations = None if envs is None else Evaluations(agent, envs, settings)
         trainer = ImitationTrainer(
             Imitator(agent, recording, hyperparameters, settings.seed),
@@ -64,7 +72,7 @@ def add_training_keys(config: DictConfig) -> DictConfig:
     """Add the keys at the top of ``train.yaml`` that PPO will need, and ``env: null`` where there is none."""
     defaults = load_defaults("train")
     more = {key: defaults[key] for key in SETTINGS if key not in config}
-    return OmegaConf.create({"env": None, **more, **to_dict(config)})
+    return to_config({"env": None, **more, **to_dict(config)})
 
 
 def read_recording(names: list[Any]) -> Recording:
@@ -109,7 +117,7 @@ def build_agent(
         if "action_names" not in config.agent:
             runtime["action_names"] = recording.action_names
         agent, node = construct(config.agent, "agent", **runtime)
-        config = OmegaConf.create(to_dict(config) | {"agent": node})
+        config = to_config(to_dict(config) | {"agent": node})
     else:
         parts = build(config, playing=True)
         opened.callback(parts.close)
@@ -174,7 +182,7 @@ def summarise(
     result = {
         "agent": agent.model_name,
         "core": name_core(config.agent),
-        "env": None if evaluations is None else config.env._target_.rpartition(".")[2],
+        "env": None if evaluations is None else name_env(config.env),
         "data": to_dict(config)["data"],
         "seed": settings.seed,
         "parameters": agent.num_parameters,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from experiments.launch.check import ConfigError, prepare_output, read_list
+from experiments.launch.check import ConfigError, convert, prepare_output, read_list
 from experiments.launch.command import launch
 from experiments.tables.curves import draw, label_run, make_panels, read_curve
 
@@ -17,13 +17,13 @@ def run(config: DictConfig) -> None:
     """Draw one panel for each tag and environment, one line for each agent and core: mean over seeds, 95 % band."""
     if not config.runs:
         raise ConfigError("runs is empty: give the folders of training runs, runs=[RUN_DIR,RUN_DIR]")
-    output = prepare_output(config.output, "output")
+    output = prepare_output(convert(config.output, str, "output"), "output")
     folders = [folder for path in read_list(config.runs, "runs") for folder in find_run_folders(str(path))]
     tags = [str(tag) for tag in read_list(config.tag, "tag")]
     panels = make_panels()
     for tag in tags:
         for folder in folders:
-            panel, line = label_run(folder)
+            panel, line = label_run(folder, config.get("trust"))
             title = panel if len(tags) == 1 else f"{tag}\n{panel}"
             panels[title][line].append(read_curve(folder, tag))
     draw(panels, tags[0] if len(tags) == 1 else "", output)

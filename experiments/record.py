@@ -78,7 +78,7 @@ def run(config: DictConfig) -> float:
     player: Actor
     with ExitStack() as opened:
         if config.run is not None:
-            stored = load_run_config(config.run)
+            stored = load_run_config(config.run, config.get("trust"))
             OmegaConf.update(stored, "device", config.device)
             if num_envs is not None:
                 OmegaConf.update(stored, "evaluation_envs", num_envs)

@@ -18,7 +18,14 @@ from experiments.launch.build import Parts, build
 from experiments.launch.check import ConfigError
 from experiments.launch.command import launch
 from experiments.launch.evaluations import Evaluations, average_by_member, describe_final, summarise_final
-from experiments.launch.run_folder import flatten, load_resumed_config, name_core, write_config, write_result
+from experiments.launch.run_folder import (
+    flatten,
+    load_resumed_config,
+    name_core,
+    name_env,
+    write_config,
+    write_result,
+)
 from rl.checkpoint import find_newest
 from rl.training import Metrics, Trainer
 from rl.types import Agent
@@ -121,7 +128,7 @@ def summarise(parts: Parts, trainer: Trainer, evaluations: Evaluations) -> dict[
     return {
         "agent": agent.model_name,
         "core": name_core(config.agent),
-        "env": config.env._target_.rpartition(".")[2],
+        "env": name_env(config.env),
         "seed": settings.seed,
         "parameters": agent.num_parameters,
         "threads": trainer.threads.number,

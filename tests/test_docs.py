@@ -117,7 +117,7 @@ def variants(overrides):
 
 def check_experiment(name, arguments, run_dir):
     overrides = [word.replace("RUN_DIR", str(run_dir)).replace("SWEEP_DIR", str(run_dir.parent)) for word in arguments]
-    overrides = [word for word in overrides if word not in ("-m", "--multirun", "--cfg", "job")]
+    overrides = [word for word in overrides if word not in ("-m", "--multirun", "--cfg", "job", "--help")]
     for chosen in variants(overrides):
         config = compose_checked(name, chosen)
         if name == "train" and config.resume is None:

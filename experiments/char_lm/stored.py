@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from experiments.launch.check import ConfigError, check_node, load_yaml, to_dict
+from experiments.launch.check import ConfigError, check_node, to_dict
+from experiments.launch.escape import to_config
 from experiments.launch.run_folder import flatten
+from experiments.launch.stored import read_stored
 from rl.checkpoint import find_newest, load_checkpoint
 from rl.trust import UntrustedError, import_trusted
 
@@ -32,13 +34,13 @@ def adopt_run(config: DictConfig, overrides: list[str]) -> DictConfig:
     asked = check_node(to_dict(config.core), "core", given=("input_size",))
     check_targets(stored["core"], str(asked["_target_"]), str(config.weights))
     own = {"core": check_node(stored["core"], "core", given=("input_size",)), "embedding_size": stored[MODEL[1]]}
-    mine, theirs = (flatten(OmegaConf.create(part)) for part in (to_dict(config) | {"core": asked}, own))
+    mine, theirs = (flatten(to_config(part)) for part in (to_dict(config) | {"core": asked}, own))
     for key in given:
         full = "core._target_" if key == "core" else key
         if key.partition(".")[0] in MODEL and mine.get(full) != theirs.get(full):
             value, kept = mine.get(full), theirs.get(full)
             raise ConfigError(f"{full}={value}: weights={config.weights} was trained with {kept}; leave it out")
-    return OmegaConf.create(to_dict(config) | own | {key: stored[key] for key in DATA if key not in given})
+    return to_config(to_dict(config) | own | {key: stored[key] for key in DATA if key not in given})
 
 
 def read_run(folder: str) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def read_run(folder: str) -> dict[str, Any]:
     path = Path(folder).expanduser() / "config.yaml"
     if not path.is_file():
         raise ConfigError(f"weights={folder} has no config.yaml")
-    stored = to_dict(load_yaml(path))
+    stored = to_dict(read_stored(path))
     missing = [key for key in (*MODEL, *DATA) if key not in stored]
     if missing or not isinstance(stored["core"], dict):
         raise ConfigError(

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from experiments.char_lm.model import SequenceModel, measure_bits, sample, train_step
@@ -26,6 +26,7 @@ from experiments.char_lm.text import (
 )
 from experiments.launch.build import check_device
 from experiments.launch.check import ConfigError, check_node, convert, to_dict
+from experiments.launch.escape import to_config
 from rl.checkpoint import save_and_keep
 from rl.checks import positive, within
 from rl.training.metrics import Metrics
@@ -124,7 +125,7 @@ class Training:
         self.model.to(settings.device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=settings.learning_rate, fused=True)
         place = None if settings.text is None else str(Path(settings.text).expanduser().absolute())
-        self.config = OmegaConf.create(to_dict(config) | {"core": node, "text": place})  # found from any folder
+        self.config = to_config(to_dict(config) | {"core": node, "text": place})  # found from any folder
         self.core_name = node["_target_"].rpartition(".")[2]
         self.num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self.step, self.seconds = 0, 0.0

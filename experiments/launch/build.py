@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 import torch
 from gymnasium.vector import VectorEnv
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from envs.guests import shows_mask
 from envs.workers import close, step_seconds
 from experiments.launch.check import ConfigError, construct, convert, to_dict
+from experiments.launch.escape import to_config
 from rl.checks import positive, whole, within
 from rl.training.threads import check_threads
 from rl.training.watchdog import Watchdog
@@ -149,7 +150,7 @@ def build(config: DictConfig, playing: bool = False, at_most: int | None = None)
         if "action_names" not in config.agent:
             runtime["action_names"] = getattr(envs.unwrapped, "action_names", None)
         agent, agent_node = construct(config.agent, "agent", **runtime)
-        complete = OmegaConf.create(to_dict(config) | {"agent": agent_node, "env": env_node})
+        complete = to_config(to_dict(config) | {"agent": agent_node, "env": env_node})
         parts = Parts(agent, envs, evaluation_envs, settings, complete)
         opened.pop_all()  # they are the caller's now
     return parts

@@ -82,6 +82,8 @@ def construct(node: DictConfig, where: str, **runtime: Any) -> tuple[Any, dict[s
     Raises:
         ConfigError: the target does not take a key, or a value is of another type than its annotation.
     """
+    if not isinstance(node, DictConfig):
+        raise ConfigError(f"{where}={_show(node)} has no _target_: set its keys, {where}.KEY=VALUE")
     checked = check_node(to_dict(node), where, given=runtime)
     if where == "env":
         return construct_environments(checked, runtime["num_envs"]), checked

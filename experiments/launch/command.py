@@ -3,6 +3,8 @@
 import logging
 import os
 import re
+import select
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,14 +15,17 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 import conf
 from envs.faults import UserCodeError, describe_fault, find_users_frame, read_message
 from experiments.launch.check import ConfigError, load_yaml, suggest
+from experiments.launch.help import answer, parse_options
+from experiments.launch.paths import find_resumed, quote, quote_path
+from experiments.launch.stored import read_trust
 
 logging_error = logging.Handler.handleError
 FAULTS = (
@@ -51,6 +56,8 @@ def launch(run: Callable[[DictConfig], Any], config_name: str) -> None:
     def run_guarded(config: DictConfig) -> Any:
         try:
             check_keys(config, config_name)
+            read_trust(config.get("trust"))
+            add_working_folder(config)
             # errors as the user wants them, also for processes that the command starts
             with set_full_error(full_error), tell_broken_logs(config_name):
                 return run(config)
@@ -70,7 +77,11 @@ def launch(run: Callable[[DictConfig], Any], config_name: str) -> None:
             return None
 
     try:
-        sys.argv[1:] = rewrite_overrides(sys.argv[1:])
+        given, options = parse_options(sys.argv[1:])
+        given.overrides = list(rewrite_overrides(given.overrides, given.multirun))
+        sys.argv[1:] = [*options, *given.overrides]  # Hydra takes no option between two overrides
+        if answer(given, run, config_name, check_keys):
+            return
         with set_full_error(True):  # Hydra would print an error, but the sentence is ours
             hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)(run_guarded)()
     except FAULTS as error:
@@ -79,6 +90,9 @@ def launch(run: Callable[[DictConfig], Any], config_name: str) -> None:
         faults.append(error)
     except KeyboardInterrupt:
         sys.exit(130)
+    if faults and isinstance(faults[0], BrokenPipeError) and has_lost_reader():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain once more at its end
+        sys.exit(128 + signal.SIGPIPE)
     if faults:
         print(f"{config_name}: {describe(faults[0], config_name)}", file=sys.stderr)
         sys.exit(1)
@@ -116,6 +130,27 @@ def tell_broken_logs(config_name: str) -> Iterator[None]:
             del handler.handleError
 
 
+def add_working_folder(config: DictConfig) -> None:
+    """Let modules of the user's own be imported from the working folder, where no installed package has their name.
+
+    Not where a run folder says what is imported, unless the command line trusts something in it: the working folder may
+    be the stranger's too.
+    """
+    from_run = any(config.get(key) for key in ("run", "runs", "resume"))
+    if (not from_run or config.get("trust")) and os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
+
+
+def has_lost_reader() -> bool:
+    """Tell whether the program that reads what is printed has ended, ``head`` say."""
+    try:
+        waiting = select.poll()
+        waiting.register(sys.stdout.fileno(), select.POLLOUT)
+        return any(event & select.POLLERR for _, event in waiting.poll(0))
+    except (OSError, ValueError):  # it is no file
+        return False
+
+
 @contextmanager
 def set_full_error(wanted: bool) -> Iterator[None]:
     """While open, make Hydra let errors through (True), or print them and end the process (False)."""
@@ -127,24 +162,32 @@ def set_full_error(wanted: bool) -> Iterator[None]:
         os.environ["HYDRA_FULL_ERROR"] = before
 
 
-def rewrite_overrides(arguments: list[str]) -> Iterator[str]:
-    """Turn arguments ``a.b=c`` into ``++a.b=c``, and let a resumed run write into its own folder.
+def rewrite_overrides(arguments: list[str], sweeping: bool = False) -> Iterator[str]:
+    """Turn arguments ``a.b=c`` into ``++a.b=c``, quote paths, and let a resumed run write into its own folder.
 
     Defaults live in the Python signatures and YAML lists only what differs, so a key need not be in the YAML to be set.
     Whether it exists at all is checked against the signature, see ``experiments.launch.check``.
 
+    Args:
+        arguments: of the command line, without options.
+        sweeping: values that are parted by commas are jobs of a sweep.
+
     Raises:
         ConfigError: there is no run to resume.
     """
-    folders = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
     for argument in arguments:
         key, equals, _ = argument.partition("=")
-        yield f"++{argument}" if equals and "." in key and re.match(r"(?!hydra\.)[a-z][^@]*$", key) else argument
-    if folders and folders[-1] not in ("", "null"):
-        folder = str(Path(folders[-1]).expanduser())
+        if equals and "." in key and re.match(r"(?!hydra\.)[a-z][^@]*$", key):
+            yield f"++{argument}"
+        else:
+            yield quote_path(argument, sweeping)
+    folder = find_resumed(arguments)
+    if folder is not None:
         if not Path(folder, "config.yaml").is_file():
-            raise ConfigError(f"resume={folders[-1]}: there is no run in that folder (no config.yaml)")
-        yield f"hydra.run.dir='{folder}'"
+            raise ConfigError(f"resume={folder}: there is no run in that folder (no config.yaml)")
+        if "${" in folder:
+            raise ConfigError(f"resume={folder}: Hydra cannot write into a folder with ${{ in its name: rename it")
+        yield f"hydra.run.dir={quote(folder)}"
 
 
 def check_keys(config: DictConfig, config_name: str) -> None:
@@ -187,16 +230,36 @@ def _describe_own(error: BaseException, config_name: str) -> str:
         return f"there is no {group}={name}{suggest(name, error.options)}"
     if "Config group override must be" in text:
         return "agent, agent/core, env and experiment are given by name, for example env=t_maze"
+    several = re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(?:\+\+)?([^=]*)=([^']*)'", text)
+    if several:
+        key, values = several.groups()
+        ways = f"give one, a list {key}=[{values}], or --multirun to run each of them"
+        return f"{key}={values} stands for several values: {ways}"
     unknown = re.search(r"Key '([^']+)' is not in struct.*full_key: (\S+)", text)
     if unknown:
         return f"there is no key {unknown[2]!r}{suggest(unknown[1], _list_keys(config_name))}"
+    if isinstance(error, OverrideParseException):
+        return describe_override(error)
+    if isinstance(error, InterpolationKeyError) and "${" in os.getcwd():
+        return f"the working folder {os.getcwd()} has ${{ in its name, which Hydra cannot write into: start in another"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     if isinstance(error, (EOFError, ConnectionError)):
         return "a worker process of the environments has died"
     if isinstance(error, KeyError):
         return f"missing entry {text}"
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return re.sub(r" full_key: .*", "", text)
+    plain = re.sub(r" full_key: .*", "", text)
+    plain = plain.replace("Cannot merge DictConfig with ListConfig", "it has keys with values and cannot be a list")
+    key = getattr(error, "full_key", None)
+    return f"{key}: {plain}" if key and str(key) not in plain else plain
+
+
+def describe_override(error: OverrideParseException) -> str:
+    """Return what is wrong with an argument that Hydra's grammar refuses, without the words of its parser."""
+    argument = error.override.removeprefix("++")
+    if "=" not in argument:
+        return f"{argument!r} is no argument: give KEY=VALUE"
+    return f"{argument!r} cannot be read: quote a value with special characters twice, \"KEY='VALUE'\""
 
 
 def _list_keys(config_name: str) -> list[str]:

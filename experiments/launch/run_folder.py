@@ -2,29 +2,45 @@
 
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.launch.build import SETTINGS
-from experiments.launch.check import ConfigError, import_path, load_yaml, read_yaml, to_dict
+from experiments.launch.check import ConfigError, import_path, to_dict
+from experiments.launch.command import load_defaults
+from experiments.launch.escape import escape_interpolations
+from experiments.launch.stored import check_stored, read_stored, read_trust
 from rl.checkpoint import write_text
 
 
-def load_run_config(folder: str | Path) -> DictConfig:
-    """Read the configuration that a run folder was made with.
+def load_run_config(folder: str | Path, trust: Any = ()) -> DictConfig:
+    """Read the configuration that a run folder was made with; keys that it lacks have their defaults.
+
+    Args:
+        folder: of the run.
+        trust: what the command line trusts, see ``rl.trust``; what the folder holds in this place does not count.
 
     Raises:
-        ConfigError: it is no run folder.
+        ConfigError: it is no run folder, or names code that is not trusted.
     """
     path = Path(str(folder)) / "config.yaml"
     if not path.is_file():
         raise ConfigError(f"{folder} is no run folder: it has no config.yaml")
-    config = read_yaml(path)
-    missing = [key for key in ("agent", "env", *SETTINGS) if not isinstance(config, DictConfig) or key not in config]
-    if missing or not isinstance(config, DictConfig):
+    config = read_stored(path)
+    missing = [key for key in ("agent", "env") if key not in config]
+    if missing:
         raise ConfigError(f"{path} is not the configuration of a run: it has no {', '.join(missing)}")
+    for key, node in (("agent", config.agent), ("env", config.env)):
+        if not (isinstance(node, DictConfig) and "_target_" in node) and not (key == "env" and node is None):
+            raise ConfigError(f"{path} is not the configuration of a run: {key} has no _target_")
+    names = read_trust(trust)
+    check_stored(config, path.parent, names)
+    absent = {*map(str, defaults := load_defaults("train"))} - {*map(str, config), "defaults", "hydra", "run_dir"}
+    config.merge_with({key: defaults[key] for key in absent})
+    config.trust = [escape_interpolations(name) for name in names]
     return config
 
 
@@ -38,16 +54,32 @@ def load_resumed_config(config: DictConfig, overrides: list[str]) -> DictConfig:
     Raises:
         ConfigError: there is no run, or an override would make it another run.
     """
-    stored = load_run_config(config.resume)
-    for override in overrides:
-        key, _, value = override.lstrip("+").partition("=")
-        if key == "resume":
-            continue
-        if "/" in key or key in ("agent", "env", "experiment"):
-            raise ConfigError(f"{override}: a resumed run keeps its agent and environment")
-        OmegaConf.update(stored, key, OmegaConf.create(f"value: {value}").value)
-    stored.resume = config.resume
+    stored = load_run_config(config.resume, config.get("trust", ()))
+    for override in OverridesParser.create().parse_overrides(overrides):
+        key = override.key_or_group
+        if "/" in key or override.package is not None or key in ("agent", "env", "experiment"):
+            raise ConfigError(f"{override.input_line}: a resumed run keeps its agent and environment")
+        if override.is_delete():
+            raise ConfigError(f"{override.input_line}: a resumed run keeps its keys, give another value instead")
+        if key not in ("resume", "trust", "run_dir"):
+            OmegaConf.update(stored, key, override.value())
+    folder = escape_interpolations(str(config.resume))
+    stored.resume, stored.run_dir = folder, folder
     return stored
+
+
+def name_env(env: DictConfig) -> str:
+    """Return the name of an environment: its id where it has one, without the module in front, else that of its class.
+
+    See ``name_folder`` for one that can stand in a path.
+    """
+    named = env.get("id")
+    return str(named).rpartition(":")[2] if named else str(env._target_).rpartition(".")[2]
+
+
+def name_folder(name: str) -> str:
+    """Return a name that can be that of a folder: ``ALE/Pong-v5`` becomes ``ALE-Pong-v5``."""
+    return re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "unnamed"
 
 
 def name_core(agent: DictConfig) -> str:
@@ -76,7 +108,7 @@ def flatten(config: DictConfig) -> dict[str, Any]:
 
 def load_flat_config(folder: Path) -> dict[str, Any]:
     """Read ``config.yaml`` of a run of any command, as one level."""
-    return flatten(load_yaml(folder / "config.yaml"))
+    return flatten(read_stored(folder / "config.yaml"))
 
 
 def write_config(folder: Path, config: DictConfig) -> None:

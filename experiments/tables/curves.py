@@ -4,12 +4,14 @@ import logging
 from collections import defaultdict
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 import numpy as np
+from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments.launch.check import ConfigError, check_node
-from experiments.launch.run_folder import load_run_config, name_core
+from experiments.launch.run_folder import load_run_config, name_core, name_env
 from rl.checkpoint import atomic_write
 
 Curve = tuple[np.ndarray, np.ndarray]
@@ -24,16 +26,21 @@ def make_panels() -> Panels:
     return defaultdict(lambda: defaultdict(list))
 
 
-def label_run(folder: Path) -> tuple[str, str]:
+def label_run(folder: Path, trust: Any = ()) -> tuple[str, str]:
     """Name the environment of a run, with its parameters, and its agent, with its core and its teacher."""
-    config = load_run_config(folder)
-    usual = check_node({"_target_": config.env._target_}, "env", given=("num_envs",))  # defaults say nothing in a title
-    parameters = ", ".join(f"{key}={value}" for key, value in config.env.items() if usual.get(str(key), ...) != value)
-    environment = config.env._target_.rpartition(".")[2] + (f" ({parameters})" if parameters else "")
+    config = load_run_config(folder, trust)
+    environment = name_task(config.env) if config.env is not None else "no environment"
     line = [config.agent._target_.rpartition(".")[2], name_core(config.agent)]
     line += ["from another run"] if config.get("init_from") else []
     line += [f"teacher_kl={config.agent.teacher_kl:g}"] if config.agent.get("teacher_kl") else []
     return environment, ", ".join(line)
+
+
+def name_task(env: DictConfig) -> str:
+    """Name an environment and those of its parameters that are not the usual ones."""
+    usual = check_node({"_target_": env._target_}, "env", given=("num_envs",)) | {"id": env.get("id")}
+    parameters = ", ".join(f"{key!s}={value}" for key, value in env.items() if usual.get(str(key), ...) != value)
+    return name_env(env) + (f" ({parameters})" if parameters else "")
 
 
 def read_curve(folder: Path, tag: str) -> Curve:

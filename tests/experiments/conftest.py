@@ -61,6 +61,7 @@ def command(cwd, monkeypatch, capsys):
     """``command("train", "env=t_maze", ...)``: ``main`` of that module in this process, with two evaluation copies."""
     monkeypatch.setattr(experiments.launch.build, "EVALUATION_ENVS", 2)
     monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)  # composes everything once more, for hydra.mode=...
+    monkeypatch.setattr(sys, "path", sys.path[:])  # to which a command adds its working folder
     root = logging.getLogger()
     before = root.level, root.handlers[:]
 

@@ -55,7 +55,8 @@ def test_a_seed_repeats_and_leaves_no_files_about(run_dir, command, cwd):
 
 def test_every_setting_arrives(tmp_path, monkeypatch, capsys):
     """At the parts, which are those of the stored run on the given device, and at all four evaluations."""
-    stored = dict.fromkeys(SETTINGS, 1) | {"agent": 1, "env": 1, "device": "cpu"}
+    nodes = {"agent": {"_target_": "rl.agents.RecurrentPPO"}, "env": {"_target_": "envs.t_maze.TMaze"}}
+    stored = dict.fromkeys(SETTINGS, 1) | nodes | {"device": "cpu"}
     OmegaConf.save(OmegaConf.create(stored), tmp_path / "config.yaml")
     done, asked = [], []
     agent = SimpleNamespace(load=done.append, model_name="Agent", env_steps=8)
@@ -65,7 +66,8 @@ def test_every_setting_arrives(tmp_path, monkeypatch, capsys):
     )
 
     def build(config, playing):
-        assert config == stored | {"device": "other", "evaluation_envs": 4} and playing
+        given = {key: config[key] for key in stored}
+        assert given == stored | {"device": "other", "evaluation_envs": 4} and playing
         return parts
 
     def evaluate_agent(agent, envs, episodes, seed, *, memory, greedy, max_steps, progress):

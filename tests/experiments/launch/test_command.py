@@ -8,10 +8,19 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from envs.faults import UserCodeError
 from experiments.launch.check import ConfigError
-from experiments.launch.command import check_keys, describe, launch, load_defaults, rewrite_overrides, set_full_error
+from experiments.launch.command import (
+    add_working_folder,
+    check_keys,
+    describe,
+    launch,
+    load_defaults,
+    rewrite_overrides,
+    set_full_error,
+)
 
 ROOT = Path(__file__).parents[3]
 
@@ -44,7 +53,8 @@ def test_a_resumed_run_writes_into_its_own_folder(tmp_path, monkeypatch):
     assert list(rewrite_overrides(arguments)) == [*arguments, f"hydra.run.dir='{tmp_path}'"]
     monkeypatch.setenv("HOME", str(tmp_path.parent))
     arguments = ["resume=null", f"resume=~/{tmp_path.name}"]
-    assert list(rewrite_overrides(arguments)) == [*arguments, f"hydra.run.dir='{tmp_path}'"]
+    home = ["resume=null", f"resume={tmp_path}", f"hydra.run.dir='{tmp_path}'"]
+    assert list(rewrite_overrides(arguments)) == home
     arguments = ["resume=nowhere", "resume=null"]
     assert list(rewrite_overrides(arguments)) == arguments
     with pytest.raises(ConfigError, match=r"^resume=nowhere: there is no run in that folder \(no config\.yaml\)$"):
@@ -80,6 +90,78 @@ def test_errors_are_told_in_one_line():
     plain = ValueError("the sentence")
     plain.__cause__ = OSError("what it was made of")
     assert describe(plain, "train") == "the sentence"
+
+
+SWEEP = ", or --multirun to run each of them"
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ("seed", "'seed' is no argument: give KEY=VALUE"),
+        ("seed:1", "'seed:1' is no argument: give KEY=VALUE"),
+        ("", "'' is no argument: give KEY=VALUE"),
+        ("seed=[1", """'seed=[1' cannot be read: quote a value with special characters twice, "KEY='VALUE'\""""),
+        ("env.x=ü", """'env.x=ü' cannot be read: quote a value with special characters twice, "KEY='VALUE'\""""),
+        (
+            "seed=1,2",
+            "seed=1,2 stands for several values: give one, a list seed=[1,2], or --multirun to run each of them",
+        ),
+        ("a.b=1,2", "a.b=1,2 stands for several values: give one, a list a.b=[1,2]" + SWEEP),
+        (
+            "seed=range(3)",
+            "seed=range(3) stands for several values: give one, a list seed=[range(3)]" + SWEEP,
+        ),
+    ],
+)
+def test_what_the_grammar_refuses(argument, sentence, launched):
+    assert launched(lambda config: pytest.fail("it has run"), argument) == (1, "", f"evaluate: {sentence}\n")
+
+
+def test_options_that_there_are_not(launched):
+    code, out, err = launched(lambda config: pytest.fail("it has run"), "seed=1", "--nothing")
+    sentence = "there is no option --nothing: keys are given as KEY=VALUE, --help names them"
+    assert (code, out, err) == (1, "", f"evaluate: {sentence}\n")
+
+
+def test_an_option_between_two_keys(launched):
+    seen = []
+    assert launched(lambda config: seen.append(config.seed), "episodes=3", "-m", "seed=1,2", "device=cpu")[0] == 0
+    assert seen == [1, 2]
+
+
+def test_files_and_keys_that_faults_name():
+    assert describe(FileNotFoundError(2, "No such file", "x/y"), "train") == "x/y: No such file"
+    assert describe(OSError("no space left"), "train") == "no space left"
+    merge = OmegaConf.create({"a": {"b": 1}})
+    with pytest.raises(OmegaConfBaseException) as raised:
+        merge.merge_with({"a": {"b": {"c": {1, 2}}}})
+    assert describe(raised.value, "train").startswith("a.b.c: ")
+
+
+def test_the_working_folder_is_searched_last_and_not_for_a_run_folder(cwd, monkeypatch):
+    before = ["/somewhere", "/else"]
+    for keys, added in {
+        "seed": True,
+        "run": False,
+        "runs": False,
+        "resume": False,
+        "run trust": True,
+        "resume trust": True,
+    }.items():
+        monkeypatch.setattr(sys, "path", before[:])
+        add_working_folder(OmegaConf.create({key: ["x"] for key in keys.split()}))
+        add_working_folder(OmegaConf.create({key: ["x"] for key in keys.split()}))
+        assert sys.path == [*before, *([str(cwd)] if added else [])]
+    monkeypatch.setattr(sys, "path", ["", *before])  # it is there already
+    add_working_folder(OmegaConf.create({"run": None, "trust": []}))
+    assert sys.path == ["", *before]
+
+
+def test_a_working_folder_that_hydra_cannot_write_into(cwd, monkeypatch):
+    (cwd / "a${b}").mkdir()
+    monkeypatch.chdir(cwd / "a${b}")
+    assert "${ in its name" in describe(InterpolationKeyError("Interpolation key 'b' not found"), "train")
 
 
 def test_errors_of_hydra_are_let_through_while_asked_for(monkeypatch):
@@ -174,6 +256,19 @@ def test_an_interrupt_in_the_users_code_is_no_fault(launched):
         raise KeyboardInterrupt
 
     assert launched(lambda config: theirs())[0] == 130
+
+
+def test_a_reader_that_has_left_is_no_fault(launched, monkeypatch):
+    """``| head`` ends it without a word; a broken pipe to a worker process is one."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as stdout:
+
+        def run(config):
+            monkeypatch.setattr(sys, "stdout", stdout)
+            raise BrokenPipeError(32, "Broken pipe")
+
+        assert launched(run)[0] == 141
 
 
 def test_an_interrupt_is_exit_code_130(launched):

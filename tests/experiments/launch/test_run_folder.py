@@ -4,13 +4,16 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments.launch.build import SETTINGS
-from experiments.launch.check import ConfigError
+from experiments.launch.check import ConfigError, to_dict
+from experiments.launch.command import load_defaults
 from experiments.launch.run_folder import (
     flatten,
     load_flat_config,
     load_resumed_config,
     load_run_config,
     name_core,
+    name_env,
+    name_folder,
     read_result,
     write_config,
     write_result,
@@ -18,9 +21,13 @@ from experiments.launch.run_folder import (
 
 STORED = {
     **dict.fromkeys(SETTINGS, 1),
-    "agent": {"clip": 0.2, "core": {"_target_": "rl.cores.gru"}},
-    "env": {"length": 3},
+    "trust": [],
+    "agent": {"_target_": "rl.agents.RecurrentPPO", "clip": 0.2, "core": {"_target_": "rl.cores.gru"}},
+    "env": {"_target_": "envs.t_maze.TMaze", "length": 3},
 }
+TRAIN = OmegaConf.to_container(load_defaults("train"))
+TOP = {key: value for key, value in TRAIN.items() if key not in ("defaults", "hydra", "run_dir")}
+FILLED = TOP | STORED
 
 
 @pytest.fixture
@@ -33,31 +40,71 @@ def run_dir(tmp_path):
 
 
 def test_the_configuration_of_a_run(run_dir):
-    assert load_run_config(run_dir) == STORED and load_run_config(str(run_dir)) == STORED
+    assert load_run_config(run_dir) == FILLED and load_run_config(str(run_dir)) == FILLED
     with pytest.raises(ConfigError, match=r"^nowhere is no run folder: it has no config\.yaml$"):
         load_run_config("nowhere")
 
 
-@pytest.mark.parametrize("key", ["agent", "env", "seed", "checkpoint_every"])
-def test_a_file_that_lacks_a_key_is_no_configuration_of_a_run(run_dir, key):
-    OmegaConf.save(OmegaConf.create({k: v for k, v in STORED.items() if k != key}), run_dir / "config.yaml")
-    with pytest.raises(ConfigError, match=rf"config\.yaml is not the configuration of a run: it has no {key}$"):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"env": STORED["env"]}, "it has no agent"),
+        ({"agent": STORED["agent"]}, "it has no env"),
+        ({"shopping": ["milk"]}, "it has no agent, env"),
+        ({}, "it has no agent, env"),
+        ({"agent": None, "env": None}, "agent has no _target_"),
+        ({"agent": "gru", "env": None}, "agent has no _target_"),
+        ({"agent": STORED["agent"], "env": {"length": 3}}, "env has no _target_"),
+    ],
+)
+def test_a_configuration_that_is_no_runs(content, reason, run_dir):
+    OmegaConf.save(OmegaConf.create(content), run_dir / "config.yaml")
+    with pytest.raises(ConfigError, match=rf"config\.yaml is not the configuration of a run: {reason}$"):
         load_run_config(run_dir)
-    (run_dir / "config.yaml").write_text("- a\n- list\n")
-    with pytest.raises(ConfigError, match=r"is not the configuration of a run: it has no agent, env, seed, "):
-        load_run_config(run_dir)
+
+
+def test_a_folder_of_before_lacks_keys_and_gets_their_defaults(run_dir):
+    """What it has is kept, also what no command knows any more."""
+    old = {"agent": STORED["agent"], "env": None, "seed": 7, "data": "x"}
+    OmegaConf.save(OmegaConf.create(old), run_dir / "config.yaml")
+    assert load_run_config(run_dir) == TOP | old
+    assert TOP.keys() >= set(SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("trust", "names"),
+    [(None, []), ("", []), ([], []), ("a", ["a"]), (["a", "b.c"], ["a", "b.c"]), (["a${b}"], ["a${b}"])],
+)
+def test_trust_is_the_command_lines(trust, names, run_dir):
+    """What the folder holds in its place does not count."""
+    OmegaConf.save(OmegaConf.create(STORED | {"trust": ["os"]}), run_dir / "config.yaml")
+    assert to_dict(load_run_config(run_dir, trust))["trust"] == names
+    with pytest.raises(ConfigError, match=r"^trust=\[3\]: it must be a list of packages, trust=\[my_package\]$"):
+        load_run_config(run_dir, [3])
 
 
 def test_a_resumed_run_takes_what_the_command_line_sets(run_dir):
     """Keys of any depth, old and new, in the type that they are written in."""
     config = OmegaConf.create({"resume": str(run_dir)})
-    overrides = [f"resume={run_dir}", "total_steps=1e6", "++agent.clip=0.5", "++agent.gamma=null", "threads=auto"]
-    changed = {"total_steps": 1e6, "threads": "auto", "resume": str(run_dir)}
+    overrides = [f"resume='{run_dir}'", "total_steps=1e6", "++agent.clip=0.5", "++agent.gamma=null", "threads=auto"]
+    changed = {"total_steps": 1e6, "threads": "auto", "resume": str(run_dir), "run_dir": str(run_dir)}
     agent = {"agent": STORED["agent"] | {"clip": 0.5, "gamma": None}}
-    assert load_resumed_config(config, overrides) == STORED | changed | agent
+    assert load_resumed_config(config, [*overrides, "trust=[a]", "run_dir=elsewhere"]) == FILLED | changed | agent
 
 
-@pytest.mark.parametrize("override", ["agent=recurrent_iqn", "env=t_maze", "experiment=quick", "agent/core=gru"])
+def test_what_a_resumed_run_is_set_to_is_computed_from_its_own_values(run_dir):
+    config = load_resumed_config(OmegaConf.create({"resume": str(run_dir)}), ["++agent.state_stride=${agent.clip}"])
+    assert config.agent.state_stride == 0.2
+
+
+def test_no_key_of_a_resumed_run_is_taken_away(run_dir):
+    with pytest.raises(ConfigError, match=r"^~agent\.clip: a resumed run keeps its keys, give another value instead$"):
+        load_resumed_config(OmegaConf.create({"resume": str(run_dir)}), ["~agent.clip"])
+
+
+@pytest.mark.parametrize(
+    "override", ["agent=recurrent_iqn", "env=t_maze", "experiment=quick", "agent/core=gru", "seed@x=3"]
+)
 def test_a_resumed_run_stays_the_same_run(run_dir, override):
     with pytest.raises(ConfigError, match=f"^{override}: a resumed run keeps its agent and environment$"):
         load_resumed_config(OmegaConf.create({"resume": str(run_dir)}), ["total_steps=9", override])
@@ -68,6 +115,22 @@ def test_names_of_memories():
     assert name_core(OmegaConf.create(node)) == "gru"
     members = {"first": node, "second": {"core": {"_target_": "mine.Decay"}}}
     assert name_core(OmegaConf.create({"members": members})) == "gru, Decay"
+
+
+@pytest.mark.parametrize(
+    ("env", "name", "folder"),
+    [
+        ({"_target_": "envs.t_maze.TMaze"}, "TMaze", "TMaze"),
+        ({"_target_": "envs.gymnasium_env.make_gymnasium", "id": "CartPole-v1"}, "CartPole-v1", "CartPole-v1"),
+        ({"_target_": "envs.gymnasium_env.make_gymnasium", "id": "ALE/Pong-v5"}, "ALE/Pong-v5", "ALE-Pong-v5"),
+        ({"_target_": "envs.gymnasium_env.make_gymnasium", "id": "my.module:A B/ü-v0"}, "A B/ü-v0", "A-B-ü-v0"),
+        ({"_target_": "envs.pettingzoo_env.make_pettingzoo", "id": "mpe2.x_v3"}, "mpe2.x_v3", "mpe2.x_v3"),
+        ({"_target_": "mine.Env", "id": None}, "Env", "Env"),
+        ({"_target_": "mine.Env", "id": "../.."}, "../..", "unnamed"),
+    ],
+)
+def test_names_of_environments(env, name, folder):
+    assert name_env(OmegaConf.create(env)) == name and name_folder(name) == folder
 
 
 def test_one_level(run_dir):
