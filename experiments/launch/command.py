@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 import conf
 from experiments.launch.check import ConfigError, load_yaml, suggest
+from experiments.launch.claim import remove_unused
+from rl.training.signals import Stopped, StopSignals
 
 FAULTS = (
     HydraException,
@@ -42,31 +45,51 @@ def launch(run: Callable[[DictConfig], Any], config_name: str) -> None:
     """
     full_error = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
     faults: list[BaseException] = []
+    done: list[int] = []  # numbers of jobs of a sweep
 
     def run_guarded(config: DictConfig) -> Any:
+        sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
             check_keys(config, config_name)
             with set_full_error(full_error):  # as the user wants it, also for processes that the command starts
-                return run(config)
+                value = run(config)
+            if sweeping:
+                done.append(HydraConfig.get().job.num)
+            return value
+        except Stopped as stop:  # ends a sweep, too: Hydra catches errors of a job, but no interrupt
+            if sweeping:
+                stop.sentence = tell_of_sweep(stop, done)
+            raise
         except FAULTS as error:
-            if full_error or HydraConfig.get().mode == RunMode.MULTIRUN:  # a sweep goes on with its other jobs
+            if full_error or sweeping:  # a sweep goes on with its other jobs
                 raise
             faults.append(error)  # returning keeps Hydra from putting a line of its own in front of ours
             return None
 
     try:
         sys.argv[1:] = rewrite_overrides(sys.argv[1:])
-        with set_full_error(True):  # Hydra would print an error, but the sentence is ours
+        # Hydra would print an error, but the sentence is ours
+        with set_full_error(True), StopSignals() as signals, signals.raising():
             hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)(run_guarded)()
     except FAULTS as error:
         if full_error:
             raise
         faults.append(error)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as interrupt:
+        stop = interrupt if isinstance(interrupt, Stopped) else Stopped(signal.SIGINT)
+        print(f"{config_name}: {stop}", file=sys.stderr)
+        sys.exit(stop.exit_code)
+    finally:
+        remove_unused()
     if faults:
         print(f"{config_name}: {describe(faults[0], config_name)}", file=sys.stderr)
         sys.exit(1)
+
+
+def tell_of_sweep(stop: Stopped, done: list[int]) -> str:
+    """Return what became of the jobs of a sweep that a signal ended in one of them."""
+    number, finished = HydraConfig.get().job.num, ", ".join(map(str, done)) or "none"
+    return f"in job {number} of a sweep, {stop.sentence}; jobs done: {finished}; those after {number} did not start"
 
 
 @contextmanager
@@ -81,7 +104,7 @@ def set_full_error(wanted: bool) -> Iterator[None]:
 
 
 def rewrite_overrides(arguments: list[str]) -> Iterator[str]:
-    """Turn arguments ``a.b=c`` into ``++a.b=c``, and let a resumed run write into its own folder.
+    """Turn arguments ``a.b=c`` into ``++a.b=c``, and check that there is a run to resume.
 
     Defaults live in the Python signatures and YAML lists only what differs, so a key need not be in the YAML to be set.
     Whether it exists at all is checked against the signature, see ``experiments.launch.check``.
@@ -97,7 +120,6 @@ def rewrite_overrides(arguments: list[str]) -> Iterator[str]:
         folder = str(Path(folders[-1]).expanduser())
         if not Path(folder, "config.yaml").is_file():
             raise ConfigError(f"resume={folders[-1]}: there is no run in that folder (no config.yaml)")
-        yield f"hydra.run.dir='{folder}'"
 
 
 def check_keys(config: DictConfig, config_name: str) -> None:

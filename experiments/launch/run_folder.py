@@ -50,6 +50,11 @@ def load_resumed_config(config: DictConfig, overrides: list[str]) -> DictConfig:
     return stored
 
 
+def name_env(env: DictConfig) -> str:
+    """Return the name of an environment: its id (``CartPole-v1``) if it is chosen by one, else that of its class."""
+    return str(env.get("id") or str(env.get("_target_", "none")).rpartition(".")[2])
+
+
 def name_core(agent: DictConfig) -> str:
     """Return the name of an agent's memory; for a population the memory of each member."""
     nodes = agent.members.values() if "members" in agent else [agent]

@@ -1,8 +1,6 @@
-"""One run: its folder, its intervals, and the signals that end it."""
+"""One run: its folder and its intervals."""
 
-import signal
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 
@@ -24,24 +22,3 @@ def make_later_seed(seed: int | None, env_steps: int) -> int | None:
     return (
         int(np.random.SeedSequence([seed, env_steps]).generate_state(1)[0]) >> 1
     )  # below 2 ** 31, for any environment
-
-
-class StopSignals:
-    """Handlers of signals: while open, the first SIGINT or SIGTERM only sets ``asked``; a second one acts as usual."""
-
-    def __enter__(self) -> "StopSignals":
-        """Take the place of the usual handlers."""
-        self.asked = False
-        self.usual = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        """Note that a signal came, and put the usual handlers back."""
-        self.asked = True
-        for other, handler in self.usual.items():
-            signal.signal(other, handler)
-
-    def __exit__(self, *_: object) -> None:
-        """Put the usual handlers back."""
-        for number, handler in self.usual.items():
-            signal.signal(number, handler)

@@ -12,7 +12,8 @@ from gymnasium.vector import VectorEnv
 from rl.checkpoint import as_arrays, as_tensors, load_checkpoint, save_checkpoint
 from rl.checks import positive, within
 from rl.training.metrics import Metrics
-from rl.training.run import StopSignals, checkpoint_path, crossed, make_later_seed
+from rl.training.run import checkpoint_path, crossed, make_later_seed
+from rl.training.signals import Stopped, StopSignals
 from rl.training.stepping import Episodes, VectorEnvAdapter
 from rl.training.threads import Threads
 from rl.types import Agent
@@ -78,6 +79,7 @@ class Trainer:
         self.episodes = Episodes(envs.num_envs)
         self.evaluations: list[dict[str, float]] = []
         self.obs: Any = None
+        self.stopped_by: int | None = None
         self.seconds = self.wall_seconds = 0.0  # of training, evaluations left out; of everything
         self.evaluation_seconds = self.last_evaluation_seconds = 0.0
         self.leaves_out = False  # whether an evaluation was left out already
@@ -85,28 +87,53 @@ class Trainer:
     def train(self, metrics: Metrics) -> bool:
         """Train to the end, or until a signal asks to stop; what was learned is saved in either case.
 
+        A signal lets the running update end; an evaluation is broken off, and made when the run goes on.
+
         Returns:
-            False if a signal stopped it.
+            False if a signal stopped it, whose number is ``stopped_by``.
         """
         agent = self.agent
         if self.obs is None:
             self.begin_episodes()
-        solved = False
         with StopSignals() as stop:
-            while agent.env_steps < self.total_steps and not stop.asked and not solved:
-                before, began = agent.env_steps, time.perf_counter()
-                self.collect()
-                with self.threads.update(metrics.say):
-                    agent.learn(self.obs)
-                self.seconds += time.perf_counter() - began
-                self.report(metrics)
-                if crossed(self.evaluate_every, before, agent.env_steps) and self.affords_evaluation(metrics):
-                    solved = self.record_evaluation(self.play_evaluation(), metrics) and self.stop_at_threshold
-                self.wall_seconds += time.perf_counter() - began
-                if crossed(self.checkpoint_every, before, agent.env_steps):
-                    self.save(metrics)
+            try:
+                solved = self._has_left_out_an_evaluation() and self._evaluate(metrics, stop)
+                while agent.env_steps < self.total_steps and stop.number is None and not solved:
+                    before, began = agent.env_steps, time.perf_counter()
+                    self.collect()
+                    with self.threads.update(metrics.say):
+                        agent.learn(self.obs)
+                    self.seconds += time.perf_counter() - began
+                    self.report(metrics)
+                    if crossed(self.evaluate_every, before, agent.env_steps):
+                        solved = self._evaluate(metrics, stop)
+                    self.wall_seconds += time.perf_counter() - began
+                    if crossed(self.checkpoint_every, before, agent.env_steps):
+                        self.save(metrics)
+            except Stopped:
+                pass  # out of an evaluation, which changes nothing
             self.save(metrics)
-        return not stop.asked
+        self.stopped_by = stop.number
+        return stop.number is None
+
+    def _evaluate(self, metrics: Metrics, stop: StopSignals) -> bool:
+        """Evaluate, if that is affordable; say whether training ends because the return has reached the threshold.
+
+        Raises:
+            Stopped: a signal has come.
+        """
+        if not self.affords_evaluation(metrics):
+            return False
+        with stop.raising():
+            results = self.play_evaluation()
+        return self.record_evaluation(results, metrics) and self.stop_at_threshold
+
+    def _has_left_out_an_evaluation(self) -> bool:
+        """Say whether the run was stopped in the evaluation that belongs to the step it goes on from."""
+        now = self.agent.env_steps
+        update = self.agent.num_steps * self.envs.envs.num_envs
+        made = bool(self.evaluations) and self.evaluations[-1]["env_steps"] == now
+        return now > 0 and not made and crossed(self.evaluate_every, now - update, now)
 
     def begin_episodes(self) -> None:
         """Begin new episodes in all environments: with the run's seed at first, later with seeds not seen before."""
