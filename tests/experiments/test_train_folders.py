@@ -149,7 +149,7 @@ def test_a_signal_while_building_leaves_nothing(command, tiny, cwd, send):
 
 def test_a_signal_in_the_final_evaluation_leaves_a_run_that_can_make_it(command, tiny, cwd, send, monkeypatch, run_of):
     with monkeypatch.context() as patched:
-        send(train, "evaluate_memory", signal.SIGHUP)
+        send(train.Evaluations, "play_final", signal.SIGHUP)
         ended = command("train", *MAZE, *tiny, "run_dir=r")
         patched.undo()
     assert ended.code == 129
