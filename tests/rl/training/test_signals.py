@@ -116,12 +116,17 @@ def test_a_hangup_that_is_ignored_stays_so(usual_handlers):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking beside the threads of torch
 def test_a_forked_process_dies_of_a_signal_as_it_did():
     """Workers inherit the handlers, but their run is not theirs to save."""
+    ready, child_is_ready = os.pipe()
     with StopSignals() as stop, stop.raising():
         child = os.fork()
         if child == 0:
+            os.write(child_is_ready, b"1")
             for _ in range(1000):  # not signal.pause, which would miss what came just before
                 time.sleep(0.01)
             os._exit(1)
+        os.read(ready, 1)
         os.kill(child, signal.SIGTERM)
         _, status = os.waitpid(child, 0)
+    os.close(ready)
+    os.close(child_is_ready)
     assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM and stop.number is None
