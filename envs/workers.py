@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 # Seconds that the pipes add to a step of all copies, at least and for each copy: a quicker step gains nothing by them.
 PIPES, PIPE = 1e-3, 60e-6
 MOST_STEPS, MOST_SECONDS = 100, 0.25  # of one measurement
+GRACE = 20  # seconds that a worker lives after a SIGTERM, so that its run can finish an update
 ANSWER_SECONDS = 5.0  # until a worker that has failed must have told why
 CLOSE_SECONDS = 10  # until what does not close is left alone
 
@@ -187,18 +188,33 @@ def step_seconds(envs: VectorEnv) -> float:
 
 @contextmanager
 def ignoring_interrupts() -> Iterator[None]:
-    """Let processes that are started in this context ignore Ctrl-C, which a terminal sends to them too.
+    """Let processes that are started in this context ignore the signals that are meant for the one that steps them.
 
-    The process that steps them decides what it means; without this they would die in the middle of a rollout.
+    A terminal sends Ctrl-C to all of them, ``timeout`` and schedulers send SIGTERM. The process that steps them decides
+    what it means; without this they would die in the middle of a rollout. A SIGTERM, which may have been meant for
+    them, ends them after ``GRACE`` seconds.
     """
     if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    own = os.getpid()
+
+    def end_later(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != own:
+            signal.alarm(GRACE)
+        elif callable(usual := before[signal.SIGTERM]):  # it came while they are started
+            usual(number, frame)
+        else:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(own, signal.SIGTERM)
+
+    answers: dict[int, Any] = {signal.SIGINT: signal.SIG_IGN, signal.SIGHUP: signal.SIG_IGN, signal.SIGTERM: end_later}
+    before = {number: signal.signal(number, answer) for number, answer in answers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, usual in before.items():
+            signal.signal(number, usual)
 
 
 def close(envs: VectorEnv) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from gymnasium.vector import VectorEnv
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.launch.build import SETTINGS, Settings, build, read_settings
 from experiments.launch.check import ConfigError, construct, read_list, to_dict
+from experiments.launch.claim import RunFolder, claim_folder, name_target, read_overrides, tell_how_to_go_on
 from experiments.launch.command import launch, load_defaults
 from experiments.launch.escape import to_config
 from experiments.launch.evaluations import Evaluations, describe_final, summarise_final
@@ -33,20 +33,38 @@ from rl.recordings.minari_data import read_minari
 from rl.recordings.recording import Recording
 from rl.recordings.slippi import list_slippi_files, read_slippi
 from rl.training.metrics import Metrics
+from rl.training.signals import Stopped
 
 log = logging.getLogger(__name__)
 
 
-def run(config: DictConfig) -> float:
+def run(config: DictConfig, overrides: list[str] | None = None) -> float:
     """Learn, evaluate, fill the run folder.
+
+    Args:
+        config: composed from ``conf/imitate.yaml``.
+        overrides: what of it the user has set, which a resumed run takes over; None for what the command line says.
 
     Returns:
         The loss on what was held out, in nats a step.
+
+    Raises:
+        ConfigError, ValueError, OSError: it cannot be run, or not in that folder.
+        Stopped: a signal has ended it; what was learned is saved.
     """
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
     resuming = config.resume is not None
-    overrides = HydraConfig.get().overrides.task
-    config = load_resumed_config(config, overrides) if resuming else add_training_keys(config)
+    with claim_folder("imitate", config, f"imitate-{name_target(config.get('agent'))}-seed{config.seed}") as folder:
+        if resuming:
+            config = load_resumed_config(
+                config, read_overrides("imitate", f"resume={config.resume}") if overrides is None else overrides
+            )
+        else:
+            config = add_training_keys(config)
+        return imitate(config, resuming, folder)
+
+
+def imitate(config: DictConfig, resuming: bool, folder: RunFolder) -> float:
+    """Do what ``run`` does, with the whole configuration and the folder at hand."""
     if config.get("data") is None:
         raise ConfigError("data is missing: give data=FOLDER, a Minari data set, or data=GAME.slp")
     settings = read_settings(config)
@@ -59,13 +77,14 @@ def run(config: DictConfig) -> float:
         evaluations = None if envs is None else Evaluations(agent, envs, settings)
         trainer = ImitationTrainer(
             Imitator(agent, recording, hyperparameters, settings.seed),
-            run_dir,
+            folder.path,
             None if evaluations is None else evaluations.play_between,
             settings.evaluate_every,
         )
         if resuming:
             trainer.resume()
-        return teach(trainer, evaluations, settings, config, run_dir)
+        folder.begin("train.log")
+        return teach(trainer, evaluations, settings, config, folder.path)
 
 
 def add_training_keys(config: DictConfig) -> DictConfig:
@@ -161,8 +180,10 @@ def teach(
             metrics.say(line)
         if evaluations is not None:
             evaluations.say = metrics.say
-        if not trainer.train(metrics):
-            metrics.say(f"stopped after epoch {trainer.epochs_done}; go on with resume={run_dir}")
+        trainer.train(metrics)
+        if trainer.stopped_by is not None:
+            hint = tell_how_to_go_on("resume", run_dir)
+            raise Stopped(trainer.stopped_by, f"after epoch {trainer.epochs_done}; {hint}")
         result = summarise(trainer, evaluations, settings, config)
         metrics.hparams(flatten(config), {"held_out_nll": result["held_out_nll"]})
     write_result(run_dir, result)

@@ -28,6 +28,7 @@ from rl.checkpoint import find_newest
 from rl.checks import positive, within
 from rl.recordings.minari_data import import_minari
 from rl.training.evaluation import EpisodeCounter, make_bar, share_episodes
+from rl.training.signals import Stopped
 from rl.training.stepping import VectorEnvAdapter
 from rl.types import Actor
 
@@ -94,12 +95,14 @@ def run(config: DictConfig) -> float:
             envs, _ = construct(config.env, "env", num_envs=num_envs or EVALUATION_ENVS)
             opened.callback(close, envs)
             player, name = ScriptedPlayer(import_script(config.player)(envs), envs.num_envs), config.player
-        played = record_episodes(player, envs, episodes, EVALUATION_SEED + seed, greedy, max_steps)
-    if not played:
-        raise ConfigError(
-            f"no episode has ended within max_steps={max_steps} steps: raise it, or give max_steps=null for no bound"
-        )
-    write_minari(minari, folder, output, envs, played, name)
+        try:
+            played = record_episodes(player, envs, episodes, EVALUATION_SEED + seed, greedy, max_steps)
+            if not played:
+                bound = f"no episode has ended within max_steps={max_steps} steps"
+                raise ConfigError(f"{bound}: raise it, or give max_steps=null for no bound")
+            write_minari(minari, folder, output, envs, played, name)
+        except Stopped as stop:
+            raise Stopped(stop.number, "before it was complete; nothing was written") from stop
     returns = [float(np.sum(episode["rewards"])) for episode in played]
     steps = sum(len(episode["rewards"]) for episode in played)
     if len(played) < episodes:
@@ -218,6 +221,7 @@ def write_minari(
     space, actions = envs.single_observation_space, envs.single_action_space
     if not isinstance(actions, RECORDABLE):
         raise ConfigError(f"actions of {actions} cannot be recorded: use Box, Discrete, MultiDiscrete or MultiBinary")
+    made = not folder.parent.exists()
     folder.mkdir(parents=True)
     try:
         storage = minari.dataset.minari_dataset.MinariStorage.new(
@@ -232,6 +236,8 @@ def write_minari(
         storage.update_metadata(metadata | {"mean_return": float(np.mean(returns))})
     except BaseException:
         shutil.rmtree(folder)
+        if made:
+            folder.parent.rmdir()
         raise
 
 

@@ -11,11 +11,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.launch.build import Parts, build
 from experiments.launch.check import ConfigError
+from experiments.launch.claim import RunFolder, claim_folder, name_target, read_overrides, tell_how_to_go_on
 from experiments.launch.command import launch
 from experiments.launch.evaluations import Evaluations, average_by_member, describe_final, summarise_final
 from experiments.launch.run_folder import (
@@ -28,27 +28,42 @@ from experiments.launch.run_folder import (
 )
 from rl.checkpoint import find_newest
 from rl.training import Metrics, Trainer
+from rl.training.signals import Stopped
 from rl.types import Agent
 
 log = logging.getLogger(__name__)
 
 
-def run(config: DictConfig) -> float:
+def run(config: DictConfig, overrides: list[str] | None = None) -> float:
     """Train, evaluate, fill the run folder.
+
+    Args:
+        config: composed from ``conf/train.yaml``.
+        overrides: what of it the user has set, which a resumed run takes over; None for what the command line says.
 
     Returns:
         The mean return of the final greedy evaluation; with ``final_episodes=0`` that of the last 100 training
         episodes, NaN if none has ended.
+
+    Raises:
+        ConfigError, ValueError, OSError: it cannot be run, or not in that folder.
+        Stopped: a signal has ended it; what was learned is saved.
     """
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
     resuming = config.resume is not None
-    config = load_resumed_config(config, HydraConfig.get().overrides.task) if resuming else config
-    if "imitation" in config:
-        raise ConfigError(f"{config.resume} learned from a recording: go on with experiments.imitate, or init_from it")
-    with closing(build(config)) as parts:
-        if not resuming and config.init_from is not None:
-            load_initial_network(parts.agent, config.init_from)
-        return train(parts, run_dir, resuming)
+    env = "none" if config.get("env") is None else name_env(config.env)
+    name = f"{name_target(config.get('agent'))}-{env}-seed{config.seed}"
+    with claim_folder("train", config, name) as folder:
+        if resuming:
+            config = load_resumed_config(
+                config, read_overrides("train", f"resume={config.resume}") if overrides is None else overrides
+            )
+        if "imitation" in config:
+            reason = "learned from a recording: go on with experiments.imitate, or init_from it"
+            raise ConfigError(f"{config.resume} {reason}")
+        with closing(build(config)) as parts:
+            if not resuming and config.init_from is not None:
+                load_initial_network(parts.agent, config.init_from)
+            return train(parts, folder.path, resuming, folder)
 
 
 def load_initial_network(agent: Agent, run_dir: str) -> None:
@@ -66,8 +81,21 @@ def load_initial_network(agent: Agent, run_dir: str) -> None:
         raise ConfigError(f"init_from={run_dir}: {error}") from error
 
 
-def train(parts: Parts, run_dir: Path, resuming: bool) -> float:
-    """Do what ``run`` does, with everything at hand."""
+def train(parts: Parts, run_dir: Path, resuming: bool, folder: RunFolder | None = None) -> float:
+    """Do what ``run`` does, with everything at hand.
+
+    Args:
+        parts: what to train.
+        run_dir: the folder to fill.
+        resuming: go on from its checkpoint.
+        folder: the same folder, if it was claimed.
+
+    Returns:
+        The mean return of the final greedy evaluation.
+
+    Raises:
+        Stopped: a signal has ended it; what was learned is saved.
+    """
     agent, settings, config = parts.agent, parts.settings, parts.config
     evaluations = Evaluations(agent, parts.evaluation_envs, settings)
     # where more than curves depends on evaluations, they do not depend on the clock
@@ -90,6 +118,8 @@ def train(parts: Parts, run_dir: Path, resuming: bool) -> float:
     )
     if resuming:
         trainer.resume()
+    if folder is not None:
+        folder.begin("train.log")
     write_config(run_dir, config)
     with Metrics(run_dir, trainer.total_steps, agent.env_steps) as metrics:
         metrics.text("config", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
@@ -99,9 +129,9 @@ def train(parts: Parts, run_dir: Path, resuming: bool) -> float:
         if parts.lends_envs and (settings.evaluate_every or settings.final_episodes):
             metrics.say("evaluations borrow the environments of training, whose open episodes are cut for it")
         evaluations.say = metrics.say
-        finished = trainer.train(metrics)
-        if not finished:
-            metrics.say(f"stopped at step {agent.env_steps}; go on with resume={run_dir}")
+        trainer.train(metrics)
+        if trainer.stopped_by is not None:
+            raise Stopped(trainer.stopped_by, f"at step {agent.env_steps}; {tell_how_to_go_on('resume', run_dir)}")
         with trainer.watch(metrics):
             result = summarise(parts, trainer, evaluations)
         mean = result["eval_return_mean"]
@@ -121,7 +151,11 @@ def summarise(parts: Parts, trainer: Trainer, evaluations: Evaluations) -> dict[
     """Return what ``result.json`` holds: the run, its cost, greedy evaluations on seeds that were not seen before."""
     agent, settings, config = parts.agent, parts.settings, parts.config
     task, threshold = parts.evaluation_envs.unwrapped, settings.threshold
-    kept, zeroed = evaluations.play_final()
+    try:
+        kept, zeroed = evaluations.play_final()
+    except Stopped as stop:
+        hint = tell_how_to_go_on("resume", trainer.run_dir)
+        raise Stopped(stop.number, f"in the final evaluation; training is complete, {hint}") from stop
     end: dict[str, Any] = {"env_steps": agent.env_steps, "seconds": trainer.seconds}
     end["solved"] = threshold is not None and kept is not None and kept.mean >= threshold
     hit = next((point for point in [*trainer.evaluations, end] if point["solved"]), {})

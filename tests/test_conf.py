@@ -5,7 +5,6 @@ from pathlib import Path
 import gymnasium
 import pytest
 from hydra import compose, initialize_config_module
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
@@ -62,10 +61,7 @@ def composed(tmp_path):
     with initialize_config_module("conf", version_base="1.3"):
 
         def make(*overrides):
-            output = f"hydra.runtime.output_dir={tmp_path}"
-            config = compose("train", [*overrides, output], return_hydra_config=True)
-            HydraConfig.instance().set_config(config)
-            del config.hydra
+            config = compose("train", [*overrides, f"run_dir={tmp_path}"])
             check_keys(config, "train")
             return config
 

@@ -79,9 +79,8 @@ def run_dir(tmp_path_factory):
     """A finished run of a few steps."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     small = "env=delayed_recall", "++env.delay=1", "num_envs=2", "num_steps=4", "total_steps=8"
-    rest = "evaluate_every=null", "final_episodes=1", f"hydra.runtime.output_dir={folder}"
+    rest = "evaluate_every=null", "final_episodes=1", f"run_dir={folder}"
     agent = "++agent.bptt=4", "++agent.num_minibatches=1", "++agent.epochs=1", "++agent.core.hidden_size=4"
-    folder.mkdir()
     run("train", compose_checked("train", [*small, *agent, *rest]))
     return folder
 

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -30,7 +31,8 @@ from experiments.launch.escape import to_config
 from rl.checkpoint import save_and_keep
 from rl.checks import positive, within
 from rl.training.metrics import Metrics
-from rl.training.run import StopSignals, checkpoint_path, crossed
+from rl.training.run import checkpoint_path, crossed
+from rl.training.signals import Stopped, StopSignals
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +131,7 @@ class Training:
         self.core_name = node["_target_"].rpartition(".")[2]
         self.num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self.step, self.seconds = 0, 0.0
+        self.stopped_by: int | None = None
         self.evaluations: list[dict[str, float]] = []
 
     def _fill(self, weights: dict[str, Tensor]) -> None:
@@ -158,7 +161,7 @@ class Training:
         """Train to the end, or until a signal asks to stop; what was learned is saved in either case.
 
         Returns:
-            False if a signal stopped it.
+            False if a signal stopped it, whose number is ``stopped_by``.
         """
         settings = self.settings
         state = self.model.initial_state(settings.batch)
@@ -171,12 +174,14 @@ class Training:
                 self.step += 1
                 self.report(metrics, bits, norm)
                 if crossed(settings.evaluate_every, self.step - 1, self.step):
-                    self.measure(metrics)
+                    with suppress(Stopped), stop.raising():
+                        self.measure(metrics)
                     self.save(run_dir)
-                if stop.asked:
+                if stop.number is not None:
                     break
             self.save(run_dir)
-        return not stop.asked
+        self.stopped_by = stop.number
+        return stop.number is None
 
     def compute_learning_rate(self) -> float:
         """Return that of the next update: constant, then on a line towards 0, which it would reach one update late."""

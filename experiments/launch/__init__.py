@@ -9,6 +9,8 @@ Others may use:
 - ``build`` builds: ``build`` and what it returns, ``Parts`` with its ``Settings``; ``read_settings``,
   ``check_device``.
 - ``evaluations`` evaluates: ``Evaluations`` of a run, ``evaluate_agent``.
+- ``claim`` gives a run a folder of its own: ``claim_folder`` and what it yields, ``RunFolder``; ``read_overrides``,
+  ``tell_how_to_go_on``, ``name_target``, ``holds_run``. It uses ``lock``.
 - ``run_folder`` reads and writes what a run leaves: ``load_run_config``, ``load_resumed_config``, ``flatten``,
-  ``name_core``, ``write_result``.
+  ``name_core``, ``name_env``, ``write_result``.
 """

@@ -22,6 +22,10 @@ SPECIAL = ("_target_", "_partial_")
 PLAIN = (int, float, str, bool, type(None))
 
 
+OUTPUTS: list[Path] = []
+"""Folders that ``prepare_output`` has made, the outermost first."""
+
+
 class ConfigError(ValueError):
     """A configuration that cannot be run, told in one sentence."""
 
@@ -244,6 +248,8 @@ def choose_names(value: Any, allowed: Iterable[str], name: str, kind: str) -> li
 def prepare_output(path: str, name: str) -> Path:
     """Make the folder of a file that is going to be written, and check that it can be.
 
+    The command removes it in the end, if nothing has come into it.
+
     Args:
         path: of the file.
         name: the key, for messages.
@@ -252,6 +258,7 @@ def prepare_output(path: str, name: str) -> Path:
         ConfigError: nothing can be written there.
     """
     target = Path(path)
+    OUTPUTS.extend(folder for folder in reversed(target.absolute().parents) if not folder.exists())
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,11 +22,12 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 import conf
 from envs.faults import UserCodeError, describe_fault, find_users_frame, read_message
 from experiments.launch.check import ConfigError, load_yaml, suggest
+from experiments.launch.claim import remove_unused
 from experiments.launch.help import answer, parse_options
-from experiments.launch.paths import find_resumed, quote, quote_path
+from experiments.launch.paths import find_resumed, quote_path
 from experiments.launch.stored import read_trust
+from rl.training.signals import Stopped, StopSignals
 
-logging_error = logging.Handler.handleError
 FAULTS = (
     HydraException,
     OmegaConfBaseException,
@@ -52,15 +52,24 @@ def launch(run: Callable[[DictConfig], Any], config_name: str) -> None:
     """
     full_error = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
     faults: list[BaseException] = []
+    done: list[int] = []  # numbers of jobs of a sweep
 
     def run_guarded(config: DictConfig) -> Any:
+        sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
             check_keys(config, config_name)
             read_trust(config.get("trust"))
             add_working_folder(config)
             # errors as the user wants them, also for processes that the command starts
             with set_full_error(full_error), tell_broken_logs(config_name):
-                return run(config)
+                value = run(config)
+            if sweeping:
+                done.append(HydraConfig.get().job.num)
+            return value
+        except Stopped as stop:  # ends a sweep, too: Hydra catches errors of a job, but no interrupt
+            if sweeping:
+                stop.sentence = tell_of_sweep(stop, done)
+            raise
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -69,7 +78,7 @@ def launch(run: Callable[[DictConfig], Any], config_name: str) -> None:
             error.with_traceback(whole)
             if not isinstance(error, FAULTS) and not is_users:  # a fault of this program
                 raise
-            if full_error or HydraConfig.get().mode == RunMode.MULTIRUN:  # a sweep goes on with its other jobs
+            if full_error or sweeping:  # a sweep goes on with its other jobs
                 if isinstance(error, Exception):
                     raise
                 raise UserCodeError(describe_fault(error)) from error
@@ -82,14 +91,19 @@ def launch(run: Callable[[DictConfig], Any], config_name: str) -> None:
         sys.argv[1:] = [*options, *given.overrides]  # Hydra takes no option between two overrides
         if answer(given, run, config_name, check_keys):
             return
-        with set_full_error(True):  # Hydra would print an error, but the sentence is ours
+        # Hydra would print an error, but the sentence is ours
+        with set_full_error(True), StopSignals() as signals, signals.raising():
             hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)(run_guarded)()
     except FAULTS as error:
         if full_error:
             raise
         faults.append(error)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as interrupt:
+        stop = interrupt if isinstance(interrupt, Stopped) else Stopped(signal.SIGINT)
+        print(f"{config_name}: {stop}", file=sys.stderr)
+        sys.exit(stop.exit_code)
+    finally:
+        remove_unused()
     if faults and isinstance(faults[0], BrokenPipeError) and has_lost_reader():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain once more at its end
         sys.exit(128 + signal.SIGPIPE)
@@ -109,25 +123,22 @@ def cut_traceback(whole: TracebackType | None, run: Callable[..., Any]) -> Trace
 @contextmanager
 def tell_broken_logs(config_name: str) -> Iterator[None]:
     """While open, say once that a log cannot be written, where Python would print a traceback for each line of it."""
-    handlers = [handler for handler in logging.getLogger().handlers if type(handler).handleError is logging_error]
+    told: set[str] = set()
 
     def tell(handler: logging.Handler, record: logging.LogRecord) -> None:
         """Say it, and be silent from then on."""
         name = getattr(handler, "baseFilename", "the log")
-        handler.handleError = ignore  # type: ignore[method-assign]  # of this object alone
-        with suppress(OSError):
-            print(f"{config_name}: {name} cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
+        if name not in told:
+            told.add(name)
+            with suppress(OSError):
+                print(f"{config_name}: {name} cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
 
-    def ignore(record: logging.LogRecord) -> None:
-        """Do nothing: it has been said."""
-
-    for handler in handlers:
-        handler.handleError = partial(tell, handler)  # type: ignore[method-assign]  # of this object alone
+    usual = logging.Handler.handleError
+    setattr(logging.Handler, "handleError", tell)  # noqa: B010  # for a type checker; also of handlers made later
     try:
         yield
     finally:
-        for handler in handlers:
-            del handler.handleError
+        setattr(logging.Handler, "handleError", usual)  # noqa: B010
 
 
 def add_working_folder(config: DictConfig) -> None:
@@ -151,6 +162,12 @@ def has_lost_reader() -> bool:
         return False
 
 
+def tell_of_sweep(stop: Stopped, done: list[int]) -> str:
+    """Return what became of the jobs of a sweep that a signal ended in one of them."""
+    number, finished = HydraConfig.get().job.num, ", ".join(map(str, done)) or "none"
+    return f"in job {number} of a sweep, {stop.sentence}; jobs done: {finished}; those after {number} did not start"
+
+
 @contextmanager
 def set_full_error(wanted: bool) -> Iterator[None]:
     """While open, make Hydra let errors through (True), or print them and end the process (False)."""
@@ -163,7 +180,7 @@ def set_full_error(wanted: bool) -> Iterator[None]:
 
 
 def rewrite_overrides(arguments: list[str], sweeping: bool = False) -> Iterator[str]:
-    """Turn arguments ``a.b=c`` into ``++a.b=c``, quote paths, and let a resumed run write into its own folder.
+    """Turn arguments ``a.b=c`` into ``++a.b=c``, quote paths, and check that there is a run to resume.
 
     Defaults live in the Python signatures and YAML lists only what differs, so a key need not be in the YAML to be set.
     Whether it exists at all is checked against the signature, see ``experiments.launch.check``.
@@ -182,12 +199,8 @@ def rewrite_overrides(arguments: list[str], sweeping: bool = False) -> Iterator[
         else:
             yield quote_path(argument, sweeping)
     folder = find_resumed(arguments)
-    if folder is not None:
-        if not Path(folder, "config.yaml").is_file():
-            raise ConfigError(f"resume={folder}: there is no run in that folder (no config.yaml)")
-        if "${" in folder:
-            raise ConfigError(f"resume={folder}: Hydra cannot write into a folder with ${{ in its name: rename it")
-        yield f"hydra.run.dir={quote(folder)}"
+    if folder is not None and not Path(folder, "config.yaml").is_file():
+        raise ConfigError(f"resume={folder}: there is no run in that folder (no config.yaml)")
 
 
 def check_keys(config: DictConfig, config_name: str) -> None:

@@ -74,7 +74,7 @@ def name_env(env: DictConfig) -> str:
     See ``name_folder`` for one that can stand in a path.
     """
     named = env.get("id")
-    return str(named).rpartition(":")[2] if named else str(env._target_).rpartition(".")[2]
+    return str(named).rpartition(":")[2] if named else str(env.get("_target_", "none")).rpartition(".")[2]
 
 
 def name_folder(name: str) -> str:

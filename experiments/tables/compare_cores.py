@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,12 @@ from experiments.launch.check import ConfigError, choose_names, convert, prepare
 from experiments.launch.run_folder import load_flat_config, read_result
 from experiments.tables.equal_cores import COMMANDS, Entry, make_entries
 from experiments.tables.latency import BLOCK, EARLY_STEP, time_steps, use_one_thread
-from experiments.tables.runs import insert_table, locate_run, run_module, split_at_markers
+from experiments.tables.runs import CHILD, OWN, Children, check_same, insert_table, locate_run, split_at_markers
 from rl import cores
 from rl.checkpoint import write_text
 from rl.checks import positive, within
 
 MARKERS = "<!-- core comparison: written by python -m experiments.compare_cores -->", "<!-- end of core comparison -->"
-OWN = {"seed", "run_dir", "resume"}  # settings in which runs always differ
 PEAK = "peak_memory"  # file in a run folder: bytes
 
 
@@ -47,9 +45,10 @@ def run(config: DictConfig) -> float:
         entries = [each for name in bar for each in make_entries(config, name, table[name], contestants)]
     check_comparable(entries, folder, seeds)
     jobs = [(each, seed) for seed in seeds for each in entries]
-    with ThreadPoolExecutor(workers) as pool:
-        ended = pool.map(lambda job: train_entry(folder, *job), jobs)
-        failures = [failure for failure in tqdm(ended, total=len(jobs), unit=" runs", disable=None) if failure]
+    with Children() as children:
+        failures = [
+            each for each in children.map(lambda job: train_entry(children, folder, *job), jobs, workers) if each
+        ]
     check_comparable(entries, folder, seeds)
     with use_one_thread():
         times = time_actions(entries, steps)
@@ -67,7 +66,7 @@ def run(config: DictConfig) -> float:
     return float(len(jobs))
 
 
-def train_entry(folder: Path, entry: Entry, seed: int) -> str | None:
+def train_entry(children: Children, folder: Path, entry: Entry, seed: int) -> str | None:
     """Train one entry on one seed, in a process of its own; a run that is already there is kept.
 
     Returns:
@@ -79,7 +78,8 @@ def train_entry(folder: Path, entry: Entry, seed: int) -> str | None:
     if not arguments:
         return None
     try:
-        run_module("experiments.tables.peak_memory", str(target / PEAK), f"experiments.{entry.command}", *arguments)
+        measured = CHILD, f"experiments.{entry.command}", *arguments
+        children.run_module("experiments.tables.peak_memory", str(target / PEAK), *measured)
     except RuntimeError as error:
         return f"{entry.task}, {entry.core}, seed {seed}: {error}"
     return None
@@ -92,7 +92,7 @@ def find_finished(entry: Entry, folder: Path, seeds: Iterable[int]) -> list[Path
 
 
 def check_comparable(entries: list[Entry], folder: Path, seeds: list[int]) -> None:
-    """Check that all cores of a task have equal batches, and that finished runs are those that would be made now.
+    """Check that all cores of a task have equal batches, and that runs which lie there are those to be made now.
 
     Raises:
         ConfigError: one of them is not.
@@ -105,11 +105,8 @@ def check_comparable(entries: list[Entry], folder: Path, seeds: list[int]) -> No
         for key in list_differences(entry.settings, first.settings, ignored):
             values = f"{key}={entry.settings.get(key)}, {first.core} has {first.settings.get(key)}"
             raise ConfigError(f"{entry.task}: {entry.core} has {values}; only equal batches are compared")
-        for target in find_finished(entry, folder, seeds):
-            found = load_flat_config(target) | {"parameters": read_result(target)["parameters"]}
-            for key in list_differences(found, entry.settings, OWN):
-                values = f"{key}={found.get(key)}, the others of {entry.task} with {entry.settings.get(key)}"
-                raise ConfigError(f"{target} was run with {values}: delete it or give another output")
+        for seed in seeds:
+            check_same(locate_run(folder / entry.task, entry.core, seed), entry.settings, f"the others of {entry.task}")
 
 
 def list_differences(left: dict[str, Any], right: dict[str, Any], ignored: set[str]) -> list[str]:

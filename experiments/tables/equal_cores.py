@@ -20,7 +20,7 @@ from experiments.launch.check import ConfigError, choose_names, construct, to_di
 from experiments.launch.command import check_keys, rewrite_overrides
 from experiments.launch.run_folder import flatten, load_flat_config, read_result
 from experiments.tables.latency import SinglePlayer
-from experiments.tables.runs import list_remaining_arguments
+from experiments.tables.runs import list_fresh_arguments, list_remaining_arguments
 from rl.types import State
 
 
@@ -149,8 +149,8 @@ def resize_core(node: DictConfig, size: int | None) -> DictConfig:
 
 def list_remaining_characters(target: Path, arguments: list[str]) -> list[str]:
     """Return what is left to train of a model of characters; one that was stopped begins again."""
-    done = (target / "result.json").is_file()
-    return [] if done and read_result(target)["steps"] >= load_flat_config(target)["steps"] else arguments
+    done = (target / "result.json").is_file() and read_result(target)["steps"] >= load_flat_config(target)["steps"]
+    return [] if done else list_fresh_arguments(target, arguments)
 
 
 def read_train_outcome(result: dict[str, Any], settings: dict[str, Any]) -> tuple[float, float]:

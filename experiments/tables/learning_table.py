@@ -1,18 +1,26 @@
 """Train every row of the learning table on several seeds, then write table, plot and raw numbers."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hydra import compose
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from experiments.launch.check import choose_names, convert, prepare_output, read_list, to_dict
-from experiments.launch.run_folder import read_result
+from experiments.launch.command import rewrite_overrides
+from experiments.launch.run_folder import flatten, read_result
 from experiments.tables.curves import draw, label_run, make_panels, read_curve
-from experiments.tables.runs import insert_table, list_remaining_arguments, locate_run, run_module, split_at_markers
+from experiments.tables.runs import (
+    CHILD,
+    Children,
+    check_same,
+    insert_table,
+    list_remaining_arguments,
+    locate_run,
+    split_at_markers,
+)
 from rl.checkpoint import write_text
 from rl.checks import positive
 
@@ -46,9 +54,10 @@ def run(config: DictConfig) -> float:
     picture = prepare_output(config.plot, "plot")
     if config.page:
         split_at_markers(Path(config.page), MARKERS)
+    check_begun(folder, rows, seeds)
     jobs = [(name, row, seed) for name, row in rows.items() for seed in seeds]
-    with ThreadPoolExecutor(workers) as pool:
-        list(tqdm(pool.map(lambda job: train_row(folder, *job), jobs), total=len(jobs), unit=" runs", disable=None))
+    with Children() as children:
+        children.map(lambda job: train_row(children, folder, *job), jobs, workers)
     results = {name: [read_result(locate_run(folder, name, seed)) for seed in seeds] for name in rows}
     text = format_table(rows, results)
     write_text(folder / "table.md", text)
@@ -61,16 +70,35 @@ def run(config: DictConfig) -> float:
     return float(np.mean(reached))
 
 
-def train_row(folder: Path, name: str, row: dict[str, Any], seed: int) -> None:
+def check_begun(folder: Path, rows: dict[str, Any], seeds: list[int]) -> None:
+    """Check that runs which lie there already, finished or not, are those of the table.
+
+    Raises:
+        ConfigError: one of them is not.
+    """
+    for name, row in rows.items():
+        targets = [target for seed in seeds if (target := locate_run(folder, name, seed)).is_dir()]
+        if targets:
+            wanted = flatten(compose("train", list(rewrite_overrides(list_arguments(row)))))
+            for target in targets:
+                check_same(target, wanted, f"the row {name}")
+
+
+def list_arguments(row: dict[str, Any]) -> list[str]:
+    """Return the arguments of the runs of a row, without those that differ between them."""
+    return [f"experiment={row['experiment']}", *row.get("overrides", ())]
+
+
+def train_row(children: Children, folder: Path, name: str, row: dict[str, Any], seed: int) -> None:
     """Train one row on one seed, in a process of its own.
 
     Raises:
         RuntimeError: the process failed; its last line says why.
     """
     target = locate_run(folder, name, seed)
-    arguments = [f"experiment={row['experiment']}", *row.get("overrides", ()), f"seed={seed}", f"run_dir={target}"]
-    if arguments := list_remaining_arguments(target, arguments):
-        run_module("experiments.train", *arguments)
+    fresh = [*list_arguments(row), f"seed={seed}", f"run_dir={target}"]
+    if arguments := list_remaining_arguments(target, fresh):
+        children.run_module(CHILD, "experiments.train", *arguments)
 
 
 def format_table(rows: dict[str, Any], results: dict[str, list[dict[str, Any]]]) -> str:

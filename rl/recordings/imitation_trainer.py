@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from rl.checks import positive
 from rl.recordings.imitation import Imitator
 from rl.schema import check_entry, natural
 from rl.training.metrics import Metrics
-from rl.training.run import StopSignals, checkpoint_path, crossed, naming_what_stands
+from rl.training.run import checkpoint_path, crossed, naming_what_stands
+from rl.training.signals import Stopped, StopSignals
 
 
 class ImitationTrainer:
@@ -53,6 +55,7 @@ class ImitationTrainer:
         self.best_nll, self.best_weights = float("inf"), self._copy_weights()
         self.history: list[dict[str, float]] = []
         self.seconds = 0.0
+        self.stopped_by: int | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -62,33 +65,38 @@ class ImitationTrainer:
     def train(self, metrics: Metrics) -> bool:
         """Make the epochs that are left, then take the weights to keep; a signal ends it after the running epoch.
 
+        An evaluation that a signal breaks off is left out.
+
         Returns:
-            False if a signal did.
+            False if a signal did, whose number is ``stopped_by``.
         """
         imitator = self.imitator
         if not self.epochs_done:
             imitator.update_moments()
         with StopSignals() as stop, naming_what_stands(self.run_dir):
-            while self.epochs_done < imitator.hyperparameters.epochs and not stop.asked:
+            while self.epochs_done < imitator.hyperparameters.epochs and stop.number is None:
                 began = time.perf_counter()
                 learned = imitator.epoch(self.epochs_done)
                 self.seconds += time.perf_counter() - began
                 self.epochs_done += 1
-                self._report({"imitation/train_nll": learned["nll"], "losses/grad_norm": learned["grad_norm"]}, metrics)
+                values = {"imitation/train_nll": learned["nll"], "losses/grad_norm": learned["grad_norm"]}
+                self._report(values, metrics, stop)
                 self.save(metrics)
-        last = self._copy_weights()
-        imitator.network.load_state_dict(self.best_weights)
-        self.save(metrics, last)
-        return not stop.asked
+            last = self._copy_weights()
+            imitator.network.load_state_dict(self.best_weights)
+            self.save(metrics, last)
+        self.stopped_by = stop.number
+        return stop.number is None
 
-    def _report(self, values: dict[str, float], metrics: Metrics) -> None:
+    def _report(self, values: dict[str, float], metrics: Metrics, stop: StopSignals) -> None:
         """Measure what the last epoch was worth, keep its weights if they are to be kept, and write it all down."""
         values |= self.imitator.measure()
         nll = values["imitation/held_out_nll"]
         if not self.best_epoch or nll < self.best_nll or not self.imitator.hyperparameters.keep_best:
             self.best_epoch, self.best_nll, self.best_weights = self.epochs_done, nll, self._copy_weights()
         if self.evaluate is not None and crossed(self.evaluate_every, self.epochs_done - 1, self.epochs_done):
-            values |= self.evaluate()
+            with suppress(Stopped), stop.raising():
+                values |= self.evaluate()
         self.history.append({"epoch": self.epochs_done, "seconds": self.seconds, **values})
         steps = self.epochs_done * self.steps_per_epoch
         metrics.scalars(values, steps)

@@ -1,10 +1,8 @@
-"""One run: its folder, its intervals, and the signals that end it."""
+"""One run: its folder and its intervals."""
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 
@@ -44,24 +42,3 @@ def naming_what_stands(run_dir: Path) -> Iterator[None]:
         path = checkpoint_path(run_dir)
         stands = f"{path} is as it was, go on with resume={run_dir}" if path.is_file() else "nothing was saved before"
         raise FloatingPointError(f"{error}; {stands}") from error
-
-
-class StopSignals:
-    """Handlers of signals: while open, the first SIGINT or SIGTERM only sets ``asked``; a second one acts as usual."""
-
-    def __enter__(self) -> "StopSignals":
-        """Take the place of the usual handlers."""
-        self.asked = False
-        self.usual = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        """Note that a signal came, and put the usual handlers back."""
-        self.asked = True
-        for other, handler in self.usual.items():
-            signal.signal(other, handler)
-
-    def __exit__(self, *_: object) -> None:
-        """Put the usual handlers back."""
-        for number, handler in self.usual.items():
-            signal.signal(number, handler)

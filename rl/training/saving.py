@@ -1,7 +1,9 @@
-"""What a trainer reads of its checkpoints: checked before anything is changed."""
+"""What a trainer saves at a fault, and reads of its checkpoints: checked before anything is changed."""
 
 import logging
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,27 @@ def restore_envs(envs: VectorEnvAdapter, state: dict[str, Any], seed: int | None
         reason = " ".join([f"{type(error).__name__}:", *str(error).split()])
         raise ValueError(f"the entry envs of the checkpoint cannot be put back: {reason}") from error
     return as_arrays(state["obs"])
+
+
+@contextmanager
+def saved_at_a_fault(save: Callable[[], str]) -> Iterator[None]:
+    """Save what was learned if the block raises anything, and note on the exception how to go on.
+
+    Args:
+        save: saves it and returns a line that says so, empty if there is nothing.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        try:
+            if saved := save():
+                error.add_note(saved)
+        except Exception as failure:  # it must not hide the fault
+            if not (isinstance(error, FloatingPointError) and isinstance(failure, FloatingPointError)):
+                error.add_note(f"nothing could be saved: {failure}")
+        raise
 
 
 def read_best_return(path: Path) -> float:

@@ -3,8 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +22,9 @@ from rl.checkpoint import (
 )
 from rl.checks import positive, within
 from rl.training.metrics import Metrics
-from rl.training.run import StopSignals, checkpoint_path, crossed, make_later_seed, naming_what_stands
-from rl.training.saving import check_trainer_state, read_best_return, restore_envs
+from rl.training.run import checkpoint_path, crossed, make_later_seed, naming_what_stands
+from rl.training.saving import check_trainer_state, read_best_return, restore_envs, saved_at_a_fault
+from rl.training.signals import Stopped, StopSignals
 from rl.training.stepping import Episodes, VectorEnvAdapter
 from rl.training.threads import Threads
 from rl.training.watchdog import Watchdog
@@ -98,6 +98,7 @@ class Trainer:
         self.obs: Any = None
         self.best_return = -math.inf  # of the evaluation whose agent stands in best.pt
         self.saved_steps: int | None = None  # at which last.pt was written; None if it is not to be kept
+        self.stopped_by: int | None = None
         self.seconds = self.wall_seconds = 0.0  # of training, evaluations left out; of everything
         self.evaluation_seconds = self.last_evaluation_seconds = 0.0
         self.leaves_out = False  # whether an evaluation was left out already
@@ -105,8 +106,10 @@ class Trainer:
     def train(self, metrics: Metrics) -> bool:
         """Train to the end, or until a signal asks to stop; what was learned is saved in either case.
 
+        A signal lets the running update end; an evaluation is broken off, and made when the run goes on.
+
         Returns:
-            False if a signal stopped it.
+            False if a signal stopped it, whose number is ``stopped_by``.
 
         Raises:
             ValueError: the agent is not in training, so it would play for ever.
@@ -114,28 +117,49 @@ class Trainer:
         agent = self.agent
         if not agent.training:
             raise ValueError("agent.training=False: it must be True to train; load_agent returns an agent that plays")
-        solved = False
         with StopSignals() as stop, naming_what_stands(self.run_dir), self.watch(metrics):
-            if self.obs is None:
-                with self.saved_at_a_fault(metrics):
-                    self.begin_episodes()
-            while agent.env_steps < self.total_steps and not stop.asked and not solved:
-                before, began = agent.env_steps, time.perf_counter()
-                with self.saved_at_a_fault(metrics):
-                    self.collect()
-                    with self.threads.update(metrics.say):
-                        agent.learn(self.obs)
-                self.seconds += time.perf_counter() - began
-                self.report(metrics)
-                if crossed(self.evaluate_every, before, agent.env_steps) and self.affords_evaluation(metrics):
-                    with self.saved_at_a_fault(metrics, in_rollout=False):
-                        results = self.play_evaluation()
-                    solved = self.record_evaluation(results, metrics) and self.stop_at_threshold
-                self.wall_seconds += time.perf_counter() - began
-                if crossed(self.checkpoint_every, before, agent.env_steps):
-                    self.save(metrics)
+            try:
+                if self.obs is None:
+                    with saved_at_a_fault(lambda: self.save_learned(metrics)):
+                        self.begin_episodes()
+                solved = self._has_left_out_an_evaluation() and self._evaluate(metrics, stop)
+                while agent.env_steps < self.total_steps and stop.number is None and not solved:
+                    before, began = agent.env_steps, time.perf_counter()
+                    with saved_at_a_fault(lambda: self.save_learned(metrics)):
+                        self.collect()
+                        with self.threads.update(metrics.say):
+                            agent.learn(self.obs)
+                    self.seconds += time.perf_counter() - began
+                    self.report(metrics)
+                    if crossed(self.evaluate_every, before, agent.env_steps):
+                        solved = self._evaluate(metrics, stop)
+                    self.wall_seconds += time.perf_counter() - began
+                    if crossed(self.checkpoint_every, before, agent.env_steps):
+                        self.save(metrics)
+            except Stopped:
+                pass  # out of an evaluation, which changes nothing
             self.save(metrics)
-        return not stop.asked
+        self.stopped_by = stop.number
+        return stop.number is None
+
+    def _evaluate(self, metrics: Metrics, stop: StopSignals) -> bool:
+        """Evaluate, if that is affordable; say whether training ends because the return has reached the threshold.
+
+        Raises:
+            Stopped: a signal has come.
+        """
+        if not self.affords_evaluation(metrics):
+            return False
+        with stop.raising(), saved_at_a_fault(lambda: self.save_learned(metrics, in_rollout=False)):
+            results = self.play_evaluation()
+        return self.record_evaluation(results, metrics) and self.stop_at_threshold
+
+    def _has_left_out_an_evaluation(self) -> bool:
+        """Say whether the run was stopped in the evaluation that belongs to the step it goes on from."""
+        now = self.agent.env_steps
+        update = self.agent.num_steps * self.envs.envs.num_envs
+        made = bool(self.evaluations) and self.evaluations[-1]["env_steps"] == now
+        return now > 0 and not made and crossed(self.evaluate_every, now - update, now)
 
     def begin_episodes(self) -> None:
         """Begin new episodes in all environments: with the run's seed at first, later with seeds not seen before."""
@@ -145,27 +169,6 @@ class Trainer:
         """Make what ends a run whose environments do not return."""
         functions = VectorEnvAdapter.reset, VectorEnvAdapter.step
         return Watchdog(self.env_timeout, *functions, save=lambda: self.save_learned(metrics))
-
-    @contextmanager
-    def saved_at_a_fault(self, metrics: Metrics, in_rollout: bool = True) -> Iterator[None]:
-        """Save what was learned if the block raises anything, and note on the exception how to go on.
-
-        Args:
-            metrics: as in ``train``.
-            in_rollout: the rollout is broken off, so what it has collected is not saved.
-        """
-        try:
-            yield
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            try:
-                if saved := self.save_learned(metrics, in_rollout):
-                    error.add_note(saved)
-            except Exception as failure:  # it must not hide the fault
-                if not (isinstance(error, FloatingPointError) and isinstance(failure, FloatingPointError)):
-                    error.add_note(f"nothing could be saved: {failure}")
-            raise
 
     def save_learned(self, metrics: Metrics, in_rollout: bool = True) -> str:
         """Save what was learned up to the last update; return a line that says so, empty if there is nothing.

@@ -1,12 +1,15 @@
 """``python -m experiments.imitate``: runs that teach, that are played afterwards, and that go on."""
 
 import json
+import os
+import signal
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rl.checkpoint import load_checkpoint
+from rl.recordings import ImitationTrainer
 
 SMALL = "agent.layer_size=8", "agent.core.hidden_size=8", "imitation.streams=4", "imitation.epochs=2"
 T_MAZE = "env=t_maze", "env.length=3"
@@ -48,6 +51,40 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(expert, command, cwd):
     assert (ended.code, ended.err) == (0, "")
     weights = [load_checkpoint(cwd / f"{run}/checkpoints/last.pt")["agent"]["network"] for run in ("whole", "cut")]
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
+
+
+def test_a_folder_belongs_to_one_run(expert, command, cwd):
+    """It is named after the run, used once, and left alone by what is refused."""
+    assert command("imitate", expert, *SMALL, "imitation.epochs=1", "seed=3").code == 0
+    (run,) = (cwd / "runs").glob("*/*")
+    assert run.name[9:] == "imitate-RecurrentPPOLSTM-seed3"
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    ended = command("imitate", expert, *SMALL, f"run_dir={run}")
+    assert ended.code == 1 and "holds a run already: resume=runs/" in ended.err
+    assert command("imitate", f"resume={run}", "imitation.epochs=0").code == 1
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert command("imitate", "data=nowhere", *SMALL, "run_dir=other").code == 1
+    assert command("imitate", *SMALL, "run_dir=other").code == 1
+    assert not (cwd / "other").exists()
+
+
+def test_a_signal_ends_the_epoch_and_says_how_to_go_on(expert, command, cwd, monkeypatch):
+    original = ImitationTrainer._report
+
+    def signalled(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ImitationTrainer, "_report", signalled)
+        ended = command("imitate", expert, *SMALL, "run_dir=run", "imitation.epochs=9")
+    assert (ended.code, ended.err) == (
+        143,
+        "imitate: stopped by SIGTERM after epoch 1; resume=run goes on with it\n",
+    )
+    assert not (cwd / "run/result.json").exists()
+    assert command("imitate", "resume=run", "imitation.epochs=2").code == 0
+    assert json.loads((cwd / "run/result.json").read_text())["epochs"] == 2
 
 
 def test_without_an_environment(expert, command, cwd):

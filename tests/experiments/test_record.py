@@ -2,6 +2,8 @@
 
 import builtins
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from envs.players import TMazeExpert, WitnessVoteExpert
 from envs.probes import Counter, SpaceProbe
 from envs.t_maze import TMaze
 from envs.witness_vote import WitnessVote
+from experiments import record
 from experiments.record import ScriptedPlayer, record_episodes, write_minari
 from rl.recordings.minari_data import read_minari
 from rl.spaces import leaf_arrays
@@ -173,6 +176,24 @@ def test_episodes_that_do_not_end_are_left_out():
 def test_bad_input(minari, command, cwd, arguments, message):
     ended = command("record", *arguments)
     assert ended.code == 1 and ended.err.count("\n") == 1 and message in ended.err
+    assert list(cwd.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["record_episodes", "write_minari"])
+def test_a_signal_leaves_nothing_and_says_so(minari, command, cwd, monkeypatch, place):
+    """While it plays, and while it writes."""
+    original = getattr(record, place)
+
+    def signalled(*arguments):
+        monkeypatch.setattr(np, "stack" if place == "record_episodes" else "mean", interrupt)
+        return original(*arguments)
+
+    def interrupt(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(record, place, signalled)
+    ended = command("record", *T_MAZE, "episodes=4", "output=own")
+    assert (ended.code, ended.err) == (143, "record: stopped by SIGTERM before it was complete; nothing was written\n")
     assert list(cwd.iterdir()) == []
 
 

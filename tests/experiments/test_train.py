@@ -36,7 +36,8 @@ def test_run_folder(finished, run_of):
     names = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
     events_files = {name for name in names if name.startswith("events.out.tfevents.")}
     assert events_files
-    assert names - events_files == {"config.yaml", "train.log", "result.json", "checkpoints/last.pt"}
+    checkpoints = {"checkpoints/last.pt", "checkpoints/best.pt"}
+    assert names - events_files == {"config.yaml", "train.log", "result.json", *checkpoints}
 
     config = OmegaConf.load(finished / "config.yaml")
     assert config.env == {"_target_": "envs.t_maze.TMaze", "length": 2, "passive": True}  # defaults too
@@ -267,8 +268,14 @@ def test_a_run_begins_with_the_network_of_another(command, cwd, tiny, agent, run
     ("arguments", "message"),
     [
         (("init_from=nowhere",), "init_from=nowhere: there is no checkpoint at nowhere"),
-        (("init_from=first", "agent.core.hidden_size=5"), "init_from=first: the checkpoint is of another network"),
-        (("init_from=first", "agent/core=gru"), "init_from=first: the checkpoint is of another network"),
+        (
+            ("init_from=first", "agent.core.hidden_size=5"),
+            "init_from=first: first/checkpoints/last.pt: the checkpoint is of another network",
+        ),
+        (
+            ("init_from=first", "agent/core=gru"),
+            "init_from=first: first/checkpoints/last.pt: the checkpoint is of another network",
+        ),
     ],
 )
 def test_a_network_that_does_not_fit_is_refused(train_maze, command, tiny, arguments, message):

@@ -113,17 +113,19 @@ def with_workers(wait_for_checkpoint, process, tiny, cwd):
     return child, numbers
 
 
-def test_interrupt_of_a_run_with_workers(with_workers, cwd):
-    """Ctrl-C reaches the workers as well, which must not keep the run from finishing its update.
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_a_run_and_its_workers(with_workers, sent):
+    """Ctrl-C and ``timeout`` reach the workers as well, which must not keep the run from finishing its update.
 
     All of them hold the pipes of the run: they close when the last one has ended.
     """
     child, numbers = with_workers
     for number in [*numbers, child.pid]:
-        os.kill(number, signal.SIGINT)
-    out, err = child.communicate(timeout=60)
-    assert (child.returncode, err) == (0, "")
-    assert "stopped at step" in out and (cwd / "run/result.json").exists()
+        os.kill(number, sent)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 128 + sent
+    line = rf"train: stopped by {sent.name} at step \d+; resume=run goes on with it\n"
+    assert re.fullmatch(line, err), err
 
 
 def test_workers_end_with_a_killed_run(with_workers):

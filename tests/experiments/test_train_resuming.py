@@ -66,12 +66,15 @@ def test_kill_and_resume(wait_for_checkpoint, train_maze, process, command, tiny
     wait_for_checkpoint(child, run)
     child.send_signal(signal.SIGKILL)
     assert child.wait(60) == -signal.SIGKILL
+    assert (run / ".lock").exists()  # of a process that is gone: it is in nobody's way
+    (run / f"checkpoints/.last.pt.{child.pid}").touch()
     saved = run_of(run).checkpoint["agent"]["env_steps"]
     assert saved >= 32 and saved % 32 == 0 and not (run / "result.json").exists()
 
     end = saved + 5 * ROLLOUT
     ended = command("train", f"resume={run}", f"total_steps={end}")
     assert ended.code == 0, ended.err
+    assert not (run / ".lock").exists() and not (run / f"checkpoints/.last.pt.{child.pid}").exists()
     assert run_of(run).result["env_steps"] == run_of(run).checkpoint["agent"]["env_steps"] == end
     for tag in ("losses/policy_loss", "charts/SPS"):
         assert run_of(run).steps(tag) == list(range(ROLLOUT, end + 1, ROLLOUT))
@@ -85,11 +88,12 @@ def test_interrupt(wait_for_checkpoint, process, command, tiny, cwd, run_of):
     child = process("train", *endless)
     wait_for_checkpoint(child, run)
     child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=60)
-    assert (child.returncode, err) == (0, "")
-    stopped = run_of(run).result["env_steps"]
-    assert f"stopped at step {stopped}; go on with resume={run}" in out
-    assert stopped == run_of(run).checkpoint["agent"]["env_steps"] and 0 < stopped < 10_000_000
+    _, err = child.communicate(timeout=60)
+    stopped = run_of(run).checkpoint["agent"]["env_steps"]
+    line = f"stopped by SIGINT at step {stopped}; resume=run goes on with it\n"
+    assert (child.returncode, err) == (130, f"train: {line}")
+    assert (run / "train.log").read_text().endswith(f"S{line[1:]}")
+    assert 0 < stopped < 10_000_000 and not (run / "result.json").exists()
     assert run_of(run).steps("losses/policy_loss") == list(range(ROLLOUT, stopped + 1, ROLLOUT))
     assert command("train", f"resume={run}", f"total_steps={stopped + ROLLOUT}").code == 0
     assert run_of(run).steps("losses/policy_loss")[-2:] == [stopped, stopped + ROLLOUT]

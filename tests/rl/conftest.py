@@ -12,6 +12,7 @@ from rl.networks import ActorCritic
 from rl.ppo.rollout_buffer import RolloutBuffer
 from rl.recordings.recording import Recording
 from rl.spaces import leaf_arrays, leaf_spaces
+from rl.training import signals
 from rl.types import Targets
 
 
@@ -189,10 +190,14 @@ def notebook():
 
 
 @pytest.fixture
-def usual_handlers():
-    """Handlers that note a signal instead of ending the process; the real ones are put back afterwards."""
+def usual_handlers(monkeypatch):
+    """Handlers that note a signal instead of ending the process; the real ones are put back afterwards.
+
+    Signals that follow each other at once are several ones, not echoes.
+    """
+    monkeypatch.setattr(signals, "ECHO", 0.0)
     noted = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, lambda given, frame: noted.append(given)) for number in numbers}
     mine = {number: signal.getsignal(number) for number in numbers}
     yield noted, mine

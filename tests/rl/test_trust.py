@@ -54,7 +54,7 @@ def test_foreign_code_is_refused_with_the_way_to_trust_it(path):
     [
         "rl.import_module",  # what our modules import is not ours
         "rl.agents.recurrent_ppo.Path",
-        "rl.agents.agent.save_checkpoint",
+        "rl.agents.client.save_checkpoint",
         "rl.checkpoint.save_checkpoint",  # ours, but it writes files
         "rl.trust.import_trusted",
         "rl.export.write",

@@ -96,6 +96,18 @@ def test_bad_values_are_one_sentence(argument, words, lm, monkeypatch):
     assert ended.err.count("\n") == 1
 
 
+def test_a_folder_belongs_to_one_run(lm, cwd):
+    """It is named after the run, used once, and not made by what is refused."""
+    assert lm("steps=1", "seed=3").code == 0
+    (run,) = (cwd / "runs").glob("*/*")
+    assert run.name[9:] == "char_lm-gru-seed3" and (run / "char_lm.log").is_file()
+    ended = lm("steps=1", f"run_dir={run}")
+    assert ended.err == (f"char_lm: run_dir={run} holds a run already: overwrite=true replaces it, or choose another\n")
+    assert lm("steps=2", f"run_dir={run}", "overwrite=true").code == 0
+    assert lm("learning_rate=-1", "run_dir=other").code == 1
+    assert not (cwd / "other").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("core", "bits"), [("gru", 2.20), ("lstm", 2.30), ("rnn", 2.42)])
 def test_bits_of_the_topics(core, bits, command, run_of):

@@ -61,11 +61,8 @@ def parts(config):
 
 
 def test_settings_are_the_keys_of_training():
-    known = [
-        key
-        for key in load_defaults("train")
-        if key not in ("defaults", "hydra", "resume", "init_from", "run_dir", "trust")
-    ]
+    others = "defaults", "hydra", "resume", "init_from", "run_dir", "overwrite", "trust"
+    known = [key for key in load_defaults("train") if key not in others]
     assert sorted(known) == sorted(building.SETTINGS) == sorted(VALUES)
 
 

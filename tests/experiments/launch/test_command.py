@@ -1,6 +1,7 @@
 """From a command line to a run, and from a fault to a sentence."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from experiments.launch.command import (
     rewrite_overrides,
     set_full_error,
 )
+from rl.training import signals
+from rl.training.signals import Stopped
 
 ROOT = Path(__file__).parents[3]
 
@@ -46,17 +49,14 @@ def test_keys_below_the_top_may_be_added(argument, expected):
     assert list(rewrite_overrides([argument])) == [expected]
 
 
-def test_a_resumed_run_writes_into_its_own_folder(tmp_path, monkeypatch):
+def test_there_must_be_a_run_to_resume(tmp_path, monkeypatch):
     """The last of several counts."""
     (tmp_path / "config.yaml").write_text("")
-    arguments = ["resume=nowhere", f"resume={tmp_path}", "seed=2"]
-    assert list(rewrite_overrides(arguments)) == [*arguments, f"hydra.run.dir='{tmp_path}'"]
     monkeypatch.setenv("HOME", str(tmp_path.parent))
-    arguments = ["resume=null", f"resume=~/{tmp_path.name}"]
-    home = ["resume=null", f"resume={tmp_path}", f"hydra.run.dir='{tmp_path}'"]
-    assert list(rewrite_overrides(arguments)) == home
-    arguments = ["resume=nowhere", "resume=null"]
-    assert list(rewrite_overrides(arguments)) == arguments
+    there = f"resume={tmp_path}"
+    for resumed, rewritten in ((there, there), (f"resume=~/{tmp_path.name}", there), ("resume=null", "resume=null")):
+        arguments = ["resume=nowhere", resumed, "seed=2"]
+        assert list(rewrite_overrides(arguments)) == ["resume=nowhere", rewritten, "seed=2"]
     with pytest.raises(ConfigError, match=r"^resume=nowhere: there is no run in that folder \(no config\.yaml\)$"):
         list(rewrite_overrides(arguments[:1]))
 
@@ -178,6 +178,7 @@ def test_errors_of_hydra_are_let_through_while_asked_for(monkeypatch):
 @pytest.fixture
 def launched(command, monkeypatch, capsys):
     """``launched(run, "seed=2")`` launches a function as ``evaluate``; its exit code and what it printed."""
+    monkeypatch.setattr(signals, "ECHO", 0.0)  # the signals of several tests are several ones
     command("evaluate", "--cfg", "job")  # the fixture puts Hydra and logging back
 
     def call(run, *arguments):
@@ -271,11 +272,42 @@ def test_a_reader_that_has_left_is_no_fault(launched, monkeypatch):
         assert launched(run)[0] == 141
 
 
-def test_an_interrupt_is_exit_code_130(launched):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_one_line_and_its_exit_code(launched, number):
+    """Wherever it comes; the usual handlers are there again afterwards."""
+    before = signal.getsignal(number)
+
+    def run(config):
+        os.kill(os.getpid(), number)
+        pytest.fail("it goes on")
+
+    line = f"evaluate: stopped by {signal.Signals(number).name}\n"
+    assert launched(run) == (128 + number, "", line)
+    assert signal.getsignal(number) == before
+
+
+def test_an_interrupt_of_unknown_origin_is_exit_code_130(launched):
     def run(config):
         raise KeyboardInterrupt
 
-    assert launched(run)[0] == 130
+    assert launched(run) == (130, "", "evaluate: stopped by SIGINT\n")
+
+
+def test_a_signal_ends_a_sweep(launched):
+    """Hydra would go on with the next job after an error; what was done is told, and how to go on."""
+    seeds = []
+
+    def run(config):
+        seeds.append(config.seed)
+        if config.seed == 3:
+            raise Stopped(signal.SIGTERM, "at step 8; resume=r goes on with it")
+
+    code, _, err = launched(run, "-m", "seed=1,2,3,4")
+    assert (code, seeds) == (143, [1, 2, 3])
+    assert err == (
+        "evaluate: stopped by SIGTERM in job 2 of a sweep, at step 8; resume=r goes on with it; "
+        "jobs done: 0, 1; those after 2 did not start\n"
+    )
 
 
 def test_an_error_of_the_program_keeps_its_traceback(launched):

@@ -108,4 +108,4 @@ def test_runs_in_folders_of_any_name(train_maze, command, cwd):
     assert (refused.code, refused.err) == (1, "train: resume=a${b}: there is no run in that folder (no config.yaml)\n")
     (cwd / name).rename("a${b}")
     assert command("evaluate", "run=a${b}", "episodes=2").code == 0
-    assert "Hydra cannot write into a folder with ${ in its name" in command("train", "resume=a${b}").err
+    assert command("train", "resume=a${b}", "total_steps=32").code == 0

@@ -9,7 +9,7 @@ from experiments.launch.check import ConfigError
 from experiments.tables import compare_cores
 from experiments.tables.compare_cores import MARKERS, check_comparable, format_seeds, format_tables, time_actions
 from experiments.tables.equal_cores import Entry
-from experiments.tables.runs import locate_run
+from experiments.tables.runs import Children, locate_run
 
 ROW = "table.small={{experiment:t_maze_10,overrides:[{}],label:Small}}"
 
@@ -135,10 +135,10 @@ def test_end_to_end(command, cwd, small, monkeypatch):
     assert 50 < mlp["peak_mb"][0] < 2000 and 0 < mlp["latency_ms"] < 100
     assert OmegaConf.load(cwd / "out/small/attention/seed1/config.yaml").agent.state_stride == 4
 
-    def no_process(*arguments):
+    def no_process(*_):
         raise AssertionError("a finished run was started again")
 
-    monkeypatch.setattr(compare_cores, "run_module", no_process)
+    monkeypatch.setattr(Children, "run_module", no_process)
     assert command("compare_cores", *arguments).code == 0
     ended = command("compare_cores", *small("num_steps=8"), "cores=[mlp,attention]")
     assert ended.code == 1 and "out/small/mlp/seed1 was run with num_steps=4, the others of small with 8" in ended.err
@@ -149,7 +149,7 @@ def test_cores_take_turns(command, cwd, monkeypatch):
     monkeypatch.setattr(compare_cores, "EARLY_STEP", 1)
     order = []
 
-    def train(folder, entry, seed):
+    def train(children, folder, entry, seed):
         order.append((seed, entry.task, entry.core))
         return None if entry.core == "gru" else f"{entry.task} {seed}"
 

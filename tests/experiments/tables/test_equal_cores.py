@@ -74,7 +74,7 @@ def test_runs_of_models_of_characters(tmp_path):
     assert list_remaining_characters(tmp_path, ["a"]) == ["a"]
     settings = {"steps": 10, "batch": 4, "block": 8}
     OmegaConf.save(OmegaConf.create(settings), tmp_path / "config.yaml")
-    for steps, left in ((9, ["a"]), (10, [])):
+    for steps, left in ((9, ["a", "overwrite=true"]), (10, [])):
         result = {"steps": steps, "bits_per_char": 2.5, "training_seconds": 2.0}
         (tmp_path / "result.json").write_text(json.dumps(result))
         assert list_remaining_characters(tmp_path, ["a"]) == left

@@ -75,6 +75,11 @@ def test_end_to_end(command, tiny, cwd, monkeypatch, child_environment):
     monkeypatch.setattr(runs.subprocess, "run", no_process)
     assert command("learning_table", *arguments).code == 0
     assert (cwd / "out/table.md").read_text() == table
+    ended = command("learning_table", arguments[0].replace("num_steps=4", "num_steps=8"), *arguments[1:])
+    assert ended.code == 1
+    assert ended.err.startswith(
+        "learning_table: out/small/seed1 was run with num_steps=4, the row small with 8: delete"
+    )
 
 
 def test_a_failing_run_says_why(command, cwd, monkeypatch, child_environment):

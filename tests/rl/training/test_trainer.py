@@ -342,12 +342,13 @@ class Signalling(EchoCue):
         return super().step(actions)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_finishes_the_update_and_saves(make_trainer, notebook, usual_handlers, number):
     """Steps 9 to 16 are the second rollout; the signal comes at step 11 of them."""
     noted, usual = usual_handlers
     trainer = make_trainer(Signalling(2, {11: number}), 1000)
     assert trainer.train(notebook) is False
+    assert trainer.stopped_by == number
     assert trainer.agent.env_steps == 32
     assert trainer.agent.notes[-1][0] == "learn"
     assert notebook.updates[-1][0] == 32

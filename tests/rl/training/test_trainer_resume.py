@@ -260,3 +260,31 @@ def test_a_stopped_run_can_be_resumed_exactly(make_trainer, notebook, assert_sam
     assert second.agent.env_steps == 32
     second.train(notebook)
     assert_same(straight.agent, second.agent)
+
+
+def test_an_evaluation_that_a_signal_breaks_off_is_made_when_the_run_goes_on(
+    make_trainer, notebook, assert_same, usual_handlers
+):
+    """Rollouts are 16 steps, evaluations come at 32 and 64; the signal comes in the first one, or just before it."""
+
+    def make(folder, evaluate, envs=EchoCue):
+        return make_trainer(envs(2), 64, folder, evaluate=evaluate, evaluate_every=32)
+
+    def interrupted():
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the evaluation goes on")
+
+    def undisturbed():
+        return {"eval/episodic_return": 1.5}
+
+    straight = make("straight", undisturbed)
+    straight.train(notebook)
+    for envs, broken_off in ((EchoCue, interrupted), (Signalling, lambda: 1 / 0)):
+        first = make(envs.__name__, broken_off, envs)
+        assert first.train(notebook) is False
+        assert (first.agent.env_steps, first.evaluations) == (32, [])
+        second = make(envs.__name__, undisturbed)
+        second.resume()
+        second.train(notebook)
+        assert [point["env_steps"] for point in second.evaluations] == [32, 64]
+        assert_same(straight.agent, second.agent)
