@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from experiments.launch.check import ConfigError, choose_names, convert, prepare_output
 from experiments.launch.command import launch
-from experiments.reliability import damage, disk, environments, hostile, kills, signals
-from experiments.reliability.page import Part, format_page, format_table
+from experiments.reliability import damage, disk, environments, hostile, kills, mistakes, signals
+from experiments.reliability.page import Part, format_page
 from experiments.reliability.processes import import_commands
 from experiments.reliability.recipes import prepare
 from experiments.reliability.tries import Outcome, Try, choose, run_all
@@ -45,6 +45,7 @@ KINDS: dict[str, tuple[str, Callable[[Settings], list[Try]]]] = {
     "signals": (signals.WORDS, lambda s: signals.list_tries(s.signals, s.seed)),
     "disk": (disk.WORDS, lambda s: disk.list_tries(s.seed)),
     "environments": (environments.WORDS, lambda s: environments.list_tries()),
+    "command_lines": (mistakes.WORDS, lambda s: mistakes.list_tries()),
     "damage": (damage.WORDS, lambda s: damage.list_tries(s.damage, s.seed)),
     "hostile": (hostile.WORDS, lambda s: hostile.list_tries()),
 }
@@ -75,10 +76,12 @@ def run(config: DictConfig) -> int:
             if outcome.fault is not None:
                 tqdm.write(f"{outcome.tried.name} ({outcome.tried.label}): {outcome.fault}")
     parts = [Part(KINDS[name][0], name, [o for o in outcomes if o.tried.kind == name]) for name in settings.kinds]
-    print(format_table(parts))
+    for part in parts:
+        print(f"{part.kind:<14}{len(part.outcomes):>5} tries{len(part.failed):>5} failures{part.seconds:>7.0f} s")
     minutes = (time.monotonic() - began) / 60
-    if settings.page is not None and settings.only is None and settings.share == 1 and len(parts) == len(KINDS):
-        settings.page.write_text(format_page(parts, minutes, settings.processes, len(os.sched_getaffinity(0))))
+    if settings.page is not None and settings.only is None and len(parts) == len(KINDS):
+        cores = len(os.sched_getaffinity(0))
+        settings.page.write_text(format_page(parts, settings.share, minutes, settings.processes, cores))
     failures = sum(outcome.fault is not None for outcome in outcomes)
     if failures:
         raise ConfigError(f"{failures} of {len(outcomes)} tries failed")
@@ -90,7 +93,7 @@ def choose_tries(kind: str, settings: Settings) -> list[Try]:
     tries = KINDS[kind][1](settings)
     if settings.only is not None:
         return [tried for tried in tries if tried.name == settings.only]
-    return choose(tries, settings.share)
+    return choose(tries, settings.share, settings.seed)
 
 
 def read_settings(config: DictConfig) -> Settings:

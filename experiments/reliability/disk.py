@@ -52,9 +52,9 @@ def list_tries(seed: int) -> list[Try]:
     for words in READERS:
         found.append((f"{words[0]} in a read-only run folder", partial(lock_folder, words=words)))
     found.append(("train in a read-only folder", partial(lock_folder, words=[*TRAIN, "run_dir=run/inner"])))
-    for label, spoil in SPOILED.items():
+    for label, change in SPOILED.items():
         for words in READERS:
-            found.append((f"{label}: {words[0]}", partial(spoil_before, words=words, spoil=spoil)))
+            found.append((f"{label}: {words[0]}", partial(spoil_before, words=words, spoil=change)))
     for target in ("file", "link"):
         found.append(
             (f"run_dir is a {target}", partial(refuse_target, words=[*TRAIN, f"run_dir={target}"], name=target))

@@ -14,8 +14,8 @@ from rl.training.run import checkpoint_path
 
 WORDS = (
     "exceptions of every class in every call of an environment, in this process and in workers, workers that die, "
-    "steps that hang, observations, rewards, flags and returns of another kind: one sentence, saved up to the last update, "
-    "and resumed once the environment is mended"
+    "steps that hang, observations, rewards, flags and returns of another kind: one sentence, saved up to the last "
+    "update, and resumed once the environment is mended"
 )
 MODULE = """
 import json, os, pathlib, signal, time, gymnasium, numpy as np

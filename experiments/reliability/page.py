@@ -38,28 +38,29 @@ class Part:
         """Those that failed."""
         return [outcome for outcome in self.outcomes if outcome.fault is not None]
 
+    @property
+    def seconds(self) -> float:
+        """What they took together."""
+        return sum(outcome.seconds for outcome in self.outcomes)
+
 
 def format_table(parts: list[Part]) -> str:
     """Write a table: one line for each kind, and the sum."""
     lines = ["| kind | what is tried | tries | failures | seconds |", "|---|---|---|---|---|"]
-    for part in [*parts, Part("", "sum", [outcome for part in parts for outcome in part.outcomes])]:
-        seconds = sum(outcome.seconds for outcome in part.outcomes)
-        cells = (
-            part.kind.replace("_", " "),
-            part.words,
-            f"{len(part.outcomes)}",
-            f"{len(part.failed)}",
-            f"{seconds:.0f}",
-        )
+    every = [outcome for part in parts for outcome in part.outcomes]
+    for part in [*parts, Part("", "sum", every)]:
+        kind, counts = part.kind.replace("_", " "), (len(part.outcomes), len(part.failed))
+        cells = kind, part.words, *map(str, counts), f"{part.seconds:.0f}"
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def format_page(parts: list[Part], minutes: float, processes: int, cores: int) -> str:
+def format_page(parts: list[Part], share: float, minutes: float, processes: int, cores: int) -> str:
     """Write the whole page.
 
     Args:
         parts: the lines of the table.
+        share: of all tries that was drawn.
         minutes: that all of it took.
         processes: tries at a time.
         cores: of the machine.
@@ -67,7 +68,7 @@ def format_page(parts: list[Part], minutes: float, processes: int, cores: int) -
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     head = (
         f"{date.today().isoformat()}, Python {platform.python_version()}, {versions}; {processes} tries at a time on "
-        f"{cores} cores, {minutes:.0f} minutes in all."
+        f"{cores} cores, {minutes:.0f} minutes in all" + (f"; {share:.0%} of all tries, drawn." if share < 1 else ".")
     )
     lines = [INTRODUCTION, head, "", format_table(parts)]
     failed = [outcome for part in parts for outcome in part.failed]
@@ -75,7 +76,8 @@ def format_page(parts: list[Part], minutes: float, processes: int, cores: int) -
         lines += ["## Failures", "", "Each can be repeated with `python -m experiments.reliability only=NAME`.", ""]
         lines += ["| name | what was done | what was wrong |", "|---|---|---|"]
         for outcome in failed:
-            fault = (outcome.fault or "").replace("|", "\\|").replace("<", "&lt;")
-            lines.append(f"| {outcome.tried.name} | {outcome.tried.label} | {fault} |")
+            words = (outcome.tried.label, outcome.fault or "")
+            label, fault = (text.replace("|", "\\|").replace("<", "&lt;") for text in words)
+            lines.append(f"| {outcome.tried.name} | {label} | {fault} |")
         lines.append("")
     return "\n".join(lines)

@@ -76,9 +76,11 @@ def number_tries(kind: str, labelled: Sequence[tuple[str, Callable[[Place], None
     return [Try(kind, number, label, run) for number, (label, run) in enumerate(labelled)]
 
 
-def choose(tries: Sequence[Try], share: float) -> list[Try]:
-    """Return a share of tries, evenly over their list."""
-    return [tried for index, tried in enumerate(tries) if int((index + 1) * share) > int(index * share)]
+def choose(tries: Sequence[Try], share: float, seed: int) -> list[Try]:
+    """Draw a share of tries, at least one, in their order."""
+    count = max(1, round(len(tries) * share))
+    chosen = set(random.Random(seed).sample(range(len(tries)), count))
+    return [tried for index, tried in enumerate(tries) if index in chosen]
 
 
 def run_all(tries: Sequence[Try], prepared: Path, processes: int) -> Iterator[Outcome]:
