@@ -68,7 +68,6 @@ def run(config: DictConfig) -> int:
     outcomes: list[Outcome] = []
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="reliability-") as folder, tqdm(total=len(chosen), disable=None) as bar:
-        Path(folder).chmod(0o755)  # some tries are those of another user
         prepare(Path(folder) / "prepared")
         for outcome in run_all(chosen, Path(folder) / "prepared", settings.processes):
             outcomes.append(outcome)

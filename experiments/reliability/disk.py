@@ -1,5 +1,6 @@
 """Disks that are full, folders that vanish or cannot be written, files where folders should be."""
 
+import ctypes
 import os
 import resource
 import shutil
@@ -27,7 +28,8 @@ WORDS = (
     "folder should be and the other way round, links to nowhere, a full device as output: one sentence that names the "
     "file, and older checkpoints as they were"
 )
-NOBODY = 65534
+CAPABILITY_VERSION, IGNORE_PERMISSIONS = 0x20080522, (1, 2)
+"""Of the system calls on capabilities; CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH."""
 LIMITED = 14
 MOMENTS = 3
 TRAIN = ("train", *SMALL)
@@ -127,12 +129,9 @@ def lock_folder(place: Place, words: list[str]) -> None:
     """Run a command in a run folder that it may not write, as a user without privileges."""
     folder = copy_run(place, "ppo")
     content = checkpoint_path(folder).read_bytes()
-    paths = [place.folder, folder, *folder.rglob("*")]
+    paths = [folder, *folder.rglob("*")]
     for path in paths:
-        if os.geteuid() == 0:
-            os.chown(path, NOBODY, NOBODY)
-        if path != place.folder:
-            path.chmod(0o555 if path.is_dir() else 0o444)
+        path.chmod(0o555 if path.is_dir() else 0o444)
     before = list_files(place.folder)
     ended = run(words, place.folder, before=drop_privileges)
     check_refused(ended, "run", "ermission", "cannot be written")
@@ -143,10 +142,18 @@ def lock_folder(place: Place, words: list[str]) -> None:
 
 
 def drop_privileges() -> None:
-    """Become a user that file permissions hold for."""
-    if os.geteuid() == 0:
-        os.setgid(NOBODY)
-        os.setuid(NOBODY)
+    """Let file permissions hold for this process even if it is root's.
+
+    Raises:
+        OSError: the system does not allow it.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, sets = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
+    libc.capget(header, sets)
+    for index in (0, 1):  # effective and permitted; the rest of both lies behind the inheritable ones
+        sets[index] &= ~sum(1 << number for number in IGNORE_PERMISSIONS)
+    if libc.capset(header, sets):
+        raise OSError(ctypes.get_errno(), "file permissions cannot be made to hold for root")
 
 
 def spoil_before(place: Place, words: list[str], spoil: Spoil) -> None:

@@ -77,7 +77,7 @@ def format_page(parts: list[Part], share: float, minutes: float, processes: int,
         lines += ["| name | what was done | what was wrong |", "|---|---|---|"]
         for outcome in failed:
             words = (outcome.tried.label, outcome.fault or "")
-            label, fault = (text.replace("|", "\\|").replace("<", "&lt;") for text in words)
+            label, fault = (" ".join(text.split()).replace("|", "\\|").replace("<", "&lt;") for text in words)
             lines.append(f"| {outcome.tried.name} | {label} | {fault} |")
         lines.append("")
     return "\n".join(lines)

@@ -186,9 +186,9 @@ def _become(target: Hook, folder: Path, out: Path, err: Path, before: Hook | Non
     os.dup2(err_file.fileno(), 2)
     for number in STOPS:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    Path(err_file.name).rename(err)
     if before is not None:
         before()
-    Path(err_file.name).rename(err)
     try:
         target()
     finally:

@@ -113,7 +113,6 @@ def prepare(folder: Path) -> None:
         Fault: one of them failed, so that nothing can be tried.
     """
     folder.mkdir()
-    folder.chmod(0o755)
     seconds: dict[str, float] = {}
     for name, words in _list_preparations(folder):
         ended = run(words, folder)

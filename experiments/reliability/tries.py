@@ -94,14 +94,13 @@ def run_try(tried: Try, prepared: Path) -> Outcome:
     """Run one try in a folder that is deleted afterwards."""
     began = time.monotonic()
     base = Path(tempfile.mkdtemp(prefix=f"{tried.name}-", dir=prepared.parent))
-    base.chmod(0o755)
     folder = base / "work"
     folder.mkdir()
     fault = None
     try:
         tried.run(Place(folder, prepared))
     except Fault as error:
-        fault = str(error)
+        fault = str(error).replace(f"{folder}/", "")
     except Exception:  # of any class: a try that breaks is a failure too, and the others go on
         fault = f"the try itself broke: {traceback.format_exc().strip().splitlines()[-1]}"
     finally:

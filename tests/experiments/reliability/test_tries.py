@@ -52,6 +52,10 @@ def fail(place):
     raise Fault("a fault")
 
 
+def name_a_file(place):
+    raise Fault(f"{place.folder}/run/last.pt is lost")
+
+
 def break_off(place):
     raise KeyError("broken")
 
@@ -60,6 +64,7 @@ def test_a_try_leaves_nothing_and_tells_its_fault(fault_of, prepared):
     assert fault_of(succeed) is None
     assert fault_of(hang).startswith("it hung")
     assert fault_of(fail) == "a fault"
+    assert fault_of(name_a_file) == "run/last.pt is lost"
     assert fault_of(break_off) == "the try itself broke: KeyError: 'broken'"
     assert [path.name for path in prepared.parent.iterdir()] == ["prepared"]
 
