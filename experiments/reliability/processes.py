@@ -3,6 +3,7 @@
 A try costs tenths of a second this way, where ``python -m`` takes three seconds for its imports.
 """
 
+import fcntl
 import importlib
 import logging
 import multiprocessing
@@ -67,22 +68,25 @@ class Running:
 
     Args:
         target: what it does.
-        folder: its working folder; what it prints is kept beside it.
+        folder: its working folder.
         before: called in the process in front of ``target``, to limit its file sizes for instance.
     """
 
     def __init__(self, target: Hook, folder: Path, before: Hook | None = None):
-        self.began, self.folder = time.monotonic(), folder
-        number = len(list(folder.parent.glob("out.*")))
-        self.out, self.err = (folder.parent / f"{name}.{number}" for name in ("out", "err"))
+        self.began = time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()
+        self.out, out = open_pipe()  # not files: some tries limit the size of those
+        self.err, err = open_pipe()
+        ready, begun = os.pipe()
         self.process: ForkProcess = multiprocessing.get_context("fork").Process(
-            target=_become, args=(target, folder, self.out, self.err, before)
+            target=_become, args=(target, folder, out, err, begun, before)
         )
         self.process.start()
-        while self.process.is_alive() and not self.err.exists():  # from here on signals reach the command itself
-            time.sleep(1e-3)
+        for end in (out, err, begun):
+            os.close(end)
+        os.read(ready, 1)  # from here on signals reach the command itself
+        os.close(ready)
 
     @property
     def ended(self) -> bool:
@@ -105,8 +109,26 @@ class Running:
             self.process.join()
         seconds = time.monotonic() - self.began
         left = end_session(self.process.pid or 0, 0 if hung else GRACE)
-        out, err = (file.read_text(errors="replace") if file.exists() else "" for file in (self.out, self.err))
+        out, err = (read_pipe(end) for end in (self.out, self.err))
         return Ended(None if hung else self.process.exitcode, out, err, seconds, left)
+
+
+def open_pipe() -> tuple[int, int]:
+    """Open a pipe that holds a megabyte, so that nobody need read it on the way; return its ends to read and write."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 1 << 20)
+    os.set_blocking(reading, False)
+    return reading, writing
+
+
+def read_pipe(reading: int) -> str:
+    """Read all that is in a pipe, and close it."""
+    parts = []
+    with suppress(BlockingIOError):  # a process that outlives the command may hold the other end
+        while part := os.read(reading, 1 << 16):
+            parts.append(part)
+    os.close(reading)
+    return b"".join(parts).decode(errors="replace")
 
 
 def start(words: Sequence[str], folder: Path, before: Hook | None = None) -> Running:
@@ -176,19 +198,19 @@ def list_session(session: int) -> list[int]:
     return found
 
 
-def _become(target: Hook, folder: Path, out: Path, err: Path, before: Hook | None) -> None:
+def _become(target: Hook, folder: Path, out: int, err: int, begun: int, before: Hook | None) -> None:
     """Turn a forked process into one as ``python -m`` would have begun it in ``folder``, and do what it is for."""
     os.setsid()
     _reset_state(folder)
-    out_file, err_file = out.open("w"), err.with_suffix(f"{err.suffix}.new").open("w")
-    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
-    os.dup2(out_file.fileno(), 1)
-    os.dup2(err_file.fileno(), 2)
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 (it stays open)
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    os.dup2(out, 1)
+    os.dup2(err, 2)
     for number in STOPS:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    Path(err_file.name).rename(err)
     if before is not None:
         before()
+    os.write(begun, b".")
     try:
         target()
     finally:
