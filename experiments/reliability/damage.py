@@ -23,7 +23,7 @@ from experiments.reliability.tries import Place, Try, draw, number_tries
 from experiments.tables.curves import read_curve
 from experiments.tables.runs import list_remaining_arguments
 from rl.checkpoint import load_checkpoint, save_checkpoint
-from rl.recordings.recording import read_minari
+from rl.recordings.minari_data import read_minari
 from rl.training.run import checkpoint_path
 
 WORDS = (

@@ -81,7 +81,7 @@ def test_the_page_is_written_and_a_failure_is_an_error(planted, tmp_path, capsys
     assert planted(None, kinds=["kills"]) == 0 and not page.exists()
     assert planted(None) == 0
     assert "| kills |" in page.read_text() and "## Failures" not in page.read_text()
-    with pytest.raises(ConfigError, match="of .* tries failed"):
+    with pytest.raises(ConfigError, match="tries failed"):
         planted("a fault")
     assert "| kills-0" in page.read_text() and "| a fault |" in page.read_text()
     assert "a fault" in capsys.readouterr().out
