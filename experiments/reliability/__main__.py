@@ -18,6 +18,7 @@ from tqdm import tqdm
 from experiments.launch.check import ConfigError, choose_names, convert, prepare_output
 from experiments.launch.command import launch
 from experiments.reliability import damage, disk, environments, hostile, kills, mistakes, signals
+from experiments.reliability.judge import Fault
 from experiments.reliability.page import Part, format_page
 from experiments.reliability.processes import import_commands
 from experiments.reliability.recipes import prepare
@@ -68,7 +69,10 @@ def run(config: DictConfig) -> int:
     outcomes: list[Outcome] = []
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="reliability-") as folder, tqdm(total=len(chosen), disable=None) as bar:
-        prepare(Path(folder) / "prepared")
+        try:
+            prepare(Path(folder) / "prepared")
+        except Fault as fault:
+            raise ConfigError(f"nothing can be tried, since an undisturbed command fails: {fault}") from fault
         for outcome in run_all(chosen, Path(folder) / "prepared", settings.processes):
             outcomes.append(outcome)
             bar.update()

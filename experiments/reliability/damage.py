@@ -99,7 +99,7 @@ def damage_checkpoint_of_a_command(place: Place, random: Random) -> None:
 def damage_entry_and_resume(place: Place, random: Random) -> None:
     """Remove or replace an entry of a checkpoint that is otherwise whole, and resume."""
     name = random.choice([each for each in list_usable() if each != "imitation"])
-    damage_entry(place, random, name, (), ["train", "resume=run", "total_steps=2000"])
+    damage_entry(place, random, name, (), ["train", "resume=run", f"total_steps={336 if name == 'ppo' else 112}"])
 
 
 def damage_entry_and_play(place: Place, random: Random) -> None:
@@ -270,7 +270,7 @@ def remove_spares(path: Path) -> None:
 
 
 COMMANDS = (
-    ["train", "resume=run", "total_steps=800"],
+    ["train", "resume=run", "total_steps=336"],
     ["evaluate", "run=run", "episodes=2"],
     ["export", "run=run", "steps=2", "output=policy.pt2"],
 )

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from experiments.launch.command import load_defaults
 from experiments.reliability.judge import Fault, check_refused, check_refused_or_done, check_success
 from experiments.reliability.processes import run
 from experiments.reliability.recipes import LOOP, PPO, load_steps
@@ -147,10 +146,7 @@ def write_module(folder: Path, fault: dict[str, str | int]) -> None:
 
 def list_words(mode: str, what: str | int) -> list[str]:
     """Return the words of a training in the stranger's environment."""
-    defaults = load_defaults("train")
-    more = ["evaluation_envs=1"] if "evaluation_envs" in defaults else []
-    if what == "hang":
-        more.append("env_timeout=2")
+    more = ["evaluation_envs=1", *(["env_timeout=2"] if what == "hang" else [])]
     agent = [f"agent.{option}" for option in PPO]
     steps = ("total_steps=160", "evaluate_every=null")
     environment = ("env=gymnasium", "env.id=stranger:Faulty-v0", f"env.vectorization_mode={mode}")

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from experiments.launch.command import load_defaults
 from experiments.reliability.judge import Fault, check_success
 from experiments.reliability.processes import run
 from experiments.reliability.tries import Place
@@ -28,7 +27,8 @@ def _options(options: tuple[str, ...], node: str = "agent") -> tuple[str, ...]:
     return tuple(f"{node}.{option}" for option in options)
 
 
-LOOP = ("num_envs=2", "num_steps=4", "checkpoint_every=16", "evaluate_episodes=2", "final_episodes=2")
+PLAY = ("evaluate_episodes=2", "final_episodes=2", "evaluation_envs=2")
+LOOP = ("num_envs=2", "num_steps=4", "checkpoint_every=16", *PLAY)
 SMALL = (*MAZE, *LOOP, "evaluate_every=null", "total_steps=16", *_options(PPO))
 """A training run that takes no time, without its ``run_dir``."""
 
@@ -61,9 +61,8 @@ class Recipe:
         return [self.command, f"resume={folder}", *more]
 
     def fill(self, prepared: Path) -> list[str]:
-        """Return its arguments with the folder in place, and with few copies to evaluate in where that is a key."""
-        few = ["evaluation_envs=2"] if "evaluation_envs" in load_defaults("train") and self.command == "train" else []
-        return [argument.replace("{prepared}", str(prepared)) for argument in self.arguments] + few
+        """Return its arguments with the folder in place."""
+        return [argument.replace("{prepared}", str(prepared)) for argument in self.arguments]
 
 
 RECIPES = {
@@ -80,8 +79,8 @@ RECIPES = {
             "+agent@agent.members.third=recurrent_ppo_lstm",
             "agent.seats=[first,second,third]",
             *("env=state_punishment", "env.size=4", "env.view_radius=1", "env.initial_resources=1", "env.max_turns=4"),
-            *(LOOP[1:]),
-            *("num_envs=6", "total_steps=96", "evaluate_every=48"),
+            *LOOP,
+            *("num_envs=6", "evaluation_envs=3", "total_steps=96", "evaluate_every=48"),
             *_options(PPO, "agent.members.first"),
             *_options(QUANTILES, "agent.members.second"),
             *_options(PPO, "agent.members.third"),
@@ -92,7 +91,7 @@ RECIPES = {
         (
             *("data={prepared}/recording", "imitation.epochs=8", "imitation.streams=2", "imitation.window_size=4"),
             *MAZE,
-            *("evaluate_every=4", "evaluate_episodes=2", "final_episodes=2"),
+            *("evaluate_every=4", *PLAY),
             *_options(SIZES),
         ),
         needs="minari",
@@ -119,9 +118,7 @@ def prepare(folder: Path) -> None:
         try:
             check_success(ended)
         except Fault as fault:
-            raise Fault(
-                f"nothing can be tried, since an undisturbed command fails: {' '.join(words)}: {fault}"
-            ) from None
+            raise Fault(f"{' '.join(words)}: {fault}") from None
         seconds[name] = ended.seconds
     (folder / "seconds.json").write_text(json.dumps(seconds))
 
