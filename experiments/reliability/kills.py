@@ -2,6 +2,7 @@
 
 import signal
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from experiments.reliability.recipes import (
 from experiments.reliability.tries import Place, Try, draw, number_tries
 from rl.training.run import checkpoint_path
 
-WORDS = "SIGKILL at a random moment, once or twice; then resumed to the end, weights equal to those of an unbroken run"
+WORDS = "SIGKILL at a random moment or in a save, once or twice; then resumed to the end, weights equal to those of an unbroken run"
 
 
 def list_tries(count: int, seed: int) -> list[Try]:
@@ -28,17 +29,25 @@ def list_tries(count: int, seed: int) -> list[Try]:
     for number in range(count):
         random, name = draw(seed, "kills", number), usable[number % len(usable)]
         moments = [random.random() for _ in range(random.choice((1, 1, 2)))]
-        label = f"{name} killed at {' and '.join(f'{moment:.0%}' for moment in moments)}"
-        found.append((label, partial(kill_and_resume, name=name, moments=moments)))
+        aimed = random.random() < 0.5
+        label = f"{name} killed {'in a save ' if aimed else ''}at {' and '.join(f'{each:.0%}' for each in moments)}"
+        found.append((label, partial(kill_and_resume, name=name, moments=moments, aimed=aimed)))
     return number_tries("kills", found)
 
 
-def kill_and_resume(place: Place, name: str, moments: list[float]) -> None:
-    """Start a run, kill it at each moment, let it go on, and compare it with one that nobody killed."""
+def kill_and_resume(place: Place, name: str, moments: list[float], aimed: bool) -> None:
+    """Start a run, kill it at each moment, let it go on, and compare it with one that nobody killed.
+
+    Args:
+        place: of the try.
+        name: of the recipe.
+        moments: shares of the time that it takes.
+        aimed: wait from there for the next change in the folder of the checkpoints: a save has begun.
+    """
     recipe, seconds = RECIPES[name], read_seconds(place, name)
     words = recipe.start(place)
     for moment in moments:
-        had = kill(words, place.folder, moment * seconds)
+        had = kill(words, place.folder, moment * seconds, aimed)
         words = go_on(place, name, had)
     check_success(run(words, place.folder))
     check_finished(place, name)
@@ -46,17 +55,30 @@ def kill_and_resume(place: Place, name: str, moments: list[float]) -> None:
     check_no_temporary(place.folder)
 
 
-def kill(words: list[str], folder: Path, after: float) -> bool:
+def kill(words: list[str], folder: Path, after: float, aimed: bool) -> bool:
     """Start a command and kill it; say whether it had saved itself before."""
     running, end = start(words, folder), time.monotonic() + after
     while time.monotonic() < end and not running.ended:
         time.sleep(min(0.01, max(0.0, end - time.monotonic())))
-    saved = checkpoint_path(folder / "run").is_file()
+    path = checkpoint_path(folder / "run")
+    saved, before = path.is_file(), look(path.parent)
+    while aimed and look(path.parent) == before and not running.ended:
+        time.sleep(1e-4)
     running.send(signal.SIGKILL)
     ended = running.wait()
     if ended.left:
         raise Fault(f"{ended.left} processes outlived the run that was killed")
     return saved
+
+
+def look(folder: Path) -> set[tuple[str, int, int]]:
+    """Return name, size and time of all files in a folder."""
+    found = set()
+    with suppress(OSError):  # one may go away meanwhile
+        for path in folder.iterdir():
+            state = path.stat()
+            found.add((path.name, state.st_size, state.st_mtime_ns))
+    return found
 
 
 def go_on(place: Place, name: str, saved: bool) -> list[str]:
