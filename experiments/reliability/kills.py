@@ -20,7 +20,10 @@ from experiments.reliability.recipes import (
 from experiments.reliability.tries import Place, Try, draw, number_tries
 from rl.training.run import checkpoint_path
 
-WORDS = "SIGKILL at a random moment or in a save, once or twice; then resumed to the end, weights equal to those of an unbroken run"
+WORDS = (
+    "SIGKILL at a random moment or in a save, once or twice; then resumed to the end, weights equal to those of an "
+    "unbroken run"
+)
 
 
 def list_tries(count: int, seed: int) -> list[Try]:
