@@ -31,8 +31,8 @@ WORDS = (
     "inside, of checkpoints, configurations, recordings, results and curves: refused in a sentence that names the "
     "file, or a fallback that is stated"
 )
-OPTIONAL = ("resetting",)
-"""Entries of a checkpoint that runs of before do without."""
+OPTIONAL = ("resetting", "construction")
+"""Entries of a checkpoint that a resumed run can do without."""
 Subject = Callable[[Place, Random], None]
 
 

@@ -92,14 +92,14 @@ def edit_entry(
     Args:
         content: is changed.
         random: draws the entry and what happens to it.
-        optional: entries that stay as they are.
+        optional: names of entries that stay as they are, with all that is in them.
         ways: of ``ENTRIES``.
         keys: of the entries at the top to choose from; empty for any entry.
     """
     places = [
         (node, key, path)
         for node, key, path in _walk(content, "")
-        if str(key) not in optional and (not keys or key in keys)
+        if not set(path.split(".")) & set(optional) and (not keys or key in keys)
     ]
     node, key, path = places[random.randrange(len(places))]
     value, way = node[key], random.choice(ways)

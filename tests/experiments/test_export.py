@@ -57,7 +57,7 @@ def test_the_files_are_enough(onnx, trained, command, cwd, overrides):
     ended = command("export", "run=run", "output=out/policy.onnx", "steps=60")
     assert (ended.code, ended.err) == (0, "")
     head, *compared = ended.out[ended.out.index("RecurrentPPO") :].splitlines()
-    assert "after 8 steps, run: out/policy.onnx" in head
+    assert "after 8 steps, run/checkpoints/last.pt: out/policy.onnx" in head
     files = sorted(path.name for path in (cwd / "out").iterdir())
     assert files == ["policy.npz", "policy.onnx", "replay_onnx.py"]
     recording = np.load(cwd / "out/policy.npz")
