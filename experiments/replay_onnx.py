@@ -70,6 +70,11 @@ def read_recording(path: str) -> dict[str, np.ndarray]:
     missing = [name for name in ("input/start", "states_at", "decided") if name not in data]
     if missing:
         raise ValueError(f"{path} is no recording of export: it has no {missing[0]}")
+    steps, noted = (data[name].shape[:1] for name in ("decided", "states_at"))
+    for name, array in data.items():
+        rows = noted if name == "states_at" or name.startswith("output/next_state.") else steps
+        if not rows or array.shape[:1] != rows or array.dtype.kind not in "biuf":
+            raise ValueError(f"{path} is damaged: {name} has another length than the rest, or holds no numbers")
     return data
 
 

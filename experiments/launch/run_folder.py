@@ -15,6 +15,9 @@ from experiments.launch.escape import escape_interpolations
 from experiments.launch.stored import check_stored, read_stored, read_trust
 from rl.checkpoint import write_text
 
+COUNTS = ("env_steps", "total_steps")
+"""Entries of the result of a training run that say whether it is finished."""
+
 
 def load_run_config(folder: str | Path, trust: Any = ()) -> DictConfig:
     """Read the configuration that a run folder was made with; keys that it lacks have their defaults.
@@ -135,4 +138,7 @@ def read_result(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is damaged: {error}") from error
     if not isinstance(result, dict):
         raise ConfigError(f"{path} is damaged: it holds no entries by name")
+    counts = [result[name] for name in COUNTS if name in result]
+    if len(counts) == 1 or not all(isinstance(count, int) and not isinstance(count, bool) for count in counts):
+        raise ConfigError(f"{path} is damaged: {' and '.join(COUNTS)} must be whole numbers")
     return result

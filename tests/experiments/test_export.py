@@ -57,7 +57,7 @@ def test_the_files_are_enough(onnx, trained, command, cwd, overrides):
     ended = command("export", "run=run", "output=out/policy.onnx", "steps=60")
     assert (ended.code, ended.err) == (0, "")
     head, *compared = ended.out[ended.out.index("RecurrentPPO") :].splitlines()
-    assert "after 8 steps, run: out/policy.onnx" in head
+    assert "after 8 steps, run/checkpoints/last.pt: out/policy.onnx" in head
     files = sorted(path.name for path in (cwd / "out").iterdir())
     assert files == ["policy.npz", "policy.onnx", "replay_onnx.py"]
     recording = np.load(cwd / "out/policy.npz")
@@ -128,6 +128,11 @@ def array_file():
     return memory.getvalue()
 
 
+def spoil_array(path, name, value):
+    """Put another array in the place of one."""
+    np.savez(path, **dict(np.load(path)) | {name: np.asarray(value)})
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -137,6 +142,9 @@ def array_file():
         (lambda path: path.write_bytes(b"PK" * 99), r"is missing, damaged or no recording of export"),
         (lambda path: path.write_bytes(array_file()), r"is missing, damaged or no recording of export"),
         (lambda path: np.savez(path, other=np.zeros(3)), r"is no recording of export: it has no input/start"),
+        (lambda path: spoil_array(path, "states_at", "text"), "is damaged: states_at has another length than the rest"),
+        (lambda path: spoil_array(path, "input/start", np.zeros(2)), "is damaged: input/start has another length"),
+        (lambda path: spoil_array(path, "decided", ["a", "b", "c"]), "is damaged: decided .* holds no numbers"),
     ],
 )
 def test_a_recording_that_is_damaged_or_foreign_is_one_sentence(tmp_path, monkeypatch, spoil, message):

@@ -183,3 +183,13 @@ def test_a_damaged_configuration_is_named(tmp_path, data):
     (tmp_path / "config.yaml").write_bytes(data)
     with pytest.raises(ConfigError, match=r"config\.yaml"):
         load_flat_config(tmp_path)
+
+
+@pytest.mark.parametrize("counts", [{"env_steps": 8}, {"total_steps": None}, {"env_steps": True, "total_steps": 8}])
+def test_a_result_without_its_counts_is_named(tmp_path, counts):
+    """A run of which nobody can say whether it is finished; other kinds of runs count other things."""
+    write_result(tmp_path, counts)
+    with pytest.raises(ConfigError, match=r"result\.json is damaged: env_steps and total_steps must be whole numbers"):
+        read_result(tmp_path)
+    write_result(tmp_path, {"epochs": 3})
+    assert read_result(tmp_path) == {"epochs": 3}
