@@ -41,6 +41,8 @@ class Guest(gymnasium.Wrapper):
         tells_mask: log a line if the info holds an action mask that is not used.
     """
 
+    copies_observations = True
+
     def __init__(self, env: gymnasium.Env, name: str, copy: int = 0, tells_mask: bool = True):
         super().__init__(env)
         self.name, self.copy = name, copy

@@ -10,7 +10,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Empty
 from statistics import median
 from types import FrameType
@@ -127,7 +127,8 @@ def work(index: int, env_fn: Callable[[], gymnasium.Env], pipe: Any, *rest: Any)
         pipe.recv()  # the first command gets the answer
         pipe.send((None, False))
         return
-    _async_worker(index, lambda: env, pipe, *rest)
+    with suppress(EOFError, ConnectionError):  # of the pipe: the process that stepped it has ended, and said why
+        _async_worker(index, lambda: env, pipe, *rest)
 
 
 def _name_end(exit_code: int | None) -> str:

@@ -123,13 +123,13 @@ def cut_traceback(whole: TracebackType | None, run: Callable[..., Any]) -> Trace
 @contextmanager
 def tell_broken_logs(config_name: str) -> Iterator[None]:
     """While open, say once that a log cannot be written, where Python would print a traceback for each line of it."""
-    told: set[str] = set()
+    told: set[int] = set()
 
     def tell(handler: logging.Handler, record: logging.LogRecord) -> None:
         """Say it, and be silent from then on."""
         name = getattr(handler, "baseFilename", "the log")
-        if name not in told:
-            told.add(name)
+        if id(handler) not in told:
+            told.add(id(handler))
             with suppress(OSError):
                 print(f"{config_name}: {name} cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
 

@@ -14,6 +14,7 @@ from rl.agents.agent import RecurrentAgent
 from rl.agents.client import ClientLoop
 from rl.agents.construction import arguments_from_data, describe
 from rl.agents.loading import agent_from_state
+from rl.agents.signature import forwarded_signature
 from rl.checks import positive
 from rl.spaces import take_rows
 from rl.types import Actor, Agent
@@ -92,6 +93,8 @@ class Population(ClientLoop):
             )
             for index, (name, make) in enumerate(members.items())
         }
+
+    __signature__ = forwarded_signature(__init__)  # of the class it would be that of ``__new__``
 
     def _rows_of(self, name: str, num_envs: int) -> np.ndarray:
         """Return the rows that a member plays among ``num_envs``."""

@@ -1,12 +1,14 @@
 """Steps any vector environment, returns one uniform StepResult whatever its autoreset mode, and counts episodes."""
 
 from collections import deque
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 
 @dataclass
@@ -36,6 +38,21 @@ class StepResult:
         return self.terminated | self.truncated | self.ignored
 
 
+class CopyObservation(gymnasium.ObservationWrapper):
+    """A wrapper whose observations are new arrays, for the environment may use one array for ever.
+
+    In SAME_STEP mode the reset would then overwrite what closed the episode, and V of a cut one would be that of the next
+    episode's beginning. Copies in worker processes cannot be wrapped from here: an environment for them must return new
+    arrays itself.
+    """
+
+    copies_observations = True
+
+    def observation(self, observation: Any) -> Any:
+        """Return a copy."""
+        return deepcopy(observation)
+
+
 class VectorEnvAdapter:
     """A vector environment in SAME_STEP or NEXT_STEP autoreset mode, with one meaning of a step.
 
@@ -57,6 +74,9 @@ class VectorEnvAdapter:
         mode = envs.metadata.get("autoreset_mode")
         if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP):
             raise ValueError(f"autoreset mode {mode} of {envs} is not supported: use SAME_STEP or NEXT_STEP")
+        copies = envs.unwrapped
+        if mode == AutoresetMode.SAME_STEP and isinstance(copies, SyncVectorEnv):
+            copies.envs = [env if hasattr(env, "copies_observations") else CopyObservation(env) for env in copies.envs]
         self.envs = envs
         self.ignores_steps = bool(envs.metadata.get("ignores_steps", False))
         self.resets_on_next_step = mode == AutoresetMode.NEXT_STEP

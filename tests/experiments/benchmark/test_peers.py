@@ -83,7 +83,7 @@ def test_time_to_threshold(monkeypatch):
         if line[2] == "experiments.train":
             folder = Path(line[-1].removeprefix("run_dir="))
             folder.mkdir()
-            result = {"env_steps": 20480, "eval_return_mean": 498.5, "wall_seconds": 1.0}
+            result = {"env_steps": 20480, "total_steps": 100_000, "eval_return_mean": 498.5, "wall_seconds": 1.0}
             (folder / "result.json").write_text(json.dumps(result))
         printed = 'noise\n{"env_steps": 35072, "eval_return": 500.0, "solved": true, "training_seconds": 9.0}\n'
         return subprocess.CompletedProcess(line, 0, stdout=printed)
