@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.connection import Connection
+from traceback import format_exc
 from typing import Literal
 
 import gymnasium
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import CloudpickleWrapper
 
 from envs.action_mask import MASK, ActionMask, can_be_masked
 from envs.checks import one_of
-from envs.faults import MisfitError, UserCodeError, blaming
+from envs.faults import MisfitError, UserCodeError, blaming, describe_fault
 from envs.guest import Guest, tell_call
-from envs.workers import WorkerEnvs
+from envs.workers import WorkerEnvs, WorkerError, ignoring_interrupts, name_end
 
 MaskUse = Literal["auto", "ignore"]
 
@@ -42,11 +46,12 @@ def vectorise(
     one_of(("auto", "ignore"), action_mask=action_mask)
     first: list[gymnasium.Env] = []
     try:
-        with blaming(f"{name} could not be made"):
-            first.append(make_one())
-        masked = action_mask == "auto" and shows_mask(first[0], name)
         if workers:
-            first.pop().close()
+            masked = action_mask == "auto" and probe_in_worker(make_one, name)
+        else:
+            with blaming(f"{name} could not be made"):
+                first.append(make_one())
+            masked = action_mask == "auto" and shows_mask(first[0], name)
 
         def make_guest(copy: int) -> gymnasium.Env:
             with blaming(f"{name} could not be made (copy {copy})"):
@@ -65,6 +70,49 @@ def vectorise(
         for env in first:  # a port or a device must not stay taken
             Guest(env, name).close()
         raise
+
+
+def probe_in_worker(make_one: Callable[[], gymnasium.Env], name: str) -> bool:
+    """Do what ``shows_mask`` does, in a process of its own: what the environment does to it, it does to no other.
+
+    Raises:
+        UserCodeError: the mask cannot be used, the making or the reset failed, or the process died.
+    """
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    given = CloudpickleWrapper(make_one), name, sender
+    process = multiprocessing.Process(target=_probe, name="first reset", args=given, daemon=True)
+    with ignoring_interrupts():
+        process.start()
+    sender.close()
+    try:
+        answer, trace = receiver.recv()
+    except EOFError:
+        process.join()
+        end = name_end(process.exitcode)
+        raise UserCodeError(f"{name}, its first reset: the worker process of copy 0 ({end}) died") from None
+    finally:
+        receiver.close()
+    process.join()
+    if isinstance(answer, Exception):
+        raise answer from WorkerError(trace)
+    return bool(answer)
+
+
+def _probe(make_one: Callable[[], gymnasium.Env], name: str, sender: Connection) -> None:
+    """Be the process of ``probe_in_worker``: send whether there is a mask, or the fault, and its traceback."""
+    answer: bool | Exception
+    trace = ""
+    try:
+        with blaming(f"{name} could not be made"):
+            env = make_one()
+        answer = shows_mask(env, name)
+        Guest(env, name).close()
+    except BaseException as error:
+        answer, trace = error if isinstance(error, Exception) else UserCodeError(describe_fault(error)), format_exc()
+    try:
+        sender.send((answer, trace))
+    except Exception:  # it cannot be pickled
+        sender.send((UserCodeError(describe_fault(answer)) if isinstance(answer, Exception) else answer, trace))
 
 
 def shows_mask(env: gymnasium.Env, name: str) -> bool:

@@ -81,7 +81,7 @@ class WorkerEnvs(AsyncVectorEnv):
         except (EOFError, ConnectionError) as error:
             self._state = type(self._state).DEFAULT
             time.sleep(0.1)  # a process that has just closed its pipe may not have an exit code yet
-            died = [f"{copy} ({_name_end(p.exitcode)})" for copy, p in enumerate(self.processes) if not p.is_alive()]
+            died = [f"{copy} ({name_end(p.exitcode)})" for copy, p in enumerate(self.processes) if not p.is_alive()]
             raise UserCodeError(f"{self.name}, {call}: the worker process of copy {', '.join(died)} died") from error
         except Exception:
             raise
@@ -131,7 +131,7 @@ def work(index: int, env_fn: Callable[[], gymnasium.Env], pipe: Any, *rest: Any)
         _async_worker(index, lambda: env, pipe, *rest)
 
 
-def _name_end(exit_code: int | None) -> str:
+def name_end(exit_code: int | None) -> str:
     """Name what ended a process."""
     if exit_code is None or exit_code >= 0:
         return f"exit code {exit_code}"

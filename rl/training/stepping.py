@@ -41,9 +41,9 @@ class StepResult:
 class CopyObservation(gymnasium.ObservationWrapper):
     """A wrapper whose observations are new arrays, for the environment may use one array for ever.
 
-    In SAME_STEP mode the reset would then overwrite what closed the episode, and V of a cut one would be that of the next
-    episode's beginning. Copies in worker processes cannot be wrapped from here: an environment for them must return new
-    arrays itself.
+    In SAME_STEP mode the reset would then overwrite what closed the episode, and V of a cut one would be that of the
+    next episode's beginning. Copies in worker processes cannot be wrapped from here: an environment for them must
+    return new arrays itself.
     """
 
     copies_observations = True

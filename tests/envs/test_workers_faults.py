@@ -58,6 +58,11 @@ class Cruel(Probe):
         if kind == "no second one" and multiprocessing.current_process().name.endswith("-1"):
             raise SystemExit("there can be one only")
 
+    def reset(self, *, seed=None, options=None):
+        if self.kind == "exits at once":
+            os._exit(3)
+        return super().reset(seed=seed, options=options)
+
     def step(self, action):
         if self.life == 2:
             KINDS[self.kind]()
@@ -94,6 +99,7 @@ KINDS = {
         ),
         ("exits", r"^Cruel-v0, a step: the worker process of copy .* \(exit code 3\).* died$"),
         ("is killed", r"^Cruel-v0, a step: the worker process of copy .* \(signal SIGKILL\).* died$"),
+        ("exits at once", r"^Cruel-v0, its first reset: the worker process of copy 0 \(exit code 3\) died$"),
         ("no second one", r"^Cruel-v0 could not be made \(copy 1\): SystemExit: there can be one only \("),
     ],
 )

@@ -224,9 +224,9 @@ def test_final_observations_of_every_kind_become_one_batch(observation):
     assert type(result.final_obs) is type(result.obs)
     assert envs.observation_space.contains(result.final_obs)
     rows = list(iterate(envs.observation_space, result.final_obs))
-    assert all(same(row, env.last) for row, env in zip(rows, envs.envs, strict=True))
+    assert all(same(row, env.unwrapped.last) for row, env in zip(rows, envs.envs, strict=True))
     shown = list(iterate(envs.observation_space, result.obs))
-    assert not all(same(row, env.last) for row, env in zip(shown, envs.envs, strict=True))
+    assert not all(same(row, env.unwrapped.last) for row, env in zip(shown, envs.envs, strict=True))
 
 
 def same(one, other):
