@@ -94,6 +94,7 @@ def launch(run: Callable[[DictConfig], Any], config_name: str) -> None:
         # Hydra would print an error, but the sentence is ours
         with set_full_error(True), StopSignals() as signals, signals.raising():
             hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)(run_guarded)()
+            flush_stdout()
     except FAULTS as error:
         if full_error:
             raise
@@ -150,6 +151,21 @@ def add_working_folder(config: DictConfig) -> None:
     from_run = any(config.get(key) for key in ("run", "runs", "resume"))
     if (not from_run or config.get("trust")) and os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
+
+
+def flush_stdout() -> None:
+    """Write what was printed, for at its end Python would tell of a full device in lines of its own.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OSError(f"stdout cannot be written: {error.strerror}") from error
 
 
 def has_lost_reader() -> bool:

@@ -40,7 +40,7 @@ OTHERS = {  # key -> values that it cannot have
     "env.passive": ("1", "null", "perhaps"),
     "init_from": ("nowhere", "''", "/", "1,2", "~nobody/x"),
     "resume": ("nowhere", "/", "a,b", "[nowhere]", "~nobody/x"),
-    "run_dir": ("null", "/proc/nowhere/run", "/dev/null/run"),
+    "run_dir": ("/proc/nowhere/run", "/dev/null/run"),
     "trust": ("3", "[1]", "{a: 1}", "[null]"),
 }
 KEYS = (  # that there are not, near to those that there are and far from them
