@@ -190,3 +190,6 @@ def batch_final_obs(rows: list[Any], obs: Any, space: spaces.Space) -> Any:
         if row is not None:
             batch[index] = row
     return batch
+
+
+Stepper = VectorEnvAdapter  # its earlier name, for scripts that were written for it
