@@ -8,7 +8,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
 from envs.action_mask import MASK
@@ -50,6 +50,8 @@ def adapt(made: Any, num_envs: int, name: str, make_one: Callable[[], Any] | Non
     if isinstance(made.unwrapped, (BatchedEnv, AgentRows, WorkerEnvs)):
         return made
     mode = made.metadata.get("autoreset_mode")
+    if isinstance(made, (SyncVectorEnv, AsyncVectorEnv)):
+        mode = made.autoreset_mode  # before Gymnasium 1.4 vectors of one class of environments shared their metadata
     try:
         mode = AutoresetMode(mode)
     except ValueError:

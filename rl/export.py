@@ -55,7 +55,7 @@ class PolicyStep(nn.Module):
         super().__init__()
         agent = check_single_network(agent)
         self.network = policy_copy(agent.network).cpu()
-        self.environment_head = make_head(agent.action_space)
+        self.to_environment = ToEnvironment(make_head(agent.action_space))
         empty = create_empty_array(agent.observation_space, 2)
         self.obs = {name: leaf.cpu() for name, leaf in agent.new_actor(2, 0).inputs(empty).items()}
         state = self.network.initial_state(2)
@@ -84,7 +84,7 @@ class PolicyStep(nn.Module):
         }
         params, values, state = self.network.step(obs, state, None)
         actions = self.network.head.mode(params)
-        outputs = [to_environment_tensor(self.environment_head, actions), params, values, *state.values()]
+        outputs = [self.to_environment(actions), params, values, *state.values()]
         if NEXT + PREVIOUS_ACTION in self.output_names:
             outputs.append(self.network.head.as_previous(actions))
         return tuple(output.clone() for output in outputs)  # an input handed on must not be the output itself
@@ -108,22 +108,48 @@ def name_params(network: ActorCritic | QuantileNetwork) -> str:
     return "mean" if isinstance(network.head, GaussianHead) else "logits"
 
 
-def to_environment_tensor(head: Head, actions: Tensor) -> Tensor:
-    """Do what ``head.to_environment`` does, in tensors: ``[B, ...]`` -> actions as the environment takes them.
+class ToEnvironment(nn.Module):
+    """What ``head.to_environment`` does, in tensors: ``[B, ...]`` -> actions as the environment takes them.
+
+    The numbers of the head are buffers: an exporter may not know what to do with constants that ``forward`` makes.
+
+    Args:
+        head: of the policy.
 
     Raises:
         TypeError: the head is of a kind that is not known here.
     """
-    if isinstance(head, CategoricalHead):
-        actions = actions + torch.from_numpy(np.asarray(head.starts, dtype=np.int64))
-        return actions[:, 0] if head.flat else actions
-    if isinstance(head, BernoulliHead):
+
+    starts: Tensor
+    half_width: Tensor
+    centre: Tensor
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, head: Head):
+        super().__init__()
+        self.head = head
+        if isinstance(head, CategoricalHead):
+            self.register_buffer("starts", torch.tensor(np.asarray(head.starts, dtype=np.int64)))
+        elif isinstance(head, GaussianHead):
+            self.dtype = torch.from_numpy(np.zeros(0, head.dtype)).dtype
+            numbers = {"half_width": head.half_width, "centre": head.centre, "low": head.low, "high": head.high}
+            for name, value in numbers.items():
+                self.register_buffer(name, torch.tensor(value))
+        elif not isinstance(head, BernoulliHead):
+            raise TypeError(f"head={head}: it must be a CategoricalHead, GaussianHead or BernoulliHead")
+
+    def forward(self, actions: Tensor) -> Tensor:
+        """Turn actions ``[B, ...]`` into those of the environment."""
+        head = self.head
+        if isinstance(head, CategoricalHead):
+            actions = actions + self.starts
+            return actions[:, 0] if head.flat else actions
+        if isinstance(head, GaussianHead):
+            scaled = torch.minimum(torch.maximum(actions.double() * self.half_width + self.centre, self.low), self.high)
+            return scaled.to(self.dtype).reshape(-1, *head.shape)
+        assert isinstance(head, BernoulliHead)  # there is no other, see __init__
         return actions.to(torch.int8).reshape(-1, *head.shape)
-    if not isinstance(head, GaussianHead):
-        raise TypeError(f"head={head}: it must be a CategoricalHead, GaussianHead or BernoulliHead")
-    half, centre, low, high = map(torch.from_numpy, (head.half_width, head.centre, head.low, head.high))
-    scaled = torch.minimum(torch.maximum(actions.double() * half + centre, low), high)
-    return scaled.to(torch.from_numpy(np.zeros(0, head.dtype)).dtype).reshape(-1, *head.shape)
 
 
 def write(agent: Agent, path: Path) -> PolicyStep:

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 
 @dataclass
@@ -71,7 +71,7 @@ class VectorEnvAdapter:
     """
 
     def __init__(self, envs: VectorEnv, final_obs_of_terminated: bool = False):
-        mode = envs.metadata.get("autoreset_mode")
+        mode = read_autoreset_mode(envs)
         if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP):
             raise ValueError(f"autoreset mode {mode} of {envs} is not supported: use SAME_STEP or NEXT_STEP")
         copies = envs.unwrapped
@@ -124,6 +124,18 @@ class VectorEnvAdapter:
         task: Any = self.envs.unwrapped
         task.load_state_dict(state)
         self.resetting = resetting
+
+
+def read_autoreset_mode(envs: VectorEnv) -> Any:
+    """Return the autoreset mode of a vector environment.
+
+    Its metadata tells it. But before Gymnasium 1.4 all vectors of one class of environments shared theirs, which told
+    the mode of the vector that was made last.
+    """
+    base = envs.unwrapped
+    if isinstance(base, (SyncVectorEnv, AsyncVectorEnv)) and envs.metadata is base.metadata:
+        return base.autoreset_mode
+    return envs.metadata.get("autoreset_mode")
 
 
 class Episodes:

@@ -22,7 +22,7 @@ def test_every_row_equals_same_step(mode, task, parameters):
     adapted = SameStepAutoreset(make_sync(mode, task, parameters, copy=False))
     expected = make_sync(AutoresetMode.SAME_STEP, task, parameters)
     assert adapted.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
-    assert adapted.env.metadata["autoreset_mode"] is mode
+    assert adapted.env.autoreset_mode is mode
     expected.action_space.seed(0)
     np.testing.assert_equal(adapted.reset(seed=5), expected.reset(seed=5))
     ends = 0

@@ -18,11 +18,11 @@ from rl import cores
 from rl.agents import Population, RecurrentIQN, RecurrentPPO
 from rl.export import (
     PolicyStep,
+    ToEnvironment,
     check_format,
     is_decision_stable,
     onnx_metadata,
     record,
-    to_environment_tensor,
     write,
 )
 from rl.networks import make_head
@@ -165,14 +165,14 @@ def test_executed_actions(space):
     head = make_head(space)
     params = 2 * torch.randn(50, head.num_params, generator=torch.Generator().manual_seed(0))
     actions = head.mode(params)
-    expected, actual = head.to_environment(actions.numpy()), to_environment_tensor(head, actions).numpy()
+    expected, actual = head.to_environment(actions.numpy()), ToEnvironment(head)(actions).numpy()
     assert actual.dtype == expected.dtype
     np.testing.assert_array_equal(actual, expected)
 
 
 def test_other_heads_are_refused():
     with pytest.raises(TypeError, match="it must be a CategoricalHead, GaussianHead or BernoulliHead"):
-        to_environment_tensor(torch.nn.Identity(), torch.zeros(1))
+        ToEnvironment(torch.nn.Identity())
 
 
 @pytest.mark.parametrize("action", ["multi_discrete", "box"])

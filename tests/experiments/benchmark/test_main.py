@@ -27,7 +27,7 @@ def test_end_to_end(command, cwd, small_workloads):
     assert (ended.code, ended.err) == (0, "")
     assert [path.name for path in cwd.iterdir()] == ["speed.json"]
     report = json.loads((cwd / "speed.json").read_text())
-    assert (report["rounds"], report["threads"]) == (3, 1) and report["versions"]["torch"] == torch.__version__
+    assert (report["rounds"], report["threads"]) == (3, 1) and torch.__version__.startswith(report["versions"]["torch"])
     medians, raw = report["medians"], report["all_rounds"]
     assert list(medians) == ["environments", "training", "acting", "growth"]
     assert list(medians["training"]) == ["w1 gru", "w3 gru"]
