@@ -256,15 +256,16 @@ class Trainer:
         Raises:
             FloatingPointError: the agent has learned or remembers a number that is not finite.
         """
+        envs = None if self.obs is None else self.envs.state_dict()  # None: lent, in other episodes
         return {
             "agent": self.agent.state_dict(),
             "episodes": self.episodes.state_dict(),
             "evaluations": self.evaluations,
             "seconds": [self.seconds, self.wall_seconds],
             "evaluation_seconds": [self.evaluation_seconds, self.last_evaluation_seconds],
-            "envs": None if self.obs is None else as_tensors(self.envs.state_dict()),  # None: lent, in other episodes
+            "envs": as_tensors(envs),
             "resetting": as_tensors(self.envs.resetting),
-            "obs": as_tensors(self.obs),
+            "obs": None if envs is None else as_tensors(self.obs),  # of other episodes it is of no use
         }
 
     def save(self, metrics: Metrics) -> None:
