@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 
 from envs.action_mask import MASK, has_mask_leaf
-from envs.faults import MisfitError, UserCodeError, describe_fault, find_users_frame, read_message
+from envs.faults import CloseTimeoutError, MisfitError, UserCodeError, describe_fault, find_users_frame, read_message
 from envs.fitting import fit_flag, fit_reward, make_fit
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class Guest(gymnasium.Wrapper):
         """Close the environment; what it raises then is told, and does no harm."""
         try:
             super().close()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, CloseTimeoutError):
             raise
         except BaseException as error:
             log.warning("%s could not be closed: %s", self.name, describe_fault(error))

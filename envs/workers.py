@@ -22,7 +22,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from gymnasium.vector.async_vector_env import _async_worker
 from gymnasium.vector.utils import CloudpickleWrapper
 
-from envs.faults import UserCodeError, describe_fault
+from envs.faults import CloseTimeoutError, UserCodeError, describe_fault
 
 log = logging.getLogger(__name__)
 
@@ -279,11 +279,11 @@ def time_limit(seconds: float) -> Iterator[None]:
     """Interrupt the block when it has taken too long; in another thread than the main one it may take any time.
 
     Raises:
-        TimeoutError: the time is over.
+        CloseTimeoutError: the time is over.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"it took longer than {seconds:g} s")
+        raise CloseTimeoutError(f"it took longer than {seconds:g} s")
 
     if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
         yield

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -138,6 +139,10 @@ class Trainer:
                         self.save(metrics)
             except Stopped:
                 pass  # out of an evaluation, which changes nothing
+            except KeyboardInterrupt:
+                if stop.number is not None:  # the second signal
+                    raise
+                stop.number, self.obs = signal.SIGINT, None  # the environment handles the signal itself
             self.save(metrics)
         self.stopped_by = stop.number
         return stop.number is None
