@@ -1,17 +1,21 @@
 """Environments as users write them, from the command line: they train, or one sentence says why not."""
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
 
 import gymnasium
 import pytest
+import torch
 
 ENVIRONMENTS = '''
+import os
 import time
 import gymnasium
 import numpy as np
+import torch
 from gymnasium import spaces
 
 class Hint(gymnasium.Env):
@@ -67,6 +71,12 @@ class Drawing(Hint):
     def observe(self):
         return {"hint": super().observe(), "sketch": spaces.GraphInstance(np.zeros((self.t, 2)), None, None)}
 
+class Wandering(Hint):
+    """Leaves the working folder, and turns gradients off, as simulators with a network of their own do."""
+    def __init__(self):
+        os.chdir("/")
+        torch.set_grad_enabled(False)
+
 class Hanging(Hint):
     count = 0
     def reward(self, action):
@@ -80,7 +90,7 @@ class Moody:
     def __init__(self, input_size):
         assert False, "no mood"
 
-for kind in (Broken, Array, Own, Masked, Drawing, Hanging):
+for kind in (Broken, Array, Own, Masked, Drawing, Wandering, Hanging):
     gymnasium.register(f"users/{kind.__name__}-v0", kind)
 '''
 
@@ -141,6 +151,19 @@ def test_what_is_no_array_and_is_left_out_is_not_saved_either(train):
     ended = train("Drawing", "agent.ignore_leaves=[sketch]", "evaluate_every=8")
     assert ended.code == 0, ended.err
     assert train("Drawing", "resume=run", "total_steps=16", "trust=[module_of_a_user]").code == 0
+
+
+def test_what_an_environment_does_to_its_process_does_no_harm(command, train, cwd):
+    try:
+        assert train("Wandering").code == 0
+        os.chdir(cwd)
+        ended = train("Wandering", "init_from=run", "run_dir=next")
+        assert ended.code == 0, ended.err
+        os.chdir(cwd)
+        ended = command("evaluate", "run=next", "episodes=2", "trust=[module_of_a_user]")
+        assert ended.code == 0 and (cwd / "next/evaluation.json").exists(), ended.err
+    finally:
+        torch.set_grad_enabled(True)
 
 
 def test_a_mask_that_is_left_alone_lets_illegal_actions_through(train):
