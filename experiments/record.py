@@ -59,6 +59,10 @@ class ScriptedPlayer:
         """Take in where the next observation opens an episode, ``ended [B]``."""
         self.starts = ended.copy()
 
+    def reset(self) -> None:
+        """Begin an episode in every environment."""
+        self.starts = np.ones_like(self.starts)
+
 
 def run(config: DictConfig) -> float:
     """Write the data set.
