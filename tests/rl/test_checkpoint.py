@@ -86,7 +86,7 @@ def test_arrays_become_tensors_and_come_back():
 
 
 def test_scalars_of_numpy_are_saved_as_plain_numbers(tmp_path):
-    content = {"lr": np.float32(0.5), "groups": [{"steps": (np.int64(3), True)}], "names": ["a"]}
+    content = {"agent": {}, "lr": np.float32(0.5), "groups": [{"steps": (np.int64(3), True)}], "names": ["a"]}
     save_checkpoint(content, tmp_path / "file")
     loaded = load_checkpoint(tmp_path / "file")
     assert (loaded["lr"], loaded["groups"], loaded["names"]) == (0.5, [{"steps": (3, True)}], ["a"])
