@@ -25,6 +25,10 @@ class MisfitError(ValueError):
     """Something that an environment returned and that cannot be used."""
 
 
+class CloseTimeoutError(TimeoutError):
+    """The end of the time in which all copies of an environment must have been closed."""
+
+
 def read_message(error: BaseException) -> str:
     """Return what an exception says, on one line that is not too long; some cannot even say it."""
     try:

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 
 from envs.action_mask import MASK, has_mask_leaf
-from envs.faults import MisfitError, UserCodeError, describe_fault, find_users_frame, read_message
+from envs.faults import CloseTimeoutError, MisfitError, UserCodeError, describe_fault, find_users_frame, read_message
 from envs.fitting import fit_flag, fit_reward, make_fit
 
 log = logging.getLogger(__name__)
@@ -67,8 +67,7 @@ class Guest(gymnasium.Wrapper):
         except BaseException as error:
             raise self._tell(error, f"reset {self.resets}") from error
         if self.tells_mask and MASK in info:
-            self.tells_mask = False
-            log.warning("%s: info[%r] is not used: it is for Discrete and MultiDiscrete actions", self.name, MASK)
+            self._tell_mask("it is for Discrete and MultiDiscrete actions")
         return observation, _keep_numbers(info)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -89,16 +88,23 @@ class Guest(gymnasium.Wrapper):
             raise
         except BaseException as error:
             raise self._tell(error, f"step {self.steps}") from error
+        if self.tells_mask and info and MASK in info:
+            self._tell_mask("the info of reset must have one, too")
         return observation, reward, terminated, truncated, _keep_numbers(info) if info else {}
 
     def close(self) -> None:
         """Close the environment; what it raises then is told, and does no harm."""
         try:
             super().close()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, CloseTimeoutError):
             raise
         except BaseException as error:
             log.warning("%s could not be closed: %s", self.name, describe_fault(error))
+
+    def _tell_mask(self, why: str) -> None:
+        """Say once that there is a mask that keeps the agent from nothing."""
+        self.tells_mask = False
+        log.warning("%s: info[%r] is not used: %s", self.name, MASK, why)
 
     def _tell(self, error: BaseException, call: str) -> UserCodeError:
         return UserCodeError(tell_call(error, self.name, f"{call} of copy {self.copy}"))

@@ -10,6 +10,7 @@ from traceback import format_exc
 from typing import Literal
 
 import gymnasium
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import CloudpickleWrapper
 
@@ -51,6 +52,7 @@ def vectorise(
         else:
             with blaming(f"{name} could not be made"):
                 first.append(make_one())
+            check_spaces(first[0], name)
             masked = action_mask == "auto" and shows_mask(first[0], name)
 
         def make_guest(copy: int) -> gymnasium.Env:
@@ -60,6 +62,7 @@ def vectorise(
                     raise ValueError(f"{name} made the same environment twice: it must make a new one each time")
                 if copy and first:
                     first.append(env)
+                check_spaces(env, name)
                 return Guest(ActionMask(env) if masked else env, name, copy, tells_mask=action_mask == "auto")
 
         makers = [partial(make_guest, copy) for copy in range(num_envs)]
@@ -70,6 +73,18 @@ def vectorise(
         for env in first:  # a port or a device must not stay taken
             Guest(env, name).close()
         raise
+
+
+def check_spaces(env: gymnasium.Env, name: str) -> None:
+    """Check that an environment says what it shows and takes.
+
+    Raises:
+        UserCodeError: it does not, or in spaces of another library.
+    """
+    for key in ("observation_space", "action_space"):
+        space = getattr(env, key, None)
+        if not isinstance(space, spaces.Space):
+            raise UserCodeError(f"{name}, {key}={space}: it must be a gymnasium.spaces.Space")
 
 
 def probe_in_worker(make_one: Callable[[], gymnasium.Env], name: str) -> bool:
@@ -105,6 +120,7 @@ def _probe(make_one: Callable[[], gymnasium.Env], name: str, sender: Connection)
     try:
         with blaming(f"{name} could not be made"):
             env = make_one()
+        check_spaces(env, name)
         answer = shows_mask(env, name)
         Guest(env, name).close()
     except BaseException as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -25,6 +26,8 @@ from envs.workers import faster_mode
 Wrapper = Callable[..., Any]
 """A function from one environment to another: a Gymnasium wrapper, or one of PettingZoo's."""
 
+PETTINGZOO = re.compile(r"^[\w.]+\.\w+_v\d+$")  # mpe2.simple_spread_v3
+ONE = "it must make a gymnasium.Env of the one it is given"
 MODES = ("sync", "async", "auto", "vector_entry_point")
 # Packages that register their environments only when imported: id prefix, module, extra of this project.
 SIDE_PACKAGES = (
@@ -80,8 +83,10 @@ def make_gymnasium(
 
     def make_one() -> gymnasium.Env:
         env = gymnasium.make(id, disable_env_checker=True, **kwargs)
-        for wrapper in resolved:
+        for number, wrapper in enumerate(resolved):
             env = wrapper(env)
+            if not isinstance(env, gymnasium.Env):
+                raise TypeError(f"wrappers[{number}]={wrappers[number]} made a {type(env).__name__}: {ONE}")
         return env
 
     def make(mode: str) -> VectorEnv:
@@ -113,6 +118,8 @@ def _check_known(id: str) -> None:
     if name not in gymnasium.registry:
         nearest = difflib.get_close_matches(name, gymnasium.registry, n=3, cutoff=0.4)
         hint = f"the nearest known ids are {', '.join(nearest)}" if nearest else "no known id is similar"
+        if PETTINGZOO.search(id):
+            hint = "those of PettingZoo go with env=pettingzoo"
         raise ValueError(f"Unknown environment id {id!r}; {hint}.")
 
 

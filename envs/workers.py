@@ -17,10 +17,12 @@ from types import FrameType
 from typing import Any
 
 import gymnasium
+from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from gymnasium.vector.async_vector_env import _async_worker
+from gymnasium.vector.utils import CloudpickleWrapper
 
-from envs.faults import UserCodeError, describe_fault
+from envs.faults import CloseTimeoutError, UserCodeError, describe_fault
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +53,10 @@ class WorkerEnvs(AsyncVectorEnv):
     def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env]], name: str):
         self.name = name
         with self._told("making"), ignoring_interrupts():
-            super().__init__(env_fns, worker=work, autoreset_mode=AutoresetMode.SAME_STEP)
+            given = [env_fns[0]()]  # Gymnasium makes the first copy here, too, and asks it for its spaces
+            makers = [lambda: given.pop() if given else env_fns[0](), *env_fns[1:]]
+            shared = can_be_shared(given[0].observation_space)
+            super().__init__(makers, shared, worker=work, autoreset_mode=AutoresetMode.SAME_STEP)
 
     def reset_async(self, seed: Any = None, options: dict[str, Any] | None = None) -> None:
         """Ask all copies for a reset; see ``AsyncVectorEnv``."""
@@ -72,6 +77,20 @@ class WorkerEnvs(AsyncVectorEnv):
         """Wait for the steps; see ``AsyncVectorEnv``."""
         with self._told("a step"):
             return super().step_wait(timeout)
+
+    def _check_spaces(self) -> None:
+        """Check that all copies have the same spaces, also where a space holds a function that has no name."""
+        given = self.observation_mode, self.single_observation_space, self.single_action_space
+        question: Any = "_check_spaces", given
+        pickled = CloudpickleWrapper(question).__getstate__()  # pickle itself cannot write such a function
+        for pipe in self.parent_pipes:
+            pipe.send_bytes(pickled)
+        results, successes = zip(*[pipe.recv() for pipe in self.parent_pipes], strict=True)
+        self._raise_if_errors(successes)
+        for copy, (same_observations, same_actions) in enumerate(results):
+            if not same_observations or not same_actions:
+                which = "action" if same_observations else "observation"
+                raise UserCodeError(f"{self.name}: the {which} space of copy {copy} must be that of copy 0")
 
     @contextmanager
     def _told(self, call: str) -> Iterator[None]:
@@ -129,6 +148,18 @@ def work(index: int, env_fn: Callable[[], gymnasium.Env], pipe: Any, *rest: Any)
         return
     with suppress(EOFError, ConnectionError):  # of the pipe: the process that stepped it has ended, and said why
         _async_worker(index, lambda: env, pipe, *rest)
+
+
+def can_be_shared(space: gymnasium.Space) -> bool:
+    """Tell whether observations are arrays, which processes can share: not texts, graphs and spaces of others.
+
+    Args:
+        space: of one observation.
+    """
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        parts: Any = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
+        return all(map(can_be_shared, parts))
+    return isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary))
 
 
 def name_end(exit_code: int | None) -> str:
@@ -248,11 +279,11 @@ def time_limit(seconds: float) -> Iterator[None]:
     """Interrupt the block when it has taken too long; in another thread than the main one it may take any time.
 
     Raises:
-        TimeoutError: the time is over.
+        CloseTimeoutError: the time is over.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"it took longer than {seconds:g} s")
+        raise CloseTimeoutError(f"it took longer than {seconds:g} s")
 
     if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
         yield

@@ -36,10 +36,10 @@ def run(config: DictConfig) -> float:
     OmegaConf.update(stored, "device", config.device)
     if config.evaluation_envs is not None:
         OmegaConf.update(stored, "evaluation_envs", config.evaluation_envs)
+    checkpoint, here = find_newest(config.run), Path.cwd()  # an environment may change the working folder
     with closing(build(stored, playing=True)) as parts:
         agent, envs = parts.agent, parts.evaluation_envs
-        checkpoint = find_newest(config.run)
-        agent.load(checkpoint)
+        agent.load(here / checkpoint)
         parts.settings.set_threads()
         print(f"{agent.model_name} after {agent.env_steps} steps, {checkpoint}\n")
         print(f"{'policy':<10}{'memory':<10}{'mean return':>12}{'std. error':>12}{'episodes':>10}{'mean length':>13}")
@@ -57,7 +57,7 @@ def run(config: DictConfig) -> float:
                 print(f"{policy:<10}{state:<10}{found.mean:>12.3f}{found.stderr:>12.3f}{count:>10}{length:>13.1f}")
     if cut:
         print(f"\n{describe_cut(cut[0], 'max_steps', max_steps)}")
-    write_text(Path(config.run, "evaluation.json"), json.dumps(results, indent=1))
+    write_text(here / config.run / "evaluation.json", json.dumps(results, indent=1))
     return means[0]
 
 

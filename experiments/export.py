@@ -46,9 +46,10 @@ def run(config: DictConfig) -> float:
     for option in FLOAT32:
         if option in stored.agent:
             OmegaConf.update(stored, f"agent.{option}", False)
+    checkpoint, here = find_newest(config.run), Path.cwd()  # an environment may change the working folder
+    output = output.absolute()
     with closing(build(stored, playing=True, at_most=RECORDED_ENVS)) as parts:
-        checkpoint = find_newest(config.run)
-        parts.agent.load(checkpoint)
+        parts.agent.load(here / checkpoint)
         export.write(parts.agent, output)
         recording: dict[str, Any] = export.record(parts.agent, parts.evaluation_envs, steps, EVALUATION_SEED + seed)
     with atomic_write(output.with_suffix(".npz")) as file:

@@ -59,6 +59,10 @@ class ScriptedPlayer:
         """Take in where the next observation opens an episode, ``ended [B]``."""
         self.starts = ended.copy()
 
+    def reset(self) -> None:
+        """Begin an episode in every environment."""
+        self.starts = np.ones_like(self.starts)
+
 
 def run(config: DictConfig) -> float:
     """Write the data set.
@@ -83,9 +87,10 @@ def run(config: DictConfig) -> float:
             OmegaConf.update(stored, "device", config.device)
             if num_envs is not None:
                 OmegaConf.update(stored, "evaluation_envs", num_envs)
+            checkpoint = find_newest(config.run).absolute()  # an environment may change the working folder
             parts = build(stored, playing=True)
             opened.callback(parts.close)
-            parts.agent.load(find_newest(config.run))
+            parts.agent.load(checkpoint)
             parts.agent.network.eval()
             envs, name = parts.evaluation_envs, f"{parts.agent.model_name}, {'greedy' if greedy else 'sampled'}"
             player = parts.agent.new_actor(envs.num_envs, seed)

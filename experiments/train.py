@@ -7,7 +7,7 @@ python -m experiments.train init_from=RUN_DIR agent=recurrent_ppo_lstm agent/cor
 
 import logging
 import math
-from contextlib import closing
+from contextlib import chdir, closing
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,11 @@ def run(config: DictConfig, overrides: list[str] | None = None) -> float:
         if "imitation" in config:
             reason = "learned from a recording: go on with experiments.imitate, or init_from it"
             raise ConfigError(f"{config.resume} {reason}")
+        here = Path.cwd()
         with closing(build(config)) as parts:
             if not resuming and config.init_from is not None:
-                load_initial_network(parts.agent, config.init_from)
+                with chdir(here):  # an environment may have changed it
+                    load_initial_network(parts.agent, config.init_from)
             return train(parts, folder.path, resuming, folder)
 
 

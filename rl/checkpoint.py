@@ -6,6 +6,7 @@ as the comment of the zip.
 
 import hashlib
 import logging
+import operator
 import os
 import shutil
 import struct
@@ -34,13 +35,15 @@ class DamagedError(ValueError):
 def save_checkpoint(content: dict[str, Any], path: str | Path) -> None:
     """Write tensors and plain Python values to ``path``; the folder is made if it is missing.
 
+    Scalars of numpy, a learning rate of ``np.logspace`` say, become plain numbers: no checkpoint with others is loaded.
+
     Raises:
         OSError: the folder cannot be written or the disk is full; an older file of that name is untouched.
     """
     with atomic_write(path) as file:
         sealed = _SealedFile(file)
         # all that torch asks of a file are write and flush
-        torch.save({**content, "format": FORMAT}, cast(BinaryIO, sealed))
+        torch.save({**with_plain_numbers(content), "format": FORMAT}, cast(BinaryIO, sealed))
         sealed.close()
 
 
@@ -208,6 +211,19 @@ class _SealedFile:
                 self.file.write(data)
         except OSError as error:
             self.fault = error
+
+
+def with_plain_numbers(value: Any) -> Any:
+    """Turn scalars of numpy inside dicts, lists and tuples into plain numbers; what holds none is returned itself."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        parts: Any = {key: with_plain_numbers(part) for key, part in value.items()}
+        return value if all(parts[key] is part for key, part in value.items()) else parts
+    if type(value) in (list, tuple):
+        parts = [with_plain_numbers(part) for part in value]
+        return value if all(map(operator.is_, parts, value)) else type(value)(parts)
+    return value
 
 
 def as_tensors(value: Any) -> Any:

@@ -152,7 +152,7 @@ class ToEnvironment(nn.Module):
         return actions.to(torch.int8).reshape(-1, *head.shape)
 
 
-def write(agent: Agent, path: Path) -> PolicyStep:
+def write(agent: Agent, path: str | Path) -> PolicyStep:
     """Write the step of ``agent`` as ONNX, or with the ending ``.pt2`` as a program of ``torch.export``.
 
     Raises:
@@ -160,6 +160,7 @@ def write(agent: Agent, path: Path) -> PolicyStep:
         OSError: the file cannot be written; an older one of that name is untouched.
         ValueError: ``path`` has another ending, or the agent has several networks.
     """
+    path = Path(path)
     check_format(path)
     step = PolicyStep(agent)
     batch = torch.export.Dim("batch")

@@ -68,6 +68,9 @@ class Actor(Protocol):
     def observe(self, rewards: np.ndarray, ended: np.ndarray) -> None:
         """Take in what came of the last ``act``: ``rewards [B]``, and where episodes ``ended [B]``."""
 
+    def reset(self) -> None:
+        """Begin an episode in every environment; without ``observe`` the memories go on until then."""
+
 
 class Agent(Protocol):
     """A learner in the batched form. This is all that trainer, evaluation, recordings and export know of it.

@@ -76,7 +76,7 @@ class Actor:
         if seed is None:
             self.generator.seed()
         else:
-            self.generator.manual_seed(seed)
+            self.generator.manual_seed(int(seed))
         head = network.head
         self.actions = torch.zeros(num_envs, *head.action_shape, dtype=head.action_dtype, device=self.device)
         self.state = self.before = network.initial_state(num_envs, self.device)  # now, and before the last step

@@ -75,7 +75,7 @@ class Player:
         self.observation_space, self.feed_previous = source.observation_space, source.feed_previous
         self.leaves = seen_leaves(self.observation_space, self.network.input_names)
         self.generator = torch.Generator(self.device)
-        self.generator.seed() if seed is None else self.generator.manual_seed(seed)
+        self.generator.seed() if seed is None else self.generator.manual_seed(int(seed))
         self._fresh = self.initial_state(1)  # for names, shapes and dtypes
         self._state: State = {}
         self._starts: np.ndarray | None = None  # [B], of the next observation; None before the first one

@@ -252,6 +252,11 @@ class Actors:
         for name, rows in self.rows.items():
             self.actors[name].observe(rewards[rows], ended[rows])
 
+    def reset(self) -> None:
+        """Begin an episode in every row; where outcomes are not told, the memories go on until then."""
+        for actor in self.actors.values():
+            actor.reset()
+
 
 def member_seed(seed: int, index: int) -> int:
     """Draw the seed of the member at a place; other pairs of seed and place give other seeds.

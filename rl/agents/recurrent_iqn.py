@@ -170,6 +170,7 @@ class RecurrentIQN(RecurrentAgent):
         if cut is not None:
             self.buffer.write_final(cut.env_ids, cut.obs, cut.state)
 
+    @torch.enable_grad()  # an environment may have turned it off
     def learn(self, next_observation: Any = None) -> float:
         """Learn from as many minibatches as the steps played since the last call and the replay ratio grant.
 

@@ -177,6 +177,7 @@ class RecurrentPPO(RecurrentAgent):
             self._truncated.append(self.actor.cut_episodes(self.buffer.size, final_observation, env_ids))
         self.buffer.finish_step(*outcome)
 
+    @torch.enable_grad()  # an environment may have turned it off
     def learn(self, next_observation: Any = None) -> float:
         """Learn from the rollout if it has ``num_steps`` steps, else leave it to grow.
 

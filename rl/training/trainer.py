@@ -2,6 +2,7 @@
 
 import logging
 import math
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -138,6 +139,10 @@ class Trainer:
                         self.save(metrics)
             except Stopped:
                 pass  # out of an evaluation, which changes nothing
+            except KeyboardInterrupt:
+                if stop.number is not None:  # the second signal
+                    raise
+                stop.number, self.obs = signal.SIGINT, None  # the environment handles the signal itself
             self.save(metrics)
         self.stopped_by = stop.number
         return stop.number is None
@@ -256,15 +261,16 @@ class Trainer:
         Raises:
             FloatingPointError: the agent has learned or remembers a number that is not finite.
         """
+        envs = None if self.obs is None else self.envs.state_dict()  # None: lent, in other episodes
         return {
             "agent": self.agent.state_dict(),
             "episodes": self.episodes.state_dict(),
             "evaluations": self.evaluations,
             "seconds": [self.seconds, self.wall_seconds],
             "evaluation_seconds": [self.evaluation_seconds, self.last_evaluation_seconds],
-            "envs": None if self.obs is None else as_tensors(self.envs.state_dict()),  # None: lent, in other episodes
+            "envs": as_tensors(envs),
             "resetting": as_tensors(self.envs.resetting),
-            "obs": as_tensors(self.obs),
+            "obs": None if envs is None else as_tensors(self.obs),  # of other episodes it is of no use
         }
 
     def save(self, metrics: Metrics) -> None:

@@ -171,6 +171,14 @@ def test_a_mask_that_is_not_used_is_told_once(caplog):
     ]
 
 
+def test_a_mask_that_only_steps_have_is_told_once_too(caplog):
+    env = Guest(Scripted((np.zeros(1), 0.0, False, False, {"action_mask": np.ones(2)})), "Own-v0")
+    env.reset()
+    env.step(0)
+    env.step(0)
+    assert caplog.messages == ["Own-v0: info['action_mask'] is not used: the info of reset must have one, too"]
+
+
 def test_a_fault_in_closing_does_no_harm(caplog):
     class Stuck(Reusing):
         def close(self):

@@ -97,3 +97,10 @@ def test_one_object_cannot_be_two_copies():
     env = Choosy()
     with pytest.raises(ValueError, match=r"^Own-v0 made the same environment twice: it must make a new one each time$"):
         vectorise(lambda: env, 2, "Own-v0")
+
+
+@pytest.mark.parametrize("key", ["observation_space", "action_space"])
+def test_an_environment_that_does_not_say_what_it_shows_or_takes_is_refused(key, monkeypatch):
+    monkeypatch.setattr(Choosy, key, None)
+    with pytest.raises(UserCodeError, match=rf"^Own-v0, {key}=None: it must be a gymnasium.spaces.Space$"):
+        vectorise(Choosy, 2, "Own-v0")

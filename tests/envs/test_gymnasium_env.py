@@ -57,10 +57,14 @@ def test_wrappers_as_callable_path_and_mapping():
         ("Wrapper", "^wrapper='Wrapper': it must be a callable, a dotted path or a mapping with a 'path'$"),
         ({"indices": [1]}, r"^wrapper={'indices': \[1\]}: it must be a callable, a dotted path or a mapping with"),
         (3, "^wrapper=3: it must be a callable"),
+        (
+            "builtins.print",
+            r"^wrappers\[0\]=builtins.print made a NoneType: it must make a gymnasium.Env of ",
+        ),
     ],
 )
 def test_bad_wrappers(wrapper, sentence):
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises((ValueError, TypeError), match=sentence):
         make_gymnasium("CartPole-v1", 2, [wrapper])
 
 
@@ -70,6 +74,7 @@ def test_bad_wrappers(wrapper, sentence):
         ("CartPol-v1", r"Unknown environment id 'CartPol-v1'; the nearest known ids are CartPole-v1, "),
         ("Pendulum-v9", r"Unknown environment id 'Pendulum-v9'; the nearest known ids are Pendulum-v1"),
         ("envs:RecurrentPPO/TMaz-v0", r"the nearest known ids are RecurrentPPO/TMaze-v0"),
+        ("mpe2.simple_spread_v3", r"'mpe2.simple_spread_v3'; those of PettingZoo go with env=pettingzoo\.$"),
         ("%%%%", r"Unknown environment id '%%%%'; no known id is similar"),
     ],
 )

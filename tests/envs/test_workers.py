@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import gymnasium
@@ -316,3 +317,73 @@ def test_other_environments_are_just_closed():
     close(envs)
     assert envs.closed
     close(make_gymnasium("CartPole-v1", 2, vectorization_mode="vector_entry_point"))
+
+
+# ------------------------------------------------------------------------------------------------------------ any space
+
+
+class Words(gymnasium.Space):
+    """A space that Gymnasium does not know, with a function that has no name, as MiniGrid's missions have one."""
+
+    def __init__(self):
+        super().__init__(None, None)
+        self.say = lambda: "go to the red ball"
+
+    def __eq__(self, other):
+        return isinstance(other, Words)
+
+
+KINDS_OF_SPACES = {
+    "words": Words(),
+    "text": gymnasium.spaces.Text(9),
+    "sequence": gymnasium.spaces.Sequence(gymnasium.spaces.Discrete(3)),
+    "graph": gymnasium.spaces.Graph(gymnasium.spaces.Box(0, 1, (2,)), None),
+}
+
+
+class Telling(Slow):
+    """What ``Slow`` shows, and beside it something that is no array."""
+
+    def __init__(self, kind, other_copies=None):
+        super().__init__()
+        self.kind = kind
+        mine = other_copies if other_copies and multiprocessing.current_process().name.endswith("-1") else kind
+        space = {"seen": Slow.observation_space, "told": KINDS_OF_SPACES[mine]}
+        self.observation_space = gymnasium.spaces.Dict(space)
+        self.words = {
+            "words": "go to the red ball",
+            "text": "abc",
+            "sequence": (1, 2),
+            "graph": gymnasium.spaces.GraphInstance(np.zeros((3, 2), np.float32), None, None),
+        }
+
+    def show(self):
+        return {"seen": super().show(), "told": self.words[self.kind]}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_SPACES)
+def test_leaves_that_processes_cannot_share_come_through_workers_too(kind):
+    gymnasium.register("Telling-v0", partial(Telling, kind))
+    envs = make_gymnasium("Telling-v0", 2, vectorization_mode="async")
+    same = make_gymnasium("Telling-v0", 2, vectorization_mode="sync")
+    try:
+        obs, _ = envs.reset(seed=3)
+        expected, _ = same.reset(seed=3)
+        for _ in range(15):  # past the end of an episode
+            np.testing.assert_array_equal(obs["seen"], expected["seen"])
+            assert str(obs["told"]) == str(expected["told"])
+            obs, expected = envs.step(np.array([1, 2]))[0], same.step(np.array([1, 2]))[0]
+    finally:
+        close(envs)
+        close(same)
+        del gymnasium.registry["Telling-v0"]
+
+
+def test_copies_of_other_spaces_are_told():
+    gymnasium.register("Telling-v0", partial(Telling, "words", other_copies="text"))
+    told = "^Telling-v0: the observation space of copy 1 must be that of copy 0$"
+    try:
+        with pytest.raises(UserCodeError, match=told):
+            make_gymnasium("Telling-v0", 2, vectorization_mode="async", action_mask="ignore")
+    finally:
+        del gymnasium.registry["Telling-v0"]

@@ -169,7 +169,26 @@ def test_what_does_not_close_is_left_alone(caplog, monkeypatch):
     monkeypatch.setattr(workers, "CLOSE_SECONDS", 0.1)
     before, timer = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)
     close(Closing(close=lambda: time.sleep(60)))
-    assert "TimeoutError: it took longer than 0.1 s" in caplog.text
+    assert "CloseTimeoutError: it took longer than 0.1 s" in caplog.text
     assert signal.getsignal(signal.SIGALRM) is before
     left = signal.getitimer(signal.ITIMER_REAL)[0]
     assert (left == 0) == (timer[0] == 0) and left <= timer[0]
+
+
+class Clinging(Probe):
+    """Does not close."""
+
+    def close(self):
+        time.sleep(60)
+
+
+def test_the_copies_that_do_not_close_share_one_time(caplog, monkeypatch):
+    monkeypatch.setattr(workers, "CLOSE_SECONDS", 0.1)
+    gymnasium.register("Clinging-v0", Clinging)
+    try:
+        began = time.monotonic()
+        close(make_gymnasium("Clinging-v0", 2))
+        assert time.monotonic() - began < 10
+    finally:
+        del gymnasium.registry["Clinging-v0"]
+    assert caplog.text.count("it took longer than 0.1 s") == 1

@@ -1,17 +1,21 @@
 """Environments as users write them, from the command line: they train, or one sentence says why not."""
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
 
 import gymnasium
 import pytest
+import torch
 
 ENVIRONMENTS = '''
+import os
 import time
 import gymnasium
 import numpy as np
+import torch
 from gymnasium import spaces
 
 class Hint(gymnasium.Env):
@@ -60,6 +64,19 @@ class Masked(Hint):
             raise ValueError(f"illegal action {action}")
         return *super().step(action)[:4], self.info()
 
+class Drawing(Hint):
+    """Shows the hint beside a graph, of which no tensor can be made."""
+    space = spaces.Graph(spaces.Box(0, 1, (2,)), None)
+    observation_space = spaces.Dict(hint=Hint.observation_space, sketch=space)
+    def observe(self):
+        return {"hint": super().observe(), "sketch": spaces.GraphInstance(np.zeros((self.t, 2)), None, None)}
+
+class Wandering(Hint):
+    """Leaves the working folder, and turns gradients off, as simulators with a network of their own do."""
+    def __init__(self):
+        os.chdir("/")
+        torch.set_grad_enabled(False)
+
 class Hanging(Hint):
     count = 0
     def reward(self, action):
@@ -73,7 +90,7 @@ class Moody:
     def __init__(self, input_size):
         assert False, "no mood"
 
-for kind in (Broken, Array, Own, Masked, Hanging):
+for kind in (Broken, Array, Own, Masked, Drawing, Wandering, Hanging):
     gymnasium.register(f"users/{kind.__name__}-v0", kind)
 '''
 
@@ -101,7 +118,8 @@ def train(command, tiny, module):
 
     def call(name, *arguments):
         chosen = "env=gymnasium", f"env.id={module}:users/{name}-v0", "env.vectorization_mode=sync"
-        return command("train", *tiny, *chosen, "run_dir=run", *arguments)
+        begun = () if "resume=run" in arguments else (*tiny, *chosen, "run_dir=run")
+        return command("train", *begun, *arguments)
 
     return call
 
@@ -127,6 +145,25 @@ def test_what_users_bring_trains(train, name):
     ended = train(name, "total_steps=200")
     assert ended.code == 0, ended.err
     assert json.loads(Path("run/result.json").read_text())["env_steps"] == 200
+
+
+def test_what_is_no_array_and_is_left_out_is_not_saved_either(train):
+    ended = train("Drawing", "agent.ignore_leaves=[sketch]", "evaluate_every=8")
+    assert ended.code == 0, ended.err
+    assert train("Drawing", "resume=run", "total_steps=16", "trust=[module_of_a_user]").code == 0
+
+
+def test_what_an_environment_does_to_its_process_does_no_harm(command, train, cwd):
+    try:
+        assert train("Wandering").code == 0
+        os.chdir(cwd)
+        ended = train("Wandering", "init_from=run", "run_dir=next")
+        assert ended.code == 0, ended.err
+        os.chdir(cwd)
+        ended = command("evaluate", "run=next", "episodes=2", "trust=[module_of_a_user]")
+        assert ended.code == 0 and (cwd / "next/evaluation.json").exists(), ended.err
+    finally:
+        torch.set_grad_enabled(True)
 
 
 def test_a_mask_that_is_left_alone_lets_illegal_actions_through(train):

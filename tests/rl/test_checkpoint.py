@@ -85,6 +85,14 @@ def test_arrays_become_tensors_and_come_back():
     assert stored["a"][0] == 0
 
 
+def test_scalars_of_numpy_are_saved_as_plain_numbers(tmp_path):
+    content = {"agent": {}, "lr": np.float32(0.5), "groups": [{"steps": (np.int64(3), True)}], "names": ["a"]}
+    save_checkpoint(content, tmp_path / "file")
+    loaded = load_checkpoint(tmp_path / "file")
+    assert (loaded["lr"], loaded["groups"], loaded["names"]) == (0.5, [{"steps": (3, True)}], ["a"])
+    assert type(content["lr"]) is np.float32
+
+
 def test_arrays_inside_a_checkpoint_come_back(tmp_path):
     value = {"agent": [np.arange(6, dtype=np.uint8).reshape(2, 3), {"x": (np.int64(5), np.zeros((0, 2)))}]}
     save_checkpoint(as_tensors(value), tmp_path / "a.pt")

@@ -178,6 +178,8 @@ def test_actors_that_are_told_nothing_go_on_remembering():
         told.observe(np.zeros(6, dtype=np.float32), np.zeros(6, bool))
         for name in ("a", "b"):
             assert torch.equal(told.actors[name].state["h"], silent.actors[name].state["h"])
+    silent.reset()
+    assert all(actor.starts.all() and not actor.state["h"].any() for actor in silent.actors.values())
 
 
 def test_players_sample_by_their_seed_and_leave_the_members_alone():

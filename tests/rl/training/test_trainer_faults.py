@@ -1,5 +1,6 @@
 """A fault in code of the user: what was learned is saved, and the exception says how to go on."""
 
+import signal
 from functools import partial
 
 import numpy as np
@@ -64,6 +65,19 @@ def test_what_was_learned_up_to_the_last_update_is_saved(make_trainer, notebook,
         assert torch.equal(value, content["agent"]["network"][name])
 
 
+def test_an_interrupt_that_an_environment_raises_itself_stops_the_run_and_loses_nothing(make_trainer, notebook):
+    """It comes without our handlers where a simulator has put its own in their place."""
+    straight = make_trainer(Counter(2), 32)
+    straight.train(notebook)
+    trainer = make_trainer(Failing(Counter(2), 21, KeyboardInterrupt))
+    assert trainer.train(notebook) is False
+    content = load_checkpoint(checkpoint_path(trainer.run_dir))
+    assert (trainer.stopped_by, content["agent"]["env_steps"]) == (signal.SIGINT, 32)
+    assert content["envs"] is None and content["obs"] is None
+    for name, value in straight.agent.network.state_dict().items():
+        assert torch.equal(value, content["agent"]["network"][name])
+
+
 def test_a_resumed_run_begins_new_episodes_on_other_seeds(make_trainer, notebook, caplog):
     caplog.set_level("INFO")
     with pytest.raises(ZeroDivisionError):
@@ -90,13 +104,6 @@ def test_before_the_first_update_there_is_nothing_to_save(make_trainer, notebook
         trainer.train(notebook)
     assert not hasattr(info.value, "__notes__")
     assert not checkpoint_path(trainer.run_dir).exists()
-
-
-def test_an_interrupt_is_no_fault(make_trainer, notebook):
-    trainer = make_trainer(Failing(Counter(2), 21, KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt) as info:
-        trainer.train(notebook)
-    assert not hasattr(info.value, "__notes__")
 
 
 def test_a_fault_in_an_evaluation_loses_nothing(make_trainer, notebook):

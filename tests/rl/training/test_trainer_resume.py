@@ -193,6 +193,7 @@ def test_environments_that_cannot_be_put_back_begin_new_episodes(notebook, tmp_p
         return Trainer(scribe(3, 8), envs, tmp_path, total_steps)
 
     make(24).train(notebook)
+    assert load_checkpoint(checkpoint_path(tmp_path))["obs"] is None  # whatever it is, it need not be stored
     second = make(100)
     second.resume()
     assert second.obs is None
