@@ -18,7 +18,7 @@ from envs.action_mask import MASK, ActionMask, can_be_masked
 from envs.checks import one_of
 from envs.faults import MisfitError, UserCodeError, blaming, describe_fault
 from envs.guest import Guest, tell_call
-from envs.workers import WorkerEnvs, WorkerError, ignoring_interrupts, name_end
+from envs.workers import CLOSE_SECONDS, WorkerEnvs, WorkerError, ignoring_interrupts, name_end
 
 MaskUse = Literal["auto", "ignore"]
 
@@ -107,7 +107,9 @@ def probe_in_worker(make_one: Callable[[], gymnasium.Env], name: str) -> bool:
         raise UserCodeError(f"{name}, its first reset: the worker process of copy 0 ({end}) died") from None
     finally:
         receiver.close()
-    process.join()
+    process.join(CLOSE_SECONDS)
+    if process.is_alive():
+        process.kill()
     if isinstance(answer, Exception):
         raise answer from WorkerError(trace)
     return bool(answer)
@@ -122,13 +124,14 @@ def _probe(make_one: Callable[[], gymnasium.Env], name: str, sender: Connection)
             env = make_one()
         check_spaces(env, name)
         answer = shows_mask(env, name)
-        Guest(env, name).close()
     except BaseException as error:
         answer, trace = error if isinstance(error, Exception) else UserCodeError(describe_fault(error)), format_exc()
     try:
         sender.send((answer, trace))
     except Exception:  # it cannot be pickled
         sender.send((UserCodeError(describe_fault(answer)) if isinstance(answer, Exception) else answer, trace))
+    if not trace:
+        Guest(env, name).close()
 
 
 def shows_mask(env: gymnasium.Env, name: str) -> bool:
