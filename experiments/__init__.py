@@ -25,6 +25,14 @@ def _answer_signals() -> None:
             signal.signal(number, end)
 
 
+def leave_run_folder() -> None:
+    """Take the working folder, which ``python -m`` puts in front, off the path if it lies in a run folder."""
+    cwd, home = Path.cwd(), Path(__file__).resolve().parents[1]
+    runs = [place for place in (cwd, *cwd.parents) if (place / "config.yaml").is_file()]
+    if sys.argv[0] == "-m" and cwd != home and any((run / "checkpoints").is_dir() for run in runs):
+        sys.path[:] = [entry for entry in sys.path if entry not in ("", str(cwd))]
+
+
 def check_not_hidden() -> None:
     """Check that the packages beside this one are ours: a folder of the same name in front on the path would hide them.
 
@@ -49,4 +57,5 @@ def check_not_hidden() -> None:
 
 
 _answer_signals()
+leave_run_folder()
 check_not_hidden()

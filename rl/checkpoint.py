@@ -282,7 +282,9 @@ class atomic_write:  # noqa: N801 (used as a function)
                 raise IsADirectoryError(21, "it is a folder")
             is_special = self.target.exists() and not self.target.is_file()
             self.temporary = None if is_special else self.target.with_name(f".{self.target.name}.{os.getpid()}")
-            self.file: BinaryIO = (self.temporary or self.target).open("wb")
+            if self.temporary is not None:
+                self.temporary.unlink(missing_ok=True)  # what stands there may be a link to somewhere else
+            self.file: BinaryIO = (self.temporary or self.target).open("wb" if self.temporary is None else "xb")
         return self.file
 
     def __exit__(

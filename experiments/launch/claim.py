@@ -17,7 +17,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.launch.check import OUTPUTS, ConfigError, convert
+from experiments.launch.lock import NAME as LOCK
 from experiments.launch.lock import FolderLock, is_running
+from experiments.launch.stored import check_links
 from rl.training.run import checkpoint_path
 from rl.training.signals import Stopped
 
@@ -26,6 +28,8 @@ EVIDENCE = ("config.yaml", "result.json", *CHECKPOINTS, "events.out.tfevents.*")
 """What a run has written: one of them makes a folder that of a run."""
 FILES = (*EVIDENCE, "evaluation.json", "train.log", "char_lm.log")
 """What ``overwrite=true`` removes."""
+WRITTEN = (LOCK, "checkpoints", *(name for name in FILES if "*" not in name))
+"""What is written under a name that is known beforehand."""
 TEMPORARY = re.compile(r"\.(?:.+\.(?:pt|json|yaml))\.(\d+)")
 """The name of a file that was being written, with the number of the process: see ``rl.checkpoint.atomic_write``."""
 
@@ -165,6 +169,7 @@ def claim_folder(command: str, config: DictConfig, name: str) -> Iterator[RunFol
     overwrite = convert(config.overwrite, bool, "overwrite")
     path, argument, made = choose_folder(command, config, name, overwrite)
     try:
+        check_links(path, WRITTEN)
         lock = FolderLock(path, argument)
     except BaseException:
         remove_empty(made)

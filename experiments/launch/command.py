@@ -26,6 +26,7 @@ from experiments.launch.claim import remove_unused
 from experiments.launch.help import answer, parse_options
 from experiments.launch.paths import find_resumed, quote_path
 from experiments.launch.stored import read_trust
+from experiments.launch.working_folder import add_working_folder
 from rl.training.signals import Stopped, StopSignals
 
 FAULTS = (
@@ -142,17 +143,6 @@ def tell_broken_logs(config_name: str) -> Iterator[None]:
         setattr(logging.Handler, "handleError", usual)  # noqa: B010
 
 
-def add_working_folder(config: DictConfig) -> None:
-    """Let modules of the user's own be imported from the working folder, where no installed package has their name.
-
-    Not where a run folder says what is imported, unless the command line trusts something in it: the working folder may
-    be the stranger's too.
-    """
-    from_run = any(config.get(key) for key in ("run", "runs", "resume"))
-    if (not from_run or config.get("trust")) and os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())
-
-
 def flush_stdout() -> None:
     """Write what was printed, for at its end Python would tell of a full device in lines of its own.
 
@@ -214,7 +204,7 @@ def rewrite_overrides(arguments: list[str], sweeping: bool = False) -> Iterator[
             yield f"++{argument}"
         else:
             yield quote_path(argument, sweeping)
-    folder = find_resumed(arguments)
+    folder = None if sweeping else find_resumed(arguments)  # each run of a sweep looks for its own
     if folder is not None and not Path(folder, "config.yaml").is_file():
         raise ConfigError(f"resume={folder}: there is no run in that folder (no config.yaml)")
 

@@ -50,7 +50,7 @@ class FolderLock:
             status = os.stat(self.path)
             if (status.st_dev, status.st_ino) in HELD:
                 raise ConfigError(self._tell(HELD[status.st_dev, status.st_ino]))
-        self.file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        self.file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             self._take()
             status = os.fstat(self.file)

@@ -10,9 +10,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.launch.check import ConfigError, import_path, to_dict
+from experiments.launch.claim import WRITTEN
 from experiments.launch.command import load_defaults
 from experiments.launch.escape import escape_interpolations
-from experiments.launch.stored import check_stored, read_stored, read_trust
+from experiments.launch.stored import check_links, check_stored, read_stored, read_trust
 from rl.checkpoint import write_text
 
 COUNTS = ("env_steps", "total_steps")
@@ -27,11 +28,12 @@ def load_run_config(folder: str | Path, trust: Any = ()) -> DictConfig:
         trust: what the command line trusts, see ``rl.trust``; what the folder holds in this place does not count.
 
     Raises:
-        ConfigError: it is no run folder, or names code that is not trusted.
+        ConfigError: it is no run folder, names code that is not trusted, or links to files elsewhere.
     """
     path = Path(str(folder)) / "config.yaml"
     if not path.is_file():
         raise ConfigError(f"{folder} is no run folder: it has no config.yaml")
+    check_links(path.parent, WRITTEN)
     config = read_stored(path)
     missing = [key for key in ("agent", "env") if key not in config]
     if missing:

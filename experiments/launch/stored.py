@@ -1,5 +1,6 @@
 """Read a configuration that others may have written, as data: nothing that it names runs unless the user trusts it."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -48,6 +49,26 @@ def read_stored(path: Path) -> DictConfig:
         if isinstance(value, str) and INTERPOLATION.search(value):
             raise ConfigError(f"{path}: {where}={value!r} is to be computed: a stored configuration holds plain values")
     return config
+
+
+def check_links(folder: Path, names: Iterable[str]) -> None:
+    """Check that none of the files that are written into a run folder is a link to somewhere else.
+
+    Args:
+        folder: of a run; it may be a link itself.
+        names: of the files and folders in it.
+
+    Raises:
+        ConfigError: one is.
+    """
+    home = os.path.realpath(folder)
+    for file in (folder / name for name in names):
+        place = os.path.realpath(file)
+        if file.is_symlink() and not Path(place).is_relative_to(home):
+            raise ConfigError(
+                f"{file} is a link to {place}, outside the run folder: nothing is written there; put the file itself "
+                "in its place, or make the whole run folder a link"
+            )
 
 
 def read_trust(trust: Any) -> list[str]:

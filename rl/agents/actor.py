@@ -224,7 +224,8 @@ def check_outcome(num_envs: int, rewards: Any, terminated: Any, truncated: Any, 
     """
     arrays: list[np.ndarray] = []
     for name, value in zip(StepOutcome._fields, (rewards, terminated, truncated, ignored), strict=True):
-        array: np.ndarray = np.asarray(value, dtype=bool if arrays else np.float32)
+        with np.errstate(over="ignore"):  # it becomes infinite, which is refused below
+            array: np.ndarray = np.asarray(value, dtype=bool if arrays else np.float32)
         arrays.append(array if array.shape == (num_envs,) else spread_over_envs(name, array, num_envs))
     if not np.isfinite(arrays[0]).all():
         env_id = int(np.argmin(np.isfinite(arrays[0])))

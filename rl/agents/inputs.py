@@ -161,7 +161,8 @@ def as_rewards(rewards: Any, starts: np.ndarray) -> np.ndarray:
             "rewards=None: this agent is fed the reward of its previous action (previous_action_reward), so act needs "
             "rewards=, unless every row starts an episode"
         )
-    paid = np.asarray(rewards, dtype=np.float32)
+    with np.errstate(over="ignore"):  # it becomes infinite, which is refused below
+        paid = np.asarray(rewards, dtype=np.float32)
     if paid.shape != (rows,) and not (rows == 1 and paid.size == 1):
         raise ValueError(f"rewards has shape {paid.shape}, but the observation has {rows} row(s): it must be ({rows},)")
     if not np.isfinite(paid.reshape(rows)[~starts]).all():

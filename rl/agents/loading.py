@@ -9,7 +9,7 @@ import torch
 
 from rl.agents.construction import AGENTS, DAMAGED, arguments_from_data, import_code, path_of, takes
 from rl.checkpoint import LAST, find_newest, load_checkpoint
-from rl.trust import UntrustedError
+from rl.trust import UntrustedError, check_place
 from rl.types import Agent
 
 
@@ -30,7 +30,8 @@ def load_agent(
         path: a checkpoint, the folder of a run, or its folder ``checkpoints``.
         device: where the agent lies.
         num_envs: None for the form with one environment; of a population, None for one world.
-        trust: packages of your own that hold the class of the agent or its core; code from elsewhere is never run.
+        trust: packages of your own that hold the class of the agent or its core; code from elsewhere is never run, nor
+            is anything in the folder of the run, which is data.
         changes: arguments of the constructor that take the place of stored ones, such as a core that has no name.
 
     Returns:
@@ -62,6 +63,8 @@ def agent_from_file(
     check_device(device)
     file = find_checkpoint(path)
     packages = (trust,) if isinstance(trust, str) else tuple(trust)
+    for package in packages:
+        check_place(package, file.parent.parent if file.parent.name == "checkpoints" else None)
     state = load_checkpoint(file)["agent"]
     try:
         return agent_from_state(state, device, num_envs, packages, changes, kind)

@@ -107,7 +107,9 @@ class VectorEnvAdapter:
                 final_obs = batch_final_obs(list(final_obs), obs, self.envs.single_observation_space)
         if self.resets_on_next_step:
             self.resetting = terminated | truncated
-        return StepResult(obs, np.asarray(rewards, dtype=np.float32), terminated, truncated, final_obs, ignored)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, which the agent refuses in a sentence
+            paid = np.asarray(rewards, dtype=np.float32)
+        return StepResult(obs, paid, terminated, truncated, final_obs, ignored)
 
     def drain_statistics(self) -> dict[str, float]:
         """Return what an environment with ``drain_statistics`` counted since the last call, by TensorBoard tag."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import experiments
-from experiments import check_not_hidden
+from experiments import check_not_hidden, leave_run_folder
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,3 +51,21 @@ def test_as_a_process(tmp_path):
     )
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith(f"{tmp_path}/rl hides the package rl of recurrent-ppo")
+
+
+def test_a_module_command_that_starts_in_a_run_folder_imports_nothing_from_it(tmp_path, monkeypatch):
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    for argument, folder, has_config, stays in (
+        ("-m", "run", False, True),
+        ("-m", "run", True, False),
+        ("-m", "run/checkpoints", True, False),
+        ("-m", ".", True, True),  # it holds run folders
+        ("notebook", "run", True, True),
+    ):
+        if has_config:
+            (tmp_path / "run/config.yaml").touch()
+        monkeypatch.chdir(tmp_path / folder)
+        monkeypatch.setattr(sys, "argv", [argument])
+        monkeypatch.setattr(sys, "path", [str(Path.cwd()), "/somewhere"])
+        leave_run_folder()
+        assert sys.path == [str(Path.cwd())] * stays + ["/somewhere"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rl.checkpoint import as_arrays, as_tensors, atomic_write, load_checkpoint, save_checkpoint
+from rl.checkpoint import as_arrays, as_tensors, atomic_write, load_checkpoint, save_checkpoint, write_text
 
 pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # of files that are none of ours
 
@@ -299,3 +299,10 @@ def test_a_run_folder_in_place_of_its_checkpoint_is_told_so(tmp_path, content):
     save_checkpoint(content, tmp_path / "run" / "checkpoints" / "last.pt")
     with pytest.raises(FileNotFoundError, match=r"run: it is a folder, give .*run/checkpoints/last\.pt$"):
         load_checkpoint(tmp_path / "run")
+
+
+def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path):
+    (tmp_path / "victim").write_text("all of it")
+    (tmp_path / f".a.json.{os.getpid()}").symlink_to("victim")
+    write_text(tmp_path / "a.json", "{}")
+    assert (tmp_path / "a.json").read_text() == "{}" and (tmp_path / "victim").read_text() == "all of it"

@@ -14,7 +14,6 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from envs.faults import UserCodeError
 from experiments.launch.check import ConfigError
 from experiments.launch.command import (
-    add_working_folder,
     check_keys,
     describe,
     launch,
@@ -59,6 +58,7 @@ def test_there_must_be_a_run_to_resume(tmp_path, monkeypatch):
         assert list(rewrite_overrides(arguments)) == ["resume=nowhere", rewritten, "seed=2"]
     with pytest.raises(ConfigError, match=r"^resume=nowhere: there is no run in that folder \(no config\.yaml\)$"):
         list(rewrite_overrides(arguments[:1]))
+    assert list(rewrite_overrides(["resume=a b,c"], sweeping=True)) == ["resume='a b',c"]  # each run looks for its own
 
 
 def test_keys_of_the_yaml_file_and_its_groups():
@@ -137,25 +137,6 @@ def test_files_and_keys_that_faults_name():
     with pytest.raises(OmegaConfBaseException) as raised:
         merge.merge_with({"a": {"b": {"c": {1, 2}}}})
     assert describe(raised.value, "train").startswith("a.b.c: ")
-
-
-def test_the_working_folder_is_searched_last_and_not_for_a_run_folder(cwd, monkeypatch):
-    before = ["/somewhere", "/else"]
-    for keys, added in {
-        "seed": True,
-        "run": False,
-        "runs": False,
-        "resume": False,
-        "run trust": True,
-        "resume trust": True,
-    }.items():
-        monkeypatch.setattr(sys, "path", before[:])
-        add_working_folder(OmegaConf.create({key: ["x"] for key in keys.split()}))
-        add_working_folder(OmegaConf.create({key: ["x"] for key in keys.split()}))
-        assert sys.path == [*before, *([str(cwd)] if added else [])]
-    monkeypatch.setattr(sys, "path", ["", *before])  # it is there already
-    add_working_folder(OmegaConf.create({"run": None, "trust": []}))
-    assert sys.path == ["", *before]
 
 
 def test_a_working_folder_that_hydra_cannot_write_into(cwd, monkeypatch):

@@ -138,3 +138,11 @@ def test_processes_of_this_host():
     assert is_running(os.getpid()) and not is_running(2**22 + 1)
     assert measure_start(os.getpid()) == measure_start(os.getpid()) != measure_start(1)
     assert measure_start(2**22 + 1) is None
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path):
+    (tmp_path / "victim").write_text("all of it")
+    (tmp_path / ".lock").symlink_to("victim")
+    with pytest.raises(OSError, match=r"\.lock"):
+        FolderLock(tmp_path, "resume=a")
+    assert (tmp_path / "victim").read_text() == "all of it"

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from experiments.launch.check import ConfigError, to_dict
 from experiments.launch.escape import to_config
-from experiments.launch.stored import check_stored, read_stored
+from experiments.launch.stored import check_links, check_stored, read_stored
 
 AGENT = {"_target_": "rl.agents.RecurrentPPOLSTM", "core": {"_target_": "rl.cores.lstm", "_partial_": True}}
 MAZE = {"_target_": "envs.t_maze.TMaze", "length": 3}
@@ -215,3 +215,31 @@ def test_a_run_with_an_environment_of_the_users_own(command, train_maze, tiny, c
         assert command("evaluate", "run=run", "episodes=2").code == 1  # what the folder says of trust does not count
     finally:
         gymnasium.registry.pop("Mine-v0", None)
+
+
+LINKS = [("evaluate", "evaluation.json"), ("train", "train.log"), ("train", ".lock"), ("train", "checkpoints")]
+
+
+@pytest.mark.parametrize(("name", "written"), LINKS)
+def test_a_link_out_of_a_run_folder_is_not_written_through(name, written, command, cwd):
+    """Unpacked archives may hold links: ``evaluation.json`` would replace a file of the user's home folder."""
+    (cwd / "run").mkdir()
+    write(cwd / "run")
+    (cwd / "home").mkdir()
+    victim = cwd / "home" if written == "checkpoints" else cwd / "home/victim"
+    if written != "checkpoints":
+        victim.write_text("all of it")
+    (cwd / "run" / written).symlink_to(victim)
+    ended = command(name, *COMMANDS[name].split())
+    assert ended.code == 1
+    assert ended.err.startswith(f"{name}: ") and f"run/{written} is a link to {victim}, outside" in ended.err
+    assert [file.read_text() for file in (cwd / "home").iterdir()] == ["all of it"] * (written != "checkpoints")
+
+
+def test_links_within_a_run_folder_and_to_one_may_be(folder, tmp_path):
+    (folder / "real.log").write_text("")
+    (folder / "train.log").symlink_to("real.log")
+    (tmp_path / "linked").symlink_to(folder)
+    check_links(tmp_path / "linked", ["train.log", "missing"])
+    (folder / "loop").symlink_to("loop")
+    check_links(folder, ["loop"])

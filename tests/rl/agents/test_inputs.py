@@ -72,3 +72,8 @@ def test_flags_and_rewards_of_rows():
         == flag_rows([False, True], 2).tolist()
         == [False, True]
     )
+
+
+def test_a_reward_beyond_float32_is_refused_without_a_warning():
+    with pytest.raises(ValueError, match="they must be finite"):
+        as_rewards([1e300], np.array([False]))

@@ -164,6 +164,23 @@ def test_parts_of_an_own_package_come_back_if_it_is_trusted(package, reload, tmp
     assert reload(package.PassesOn(OBS, FOUR, 8), package.PassesOn).own == 3  # named by the caller, so trusted
 
 
+def test_trust_does_not_reach_into_the_run_folder(tmp_path, monkeypatch):
+    """A checkpoint that lies in no run folder may have the user's code beside it."""
+    agent = RecurrentPPO(OBS, FOUR, 8)
+    state = agent.state_dict()
+    state["construction"]["agent"] = "stranger_of_tests_2.Agent"
+    save_checkpoint({"agent": state}, tmp_path / "checkpoints/last.pt")
+    save_checkpoint({"agent": state}, tmp_path / "agent.pt")
+    (tmp_path / "stranger_of_tests_2.py").write_text("raise KeyboardInterrupt\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for path in (tmp_path, tmp_path / "checkpoints", tmp_path / "checkpoints/last.pt"):
+        for trust in ("stranger_of_tests_2", ["rl", "stranger_of_tests_2.Agent"]):
+            with pytest.raises(UntrustedError, match=r"^stranger_of_tests_2.* lies in the run folder"):
+                load_agent(path, trust=trust)
+    with pytest.raises(KeyboardInterrupt):
+        load_agent(tmp_path / "agent.pt", trust="stranger_of_tests_2")
+
+
 def test_a_class_that_chooses_its_sizes_keeps_them(package, reload):
     assert reload(package.Chooses(OBS, FOUR, 9), trust=["package_of_tests"]).num_envs == 2
     with pytest.raises(

@@ -185,6 +185,16 @@ def test_other_modes_are_refused(counters):
         VectorEnvAdapter(silent)
 
 
+def test_rewards_beyond_float32_become_infinite_without_a_warning():
+    """The agent refuses them in a sentence, which a warning of NumPy's would precede."""
+    envs = Counter(2)
+    step = envs.step
+    envs.step = lambda actions: (step(actions)[0], np.array([1e300, 1.0]), *step(actions)[2:])
+    adapter = VectorEnvAdapter(envs)
+    adapter.reset(seed=1)
+    assert adapter.step(np.zeros(2, dtype=int)).rewards.tolist() == [float("inf"), 1.0]
+
+
 def test_rewards_are_float32_and_flags_bool(run, counters):
     for envs in (Counter(2), counters(AutoresetMode.SAME_STEP), counters(AutoresetMode.NEXT_STEP)):
         _, results = run(envs, 3)
