@@ -54,7 +54,7 @@ class RecurrentIQN(RecurrentAgent):
         exploration: the share of ``total_steps`` after which epsilon has fallen to ``epsilon_min``, linearly.
         state_stride: sequences may begin at every such step, where the state is stored; None for half of ``bptt``,
             so that they overlap by half (R2D2).
-        normalise_observations: by running moments, frozen at evaluation.
+        normalise_observations: by running moments, frozen at evaluation; images of more than 1,024 features are always.
         normalise_returns: divide replayed rewards by the running standard deviation of the discounted return.
         previous_action_reward: feed them as inputs.
         image_layout: of observations with three or four axes, see ``rl.networks.encoders.Encoder``.
@@ -115,7 +115,7 @@ class RecurrentIQN(RecurrentAgent):
         self.state_stride = max(1, iqn.bptt // 2) if state_stride is None else state_stride
         positive(state_stride=self.state_stride)
         within(0.0, 1.0, epsilon=epsilon, epsilon_min=epsilon_min, exploration=exploration)
-        self.exploration, self.layer_size, self.normalise = exploration, layer_size, normalise_observations
+        self.exploration, self.layer_size = exploration, layer_size
         encoder = layer_size, normalise_observations, image_layout, action_names
         quantiles = num_cosines, num_action_quantiles, dueling
         super().__init__(
@@ -191,7 +191,7 @@ class RecurrentIQN(RecurrentAgent):
             raise RuntimeError(LEARN_TOO_EARLY)
         played, self._played = self._played, 0
         self.env_steps += played
-        if self.normalise and played:
+        if self.network.normalises and played:
             self._update_moments()
         loss = self._learn_minibatches(self._grant_minibatches(played))
         if self.total_steps:

@@ -67,7 +67,7 @@ class RecurrentPPO(RecurrentAgent):
         total_steps: environment steps over which the annealed hyperparameters run; None keeps them constant.
         state_stride: store the state at every such step only; a divisor of ``bptt`` and ``burn_in``.
         separate_critic: the value has an encoder and a core of its own.
-        normalise_observations: by running moments, frozen at evaluation.
+        normalise_observations: by running moments, frozen at evaluation; images of more than 1,024 features are always.
         normalise_returns: divide rewards by the running standard deviation of the discounted return.
         previous_action_reward: feed them as inputs.
         image_layout: of observations with three or four axes, see ``rl.networks.encoders.Encoder``.
@@ -139,7 +139,6 @@ class RecurrentPPO(RecurrentAgent):
         )
         if self.return_scale is not None:
             self.return_scale.to(self.device)
-        self.normalise_observations = normalise_observations
         if compile_encoder or autocast:
             self.network.accelerate(self.example_inputs(), compile_encoder, autocast)
         self.teacher: Teacher | None = None  # load_network makes it
@@ -204,14 +203,14 @@ class RecurrentPPO(RecurrentAgent):
             self.env_steps += buffer.size * self.num_envs
             self.forget_rollout()
             return 0.0
-        moments = [*self.network.buffers()] if self.normalise_observations else []
+        moments = [*self.network.buffers()] if self.network.normalises else []
         scale = [] if self.return_scale is None else [*self.return_scale.buffers()]
         try:
             with undone_on_failure(self.optimizer, [*moments, *scale]):
                 targets, metrics = self.targets(next_observation)
                 given = buffer, targets, self.shuffle, self.progress, self.teacher
                 metrics |= self.ppo.update(self.network, self.optimizer, *given)
-                if self.normalise_observations:
+                if self.network.normalises:
                     self.network.update_moments(buffer.observations())
         except FloatingPointError:
             self.forget_rollout()  # nothing can be learned from it, so it must not stay in the way

@@ -121,6 +121,11 @@ class ActorCritic(nn.Module):
             if compile_encoder:
                 acceleration.compile_encoder(trunk.encoder, example)
 
+    @property
+    def normalises(self) -> bool:
+        """Whether running moments of observations are kept."""
+        return self.actor.encoder.normalises
+
     def update_moments(self, obs: Observation) -> None:
         """Take the observations of a rollout into the running normalisation."""
         self.actor.encoder.update_moments(obs)

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rl.checks import one_of, positive
-from rl.networks.images import ImageEncoder, ImageLayout, find_image_axes
+from rl.networks.images import BROAD, ImageEncoder, ImageLayout, find_image_axes
 from rl.networks.scales import Scale
 from rl.normalisation import RunningMoments
 from rl.spaces import get_shape
@@ -18,9 +18,6 @@ from rl.types import Observation
 
 MAX_CODES = 2**16
 """Largest size of a one-hot code: each of its numbers has weights of its own."""
-
-BROAD = 1024
-"""More features of an image than that are divided by a number, see ``Encoder``."""
 
 NARROW = 256
 """An image of more than BROAD features learns as fast as one of so many."""
@@ -52,8 +49,8 @@ class Encoder(nn.Module):
     front of one fully connected tanh layer, so an image with scalars beside it keeps its scalars. A step of Adam moves
     every weight alike, so what it does to the layer grows with the number of features, and thousands of them saturate
     the tanh within a few steps. Those of an image with more than ``BROAD`` are divided by a number and their weights
-    begin multiplied by it. Whole numbers, images
-    and numbers with wide bounds are scaled by their bounds (``rl.networks.scales``).
+    begin multiplied by it; it is normalised by running moments of its channels, too, for few pixels of a large screen
+    ever move. Whole numbers, images and numbers with wide bounds are scaled by their bounds (``rl.networks.scales``).
 
     Args:
         leaves: elementary spaces by name, as ``rl.spaces.leaf_spaces`` gives them.
@@ -105,6 +102,11 @@ class Encoder(nn.Module):
         features = [part(obs[name]) for name, part in zip(self.names, self.parts, strict=True)]
         joined = features[0] if len(features) == 1 else torch.cat(features, dim=-1)
         return torch.tanh(self.layer(joined if self.divisors is None else joined / self.divisors))
+
+    @property
+    def normalises(self) -> bool:
+        """Whether running moments of a leaf are kept."""
+        return any(isinstance(module, RunningMoments) for module in self.modules())
 
     def update_moments(self, obs: Observation) -> None:
         """Add the leaves ``[..., *shape]`` to the running moments, where these are kept."""

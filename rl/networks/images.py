@@ -23,6 +23,10 @@ STACK_SIDE = 7
 """Four axes hold a stack of images from such sides on."""
 
 
+BROAD = 1024
+"""An image of more features than that is normalised, and they are divided by a number, see ``Encoder``."""
+
+
 class ImageAxes(NamedTuple):
     """The meaning of the axes of an image.
 
@@ -84,7 +88,8 @@ class ImageEncoder(nn.Module):
         name: of the leaf.
         space: a Box.
         axes: of the image, see ``find_image_axes``.
-        normalise: keep running moments of each channel and normalise by them.
+        normalise: keep running moments of each channel and normalise by them; an image of more than ``BROAD`` features
+            has them always.
     """
 
     def __init__(self, name: str, space: spaces.Box, axes: ImageAxes, normalise: bool):
@@ -95,7 +100,6 @@ class ImageEncoder(nn.Module):
         channels = math.prod(self.planes)
         self.order = (0, *(1 + axis for axis in (*axes.planes, axes.rows, axes.rows + 1)))
         self.scale = Scale(name, space, shared=True)
-        self.moments = RunningMoments((channels, 1, 1)) if normalise else None
         self.large = min(self.sides) >= LARGE_SIDE
         layers: list[nn.Module]
         if self.large:
@@ -105,6 +109,7 @@ class ImageEncoder(nn.Module):
             layers = [nn.Conv2d(channels, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(), nn.Flatten()]
         self.layers = nn.Sequential(*layers)
         self.output_size = self.layers(torch.zeros(1, channels, *self.sides)).shape[1]
+        self.moments = RunningMoments((channels, 1, 1)) if normalise or self.output_size > BROAD else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode images as ``[..., D]``."""

@@ -122,6 +122,11 @@ class QuantileNetwork(nn.Module):
         advantages = outputs[..., :-1]
         return outputs[..., -1:] + advantages - advantages.mean(-1, keepdim=True)
 
+    @property
+    def normalises(self) -> bool:
+        """Whether running moments of observations are kept."""
+        return self.trunk.encoder.normalises
+
     def update_moments(self, obs: Observation) -> None:
         """Take observations ``[..., *shape]`` into the running normalisation."""
         self.trunk.encoder.update_moments(obs)

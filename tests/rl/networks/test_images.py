@@ -111,8 +111,8 @@ def test_every_layout_is_the_same_picture(shape, to_planes, normalise, make_enco
 @pytest.mark.parametrize(
     ("space", "words"),
     [
-        (box(84, 84), "image 84x84, gray, CNN 'nature', scaled by its bounds 0 to 255"),
-        (box(4, 84, 84), "image 84x84, 4 frames or channels, CNN 'nature', scaled by its bounds 0 to 255"),
+        (box(84, 84), "image 84x84, gray, CNN 'nature', scaled by its bounds 0 to 255, normalised"),
+        (box(4, 84, 84), "image 84x84, 4 frames or channels, CNN 'nature', scaled by its bounds 0 to 255, normalised"),
         (box(7, 7, 3), "image 7x7, 3 channels, CNN 'two 3x3 layers', scaled by its bounds 0 to 255"),
         (box(2, 42, 40, 3), "image 42x40, 2 x 3 frames and channels, CNN 'nature', scaled by its bounds 0 to 255"),
         (spaces.Box(-np.inf, np.inf, (40, 40)), "image 40x40, gray, CNN 'nature', as it is, for it has no bounds"),

@@ -95,9 +95,7 @@ def test_a_run_that_was_stopped_amid_an_evaluation_goes_on_behind_it(make_lendin
     straight = make_lending("straight", 72)
     straight.train(notebook)
     first = make_lending("broken", 72, interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        first.train(notebook)
-    first.save(notebook)
+    assert not first.train(notebook)  # it is saved as at a Ctrl-C
     content = load_checkpoint(checkpoint_path(first.run_dir))
     assert (content["agent"]["env_steps"], content["envs"], content["obs"]) == (48, None, None)
     second = make_lending("broken", 72)
