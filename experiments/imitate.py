@@ -186,7 +186,7 @@ def teach(
             raise Stopped(trainer.stopped_by, f"after epoch {trainer.epochs_done}; {hint}")
         result = summarise(trainer, evaluations, settings, config)
         metrics.hparams(flatten(config), {"held_out_nll": result["held_out_nll"]})
-    write_result(run_dir, result)
+    write_result(run_dir, result, config)
     line = f"loss {result['held_out_nll']:.4f} nats a step, repeating the last action {result['repeat_nll']:.4f}, "
     line += f"after {result['epochs']} epochs"
     if evaluations is not None:

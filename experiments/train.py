@@ -138,7 +138,7 @@ def train(parts: Parts, run_dir: Path, resuming: bool, folder: RunFolder | None 
             result = summarise(parts, trainer, evaluations)
         mean = result["eval_return_mean"]
         metrics.hparams(flatten(config), {} if mean is None else {"eval_return_mean": mean})
-    write_result(run_dir, result)
+    write_result(run_dir, result, config)
     share = trainer.evaluation_seconds / max(trainer.wall_seconds, 1e-9)
     log.info(
         f"{describe_final(result)}, after {agent.env_steps} steps in {trainer.seconds:.1f} s of training; evaluations "

@@ -56,7 +56,7 @@ def train(training: Training, run_dir: Path) -> float:
         result = training.summarise(metrics)
         metrics.text("sample", f"```\n{result['prompt']}{result['sample']}\n```")
         metrics.hparams(training.get_hparams(), {"bits_per_char": result["bits_per_char"]})
-    write_result(run_dir, result)
+    write_result(run_dir, result, training.config)
     log.info("%s%s\n", result["prompt"], result["sample"])
     log.info(
         "%(bits_per_char).3f bits per character (state carried %(bits_per_char_carried).3f, from zero "

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from rl.checkpoint import write_text
 
 COUNTS = ("env_steps", "total_steps")
 """Entries of the result of a training run that say whether it is finished."""
+
+log = logging.getLogger(__name__)
 
 
 def load_run_config(folder: str | Path, trust: Any = ()) -> DictConfig:
@@ -121,8 +124,17 @@ def write_config(folder: Path, config: DictConfig) -> None:
     write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
 
 
-def write_result(folder: Path, result: dict[str, Any]) -> None:
-    """Write ``result.json`` into a run folder, whole or not at all."""
+def write_result(folder: Path, result: dict[str, Any], config: DictConfig | None = None) -> None:
+    """Write ``result.json`` into a run folder, whole or not at all.
+
+    Args:
+        folder: of the run.
+        result: what the run came to.
+        config: of the run; it is written once more if someone has removed the folder meanwhile.
+    """
+    if config is not None and not (folder / "config.yaml").is_file():
+        write_config(folder, config)
+        log.warning("%s was removed while the run went on: its curves are lost, its last checkpoint is there", folder)
     write_text(folder / "result.json", json.dumps(result, indent=1))
 
 

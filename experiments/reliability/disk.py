@@ -115,13 +115,14 @@ def spoil_running(place: Place, part: str, spoil: Spoil, moment: float) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder with all that is in it."""
-    shutil.rmtree(folder)
+    """Remove a folder with all that is in it, though a run may be writing there."""
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def replace_by_file(folder: Path) -> None:
     """Put a file in the place of a folder."""
-    shutil.rmtree(folder)
+    remove(folder)
     folder.touch()
 
 

@@ -155,7 +155,8 @@ def test_an_agent_that_names_no_core_has_the_default_of_its_class():
 
 
 def test_a_damaged_result_is_named(tmp_path):
-    write_result(tmp_path, {"agent": "A", "list": [1, 2]})
+    write_result(tmp_path, {"agent": "A", "list": [1, 2]}, OmegaConf.create({"seed": 3}))
+    assert OmegaConf.load(tmp_path / "config.yaml") == {"seed": 3}  # the folder had been removed meanwhile
     whole = (tmp_path / "result.json").read_bytes()
     for data in (whole[:20], b"", b"\xff\x00", b"[1]"):
         (tmp_path / "result.json").write_bytes(data)
