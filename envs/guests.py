@@ -105,6 +105,11 @@ def probe_in_worker(make_one: Callable[[], gymnasium.Env], name: str) -> bool:
         process.join()
         end = name_end(process.exitcode)
         raise UserCodeError(f"{name}, its first reset: the worker process of copy 0 ({end}) died") from None
+    except BaseException as error:  # an interrupt, also for the time that it takes
+        process.kill()
+        if isinstance(error, (KeyboardInterrupt, Exception)):
+            raise
+        raise UserCodeError(f"{name}, its first reset: {describe_fault(error)}") from error
     finally:
         receiver.close()
     process.join(CLOSE_SECONDS)

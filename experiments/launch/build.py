@@ -9,7 +9,7 @@ import torch
 from gymnasium.vector import VectorEnv
 from omegaconf import DictConfig
 
-from envs.guests import shows_mask
+from envs.guests import probe_in_worker, shows_mask
 from envs.workers import close, step_seconds
 from experiments.launch.check import ConfigError, construct, convert, to_dict
 from experiments.launch.escape import to_config
@@ -139,7 +139,7 @@ def build(config: DictConfig, playing: bool = False, at_most: int | None = None)
     if config.get("env") is None:
         raise ConfigError("this run has no environment: it was trained on a recording alone")
     # if a later part cannot be made, no worker process of an earlier one is left behind
-    with Watchdog(settings.env_timeout, step_seconds, shows_mask), ExitStack() as opened:
+    with Watchdog(settings.env_timeout, step_seconds, shows_mask, probe_in_worker), ExitStack() as opened:
         if playing:
             envs, env_node = open_envs_to_play(config, settings, opened, at_most)
             evaluation_envs = envs
