@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_module
-from hydra.core.hydra_config import HydraConfig
 
 from envs.players import TMazeExpert
 from envs.t_maze import TMaze
@@ -29,10 +28,8 @@ def trained(tmp_path):
 
     def run(*overrides):
         with initialize_config_module("conf", version_base="1.3"):
-            fixed = "seed=1", "stop_at_threshold=true", f"hydra.runtime.output_dir={tmp_path}"
-            config = compose("train", [*overrides, *fixed], return_hydra_config=True)
-        HydraConfig.instance().set_config(config)
-        del config.hydra
+            fixed = "seed=1", "stop_at_threshold=true", f"run_dir={tmp_path}", "overwrite=true"
+            config = compose("train", [*overrides, *fixed])
         train.run(config)
         return json.loads((tmp_path / "result.json").read_text())
 
