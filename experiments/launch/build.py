@@ -229,9 +229,9 @@ def count_evaluation_envs(settings: Settings, envs: VectorEnv, agent: DictConfig
             raise ConfigError(f"evaluation_envs={settings.evaluation_envs}: it must be {allowed}")
         return settings.evaluation_envs
     worlds = settings.num_envs / getattr(envs.unwrapped, "num_agents", 1)
-    if worlds <= 1 and not hasattr(envs.unwrapped, "state_dict"):
-        return 0
-    return fill_worlds(min(settings.num_envs, EVALUATION_ENVS), envs, agent)
+    if hasattr(envs.unwrapped, "state_dict"):  # of ours: fifty copies cost little more than one
+        return fill_worlds(EVALUATION_ENVS, envs, agent)
+    return 0 if worlds <= 1 else fill_worlds(min(settings.num_envs, EVALUATION_ENVS), envs, agent)
 
 
 def fill_worlds(at_least: int, envs: VectorEnv, agent: DictConfig) -> int:

@@ -172,7 +172,7 @@ PAIR = SimpleNamespace(unwrapped=SimpleNamespace(num_agents=2))
         (SINGLE, 16, None, 16),
         (SINGLE, 64, None, 50),
         (SINGLE, 1, None, 0),
-        (OURS, 1, None, 1),
+        (OURS, 1, None, 50),
         (PAIR, 4, None, 4),
         (PAIR, 2, None, 0),
         (SINGLE, 1, 3, 3),
@@ -218,10 +218,10 @@ def alive(monkeypatch):
         ({"evaluate_every": None, "final_episodes": 0}, {}, [[2]]),
         ({}, {"playing": True}, [[5]]),
         ({"evaluation_envs": 0}, {"playing": True}, [[2]]),
-        ({"evaluation_envs": None}, {"playing": True}, [[2]]),
+        ({"evaluation_envs": None}, {"playing": True}, [[2], [50]]),
         ({"evaluation_envs": None, "num_envs": 60}, {"playing": True}, [[60], [50]]),
         ({}, {"playing": True, "at_most": 2}, [[5], [2]]),
-        ({"evaluation_envs": None, "num_envs": 1}, {"playing": True, "at_most": 2}, [[1]]),
+        ({"evaluation_envs": None, "num_envs": 1}, {"playing": True, "at_most": 2}, [[1], [2]]),
     ],
 )
 def test_no_more_environments_are_open_than_are_needed(config, alive, changes, options, ever):
