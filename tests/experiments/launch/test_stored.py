@@ -58,7 +58,7 @@ HOSTILE = {  # name -> changes of a configuration, words of the sentence
         wrapped({"path": "gymnasium.wrappers.ArrayConversion", "env_xp": "evil"}),
         "cannot be imported|harmless wrapper",
     ),
-    "a file": (gym(id="Ant-v5", xml_file="/tmp/x.xml"), r"env\.xml_file=/tmp/x\.xml: it names a file"),
+    "a file": (gym(id="Ant-v5", xml_file="/somewhere/x.xml"), r"env\.xml_file=/somewhere/x\.xml: it names a file"),
     "a file in the home folder": (gym(deep={"rom": "~x"}), r"env\.deep\.rom=~x: it names a file"),
     "a file of a wrapper": (
         wrapped({"path": "gymnasium.wrappers.ClipAction", "x": "../y"}),

@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -379,29 +378,3 @@ def test_final_observations_that_are_no_arrays_stay_what_they_are():
     batch = batch_final_obs(rows, {"goal": ("stay", "wait"), "number": np.array([1, 2])}, space)
     assert batch["goal"] == (None, "go")
     assert batch["number"].tolist() == [0, 7]
-
-
-class OneArray(gymnasium.Env):
-    """Counts its steps in one array for ever; cut after three."""
-
-    observation_space, action_space = spaces.Box(0, 9, (1,)), spaces.Discrete(2)
-    shown = np.zeros(1, dtype=np.float32)
-
-    def reset(self, *, seed=None, options=None):
-        self.shown[:] = 0
-        return self.shown, {}
-
-    def step(self, action):
-        self.shown += 1
-        return self.shown, 0.0, False, bool(self.shown == 3), {}
-
-
-def test_a_reset_does_not_overwrite_the_final_observation():
-    envs = gymnasium.vector.SyncVectorEnv([OneArray], autoreset_mode=AutoresetMode.SAME_STEP)
-    adapter = VectorEnvAdapter(envs)
-    VectorEnvAdapter(envs)  # wraps nothing twice
-    assert isinstance(envs.envs[0].env, OneArray)
-    adapter.reset(0)
-    for _ in range(3):
-        step = adapter.step(np.zeros(1, dtype=np.int64))
-    assert (step.final_obs.tolist(), step.obs.tolist()) == ([[3.0]], [[0.0]])
