@@ -57,7 +57,7 @@ def guarded_step(
         The norm of the gradient before clipping, and whether norm and loss are finite, both 0-d.
     """
     gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
-    gradient = torch.cat([part.reshape(-1) for part in gradients])
+    gradient = torch.cat([part.reshape(-1) for part in gradients]).detach()  # torch 2.8 lets unused ones require one
     norm = torch.linalg.vector_norm(gradient)
     finite = torch.isfinite(norm + loss.detach())
     (vector,) = optimizer.param_groups[0]["params"]

@@ -1,5 +1,7 @@
 """Shared by all tests."""
 
+import signal
+
 import pytest
 import torch
 
@@ -11,6 +13,14 @@ CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available
 @pytest.fixture(params=["cpu", CUDA])
 def device(request):
     return torch.device(request.param)
+
+
+@pytest.fixture
+def hangup_ends():
+    """SIGHUP ends a process, as usual, also where ``nohup`` runs the tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ class RecurrentIQN(RecurrentAgent):
         exploration: the share of ``total_steps`` after which epsilon has fallen to ``epsilon_min``, linearly.
         state_stride: sequences may begin at every such step, where the state is stored; None for half of ``bptt``,
             so that they overlap by half (R2D2).
-        normalise_observations: by running moments, frozen at evaluation; images of more than 1,024 features are always.
+        normalise_observations: by running moments, frozen at evaluation; images are always.
         normalise_returns: divide replayed rewards by the running standard deviation of the discounted return.
         previous_action_reward: feed them as inputs.
         image_layout: of observations with three or four axes, see ``rl.networks.encoders.Encoder``.

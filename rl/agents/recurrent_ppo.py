@@ -67,7 +67,7 @@ class RecurrentPPO(RecurrentAgent):
         total_steps: environment steps over which the annealed hyperparameters run; None keeps them constant.
         state_stride: store the state at every such step only; a divisor of ``bptt`` and ``burn_in``.
         separate_critic: the value has an encoder and a core of its own.
-        normalise_observations: by running moments, frozen at evaluation; images of more than 1,024 features are always.
+        normalise_observations: by running moments, frozen at evaluation; images are always.
         normalise_returns: divide rewards by the running standard deviation of the discounted return.
         previous_action_reward: feed them as inputs.
         image_layout: of observations with three or four axes, see ``rl.networks.encoders.Encoder``.

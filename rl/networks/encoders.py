@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rl.checks import one_of, positive
-from rl.networks.images import BROAD, ImageEncoder, ImageLayout, find_image_axes
+from rl.networks.images import ImageEncoder, ImageLayout, find_image_axes
 from rl.networks.scales import Scale
 from rl.normalisation import RunningMoments
 from rl.spaces import get_shape
@@ -19,8 +19,8 @@ from rl.types import Observation
 MAX_CODES = 2**16
 """Largest size of a one-hot code: each of its numbers has weights of its own."""
 
-NARROW = 256
-"""An image of more than BROAD features learns as fast as one of so many."""
+BROAD, NARROW = 1024, 256
+"""An image of more than BROAD features learns as fast as one of NARROW."""
 
 
 class LeafEncoder(Protocol):
@@ -49,13 +49,13 @@ class Encoder(nn.Module):
     front of one fully connected tanh layer, so an image with scalars beside it keeps its scalars. A step of Adam moves
     every weight alike, so what it does to the layer grows with the number of features, and thousands of them saturate
     the tanh within a few steps. Those of an image with more than ``BROAD`` are divided by a number and their weights
-    begin multiplied by it; it is normalised by running moments of its channels, too, for few pixels of a large screen
-    ever move. Whole numbers, images and numbers with wide bounds are scaled by their bounds (``rl.networks.scales``).
+    begin multiplied by it. Whole numbers, images and numbers with wide bounds are scaled by their bounds
+    (``rl.networks.scales``).
 
     Args:
         leaves: elementary spaces by name, as ``rl.spaces.leaf_spaces`` gives them.
         layer_size: width of the last layer.
-        normalise: keep running moments of the Box leaves (of each channel for images) and normalise by them.
+        normalise: keep running moments of the Box leaves and normalise by them; images have them always.
         image_layout: where the channels of a Box leaf with three or four axes are. ``auto`` finds out; ``flat`` means
             that no leaf is an image.
 
@@ -133,7 +133,7 @@ class Encoder(nn.Module):
 def _make_leaf_encoder(name: str, space: spaces.Space, normalise: bool, layout: ImageLayout) -> nn.Module:
     if isinstance(space, spaces.Box):
         axes = find_image_axes(space, layout)
-        return VectorEncoder(name, space, normalise) if axes is None else ImageEncoder(name, space, axes, normalise)
+        return VectorEncoder(name, space, normalise) if axes is None else ImageEncoder(name, space, axes)
     if isinstance(space, spaces.Discrete):
         return OneHotEncoder(name, np.array([space.n]), np.array([space.start]), scalar=True)
     if isinstance(space, spaces.MultiDiscrete):

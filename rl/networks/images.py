@@ -23,10 +23,6 @@ STACK_SIDE = 7
 """Four axes hold a stack of images from such sides on."""
 
 
-BROAD = 1024
-"""An image of more features than that is normalised, and they are divided by a number, see ``Encoder``."""
-
-
 class ImageAxes(NamedTuple):
     """The meaning of the axes of an image.
 
@@ -81,18 +77,18 @@ def _rate_sides(height: int, width: int, axis: int) -> tuple[bool, int, int]:
 class ImageEncoder(nn.Module):
     """An encoder: images ``[..., *shape]`` of bytes or floats -> ``[..., D]``.
 
-    Values are scaled from the bounds of the space to 0 ... 1, see ``rl.networks.scales``. Sides of 36 and more get the
-    network of Mnih et al. (2015), smaller ones two 3 x 3 layers. Frames times channels are its input channels.
+    Values are scaled from the bounds of the space to 0 ... 1, see ``rl.networks.scales``, then each channel is
+    normalised by running moments: from numbers that are all positive it is learned later, or not at all. Sides of 36
+    and more get the network of Mnih et al. (2015), smaller ones two 3 x 3 layers. Frames times channels are its input
+    channels.
 
     Args:
         name: of the leaf.
         space: a Box.
         axes: of the image, see ``find_image_axes``.
-        normalise: keep running moments of each channel and normalise by them; an image of more than ``BROAD`` features
-            has them always.
     """
 
-    def __init__(self, name: str, space: spaces.Box, axes: ImageAxes, normalise: bool):
+    def __init__(self, name: str, space: spaces.Box, axes: ImageAxes):
         super().__init__()
         self.rank = len(space.shape)
         self.sides = space.shape[axes.rows : axes.rows + 2]
@@ -109,20 +105,17 @@ class ImageEncoder(nn.Module):
             layers = [nn.Conv2d(channels, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(), nn.Flatten()]
         self.layers = nn.Sequential(*layers)
         self.output_size = self.layers(torch.zeros(1, channels, *self.sides)).shape[1]
-        self.moments = RunningMoments((channels, 1, 1)) if normalise or self.output_size > BROAD else None
+        self.moments = RunningMoments((channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode images as ``[..., D]``."""
-        images = self._scale(x)
-        if self.moments is not None:
-            images = self.moments(images)
+        images = self.moments(self._scale(x))
         return self.layers(images).view(*x.shape[: x.dim() - self.rank], self.output_size)
 
     def update_moments(self, x: Tensor) -> None:
-        """Add images to the running moments, if there are any."""
-        if self.moments is not None:
-            images = self._scale(x)
-            self.moments.update(images.movedim(-3, -1).reshape(-1, images.shape[-3], 1, 1))
+        """Add images to the running moments."""
+        images = self._scale(x)
+        self.moments.update(images.movedim(-3, -1).reshape(-1, images.shape[-3], 1, 1))
 
     def _scale(self, x: Tensor) -> Tensor:
         """Turn ``[..., *shape]`` into ``[batch, C, H, W]`` in 0 ... 1."""
@@ -133,8 +126,8 @@ class ImageEncoder(nn.Module):
 
     def correct_scale(self, x: Tensor) -> str | None:
         """Correct a scale that destroys ``x [..., *shape]``, see ``Scale.correct``."""
-        sentence = self.scale.correct(x.amin(), x.amax(), self.moments is not None)
-        if sentence and self.moments is not None:
+        sentence = self.scale.correct(x.amin(), x.amax(), normalised=False)  # nor are they in the first rollout
+        if sentence:
             self.moments.reset()
             self.update_moments(x)
         return sentence
@@ -149,5 +142,4 @@ class ImageEncoder(nn.Module):
         else:
             planes = f"{self.planes[0]} {'channels' if self.planes == (3,) else 'frames or channels'}"
         network = "nature" if self.large else "two 3x3 layers"
-        tail = ", normalised" if self.moments is not None else ""
-        return f"image {height}x{width}, {planes}, CNN '{network}', {self.scale.describe()}{tail}"
+        return f"image {height}x{width}, {planes}, CNN '{network}', {self.scale.describe()}, normalised"

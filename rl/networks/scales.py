@@ -107,8 +107,8 @@ class Scale(nn.Module):
         divisors = " or ".join(sorted({_number(one) for one in self.width[bad].unique()[:3]}))
         return (
             f"observation {self.name!r}: its space declares {self._describe_bounds()}, but {which} went {span} in the "
-            f"first rollout, so they are divided by {divisors} instead; declare the bounds that it keeps, "
-            "or set agent.normalise_observations=true"
+            f"first rollout, so they are divided by {divisors} instead; declare the bounds that it keeps"
+            + ("" if self.shared else ", or set agent.normalise_observations=true")
         )
 
     def _like(self, example: Tensor, value: Tensor | float) -> Tensor:

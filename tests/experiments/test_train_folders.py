@@ -123,7 +123,7 @@ def test_a_configuration_composed_in_python_trains(composed, cwd, run_of):
 
 
 @pytest.fixture
-def send(monkeypatch):
+def send(monkeypatch, hangup_ends):
     """``send(target, "name", number, call)``: the call of that name sends a signal first, as a user would meanwhile."""
     monkeypatch.setattr(signals, "ECHO", 0.0)
 

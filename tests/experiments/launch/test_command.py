@@ -254,7 +254,7 @@ def test_a_reader_that_has_left_is_no_fault(launched, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_is_one_line_and_its_exit_code(launched, number):
+def test_a_signal_is_one_line_and_its_exit_code(launched, hangup_ends, number):
     """Wherever it comes; the usual handlers are there again afterwards."""
     before = signal.getsignal(number)
 

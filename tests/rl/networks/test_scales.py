@@ -135,7 +135,10 @@ def test_moments_behind_a_scale_need_no_help_with_large_numbers(correct):
 def test_the_sentence_names_leaf_bounds_numbers_and_what_to_do(correct):
     assert correct(spaces.Box(0, 255, (2, 2), np.float32), [0.0, 0.9], shared=True)[1] == (
         "observation 'obs': its space declares 0 to 255, but its numbers went from 0 to 0.9 in the first rollout, so "
-        "they are divided by 1 instead; declare the bounds that it keeps, or set agent.normalise_observations=true"
+        "they are divided by 1 instead; declare the bounds that it keeps"  # images are always normalised
+    )
+    assert correct(spaces.Box(0, 255, (2,), np.float32), [[0.0, 0.0], [0.9, 0.9]])[1].endswith(
+        "declare the bounds that it keeps, or set agent.normalise_observations=true"
     )
     assert "declares no bounds (-inf to inf), but" in correct(spaces.Box(-INF, INF, (2, 2)), [0, 99], shared=True)[1]
 
