@@ -20,6 +20,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hydra.utils import get_method
 from omegaconf import OmegaConf
 
 import experiments.launch.build
@@ -197,7 +198,7 @@ def keys():
     found = {"agent": {"seats", "members", "core"}, "agent.core": set(), "env": {"id"}}
     for group, folder in (("agent", "agent"), ("agent.core", "agent/core"), ("env", "env")):
         for path in (ROOT / "conf" / folder).glob("*.yaml"):
-            target = pydoc.locate(OmegaConf.load(path)._target_)
+            target = get_method(OmegaConf.load(path)._target_)
             found[group] |= set(inspect.signature(target).parameters)
     return found
 
