@@ -1,5 +1,6 @@
 """Shared by all tests."""
 
+import logging
 import signal
 
 import pytest
@@ -13,6 +14,15 @@ CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available
 @pytest.fixture(params=["cpu", CUDA])
 def device(request):
     return torch.device(request.param)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was():
+    """A command that runs inside a test leaves handlers behind, which would write to the closed output of that test."""
+    root = logging.getLogger()
+    before = [*root.handlers]
+    yield
+    root.handlers[:] = before
 
 
 @pytest.fixture
