@@ -29,7 +29,7 @@ LAYERS = (
     ("rl.ppo", "rl.iqn"),
     ("rl.agents",),
     ("rl.training",),
-    ("rl.recordings", "rl.export"),
+    ("rl.recordings", "rl.export", "rl.memory_check"),
 )
 APART = (("rl.cores", "rl.networks"), ("rl.ppo", "rl.iqn"))
 """Folders of one layer that never meet: cores are handed to networks, the two algorithms know nothing of each other."""
