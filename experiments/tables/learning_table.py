@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 from experiments.launch.check import choose_names, convert, prepare_output, read_list, to_dict
 from experiments.launch.command import rewrite_overrides
 from experiments.launch.run_folder import flatten, read_result
-from experiments.tables.curves import draw, label_run, make_panels, read_curve
+from experiments.tables.curves import label_run, make_panels, read_curve
+from experiments.tables.figures import draw_curves
 from experiments.tables.runs import (
     CHILD,
     Children,
@@ -143,4 +144,4 @@ def plot_rows(folder: Path, rows: dict[str, Any], seeds: list[int], output: Path
         result = read_result(locate_run(folder, name, seeds[0]))
         known = {"threshold": result["threshold"], "memoryless": result["memoryless_return"]}
         levels[panel] = {label: value for label, value in known.items() if value is not None}
-    draw(panels, "eval/episodic_return", output, levels)
+    draw_curves(panels, "eval/episodic_return", output, levels)
