@@ -156,7 +156,14 @@ def draw_efficiency(panels: Panels, scales: Scales, tag: str, output: Path, band
         set_title(axis, title)
         label_steps(axis, name_scale(scales, tag))
         lacking = [] if len(told) > 1 or band is None else [NO_INTERVAL]
-        put_caption(figure, [*sorted(told, reverse=True), "Seeds are drawn within each task; lines end where the first run of an agent does.", *lacking])
+        put_caption(
+            figure,
+            [
+                *sorted(told, reverse=True),
+                "Seeds are drawn within each task; lines end where the first run of an agent does.",
+                *lacking,
+            ],
+        )
 
 
 def draw_profile(lines: Lines, scales: Scales, output: Path, band: Band) -> None:
