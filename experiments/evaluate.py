@@ -65,12 +65,16 @@ def run(config: DictConfig) -> float:
         parts.settings.set_threads()
         print(f"{agent.model_name} after {agent.env_steps} steps, {checkpoint}\n")
         played = play(agent, envs, request)
-        rows = print_plain(played) if elsewhere is None else [row | describe_place(agent, envs, []) for row in played]
+        rows = (
+            print_plain(played)
+            if elsewhere is None
+            else [row | describe_place(agent, envs, request, []) for row in played]
+        )
     if elsewhere is not None:
         envs = build_envs(elsewhere)
         try:
             there = print_beside(rows, play(agent, envs, request, ", elsewhere"), overrides)
-            rows += [row | describe_place(agent, envs, overrides) for row in there]
+            rows += [row | describe_place(agent, envs, request, overrides) for row in there]
         finally:
             close(envs)
     write_text(here / config.run / "evaluation.json", json.dumps(rows, indent=1))
@@ -139,10 +143,10 @@ def print_beside(rows: list[Row], played: Iterator[Row], overrides: list[str]) -
     return there
 
 
-def describe_place(agent: Agent, envs: VectorEnv, overrides: list[str]) -> Row:
+def describe_place(agent: Agent, envs: VectorEnv, request: Request, overrides: list[str]) -> Row:
     """Return what ``evaluation.json`` says of where rows were played, if it is not only where the agent was trained."""
     known = {key: getattr(envs.unwrapped, key, None) for key in ("optimal_return", "memoryless_return")}
-    return {"overrides": overrides, "env_steps": agent.env_steps, **known}
+    return {"overrides": overrides, "env_steps": agent.env_steps, "seed": request.seed, **known}
 
 
 def main() -> None:

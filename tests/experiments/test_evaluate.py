@@ -63,7 +63,7 @@ def test_elsewhere_beside_as_trained(run_dir, command):
     assert (ended.code, ended.err) == (0, "")
     rows = json.loads((run_dir / "evaluation.json").read_text())
     trained, there = rows[:4], rows[4:]
-    known = {"env_steps": 160, "optimal_return": 1.0, "memoryless_return": 0.5}
+    known = {"env_steps": 160, "seed": 4, "optimal_return": 1.0, "memoryless_return": 0.5}
     assert trained == [row | {"overrides": []} | known for row in plain]
     assert all(row["overrides"] == ["env.length=1", "env.passive=true"] for row in there)
     assert all(row["mean_length"] <= 4 < other["mean_length"] for row, other in zip(there, trained, strict=True))
