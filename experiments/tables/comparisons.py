@@ -42,7 +42,7 @@ def read_final_returns(labels: dict[Path, tuple[str, str]]) -> tuple[Lines, list
     lacking = []
     for folder, (task, agent) in labels.items():
         score = read_result(folder).get("eval_return_mean") if (folder / "result.json").is_file() else None
-        if score is None:
+        if score is None or not np.isfinite(score):
             lacking.append(folder)
         else:
             lines[agent][task].append(float(score))

@@ -131,9 +131,9 @@ def check_elsewhere(name: str, row: dict[str, Any]) -> list[str]:
 
 
 def train_row(
-    children: Children, folder: Path, name: str, row: dict[str, Any], seed: int, overrides: list[str] | None
+    children: Children, folder: Path, name: str, row: dict[str, Any], seed: int, overrides: list[str] | None = None
 ) -> None:
-    """Train one row on one seed, in a process of its own; then play it elsewhere, if the row says so.
+    """Train one row on one seed, in a process of its own; then play it elsewhere, unless ``overrides`` is None.
 
     Raises:
         RuntimeError: a process failed; its last line says why.

@@ -46,7 +46,7 @@ class Estimate:
 def interquartile_mean(values: np.ndarray, axis: int = 0) -> np.ndarray:
     """Return the mean without the lowest and the highest quarter, each rounded down to whole runs.
 
-    Of fewer than four runs it is the mean, of ten that of the six in the middle.
+    Of fewer than four runs it is the mean, of ten that of the six in the middle; with a NaN among them it is NaN.
 
     Args:
         values: ``[runs, ...]``.
@@ -54,7 +54,8 @@ def interquartile_mean(values: np.ndarray, axis: int = 0) -> np.ndarray:
     """
     ordered = np.sort(values, axis=axis)
     count = ordered.shape[axis]
-    return np.take(ordered, range(count // 4, count - count // 4), axis=axis).mean(axis=axis)
+    middle = np.take(ordered, range(count // 4, count - count // 4), axis=axis).mean(axis=axis)
+    return np.where(np.isnan(np.take(ordered, -1, axis=axis)), np.nan, middle)  # a NaN is sorted to the end
 
 
 def estimate(tasks: Sequence[np.ndarray], statistic: Statistic, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:

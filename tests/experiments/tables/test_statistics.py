@@ -21,6 +21,8 @@ def test_interquartile_mean_by_hand():
     assert interquartile_mean(np.array([1.0, 2, 6])) == 3
     curves = np.array([[0.0, 9], [1, 5], [2, 6], [50, 0]])  # four seeds, two points
     assert interquartile_mean(curves).tolist() == [1.5, 5.5]
+    curves[3, 0] = np.nan  # must not count as the best, which is left out
+    assert np.isnan(interquartile_mean(curves)).tolist() == [True, False]
 
 
 def test_an_interval_holds_the_truth_as_often_as_it_says():
