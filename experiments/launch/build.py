@@ -156,6 +156,22 @@ def build(config: DictConfig, playing: bool = False, at_most: int | None = None)
     return parts
 
 
+def build_envs(config: DictConfig) -> VectorEnv:
+    """Construct environments to play in alone, as ``build`` with ``playing`` does; the caller closes them.
+
+    Args:
+        config: of a run.
+
+    Raises:
+        ConfigError, ValueError: a key or value cannot be.
+    """
+    settings = read_settings(config)
+    with Watchdog(settings.env_timeout, step_seconds, shows_mask, probe_in_worker), ExitStack() as opened:
+        envs, _ = open_envs_to_play(config, settings, opened, None)
+        opened.pop_all()
+    return envs
+
+
 def open_envs_to_train(
     config: DictConfig, settings: Settings, opened: ExitStack
 ) -> tuple[VectorEnv, VectorEnv, dict[str, Any]]:

@@ -257,6 +257,9 @@ def _describe_own(error: BaseException, config_name: str) -> str:
     unknown = re.search(r"Key '([^']+)' is not in struct.*full_key: (\S+)", text)
     if unknown:
         return f"there is no key {unknown[2]!r}{suggest(unknown[1], _list_keys(config_name))}"
+    removed = re.match(r"Could not delete from config\. '([^']+)' does not exist", text)
+    if removed:
+        return f"~{removed[1]}: there is no such key to remove here; give a value, {removed[1]}=VALUE"
     if isinstance(error, OverrideParseException):
         return describe_override(error)
     if isinstance(error, InterpolationKeyError) and "${" in os.getcwd():

@@ -1,9 +1,10 @@
-"""Learning curves of many runs: read them, name them, average them over seeds and draw them."""
+"""Learning curves of many runs: read them, name them, and bring those of several seeds on one grid of steps."""
 
 import logging
 from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,19 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from experiments.launch.check import ConfigError, check_node
 from experiments.launch.run_folder import load_run_config, name_core, name_env
-from rl.checkpoint import atomic_write
 
 Curve = tuple[np.ndarray, np.ndarray]
 """Steps and values ``[points]``."""
 
 Panels = dict[str, dict[str, list[Curve]]]
 """``panel -> line -> the curves of its seeds``."""
+
+MOST_POINTS = 500
+"""Of a grid."""
+
+
+class NoTagError(ConfigError):
+    """A run has no such tag."""
 
 
 def make_panels() -> Panels:
@@ -47,71 +54,63 @@ def read_curve(folder: Path, tag: str) -> Curve:
     """Read the points of one TensorBoard tag.
 
     Raises:
-        ConfigError: the run has no such tag.
+        NoTagError: the run has no such tag.
     """
     logging.getLogger("tensorboard").setLevel(logging.WARNING)  # it tells of every file that it opens
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
     if tag not in events.Tags()["scalars"]:
-        raise ConfigError(f"{folder} has no tag {tag!r}; there are {', '.join(events.Tags()['scalars'])}")
+        raise NoTagError(f"{folder} has no tag {tag!r}; there are {', '.join(events.Tags()['scalars'])}")
     points = events.Scalars(tag)
     return np.array([p.step for p in points]), np.array([p.value for p in points])
 
 
-def average(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Average the curves of several seeds over the range of steps that all of them cover.
+def read_curves(folders: Iterable[Path], tag: str) -> tuple[dict[Path, Curve], list[Path]]:
+    """Read one TensorBoard tag of several runs.
 
     Returns:
-        Steps, mean, and half the width of the 95 % confidence interval (normal) of the mean, 0 for one seed.
-    """
-    end = min(steps[-1] for steps, _ in curves)
-    grid = np.unique(np.concatenate([steps[steps <= end] for steps, _ in curves]))
-    values = np.stack([np.interp(grid, *curve) for curve in curves])
-    half = 1.96 * values.std(axis=0, ddof=1) / np.sqrt(len(curves)) if len(curves) > 1 else np.zeros(len(grid))
-    return grid, values.mean(axis=0), half
-
-
-def draw(panels: Panels, tag: str, output: Path, levels: dict[str, dict[str, float]] | None = None) -> None:
-    """Write the figure.
-
-    Args:
-        panels: what to draw.
-        tag: what the y axes show.
-        output: the PNG file.
-        levels: panel -> {label: value} of horizontal lines.
+        The curves of those that have it, and the folders of the others.
 
     Raises:
-        ModuleNotFoundError: matplotlib is not installed.
+        NoTagError: none has it.
     """
-    try:
-        import matplotlib
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('plots need matplotlib: pip install "recurrent-ppo[plot]"') from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    found, lacking, fault = dict[Path, Curve](), list[Path](), None
+    for folder in folders:
+        try:
+            found[folder] = read_curve(folder, tag)
+        except NoTagError as error:
+            lacking.append(folder)
+            fault = error
+    if fault is not None and not found:
+        raise fault if len(lacking) == 1 else NoTagError(f"none of {len(lacking)} runs has it: {fault}")
+    return found, lacking
 
-    columns = min(4, len(panels))
-    rows = -(-len(panels) // columns)
-    width, height = (4.2, 3.0) if len(panels) > 1 else (6.3, 4.2)  # of a panel
-    figure, axes = pyplot.subplots(
-        rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained"
-    )
-    for axis in axes.flat[len(panels) :]:
-        axis.set_visible(False)
-    for axis, (panel, lines) in zip(axes.flat, panels.items(), strict=False):
-        for name, curves in sorted(lines.items()):
-            steps, mean, half = average(curves)
-            axis.plot(steps, mean, label=f"{name} ({len(curves)} seeds)")
-            axis.fill_between(steps, mean - half, mean + half, alpha=0.25, linewidth=0)
-        for index, (label, value) in enumerate((levels or {}).get(panel, {}).items()):
-            axis.axhline(value, color="0.5", linestyle=("--", ":")[index % 2], linewidth=1, label=label)
-        axis.set_title("\n".join(fill(line, 60) for line in panel.splitlines()), fontsize=10 if len(panel) < 60 else 7)
-        axis.set_xlabel("environment steps", fontsize=8)
-        axis.set_ylabel(tag, fontsize=8)
-        axis.ticklabel_format(axis="x", style="sci", scilimits=(3, 3))
-        axis.tick_params(labelsize=8)
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
-    with atomic_write(output) as file:
-        figure.savefig(file, dpi=110, format=output.suffix[1:] or None)
-    pyplot.close(figure)
+
+@dataclass(frozen=True)
+class Aligned:
+    """Curves of several seeds on one grid of steps, as far as all of them reach.
+
+    Attributes:
+        steps: ``[points]``, those of all curves between the latest beginning and the earliest end; none if no step is
+            covered by all.
+        values: float64 ``[runs, points]``, interpolated between the points of each run.
+        rest: the pieces of curves that lie before or after the grid.
+    """
+
+    steps: np.ndarray
+    values: np.ndarray
+    rest: list[Curve]
+
+
+def align(curves: list[Curve]) -> Aligned:
+    """Bring curves of several seeds, which may be of unequal lengths, on one grid."""
+    begin, end = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
+    grid = np.unique(np.concatenate([steps[(steps >= begin) & (steps <= end)] for steps, _ in curves]))
+    if len(grid) > MOST_POINTS:  # more than a figure has pixels
+        grid = grid[np.unique(np.linspace(0, len(grid) - 1, MOST_POINTS).round().astype(int))]
+    values = np.stack([np.interp(grid, *curve) for curve in curves])
+    rest = []
+    for steps, own in curves if len(grid) else ():
+        rest += [(steps[steps <= begin], own[steps <= begin])] if steps[0] < begin else []
+        rest += [(steps[steps >= end], own[steps >= end])] if steps[-1] > end else []
+    return Aligned(grid, values, rest)

@@ -4,14 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from hydra import compose
 from omegaconf import DictConfig
 
-from experiments.launch.check import choose_names, convert, prepare_output, read_list, to_dict
+from experiments.launch.check import ConfigError, choose_names, convert, prepare_output, read_list, suggest, to_dict
 from experiments.launch.command import rewrite_overrides
-from experiments.launch.run_folder import flatten, read_result
-from experiments.tables.curves import draw, label_run, make_panels, read_curve
+from experiments.launch.elsewhere import check_spaces, list_overrides, override_env, read_spaces
+from experiments.launch.evaluations import FINAL_SEED
+from experiments.launch.run_folder import flatten, load_flat_config, read_result
+from experiments.tables.curves import label_run, make_panels, read_curve
+from experiments.tables.figures import draw_curves
+from experiments.tables.learning_text import format_table, summarise_row
 from experiments.tables.runs import (
     CHILD,
     Children,
@@ -25,28 +28,21 @@ from rl.checkpoint import write_text
 from rl.checks import positive
 
 MARKERS = "<!-- learning table: written by python -m experiments.learning_table -->", "<!-- end of learning table -->"
-HEAD = (
-    "task",
-    "agent, core",
-    "best / memoryless",
-    "threshold",
-    "return by seed",
-    "memory zeroed",
-    "steps to threshold",
-    "seconds to threshold",
-    "budget",
-)
+
+KEYS = ("experiment", "overrides", "label", "suffix", "evaluate", "rung")
+"""Of a row, see ``conf/learning_table.yaml``."""
 
 
 def run(config: DictConfig) -> float:
     """Train what is missing, then report.
 
     Returns:
-        The share of runs that reached the threshold of their row.
+        The share of runs that end at or above the bar of their row, rungs left out.
     """
     table = to_dict(config.table)
     names = choose_names(config.rows or table, table, "rows", "row")
     rows = {name: row for name, row in table.items() if name in names}
+    check_rows(rows)
     seeds = [convert(seed, int, "seeds") for seed in read_list(config.seeds, "seeds")]
     workers = convert(config.jobs, int, "jobs")
     positive(jobs=workers)
@@ -55,19 +51,33 @@ def run(config: DictConfig) -> float:
     if config.page:
         split_at_markers(Path(config.page), MARKERS)
     check_begun(folder, rows, seeds)
+    overrides = {name: check_elsewhere(name, row) for name, row in rows.items() if "evaluate" in row}
     jobs = [(name, row, seed) for name, row in rows.items() for seed in seeds]
     with Children() as children:
-        children.map(lambda job: train_row(children, folder, *job), jobs, workers)
-    results = {name: [read_result(locate_run(folder, name, seed)) for seed in seeds] for name in rows}
-    text = format_table(rows, results)
+        children.map(lambda job: train_row(children, folder, *job, overrides.get(job[0])), jobs, workers)
+    content = {name: read_row(folder, name, row, seeds, overrides.get(name)) for name, row in rows.items()}
+    summaries = {name: part["summary"] for name, part in content.items()}
+    text = format_table(summaries)
     write_text(folder / "table.md", text)
-    write_text(folder / "table.json", json.dumps(results, indent=1))
-    plot_rows(folder, rows, seeds, picture)
+    write_text(folder / "table.json", json.dumps(content, indent=1))
+    plot_rows(folder, {name: row for name, row in rows.items() if "evaluate" not in row}, seeds, picture)
     print(text)
     if config.page:
         insert_table(Path(config.page), text, MARKERS)
-    reached = [result["steps_to_threshold"] is not None for row in results.values() for result in row]
-    return float(np.mean(reached))
+    judged = [each for each in summaries.values() if each["reached"] is not None and not each["rung"]]
+    return sum(each["reached"] for each in judged) / max(sum(each["seeds"] for each in judged), 1)
+
+
+def read_row(
+    folder: Path, name: str, row: dict[str, Any], seeds: list[int], overrides: list[str] | None
+) -> dict[str, Any]:
+    """Return what ``table.json`` holds of a row: its numbers over seeds, and those of each run."""
+    targets = {seed: locate_run(folder, name, seed) for seed in seeds}
+    results = [read_result(target) for target in targets.values()]
+    content: dict[str, Any] = {"runs": results}
+    if overrides is not None:
+        content["elsewhere"] = [read_elsewhere(target, seed, overrides) for seed, target in targets.items()]
+    return {"summary": summarise_row(row, results, content.get("elsewhere", []))} | content
 
 
 def check_begun(folder: Path, rows: dict[str, Any], seeds: list[int]) -> None:
@@ -89,47 +99,77 @@ def list_arguments(row: dict[str, Any]) -> list[str]:
     return [f"experiment={row['experiment']}", *row.get("overrides", ())]
 
 
-def train_row(children: Children, folder: Path, name: str, row: dict[str, Any], seed: int) -> None:
-    """Train one row on one seed, in a process of its own.
+def check_rows(rows: dict[str, Any]) -> None:
+    """Check that rows of the table have the keys that a row has.
 
     Raises:
-        RuntimeError: the process failed; its last line says why.
+        ConfigError: one has another one, or lacks its experiment.
+    """
+    for name, row in rows.items():
+        for key in row:
+            if key not in KEYS:
+                raise ConfigError(f"there is no key 'table.{name}.{key}'{suggest(key, KEYS)}")
+        if "experiment" not in row:
+            raise ConfigError(f"table.{name}.experiment is missing")
+
+
+def check_elsewhere(name: str, row: dict[str, Any]) -> list[str]:
+    """Check that a row can be played where its ``evaluate`` says; return what that sets of the environment.
+
+    Raises:
+        ConfigError, ValueError: it cannot.
+    """
+    asked = row["evaluate"]
+    if not isinstance(asked, list) or not asked or not all(str(each).startswith(("env.", "env=")) for each in asked):
+        raise ConfigError(f"table.{name}.evaluate={asked}: it must be a list of keys of the environment, env.KEY=VALUE")
+    given = compose("evaluate", list(rewrite_overrides(asked))).env
+    config = compose("train", list(rewrite_overrides(list_arguments(row))))
+    positive(final_episodes=config.final_episodes)
+    overrides = list_overrides(given)
+    check_spaces(read_spaces(override_env(config, given)), read_spaces(config), overrides)
+    return overrides
+
+
+def train_row(
+    children: Children, folder: Path, name: str, row: dict[str, Any], seed: int, overrides: list[str] | None = None
+) -> None:
+    """Train one row on one seed, in a process of its own; then play it elsewhere, unless ``overrides`` is None.
+
+    Raises:
+        RuntimeError: a process failed; its last line says why.
     """
     target = locate_run(folder, name, seed)
     fresh = [*list_arguments(row), f"seed={seed}", f"run_dir={target}"]
     if arguments := list_remaining_arguments(target, fresh):
         children.run_module(CHILD, "experiments.train", *arguments)
+    if overrides is not None and read_elsewhere(target, seed, overrides) is None:
+        request = [f"{key}={value}" for key, value in choose_episodes(target, seed).items()]
+        children.run_module(CHILD, "experiments.evaluate", f"run={target}", *row["evaluate"], *request)
 
 
-def format_table(rows: dict[str, Any], results: dict[str, list[dict[str, Any]]]) -> str:
-    """Write the table in Markdown: one line for each row, medians over its seeds.
+def choose_episodes(target: Path, seed: int) -> dict[str, int]:
+    """Return what ``evaluate`` is to play of a run: as trained, they are the episodes of its final evaluation."""
+    return {"episodes": load_flat_config(target)["final_episodes"], "seed": seed + FINAL_SEED}
+
+
+def read_elsewhere(target: Path, seed: int, overrides: list[str]) -> dict[str, Any] | None:
+    """Return what a finished run got elsewhere with greedy play; None if that was not played yet.
 
     Args:
-        rows: the configuration of each row.
-        results: ``result.json`` of each of its seeds.
+        target: the folder of the run.
+        seed: of the run.
+        overrides: what makes the other environment.
     """
-    lines = ["| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|"]
-    for name, seeds in results.items():
-        first = seeds[0]
-        known = [
-            ("?" if first[key] is None else f"{first[key]:.4g}") for key in ("optimal_return", "memoryless_return")
-        ]
-        hits, zeroed = ([s[key] for s in seeds] for key in ("steps_to_threshold", "memory_zeroed_return_mean"))
-        cells = (
-            rows[name].get("label", name),
-            f"{first['agent']}, {first['core']}",
-            " / ".join(known),
-            "-" if first["threshold"] is None else f"{first['threshold']:g}",
-            ", ".join("-" if s["eval_return_mean"] is None else f"{s['eval_return_mean']:.3g}" for s in seeds),
-            "-" if None in zeroed else f"{np.mean(zeroed):.3g}",
-            f"{np.median(hits) / 1000:.0f} k"
-            if None not in hits
-            else f"{len(seeds) - hits.count(None)} of {len(seeds)} seeds",
-            f"{np.median([s['seconds_to_threshold'] for s in seeds]):.0f}" if None not in hits else "-",
-            f"{first['total_steps'] / 1000:.0f} k",
-        )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    file = target / "evaluation.json"
+    try:
+        rows = json.loads(file.read_text()) if file.is_file() else []
+    except ValueError:  # damaged: it is played again
+        rows = []
+    wanted = choose_episodes(target, seed) | {"env_steps": read_result(target)["env_steps"], "overrides": overrides}
+    found = {row["memory"]: row for row in rows if row["policy"] == "greedy" and wanted.items() <= row.items()}
+    if found.keys() != {"kept", "zeroed"}:
+        return None
+    return found["kept"] | {"memory_zeroed": found["zeroed"]["mean"]}
 
 
 def plot_rows(folder: Path, rows: dict[str, Any], seeds: list[int], output: Path) -> None:
@@ -143,4 +183,5 @@ def plot_rows(folder: Path, rows: dict[str, Any], seeds: list[int], output: Path
         result = read_result(locate_run(folder, name, seeds[0]))
         known = {"threshold": result["threshold"], "memoryless": result["memoryless_return"]}
         levels[panel] = {label: value for label, value in known.items() if value is not None}
-    draw(panels, "eval/episodic_return", output, levels)
+    if panels:
+        draw_curves(panels, "eval/episodic_return", output, levels)

@@ -12,6 +12,8 @@ from experiments.launch.build import SETTINGS
 from rl.training.evaluation import Evaluation
 from rl.training.run import checkpoint_path
 
+NUMBERS = {"mean": 3, "stderr": 3, "mean_length": 1}  # digits behind the point, as printed
+
 
 @pytest.fixture
 def run_dir(command, tiny, cwd):
@@ -51,6 +53,54 @@ def test_a_seed_repeats_and_leaves_no_files_about(run_dir, command, cwd):
 
     assert means(1) == means(1) != means(2)
     assert [path.name for path in cwd.iterdir()] == ["run"]
+
+
+def test_elsewhere_beside_as_trained(run_dir, command):
+    """The same agent in the environment of the run and in a longer one: eight rows, two returns in each line."""
+    assert command("evaluate", "run=run", "episodes=8", "seed=4").code == 0
+    plain = json.loads((run_dir / "evaluation.json").read_text())
+    ended = command("evaluate", "run=run", "episodes=8", "seed=4", "env.length=1", "env.passive=true")
+    assert (ended.code, ended.err) == (0, "")
+    rows = json.loads((run_dir / "evaluation.json").read_text())
+    trained, there = rows[:4], rows[4:]
+    known = {"env_steps": 160, "seed": 4, "optimal_return": 1.0, "memoryless_return": 0.5}
+    assert trained == [row | {"overrides": []} | known for row in plain]
+    assert all(row["overrides"] == ["env.length=1", "env.passive=true"] for row in there)
+    assert all(row["mean_length"] <= 4 < other["mean_length"] for row, other in zip(there, trained, strict=True))
+    assert "elsewhere: env.length=1, env.passive=true" in ended.out
+    printed = [line.split() for line in ended.out.splitlines()[-4:]]
+    for line, row, other in zip(printed, trained, there, strict=True):
+        numbers = [f"{each[key]:.{digits}f}" for each in (row, other) for key, digits in NUMBERS.items()]
+        assert line == [row["policy"], row["memory"], *numbers, "8"]
+
+
+def test_elsewhere_is_what_a_sweep_is_about(run_dir, command, monkeypatch):
+    """The value of the command is that of the last place named."""
+    seen = []
+    run = evaluate.run
+    monkeypatch.setattr(evaluate, "run", lambda config: seen.append(run(config)))
+    assert command("evaluate", "run=run", "episodes=8", "env=t_maze", "env.length=1").code == 0
+    rows = json.loads((run_dir / "evaluation.json").read_text())
+    assert seen == [rows[4]["mean"]] and rows[4]["overrides"] == ["env._target_=envs.t_maze.TMaze", "env.length=1"]
+    assert rows[4]["policy"] == "greedy" and rows[0]["mean"] != rows[4]["mean"]
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("env.lenght=100", "there is no key 'env.lenght'; did you mean length?"),
+        ("env.length=0", "length=0: it must be a whole number of at least 1"),
+        ("env.passive=false", "env.passive=false: the actions there are Discrete(4), those of the agent Discrete(3)"),
+        ("~env.length", "~env.length: there is no such key to remove here; give a value, env.length=VALUE"),
+    ],
+)
+def test_an_elsewhere_that_cannot_be_is_refused_before_anything_is_played(
+    run_dir, command, monkeypatch, override, sentence
+):
+    monkeypatch.setattr(evaluate, "evaluate_agent", None)
+    ended = command("evaluate", "run=run", override)
+    assert (ended.code, ended.out, ended.err) == (1, "", f"evaluate: {sentence}\n")
+    assert not (run_dir / "evaluation.json").exists()
 
 
 def test_every_setting_arrives(tmp_path, monkeypatch, capsys):

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from envs.t_maze import TMaze
 from experiments import train
 from experiments.launch.command import load_defaults
-from experiments.tables.learning_table import format_table
+from experiments.tables.learning_text import format_table, summarise_row
 from rl.training.trainer import Trainer
 
 
@@ -183,7 +183,7 @@ def test_the_final_evaluation_may_be_left_out(train_maze, run_of, monkeypatch):
     monkeypatch.setattr(Trainer, "recent_return", None)
     train_maze("final_episodes=0", "run_dir=other")
     assert returned[0] == 0.125 and math.isnan(returned[1])
-    line = format_table({"row": {}}, {"row": [result | {"optimal_return": None}]}).splitlines()[2]
+    line = format_table({"row": summarise_row({}, [result | {"optimal_return": None}], [])}).splitlines()[2]
     assert "| - | - |" in line
 
 

@@ -1,6 +1,7 @@
 """``python -m experiments.plot``."""
 
 import numpy as np
+import pytest
 from matplotlib import image
 
 SIZE = 330, 462  # pixels of one panel of several
@@ -35,3 +36,41 @@ def test_one_panel_for_each_environment(command, tiny, cwd):
     assert picture.shape[:2] == (SIZE[0], 2 * SIZE[1])
     assert all(coloured(half) > 0.002 for half in np.split(picture, 2, axis=1))
     assert {path.name for path in cwd.iterdir()} == {"sweep", "other", "one.png", "deep"}
+
+
+def test_kinds_of_figures(command, tiny, cwd):
+    """Of two cores on two tasks; a run that lacks the tag is named and left out."""
+    for core in ("gru", "mlp"):
+        for env in ("t_maze", "copy_sequence"):
+            where = f"env={env}", f"agent/core={core}", f"run_dir=sweep/{core}-{env}"
+            train(command, tiny, *where, "evaluate_every=80", "evaluate_episodes=2")
+    train(command, tiny, "env=t_maze", "run_dir=sweep/other", "final_episodes=0")
+    for kind in ("profile", "improvement", "efficiency"):
+        ended = command("plot", "runs=[sweep]", f"kind={kind}", "tag=eval/episodic_return", f"output={kind}.png")
+        assert (ended.code, ended.err) == (0, "")
+        lacks = "no eval/episodic_return" if kind == "efficiency" else "no final return"
+        lines = [f"1 of 5 runs have {lacks} and are left out: sweep/other", f"4 runs -> {kind}.png"]
+        assert ended.out.splitlines() == lines
+        picture = image.imread(f"{kind}.png")
+        assert picture.shape[:2] == ALONE and coloured(picture) > 0.0002
+    ended = command("plot", "runs=[sweep]", "tag=eval/episodic_return", "band=null")
+    assert ended.out.splitlines() == [lines[0], "4 runs -> curves.png"]
+    ended = command("plot", "runs=[sweep]", "kind=profile", "bounds.TMase=[0,1]")
+    assert ended.code == 1 and "bounds.TMase: no run is on TMase; did you mean TMaze?" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["kind=bars"], "kind='bars' is not 'curves' or 'efficiency' or 'profile' or 'improvement'"),
+        (["band=std"], "band='std' is not 'ci' or 'iqr' or 'minmax' or null"),
+        (["kind=profile", "band=iqr"], "band=iqr: kind=profile has ci or null"),
+        (["bounds.TMaze=[0,1]"], "bounds={'TMaze': [0, 1]}: kind=curves draws returns as they are; leave it out"),
+        (["kind=efficiency", "tag=[a,b]"], "tag=['a', 'b']: kind=efficiency draws one tag"),
+        ([], "nowhere holds no run: no config.yaml in it or below it"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else None,
+)
+def test_options_without_a_use_are_refused(command, arguments, sentence):
+    ended = command("plot", "runs=[nowhere]", *arguments)
+    assert (ended.code, ended.err) == (1, f"plot: {sentence}\n")

@@ -1,10 +1,8 @@
-"""Learning curves: their names, their mean over seeds, their figure."""
+"""Learning curves: their names, and one grid for several seeds."""
 
 import numpy as np
 import pytest
-from matplotlib import image
 
-from experiments.launch.check import ConfigError
 from experiments.tables import curves
 
 
@@ -16,30 +14,40 @@ def test_labels_and_curve(train_maze, cwd):
     assert curves.label_run(cwd / "pupil")[1] == "DualHeadRecurrentPPO, rnn, from another run, teacher_kl=0.1"
     steps, values = curves.read_curve(cwd / "run", "losses/policy_loss")
     assert steps.tolist() == list(range(8, 161, 8)) and values.shape == steps.shape
-    with pytest.raises(ConfigError, match=r"no tag 'losses/none'; there are .*losses/policy_loss"):
+    with pytest.raises(curves.NoTagError, match=r"no tag 'losses/none'; there are .*losses/policy_loss"):
         curves.read_curve(cwd / "run", "losses/none")
 
 
-def test_band_by_hand():
-    """Two seeds, one sampled twice as often and one longer: interpolated, cut to what both have."""
-    first = np.array([0, 10, 20]), np.array([0.0, 2.0, 4.0])
+def test_runs_without_a_tag_are_named(train_maze, cwd):
+    for name, steps in (("with", 160), ("without", 8)):  # eight steps are too few for an episode to end
+        train_maze(f"total_steps={steps}", "env.length=30", f"run_dir={name}")
+    folders, tag = [cwd / "without", cwd / "with"], "charts/episodic_return"
+    found, lacking = curves.read_curves(folders, tag)
+    assert list(found) == [cwd / "with"] and lacking == [cwd / "without"]
+    with pytest.raises(curves.NoTagError, match=r"without has no tag 'charts/episodic_return'; there are"):
+        curves.read_curves(folders[:1], tag)
+    with pytest.raises(curves.NoTagError, match=r"none of 2 runs has it: .*with has no tag 'x'; there are"):
+        curves.read_curves(folders, "x")
+
+
+def test_align_by_hand():
+    """Two seeds, one sampled twice as often, one begun earlier and one longer: interpolated where both are."""
+    first = np.array([5, 10, 20]), np.array([1.0, 2.0, 4.0])
     second = np.array([0, 20, 40]), np.array([2.0, 2.0, 9.0])
-    steps, mean, half = curves.average([first, second])
-    assert steps.tolist() == [0, 10, 20]
-    np.testing.assert_allclose(mean, [1.0, 2.0, 3.0])
-    # Standard deviation of a pair (n - 1): difference / sqrt(2); of the mean: difference / 2.
-    np.testing.assert_allclose(half, [1.96 * 1.0, 0.0, 1.96 * 1.0])
+    aligned = curves.align([first, second])
+    assert aligned.steps.tolist() == [5, 10, 20]
+    assert aligned.values.tolist() == [[1, 2, 4], [2, 2, 2]]
+    pieces = [(steps.tolist(), values.tolist()) for steps, values in aligned.rest]
+    assert pieces == [([0], [2.0]), ([20, 40], [2.0, 9.0])]
 
 
-def test_band_of_one_seed_has_no_width():
-    steps, mean, half = curves.average([(np.array([5, 6]), np.array([1.0, 3.0]))])
-    assert (steps.tolist(), mean.tolist(), half.tolist()) == ([5, 6], [1.0, 3.0], [0.0, 0.0])
+def test_curves_without_a_step_in_common():
+    aligned = curves.align([(np.array([1, 2]), np.zeros(2)), (np.array([3, 4]), np.ones(2))])
+    assert aligned.steps.tolist() == [] and aligned.values.shape == (2, 0) and aligned.rest == []
 
 
-def test_draw_level_lines(cwd):
-    """Horizontal lines are drawn where they are asked for only."""
-    panels = {"a": {"line": [(np.array([0, 10]), np.array([0.0, 1.0]))]}}
-    curves.draw(panels, "tag", cwd / "without.png")
-    curves.draw(panels, "tag", cwd / "with.png", {"a": {"threshold": 0.5}, "b": {"threshold": 0.2}})
-    without, lined = image.imread("without.png"), image.imread("with.png")
-    assert without.shape == lined.shape and not np.array_equal(without, lined)
+def test_long_curves_keep_their_ends():
+    steps = np.arange(10_000)
+    aligned = curves.align([(steps, steps * 2.0)] * 3)
+    assert len(aligned.steps) == curves.MOST_POINTS and aligned.steps[[0, -1]].tolist() == [0, 9999]
+    assert np.array_equal(aligned.values[2], aligned.steps * 2.0)

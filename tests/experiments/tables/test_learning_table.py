@@ -1,51 +1,31 @@
 """``python -m experiments.learning_table``."""
 
 import json
+from pathlib import Path
 
+import pytest
+from hydra import initialize_config_module
+from omegaconf import OmegaConf
+
+from experiments.launch.check import ConfigError
 from experiments.tables import runs
-from experiments.tables.learning_table import MARKERS, format_table
+from experiments.tables.learning_table import (
+    MARKERS,
+    check_elsewhere,
+    check_rows,
+    read_elsewhere,
+    read_row,
+    train_row,
+)
+
+ROWS = OmegaConf.to_container(OmegaConf.load(Path(__file__).parents[3] / "conf/learning_table.yaml").table)
 
 
-def outcome(seed, hit=True, **changes):
-    """What ``result.json`` of a run may hold."""
-    return {
-        "agent": "RecurrentPPOLSTM",
-        "core": "gru",
-        "optimal_return": 1.0,
-        "memoryless_return": 0.5,
-        "threshold": 0.95,
-        "eval_return_mean": 0.9 + seed / 100,
-        "memory_zeroed_return_mean": 0.4 + seed / 10,
-        "steps_to_threshold": 10_000 * seed if hit else None,
-        "seconds_to_threshold": 2.0 * seed if hit else None,
-        "total_steps": 200_000,
-        **changes,
-    }
-
-
-def test_format_table():
-    rows = {"maze": {"label": "a maze"}, "pole": {}}
-    results = {
-        "maze": [outcome(1), outcome(2), outcome(6)],
-        "pole": [outcome(1), outcome(2, hit=False, optimal_return=None), outcome(3)],
-    }
-    head, rule, maze, pole = format_table(rows, results).splitlines()
-    assert head.count("|") == rule.count("|") == maze.count("|") == pole.count("|") == 10
-    cells = [cell.strip() for cell in maze.strip("|").split("|")]
-    assert cells == [
-        "a maze",
-        "RecurrentPPOLSTM, gru",
-        "1 / 0.5",
-        "0.95",
-        "0.91, 0.92, 0.96",
-        "0.7",  # mean of 0.5, 0.6 and 1.0
-        "20 k",  # medians
-        "4",
-        "200 k",
-    ]
-    cells = [cell.strip() for cell in pole.strip("|").split("|")]
-    assert cells[0] == "pole" and cells[6:8] == ["2 of 3 seeds", "-"]
-    assert "?" in format_table(rows, {"maze": [outcome(1, memoryless_return=None)]})
+@pytest.fixture
+def composing():
+    """A place in which configurations can be composed, as a command has."""
+    with initialize_config_module("conf", version_base="1.3"):
+        yield
 
 
 def test_end_to_end(command, tiny, cwd, monkeypatch, child_environment):
@@ -64,9 +44,9 @@ def test_end_to_end(command, tiny, cwd, monkeypatch, child_environment):
     table = (cwd / "out/table.md").read_text()
     assert len(table.splitlines()) == 3 and "| Small | RecurrentPPOLSTM, lstm | 1 / 0.5 | -9 |" in table
     assert table in ended.out and table in (cwd / "page.md").read_text()
-    raw = json.loads((cwd / "out/table.json").read_text())
-    assert raw == {"small": [json.loads((cwd / "out/small/seed1/result.json").read_text())]}
-    assert raw["small"][0]["env_steps"] == 8
+    raw = json.loads((cwd / "out/table.json").read_text())["small"]
+    assert raw["runs"] == [json.loads((cwd / "out/small/seed1/result.json").read_text())]
+    assert raw["runs"][0]["env_steps"] == 8 and raw["summary"]["reached"] == 1
 
     def no_process(*arguments, **options):
         raise AssertionError("a finished run was started again")
@@ -89,3 +69,56 @@ def test_a_failing_run_says_why(command, cwd, monkeypatch, child_environment):
     assert ended.code == 1 and ended.err.count("\n") == 1
     assert "agent.clib=1" in ended.err
     assert ended.err.endswith(" failed: train: there is no key 'agent.clib'; did you mean clip?\n")
+
+
+def test_rows_that_are_played_elsewhere(command, tiny, cwd):
+    """Trained once, played once, and read from then on; the returns as trained are those of the run's result."""
+    asked = []
+
+    class Children:
+        def run_module(self, module, name, *arguments):
+            asked.append(name)
+            assert command(name.removeprefix("experiments."), *arguments).code == 0
+
+    row = {"experiment": "t_maze_10", "overrides": [*tiny, "evaluate_every=8"], "evaluate": ["env.length=1"]}
+    overrides, target = row["evaluate"], Path("out/far/seed3")
+    train_row(Children(), Path("out"), "far", row, 3, overrides)
+    train_row(Children(), Path("out"), "far", row, 3, overrides)
+    assert asked == ["experiments.train", "experiments.evaluate"]
+    content = read_row(Path("out"), "far", row, [3], overrides)
+    rows = json.loads((target / "evaluation.json").read_text())
+    assert rows[0]["mean"] == content["runs"][0]["eval_return_mean"]
+    assert content["elsewhere"] == [rows[4] | {"memory_zeroed": rows[5]["mean"]}]
+    assert content["summary"]["elsewhere"]["final_return"]["value"] == rows[4]["mean"]
+
+    stale = {"seed 4": (4, overrides), "another place": (3, ["env.length=2"])}
+    assert {name: read_elsewhere(target, *other) for name, other in stale.items()} == dict.fromkeys(stale)
+    result = json.loads((target / "result.json").read_text())
+    (target / "result.json").write_text(json.dumps(result | {"env_steps": 16}))  # it was trained on
+    assert read_elsewhere(target, 3, overrides) is None
+    (target / "evaluation.json").write_text("[{")
+    assert read_elsewhere(target, 3, overrides) is None
+
+
+def test_the_rows_of_the_table_can_be_played_where_they_say(composing):
+    check_rows(ROWS)
+    found = {name: check_elsewhere(name, row) for name, row in ROWS.items() if "evaluate" in row}
+    assert found == {name: ROWS[name]["evaluate"] for name in found} and len(found) >= 2
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ({"evaluate": ["env.lenght=3"]}, "there is no key 'env.lenght'; did you mean length"),
+        ({"evaluate": ["env.passive=false"]}, "env.passive=false: the actions there are Discrete.4., those of"),
+        ({"evaluate": ["episodes=3"]}, "table.far.evaluate=.*: it must be a list of keys of the environment"),
+        ({"evaluate": []}, "table.far.evaluate=.*: it must be a list of keys of the environment"),
+        ({"evaluate": ["env.length=3"], "overrides": ["final_episodes=0"]}, "final_episodes=0: it must be a whole"),
+        ({"rungs": True}, "there is no key 'table.far.rungs'; did you mean rung"),
+    ],
+    ids=["key", "spaces", "no environment", "nothing", "no episodes", "row"],
+)
+def test_rows_that_cannot_be_are_refused(composing, row, sentence):
+    with pytest.raises((ConfigError, ValueError), match=sentence):
+        check_rows({"far": {"experiment": "t_maze_10"} | row})
+        check_elsewhere("far", {"experiment": "t_maze_10"} | row)
