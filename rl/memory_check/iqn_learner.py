@@ -1,0 +1,82 @@
+"""A recurrent IQN as a learner that is checked."""
+
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rl.agents import RecurrentIQN
+from rl.iqn.sequence_replay import ReplayBatch
+from rl.memory_check.network_subject import NetworkSubject
+from rl.memory_check.our_learner import OurLearner, UnrollSpy, link_weights, patched
+from rl.memory_check.subject import Replayed, Trace
+
+MINIBATCHES = 8
+"""So many are replayed."""
+
+
+class IQNLearner(OurLearner):
+    """A recurrent IQN; its trained steps are compared, behind the burn-in, with the values that it acted by."""
+
+    every_step_once = False
+    agent: RecurrentIQN
+
+    def prepare(self) -> None:
+        """Read how the agent cuts its sequences, and let it learn from few of them."""
+        self.bptt, self.stride = self.agent.iqn.bptt, 1
+        self.agent.iqn.learning_starts = 0
+        self.steps_at = torch.zeros(0, dtype=torch.int64)
+
+    def collect(self) -> Trace:
+        """Play so many steps that there are whole sequences to replay."""
+        trace = self.play(max(self.agent.num_steps, 2 * self.agent.iqn.length))
+        replay, kept = self.agent.buffer, self.recorder.kept
+        env = torch.arange(replay.num_envs)
+        entries = torch.from_numpy(np.stack(self.recorder.entries))[kept, env]
+        self.steps_at = torch.full((replay.size * replay.num_envs,), -1)  # by place; -1 where the entry is no step
+        numbers = torch.arange(entries.numel()).view_as(entries)
+        for places, steps in zip(entries % replay.size * replay.num_envs + env, numbers, strict=True):
+            self.steps_at[places] = steps  # a later one writes over an earlier one
+        return trace
+
+    def after_correction(self) -> None:
+        """Give the target the corrected scales."""
+        self.agent.target.load_state_dict(self.agent.network.state_dict())
+
+    def replay(self, seed: int) -> list[Replayed]:
+        """Replay a few minibatches as the update does; weights stay."""
+        twin = deepcopy(self.agent)
+        link_weights(twin)
+        twin.shuffle.manual_seed(seed)
+        iqn, spy = twin.iqn, UnrollSpy(NetworkSubject(twin.network, twin.model_name))
+        own_loss, minibatches = iqn.loss, []
+
+        def compute_loss(network: Any, target: Any, mb: ReplayBatch, *rest: Any) -> tuple[Tensor, dict[str, Tensor]]:
+            spy.calls = []
+            loss, metrics = own_loss(network, target, mb, *rest)
+            state, starts, outputs = spy.calls[0]
+            index = self._find_steps(mb.slots)
+            minibatches.append(Replayed(index, state, starts[: len(index)], outputs[: len(index)]))
+            return loss, metrics
+
+        ratio = MINIBATCHES * iqn.sequences * iqn.bptt / max(1, twin.buffer.added)
+        with (
+            patched(iqn, learning_rate=0.0, replay_ratio=ratio, loss=compute_loss),
+            patched(twin.network, unroll=spy),
+            patched(twin, _update_moments=_do_nothing),  # it comes before the replay, whose features then differ
+        ):
+            twin.learn(self.next_obs)
+        return minibatches
+
+    def _find_steps(self, slots: np.ndarray) -> Tensor:
+        """Return the step of the trace that each trained entry of the sequences is, ``[bptt, N]``, -1 for none."""
+        replay, iqn = self.agent.buffer, self.agent.iqn
+        trained = np.arange(iqn.burn_in, iqn.burn_in + iqn.bptt)[:, None]
+        entries = (slots // replay.num_envs * replay.stride + trained) % replay.size
+        return self.steps_at[torch.from_numpy(entries * replay.num_envs + slots % replay.num_envs)]
+
+
+def _do_nothing() -> None:
+    pass

@@ -1,0 +1,134 @@
+"""What the learners of this package share when they are checked: copies that play, and spies on what they unroll."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils import vector_to_parameters
+
+from rl.agents import Population, RecurrentIQN, RecurrentPPO
+from rl.agents.agent import RecurrentAgent
+from rl.memory_check.network_subject import NetworkSubject
+from rl.memory_check.recorder import Recorder, play
+from rl.memory_check.subject import Trace
+from rl.training.stepping import VectorEnvAdapter
+from rl.types import Observation, State
+
+Kind = TypeVar("Kind", RecurrentPPO, RecurrentIQN, Population)
+
+
+def copy_agent(agent: Kind) -> Kind:
+    """Copy an agent or population; the copy trains, has no open episode and nothing collected."""
+    twin = deepcopy(agent)
+    members = twin.members.values() if isinstance(twin, Population) else (twin,)
+    for member in members:
+        if isinstance(member, RecurrentAgent):
+            link_weights(member)
+            member.batched = True
+            member.training = True
+            member.reset()
+            member.forget_rollout()
+            member.last_metrics = {}
+    return twin
+
+
+def link_weights(agent: RecurrentAgent) -> None:
+    """Make the weights of a copied network views of the vector of its optimiser again: a copy parts them."""
+    (vector,) = agent.optimizer.param_groups[0]["params"]
+    vector_to_parameters(vector.data, agent.network.parameters())
+
+
+@contextmanager
+def patched(thing: Any, **attributes: Any) -> Iterator[None]:
+    """While open, set attributes of an object."""
+    before = {name: vars(thing).get(name) for name in attributes}
+    known = [name for name in attributes if name in vars(thing)]
+    vars(thing).update(attributes)
+    try:
+        yield
+    finally:
+        for name in attributes:
+            if name in known:
+                vars(thing)[name] = before[name]
+            else:
+                del vars(thing)[name]
+
+
+class UnrollSpy:
+    """A spy on ``network.unroll``: what entered it with gradients, and what came out, since it was cleared.
+
+    Args:
+        subject: whose network is watched.
+    """
+
+    def __init__(self, subject: NetworkSubject):
+        self.subject, self.whole = subject, subject.network.unroll
+        self.calls: list[tuple[State, Tensor, Tensor]] = []  # state, starts, outputs
+
+    def __call__(self, obs: Observation, state: State, starts: Tensor) -> Any:
+        """Unroll the network, and note it."""
+        results = self.whole(obs, state, starts)
+        if torch.is_grad_enabled():  # a warm-up is none
+            with torch.no_grad():
+                outputs = self.subject.outputs_of([part.detach() for part in results[:-1]], obs)
+            self.calls.append((state, starts.cpu(), outputs))
+        return results
+
+
+class OurLearner(NetworkSubject, ABC):
+    """What the learners of this package share.
+
+    Args:
+        whole: a copy, plays all rows of the environments: the agent itself, or the population that it is in.
+        agent: is checked.
+        rows: of the environments that it plays.
+        envs: to play in.
+        seed: of the environments.
+    """
+
+    bptt: int | None
+    every_step_once: bool
+    stride: int
+
+    def __init__(
+        self,
+        whole: RecurrentAgent | Population,
+        agent: RecurrentAgent,
+        rows: np.ndarray,
+        envs: VectorEnvAdapter,
+        seed: int,
+    ):
+        super().__init__(agent.network, agent.model_name)
+        self.whole, self.agent, self.rows, self.envs, self.seed = whole, agent, rows, envs, seed
+        self.next_obs: Any = None
+        self.prepare()
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Read how the agent cuts its rollouts."""
+
+    def play(self, steps: int) -> Trace:
+        """Play a rollout, once more if the first one corrected the scales of observations."""
+        for turn in range(2):
+            self.recorder = recorder = Recorder(self.agent, self.stride)
+            self.next_obs = play(self.whole, recorder, self.rows, self.envs, steps, self.seed + turn)
+            trace = recorder.trace()
+            if not self.agent.correct_scales(trace.obs):
+                break
+            self.after_correction()
+            self.whole.reset()
+            for member in self.whole.members.values() if isinstance(self.whole, Population) else (self.whole,):
+                member.forget_rollout()
+        return trace
+
+    def after_correction(self) -> None:
+        """Do what else belongs to corrected scales."""
+
+    def update(self) -> None:
+        """Learn from the rollout, as in training."""
+        self.agent.learn(self.next_obs)
