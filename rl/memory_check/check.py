@@ -105,14 +105,14 @@ def _check_members(
         twin = copy_agent(agent)
         yield from check_learner(_make_learner(twin, twin, np.arange(agent.num_envs), envs, seed), seed)
         return
-    for name, member in agent.members.items():
+    for name in agent.members:
         whole = copy_agent(agent)
-        twin = whole.members[name]
-        if not isinstance(twin, (RecurrentPPO, RecurrentIQN)):
+        member = whole.members[name]
+        if not isinstance(member, (RecurrentPPO, RecurrentIQN)):
             what = f"{type(member).__name__} is no agent of this package, so it is not checked"
             yield Verdict(f"{name}/checked", None, what, "write a rl.memory_check.subject.Learner for it", {})
             continue
-        learner = _make_learner(whole, twin, whole.rows[name], envs, seed)
+        learner = _make_learner(whole, member, whole.rows[name], envs, seed)
         for verdict in check_learner(learner, seed):
             yield verdict._replace(check=f"{name}/{verdict.check}")
 

@@ -146,7 +146,7 @@ def check_staleness(learner: Learner, trace: Trace) -> Verdict:
         return Verdict(name, None, "a rollout is one sequence, which begins where the last one ended", "", {})
     change = float(torch.tensor(changes).mean())
     numbers = {"relative_change": change, "at_every": length}
-    finding = f"after one update the states that sequences begin from are {change:.0%} off what the new weights would have made"
+    finding = f"after one update the states that sequences begin from are {change:.0%} off those of the new weights"
     if not change < ABSURD:
         return Verdict(name, False, finding, "lower learning_rate: one update has made another memory", numbers)
     advice = "lower learning_rate or epochs, or set burn_in or refresh_states, which renew them"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import vector_to_parameters
 
-from rl.agents import Population, RecurrentIQN, RecurrentPPO
+from rl.agents import Population
 from rl.agents.agent import RecurrentAgent
 from rl.memory_check.network_subject import NetworkSubject
 from rl.memory_check.recorder import Recorder, play
@@ -19,22 +19,25 @@ from rl.memory_check.subject import Trace
 from rl.training.stepping import VectorEnvAdapter
 from rl.types import Observation, State
 
-Kind = TypeVar("Kind", RecurrentPPO, RecurrentIQN, Population)
+Kind = TypeVar("Kind", bound=RecurrentAgent | Population)
 
 
 def copy_agent(agent: Kind) -> Kind:
     """Copy an agent or population; the copy trains, has no open episode and nothing collected."""
     twin = deepcopy(agent)
-    members = twin.members.values() if isinstance(twin, Population) else (twin,)
-    for member in members:
-        if isinstance(member, RecurrentAgent):
-            link_weights(member)
-            member.batched = True
-            member.training = True
-            member.reset()
-            member.forget_rollout()
-            member.last_metrics = {}
+    for member in list_members(twin):
+        link_weights(member)
+        member.batched = member.training = True
+        member.reset()
+        member.forget_rollout()
     return twin
+
+
+def list_members(agent: RecurrentAgent | Population) -> list[RecurrentAgent]:
+    """List the agents of this package in a population, or the agent itself."""
+    if not isinstance(agent, Population):
+        return [agent]
+    return [member for member in agent.members.values() if isinstance(member, RecurrentAgent)]
 
 
 def link_weights(agent: RecurrentAgent) -> None:
@@ -122,7 +125,7 @@ class OurLearner(NetworkSubject, ABC):
                 break
             self.after_correction()
             self.whole.reset()
-            for member in self.whole.members.values() if isinstance(self.whole, Population) else (self.whole,):
+            for member in list_members(self.whole):
                 member.forget_rollout()
         return trace
 

@@ -71,13 +71,21 @@ class Recorder:
         finally:
             del vars(network)["step"]
 
-    def note(self, opens: np.ndarray, step: StepResult) -> None:
-        """Note what came of a step, each ``[B]``; the agent has been told already."""
-        truncated = step.truncated & ~step.terminated & ~step.ignored
+    def note(
+        self,
+        opens: np.ndarray,
+        final_obs: Any,
+        rewards: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+        ignored: np.ndarray,
+    ) -> None:
+        """Note where episodes began and what came of a step, each ``[B]``; the agent has been told already."""
+        truncated = truncated & ~terminated & ~ignored
         if truncated.any():
             env_ids = np.flatnonzero(truncated)
-            self.cuts.append(self.agent.actor.cut_episodes(len(self.told), step.final_obs, env_ids))
-        self.told.append((opens, step.rewards, step.terminated, truncated, step.ignored))
+            self.cuts.append(self.agent.actor.cut_episodes(len(self.told), final_obs, env_ids))
+        self.told.append((opens, rewards, terminated, truncated, ignored))
 
     def close(self, obs: Any) -> None:
         """Note what the environments show at the end."""
@@ -187,9 +195,8 @@ def play(
                 cut = cut_one(step, acted, rows)
             whole.observe(step.rewards, step.terminated, step.truncated, step.final_obs, step.ignored)
             final = None if step.final_obs is None else take_rows(space, step.final_obs, rows)
-            told = (step.rewards, step.terminated, step.truncated)
-            own = StepResult(None, *(column[rows].copy() for column in told), final, step.ignored[rows].copy())
-            recorder.note(opens[rows], own)
+            told = (column[rows].copy() for column in (step.rewards, step.terminated, step.truncated, step.ignored))
+            recorder.note(opens[rows], final, *told)
             opens, obs = step.ended.copy(), step.obs
     recorder.close(own_obs := take_rows(space, obs, rows))
     return own_obs
