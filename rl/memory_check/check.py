@@ -56,7 +56,8 @@ def check_learner(learner: Learner, seed: int = 0) -> list[Verdict]:
     verdicts.append(rollout.check_minibatch_order(trace, replayed, again, replay.passed))
     verdicts.append(rollout.check_every_step(learner, trace, replayed))
     verdicts.append(rollout.check_gradient_length(learner, trace, replayed))
-    verdicts.append(learning.check_targets(learner, trace))
+    other_features = replay.numbers.get("cause") == rollout.OTHER_FEATURES
+    verdicts.append(learning.check_targets(learner, trace, other_features))
     verdicts += [encoding.check_scales(trace), encoding.check_features(trace)]
     learner.update()
     verdicts.append(learning.check_staleness(learner, trace))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rl.agents import RecurrentIQN
 from rl.iqn.sequence_replay import ReplayBatch
+from rl.memory_check.comparing import take_steps
 from rl.memory_check.network_subject import NetworkSubject
 from rl.memory_check.our_learner import OurLearner, UnrollSpy, link_weights, patched
 from rl.memory_check.subject import Replayed, Trace
@@ -56,9 +57,11 @@ class IQNLearner(OurLearner):
         def compute_loss(network: Any, target: Any, mb: ReplayBatch, *rest: Any) -> tuple[Tensor, dict[str, Tensor]]:
             spy.calls = []
             loss, metrics = own_loss(network, target, mb, *rest)
-            state, starts, outputs = spy.calls[0]
+            state, starts, outputs, inputs = spy.calls[0]
             index = self._find_steps(mb.slots)
-            minibatches.append(Replayed(index, state, starts[: len(index)], outputs[: len(index)]))
+            trained = slice(len(index))
+            replayed = Replayed(index, state, starts[trained], outputs[trained], None, take_steps(inputs, trained))
+            minibatches.append(replayed)
             return loss, metrics
 
         ratio = MINIBATCHES * iqn.sequences * iqn.bptt / max(1, twin.buffer.added)

@@ -15,7 +15,7 @@ from rl.agents import Population
 from rl.agents.agent import RecurrentAgent
 from rl.memory_check.network_subject import NetworkSubject
 from rl.memory_check.recorder import Recorder, play
-from rl.memory_check.subject import Trace
+from rl.memory_check.subject import Inputs, Trace
 from rl.training.stepping import VectorEnvAdapter
 from rl.types import Observation, State
 
@@ -71,7 +71,7 @@ class UnrollSpy:
 
     def __init__(self, subject: NetworkSubject):
         self.subject, self.whole = subject, subject.network.unroll
-        self.calls: list[tuple[State, Tensor, Tensor]] = []  # state, starts, outputs
+        self.calls: list[tuple[State, Tensor, Tensor, Inputs]] = []  # state, starts, outputs, inputs
 
     def __call__(self, obs: Observation, state: State, starts: Tensor) -> Any:
         """Unroll the network, and note it."""
@@ -79,7 +79,8 @@ class UnrollSpy:
         if torch.is_grad_enabled():  # a warm-up is none
             with torch.no_grad():
                 outputs = self.subject.outputs_of([part.detach() for part in results[:-1]], obs)
-            self.calls.append((state, starts.cpu(), outputs))
+                inputs = self.subject.encode(obs)
+            self.calls.append((state, starts.cpu(), outputs, inputs))
         return results
 
 

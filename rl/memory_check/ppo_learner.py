@@ -105,11 +105,11 @@ class PPOReplay:
         """Compute the loss of a minibatch, and note what was replayed for it."""
         self.spy.calls = []
         loss, metrics = self.own_loss(network, mb, *rest)
-        state, starts, outputs = self.spy.calls[0]
+        state, starts, outputs, inputs = self.spy.calls[0]
         index = (
             torch.where(mb.returns == mb.advantages, mb.returns, -1.0).long().cpu()
         )  # -1: they do not belong together
         errors = metrics["ratio"].detach().flatten(2) - 1.0  # [L, N, heads]
         worst = errors.gather(-1, errors.abs().argmax(-1, keepdim=True)).squeeze(-1)
-        self.minibatches.append(Replayed(index, state, starts, outputs, (1.0 + worst).cpu()))
+        self.minibatches.append(Replayed(index, state, starts, outputs, (1.0 + worst).cpu(), inputs))
         return loss, metrics

@@ -11,6 +11,9 @@ RATIO_BOUND = 1e-4
 """Largest error of a probability ratio that is 1 but for rounding."""
 
 
+OTHER_FEATURES = "the encoder makes other features of the same observations than when the agent acted"
+
+
 def check_stored_starts(trace: Trace) -> Verdict:
     """Check that the learner has stored a start exactly where an episode began.
 
@@ -59,10 +62,9 @@ def _find_cause(learner: Learner, trace: Trace, replayed: list[Replayed], states
     """Say in a few words why a replay is not exact, and what to do."""
     if any(not _in_order(trace, mb) for mb in replayed):
         return "sequences are not in the order of time", "shuffle whole sequences, never the steps inside them"
-    moved = learner.encode(trace.obs)
-    if max(measure_difference(moved[name].float(), leaf.float()) for name, leaf in trace.inputs.items()) > BOUND:
+    if any(_input_difference(trace, mb) > BOUND for mb in replayed):
         return (
-            "the encoder turns the same observations into other features than when the agent acted",
+            OTHER_FEATURES,
             "running moments may change after an update alone, never between acting and replay; nothing in the encoder "
             "may be random",
         )
@@ -110,6 +112,17 @@ def _output_difference(trace: Trace, mb: Replayed) -> float:
     now = acted.clone()
     now[mb.index.flatten().to(acted.device)[counts]] = replayed[counts]
     return measure_difference(now, acted)
+
+
+def _input_difference(trace: Trace, mb: Replayed) -> float:
+    """Return the largest difference of what the memory reads, where it is known."""
+    counts, worst = mb.index.flatten() >= 0, 0.0
+    for name, leaf in (mb.inputs or {}).items():
+        now, then = (
+            part.flatten(0, 1)[counts.to(leaf.device)].float() for part in (leaf, _pick(trace.inputs[name], mb))
+        )
+        worst = max(worst, measure_difference(now, then))
+    return worst
 
 
 def _state_difference(trace: Trace, mb: Replayed) -> float:

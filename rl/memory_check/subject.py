@@ -101,6 +101,7 @@ class Replayed:
         starts: ``[L, N]`` bool, as they entered the network.
         outputs: ``[L, N, P]`` of the network.
         ratio: ``[L, N]``, the probability of the action by now over that when it was taken; None where none is used.
+        inputs: what the memory read, leaves ``[L, N, D]``, to tell an encoder that has changed; None if not known.
     """
 
     index: Tensor
@@ -108,6 +109,7 @@ class Replayed:
     starts: Tensor
     outputs: Tensor
     ratio: Tensor | None = None
+    inputs: Inputs | None = None
 
 
 class Learner(Subject, Protocol):
