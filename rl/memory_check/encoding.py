@@ -21,7 +21,7 @@ def check_scales(trace: Trace) -> Verdict:
     name, words, numbers = "observations_are_in_scale", [], {}
     finite, large = True, []
     for key, leaf in trace.obs.items():
-        values = leaf.flatten(0, 1).double().flatten(1)
+        values = leaf.double().reshape(leaf.shape[0] * leaf.shape[1], -1)
         low, high = float(values.min()), float(values.max())
         varying = int((values.std(0, unbiased=False) > 0).sum())
         finite &= bool(torch.isfinite(values).all())

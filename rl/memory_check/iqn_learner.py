@@ -36,10 +36,14 @@ class IQNLearner(OurLearner):
         replay, kept = self.agent.buffer, self.recorder.kept
         env = torch.arange(replay.num_envs)
         entries = torch.from_numpy(np.stack(self.recorder.entries))[kept, env]
-        self.steps_at = torch.full((replay.size * replay.num_envs,), -1)  # by place; -1 where the entry is no step
-        numbers = torch.arange(entries.numel()).view_as(entries)
-        for places, steps in zip(entries % replay.size * replay.num_envs + env, numbers, strict=True):
-            self.steps_at[places] = steps  # a later one writes over an earlier one
+        written = torch.from_numpy(replay.written)
+        steps = torch.full((int(written.max()), replay.num_envs), -1)  # by entry; -1 where it is no step
+        steps[entries, env] = torch.arange(entries.numel()).view_as(entries)
+        self.steps_at = torch.full((replay.size, replay.num_envs), -1)
+        for number, step in enumerate(steps):  # a later entry writes over an earlier one
+            place = number % replay.size
+            self.steps_at[place] = torch.where(number < written, step, self.steps_at[place])
+        self.steps_at = self.steps_at.flatten()
         return trace
 
     def after_correction(self) -> None:

@@ -47,9 +47,7 @@ def check_gradient_reach(subject: Subject, samples: Inputs, generator: Generator
     cut = [k for k, change in values.items() if change > 1e-3 and max(shares[k:]) == 0.0]
     if reach == 0 or cut:
         k = min(cut, default=1)
-        finding = f"the gradient ends before {k} step(s) back, though outputs depend on what was seen then"
-        if not cut:
-            finding = "the gradient does not reach a single step back"
+        finding = f"no gradient reaches {k} step(s) back" + (", though what was seen then counts" if cut else "")
         return Verdict(name, False, finding, "look for detach, no_grad or a replay step by step in unroll", numbers)
     there = f"more than {FURTHEST} steps back" if end is None else f"{reach} steps back and falls below 1e-6 at {end}"
     wanted = FURTHEST if bptt is None else min(bptt, FURTHEST)
