@@ -27,7 +27,7 @@ def measure_difference(actual: Tensor, expected: Tensor) -> float:
     kept = expected.masked_fill(expected < FORBIDDEN, 0.0)
     scale = kept.std(0, unbiased=False) + 1e-3 * kept.abs().amax(0) + 1e-8
     differences = ((actual - expected).abs() / scale).masked_fill(masked, 0.0)
-    return float(torch.nan_to_num(differences, nan=float("inf")).max())
+    return float(torch.nan_to_num(differences, nan=torch.inf, posinf=torch.inf).max())
 
 
 def measure_state_difference(actual: State, expected: State) -> float:

@@ -1,7 +1,6 @@
 """Checks of what stands in front of the memory: the scales of observations, and features that say nothing."""
 
 import torch
-from torch import Tensor
 
 from rl.memory_check.subject import Trace
 from rl.memory_check.verdicts import Verdict
@@ -45,9 +44,10 @@ def check_features(trace: Trace) -> Verdict:
         trace: of a rollout.
     """
     name = "features_are_alive"
-    features = torch.cat([leaf.flatten(0, 1).flatten(1).double() for leaf in _floats(trace)], dim=1)
-    if not features.shape[1]:
+    floats = [leaf.flatten(0, 1).flatten(1).double() for leaf in trace.inputs.values() if leaf.is_floating_point()]
+    if not floats:
         return Verdict(name, None, "the memory reads no numbers that are floats", "", {})
+    features = torch.cat(floats, dim=1)
     dead = float((features.std(0, unbiased=False) < 1e-6).double().mean())
     bounded = bool((features.abs() <= 1.0).all())
     saturated = float((features.abs() > 0.99).double().mean()) if bounded else 0.0
@@ -68,7 +68,3 @@ def check_features(trace: Trace) -> Verdict:
         advice = "normalise observations (agent.normalise_observations=true) or declare their bounds"
         return Verdict(name, None, finding, advice, numbers)
     return Verdict(name, True, finding, "", numbers)
-
-
-def _floats(trace: Trace) -> list[Tensor]:
-    return [leaf for leaf in trace.inputs.values() if leaf.is_floating_point()]

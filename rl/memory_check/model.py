@@ -94,7 +94,7 @@ def check_starts(subject: Subject, samples: Inputs, generator: Generator) -> Ver
         columns = before[OPENS:].flatten(0, 1), after[OPENS:].flatten(0, 1)
         scale = _scales(columns[0])
         steps = [float(((after[t] - before[t]) / scale).abs().max()) for t in range(OPENS, STEPS)]
-        worst = torch.maximum(worst, torch.nan_to_num(torch.tensor(steps), nan=float("inf")))
+        worst = torch.maximum(worst, torch.nan_to_num(torch.tensor(steps), nan=torch.inf, posinf=torch.inf))
     gradient = _gradient_across(subject, inputs, state, starts)
     numbers = {"differences_after_the_start": worst.tolist(), "gradient_across": gradient, "bound": BOUND}
     if worst.max() > BOUND:

@@ -102,7 +102,7 @@ def _pick(column: Tensor, mb: Replayed) -> Tensor:
 def _ratio_error(mb: Replayed) -> float:
     assert mb.ratio is not None  # the caller has asked
     errors = (mb.ratio.detach().double().cpu() - 1.0).abs().masked_fill(mb.index < 0, 0.0)
-    return float(torch.nan_to_num(errors, nan=float("inf")).max())
+    return float(torch.nan_to_num(errors, nan=torch.inf, posinf=torch.inf).max())
 
 
 def _output_difference(trace: Trace, mb: Replayed) -> float:
