@@ -53,8 +53,8 @@ def check_gradient_reach(subject: Subject, samples: Inputs, generator: Generator
     wanted = FURTHEST if bptt is None else min(bptt, FURTHEST)
     if reach < wanted - 1:
         advice = (
-            f"steps further back than that teach nothing at first, though sequences have {bptt or 'more'}: a forget "
-            "bias (lstm), another core (gru, mamba, attention) or a wider one reach further"
+            f"what lies further back teaches nothing at first, though sequences have {bptt or 'more'} steps: a "
+            "larger forget_bias (LSTM), attention or mamba reaches further"
         )
         return Verdict(name, None, f"the gradient reaches {there}", advice, numbers)
     return Verdict(name, True, f"the gradient reaches {there}", "", numbers)
@@ -152,7 +152,7 @@ def check_time_scales(subject: Subject, samples: Inputs, generator: Generator, b
     low, middle, high = (_in_steps(value) for value in quantiles.tolist())
     finding = f"a disturbance of the state falls to 1/e within {middle} steps (median; 10 %: {low}, 90 %: {high})"
     short = quantiles[2] < (bptt or 8) / 4
-    advice = "this memory fades fast at first, so long delays are found late, or never: see cores and their time scales"
+    advice = "it fades fast at first, so long delays are found late: a larger forget_bias (LSTM), or attention, keeps longer"
     numbers = {"quantiles": [0.1, 0.5, 0.9], "steps": quantiles.tolist(), "longest_looked_at": FURTHEST}
     return Verdict(name, None, finding, advice if short else "", numbers)
 

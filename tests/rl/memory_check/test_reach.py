@@ -28,7 +28,7 @@ def test_the_gradient_of_a_known_decay(leaky):
 
 def test_a_reach_that_is_shorter_than_the_sequences_is_no_fault_but_worth_knowing(leaky):
     verdict = reach(leaky(0.5), bptt=64)
-    assert verdict.passed is None and "though sequences have 64" in verdict.advice
+    assert verdict.passed is None and "though sequences have 64 steps" in verdict.advice
     assert reach(leaky(0.5), bptt=20).passed  # of 20 steps the first is 19 before the last
 
 
