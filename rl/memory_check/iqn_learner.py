@@ -11,7 +11,7 @@ from rl.agents import RecurrentIQN
 from rl.iqn.sequence_replay import ReplayBatch
 from rl.memory_check.comparing import take_steps
 from rl.memory_check.network_subject import NetworkSubject
-from rl.memory_check.our_learner import OurLearner, UnrollSpy, link_weights, patched
+from rl.memory_check.our_learner import OurLearner, UnrollSpy, count_steps, link_weights, patched
 from rl.memory_check.subject import Replayed, Trace
 
 MINIBATCHES = 8
@@ -32,7 +32,7 @@ class IQNLearner(OurLearner):
 
     def collect(self) -> Trace:
         """Play so many steps that there are whole sequences to replay."""
-        trace = self.play(max(self.agent.num_steps, 2 * self.agent.iqn.length))
+        trace = self.play(count_steps(self.agent))
         replay, kept = self.agent.buffer, self.recorder.kept
         env = torch.arange(replay.num_envs)
         entries = torch.from_numpy(np.stack(self.recorder.entries))[kept, env]

@@ -11,22 +11,29 @@ import torch
 from torch import Tensor
 from torch.nn.utils import vector_to_parameters
 
-from rl.agents import Population
+from rl.agents import Population, RecurrentIQN, RecurrentPPO
 from rl.agents.agent import RecurrentAgent
+from rl.iqn.sequence_replay import SequenceReplay
 from rl.memory_check.network_subject import NetworkSubject
 from rl.memory_check.recorder import Recorder, play
 from rl.memory_check.subject import Inputs, Trace
 from rl.training.stepping import VectorEnvAdapter
 from rl.types import Observation, State
 
+LEFT_OUT = "left out"
 Kind = TypeVar("Kind", bound=RecurrentAgent | Population)
 
 
 def copy_agent(agent: Kind) -> Kind:
-    """Copy an agent or population; the copy trains, has no open episode and nothing collected."""
-    twin = deepcopy(agent)
+    """Copy an agent or population; the copy trains, has no open episode and nothing collected.
+
+    What was collected is not copied, for a replay may fill half of the machine's memory.
+    """
+    collected = [vars(member).get("buffer") for member in list_members(agent)]
+    twin = deepcopy(agent, {id(buffer): LEFT_OUT for buffer in collected if buffer is not None})
     for member in list_members(twin):
         link_weights(member)
+        replace_buffer(member)
         member.batched = member.training = True
         member.reset()
         member.forget_rollout()
@@ -38,6 +45,22 @@ def list_members(agent: RecurrentAgent | Population) -> list[RecurrentAgent]:
     if not isinstance(agent, Population):
         return [agent]
     return [member for member in agent.members.values() if isinstance(member, RecurrentAgent)]
+
+
+def replace_buffer(agent: RecurrentAgent) -> None:
+    """Give an agent without what it has collected a place for what a check collects."""
+    if isinstance(agent, RecurrentPPO):
+        agent.buffer = None  # the first step makes it
+    elif isinstance(agent, RecurrentIQN):
+        examples = agent.example_inputs(), agent.actor.state, agent.actor.actions
+        entries = 2 * count_steps(agent) * agent.num_envs  # each step may close an episode, too
+        sizes = min(agent.iqn.capacity, entries), agent.iqn.length, agent.state_stride
+        agent.buffer = SequenceReplay(*sizes, *examples, agent.device)
+
+
+def count_steps(agent: RecurrentIQN) -> int:
+    """Return the steps to be played so that there are whole sequences to replay."""
+    return max(agent.num_steps, 2 * agent.iqn.length)
 
 
 def link_weights(agent: RecurrentAgent) -> None:

@@ -152,7 +152,7 @@ def check_time_scales(subject: Subject, samples: Inputs, generator: Generator, b
     low, middle, high = (_in_steps(value) for value in quantiles.tolist())
     finding = f"a disturbance of the state falls to 1/e within {middle} steps (median; 10 %: {low}, 90 %: {high})"
     short = quantiles[2] < (bptt or 8) / 4
-    advice = "it fades fast at first, so long delays are found late: a larger forget_bias (LSTM), or attention, keeps longer"
+    advice = "it fades fast at first, so long delays are found late: a larger forget_bias (LSTM) or attention keeps it"
     numbers = {"quantiles": [0.1, 0.5, 0.9], "steps": quantiles.tolist(), "longest_looked_at": FURTHEST}
     return Verdict(name, None, finding, advice if short else "", numbers)
 

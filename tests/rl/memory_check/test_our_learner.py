@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from rl.agents import RecurrentIQN
 from rl.memory_check.network_subject import NetworkSubject
 from rl.memory_check.our_learner import copy_agent, patched
 
@@ -20,12 +21,20 @@ def test_a_copy_learns_and_the_agent_does_not(make_ppo, maze):
     play(agent, maze, 5)
     before = [parameter.detach().clone() for parameter in agent.network.parameters()]
     twin = copy_agent(agent)
-    assert twin.buffer.size == 0 and agent.buffer.size == 5
+    assert twin.buffer is None and agent.buffer.size == 5
     assert twin.learn(play(twin, maze, agent.num_steps)) != 0.0
     assert all(map(torch.equal, agent.network.parameters(), before))
     assert not all(map(torch.equal, twin.network.parameters(), before))
     (vector,) = twin.optimizer.param_groups[0]["params"]
     assert torch.equal(vector, torch.cat([parameter.flatten() for parameter in twin.network.parameters()]))
+
+
+def test_a_copy_of_a_large_replay_is_small(maze):
+    agent = RecurrentIQN(maze.single_observation_space, maze.single_action_space, 8, num_envs=4, num_steps=32, seed=1)
+    play(agent, maze, 5)
+    twin = copy_agent(agent)
+    assert len(agent.buffer) == 20 and len(twin.buffer) == 0
+    assert agent.buffer.size == 25_000 and twin.buffer.size == 112  # two sequences of 27 entries, and as many ends
 
 
 def test_what_was_patched_is_as_it_was_even_after_a_fault():
