@@ -181,7 +181,8 @@ def test_a_faulty_memory(core, make_ppo, judge, failing):
 @pytest.mark.parametrize("kind", AGENTS, ids=lambda kind: kind.__name__)
 def test_a_faulty_agent(kind, make_ppo, judge, failing):
     check, words = AGENTS[kind]
-    verdicts = judge(make_ppo(kind, normalise_observations=True, target_kl=1e-9))  # which ends no check early
+    options = {"normalise_observations": True, "refresh_states": True, "target_kl": 1e-9}  # none ends a check early
+    verdicts = judge(make_ppo(kind, **options))
     assert failing(verdicts) == {check}
     assert words in verdicts[check].finding and verdicts[check].advice
 
