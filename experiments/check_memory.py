@@ -8,6 +8,7 @@ It takes seconds. Each line says PASS, FAIL or NOTE, and what to do; one FAIL ma
 
 import json
 import math
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
@@ -52,10 +53,12 @@ def run(config: DictConfig) -> float:
         if checkpoint is not None:
             parts.agent.load(checkpoint)
         parts.settings.set_threads()
-        verdicts = make_checks(parts)
-    agent, env = f"{parts.agent.model_name} with {name_core(parts.config.agent)}", name_env(parts.config.env)
-    print(f"{agent}, {parts.agent.num_parameters} parameters, in {env}\n")
-    print("\n".join(describe(verdicts)))
+        agent, env = f"{parts.agent.model_name} with {name_core(parts.config.agent)}", name_env(parts.config.env)
+        print(f"{agent}, {parts.agent.num_parameters} parameters, in {env}")
+        verdicts = []
+        for group in make_checks(parts):
+            print("", *describe(group), sep="\n", flush=True)
+            verdicts += group
     failed = [verdict.check for verdict in verdicts if verdict.passed is False]
     passed = sum(verdict.passed is True for verdict in verdicts)
     print(f"\n{passed} passed, {len(failed)} failed, {len(verdicts) - passed - len(failed)} to note")
@@ -68,10 +71,10 @@ def run(config: DictConfig) -> float:
     return float(passed)
 
 
-def make_checks(parts: Parts) -> list[Verdict]:
-    """Make all checks of an agent in its environments."""
+def make_checks(parts: Parts) -> Iterator[list[Verdict]]:
+    """Yield the verdicts on an agent in its environments, a group after the other."""
     with Watchdog(parts.settings.env_timeout, VectorEnvAdapter.reset, VectorEnvAdapter.step):
-        return check_memory(parts.agent, parts.envs, parts.settings.seed)
+        yield check_memory(parts.agent, parts.envs, parts.settings.seed)
 
 
 def describe(verdicts: list[Verdict]) -> list[str]:
