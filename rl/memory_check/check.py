@@ -57,7 +57,10 @@ def check_learner(learner: Learner, seed: int = 0) -> list[Verdict]:
     verdicts.append(rollout.check_every_step(learner, trace, replayed))
     verdicts.append(rollout.check_gradient_length(learner, trace, replayed))
     other_features = replay.numbers.get("cause") == rollout.OTHER_FEATURES
-    verdicts.append(learning.check_targets(learner, trace, other_features))
+    if trace.n_step is None:
+        verdicts.append(learning.check_targets(learner, trace, other_features))
+    else:
+        verdicts.append(learning.check_n_step(trace, replayed))
     verdicts += [encoding.check_scales(trace), encoding.check_features(trace)]
     learner.update()
     verdicts.append(learning.check_staleness(learner, trace))

@@ -33,6 +33,10 @@ class IQNLearner(OurLearner):
     def collect(self) -> Trace:
         """Play so many steps that there are whole sequences to replay."""
         trace = self.play(count_steps(self.agent))
+        trace.gamma, trace.n_step = self.agent.iqn.gamma, self.agent.iqn.n_step
+        if self.agent.return_scale is not None:
+            trace.rewards = self.agent.return_scale(trace.rewards)
+        trace.rewards = trace.rewards * self.agent.iqn.reward_scale
         replay, kept = self.agent.buffer, self.recorder.kept
         env = torch.arange(replay.num_envs)
         entries = torch.from_numpy(np.stack(self.recorder.entries))[kept, env]
@@ -56,7 +60,9 @@ class IQNLearner(OurLearner):
         link_weights(twin)
         twin.shuffle.manual_seed(seed)
         iqn, spy = twin.iqn, UnrollSpy(NetworkSubject(twin.network, twin.model_name))
-        own_loss, minibatches = iqn.loss, []
+        own_loss, own_sums = iqn.loss, iqn._returns_and_weights
+        minibatches: list[Replayed] = []
+        sums: list[tuple[Tensor, Tensor]] = []
 
         def compute_loss(network: Any, target: Any, mb: ReplayBatch, *rest: Any) -> tuple[Tensor, dict[str, Tensor]]:
             spy.calls = []
@@ -65,12 +71,18 @@ class IQNLearner(OurLearner):
             index = self._find_steps(mb.slots)
             trained = slice(len(index))
             replayed = Replayed(index, state, starts[trained], outputs[trained], None, take_steps(inputs, trained))
+            replayed.rewards, replayed.factors = (part.cpu() for part in sums[-1])
             minibatches.append(replayed)
             return loss, metrics
 
+        def add_rewards(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            returns, factors, weights, following = own_sums(*args)
+            sums.append((returns, factors))
+            return returns, factors, weights, following
+
         ratio = MINIBATCHES * iqn.sequences * iqn.bptt / max(1, twin.buffer.added)
         with (
-            patched(iqn, learning_rate=0.0, replay_ratio=ratio, loss=compute_loss),
+            patched(iqn, learning_rate=0.0, replay_ratio=ratio, loss=compute_loss, _returns_and_weights=add_rewards),
             patched(twin.network, unroll=spy),
             patched(twin, _update_moments=_do_nothing),  # it comes before the replay, whose features then differ
         ):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from rl.memory_check.comparing import measure_difference, take_steps
-from rl.memory_check.subject import Learner, Subject, Trace
+from rl.memory_check.subject import Learner, Replayed, Subject, Trace
 from rl.memory_check.verdicts import Verdict
 from rl.types import CutEpisodes, State
 
@@ -75,6 +75,60 @@ def check_targets(learner: Learner, trace: Trace, other_features: bool = False) 
         return Verdict(name, True, finding, "", numbers)
     cause, advice = _find_cause(learner, trace, values, given)
     return Verdict(name, False, f"{cause}: {finding}", advice, numbers | {"cause": cause})
+
+
+def add_rewards(trace: Trace, n_step: int) -> tuple[Tensor, Tensor]:
+    """Add the discounted rewards of n steps, or of those left in the episode; return also the factor of what follows.
+
+    The factor is gamma^m after m steps, 0 if the episode terminated in one of them. NaN where the rollout ends first.
+
+    Args:
+        trace: of a rollout.
+        n_step: n.
+    """
+    steps, rows = trace.rewards.shape
+    sums, factors = torch.full((2, steps, rows), float("nan"), dtype=torch.float64)
+    rewards, terminated, truncated = (part.tolist() for part in (trace.rewards, trace.terminated, trace.truncated))
+    for t in range(steps):
+        for row in range(rows):
+            total, factor = 0.0, 1.0
+            for at in range(t, min(t + n_step, steps)):
+                total += factor * rewards[at][row]
+                factor = 0.0 if terminated[at][row] else factor * trace.gamma
+                if terminated[at][row] or truncated[at][row] or at == t + n_step - 1:
+                    sums[t, row], factors[t, row] = total, factor
+                    break
+    return sums, factors
+
+
+def check_n_step(trace: Trace, replayed: list[Replayed]) -> Verdict:
+    """Check that rewards of n steps, and what the value after them counts with, are those of what was really played.
+
+    Args:
+        trace: of a rollout of a learner with ``n_step``.
+        replayed: minibatches of it.
+    """
+    name, n_step = "targets_are_right", trace.n_step or 1
+    if not replayed:
+        return Verdict(name, None, "nothing was replayed: the rollout is too short for a sequence", "", {})
+    sums, factors = (part.flatten() for part in add_rewards(trace, n_step))
+    index = torch.cat([mb.index.flatten() for mb in replayed])
+    counted = (index >= 0) & torch.isfinite(sums[index])
+    index = index[counted]
+    given = [torch.cat([getattr(mb, part).flatten() for mb in replayed])[counted] for part in ("rewards", "factors")]
+    by_reward = measure_difference(given[0].view(-1, 1), sums[index].view(-1, 1))
+    by_factor = float((given[1].double() - factors[index]).abs().max()) if len(index) else 0.0
+    numbers = {"reward_difference": by_reward, "factor_difference": by_factor, "n_step": n_step, "bound": TARGET_BOUND}
+    finding = (
+        f"rewards of {n_step} steps differ from the plain rule by {by_reward:.1e} standard deviations, the factor "
+    )
+    finding += f"of what follows them by {by_factor:.1e}, in {len(index)} replayed steps"
+    if max(by_reward, by_factor) <= TARGET_BOUND:
+        return Verdict(name, True, finding, "", numbers)
+    if bool(((given[1] == 0) & (factors[index] > 0)).any()):
+        finding = f"a truncation is taken for a termination: {finding}"
+        return Verdict(name, False, finding, "keep the two flags apart: what follows a truncation is not 0", numbers)
+    return Verdict(name, False, finding, "compare where rewards end with their episode, gamma and n_step", numbers)
 
 
 def _normalise(x: Tensor) -> Tensor:

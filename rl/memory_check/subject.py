@@ -70,6 +70,7 @@ class Trace:
         advantages: ``[T, B]`` of the learner, normalised to mean 0 and variance 1 or not; None for one without V.
         gamma: discount.
         gae_lambda: lambda of the advantages.
+        n_step: rewards that a learner of action values adds before the value of what follows; None for any other.
     """
 
     obs: Observation
@@ -89,6 +90,7 @@ class Trace:
     advantages: Tensor | None = None
     gamma: float = 0.99
     gae_lambda: float = 0.95
+    n_step: int | None = None
 
 
 @dataclass
@@ -102,6 +104,8 @@ class Replayed:
         outputs: ``[L, N, P]`` of the network.
         ratio: ``[L, N]``, the probability of the action by now over that when it was taken; None where none is used.
         inputs: what the memory read, leaves ``[L, N, D]``, to tell an encoder that has changed; None if not known.
+        rewards: ``[L, N]``, the discounted rewards of n steps, of a learner with ``n_step``.
+        factors: ``[L, N]``, what the value of what follows them counts with, of a learner with ``n_step``.
     """
 
     index: Tensor
@@ -110,6 +114,8 @@ class Replayed:
     outputs: Tensor
     ratio: Tensor | None = None
     inputs: Inputs | None = None
+    rewards: Tensor | None = None
+    factors: Tensor | None = None
 
 
 class Learner(Subject, Protocol):

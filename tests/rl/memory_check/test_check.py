@@ -18,7 +18,6 @@ from rl.agents import Population, RecurrentIQN
 from rl.memory_check import check_memory
 
 IQN = {"num_steps": 32, "bptt": 4, "burn_in": 2, "n_step": 2, "batch_size": 16, "capacity": 2000}
-NO_PPO = ("every_step_is_trained_once", "targets_are_right")
 
 
 @pytest.fixture
@@ -50,12 +49,16 @@ def test_every_option_passes(options, make_ppo, judge, failing):
     assert all(verdicts[name].passed for name in must)
 
 
-@pytest.mark.parametrize("options", [{}, {"burn_in": 0, "normalise_observations": True}, {"capacity": 16}])
+SCALED = {"reward_scale": 3.0, "normalise_returns": True, "n_step": 3, "gamma": 0.5}
+
+
+@pytest.mark.parametrize("options", [{}, {"burn_in": 0, "normalise_observations": True}, {"capacity": 16}, SCALED])
 def test_a_quantile_network_passes_where_it_can_be_judged(options, make_iqn, judge, failing):
     verdicts = judge(make_iqn(**options))
     assert failing(verdicts) == set()
     assert verdicts["replay_is_exact"].passed and verdicts["minibatch_order_is_irrelevant"].passed
-    assert [verdicts[name].finding.partition(":")[0] for name in NO_PPO] == ["not for this agent"] * 2
+    assert verdicts["targets_are_right"].passed
+    assert verdicts["every_step_is_trained_once"].finding.startswith("not for this agent")
 
 
 def test_a_quantile_network_that_forgets_its_stored_states(make_iqn, judge, failing):
@@ -68,6 +71,19 @@ def test_a_quantile_network_that_forgets_its_stored_states(make_iqn, judge, fail
 
     agent.iqn.__class__ = FromZero
     assert failing(judge(agent)) == {"replay_is_exact"}
+
+
+def test_a_quantile_network_that_takes_truncations_for_terminations(make_iqn, judge, failing):
+    agent = make_iqn()
+
+    class Ends(type(agent)):
+        def observe(self, rewards, terminated, truncated=False, final_observation=None, ignored=False):
+            super().observe(rewards, terminated | truncated, False, None, ignored)
+
+    agent.__class__ = Ends
+    verdicts = judge(agent)
+    assert failing(verdicts) == {"targets_are_right"}
+    assert verdicts["targets_are_right"].finding.startswith("a truncation is taken for a termination")
 
 
 def test_each_member_of_a_population_is_judged_on_its_own_rows(make_ppo, make_iqn, failing):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from rl.memory_check.learning import check_staleness, check_targets, recompute_targets
+from rl.memory_check import Replayed
+from rl.memory_check.learning import add_rewards, check_n_step, check_staleness, check_targets, recompute_targets
 from rl.types import CutEpisodes
 
 
@@ -86,6 +87,33 @@ def test_what_cannot_be_judged(subject, trace):
     assert check_targets(subject, trace, other_features=True).passed is None
     trace.values = None
     assert check_targets(subject, trace).finding.startswith("not for this agent")
+
+
+def test_rewards_of_three_steps_by_hand(trace):
+    """gamma = 1/2, rewards 1, 2, 4, 8; truncated after step 1: 1 + 2/2 and a quarter of what follows."""
+    trace.rewards = torch.tensor([[1.0], [2.0], [4.0], [8.0]])
+    sums, factors = add_rewards(trace, 3)
+    assert sums[:2].flatten().tolist() == [2.0, 2.0] and factors[:2].flatten().tolist() == [0.25, 0.5]
+    assert torch.isnan(sums[2:]).all()  # the rollout ends before three steps have come
+    trace.terminated = trace.truncated.clone()
+    assert add_rewards(trace, 3)[1][:2].flatten().tolist() == [0.0, 0.0]
+    sums, factors = add_rewards(trace, 1)
+    assert sums.flatten().tolist() == [1.0, 2.0, 4.0, 8.0] and factors.flatten().tolist() == [0.5, 0.0, 0.5, 0.5]
+
+
+def test_rewards_of_n_steps_are_compared(trace):
+    trace.n_step = 1
+    index = torch.tensor([[0, 1, -1]])
+    mb = Replayed(index, {}, index > 5, torch.zeros(1, 3, 1))
+    mb.rewards, mb.factors = torch.tensor([[1.0, 1.0, 77.0]]), torch.tensor([[0.5, 0.5, 77.0]])
+    assert check_n_step(trace, [mb]).passed
+    mb.rewards[0, 1] = 1.5
+    assert check_n_step(trace, [mb]).passed is False
+    mb.rewards[0, 1], mb.factors[0, 1] = 1.0, 0.0
+    assert check_n_step(trace, [mb]).finding.startswith("a truncation is taken for a termination")
+    mb.factors[0, 1] = 0.25
+    assert "compare where rewards end" in check_n_step(trace, [mb]).advice
+    assert check_n_step(trace, []).passed is None
 
 
 def test_staleness_by_hand(leaky, trace):
