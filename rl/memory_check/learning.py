@@ -119,10 +119,8 @@ def check_n_step(trace: Trace, replayed: list[Replayed]) -> Verdict:
     by_reward = measure_difference(given[0].view(-1, 1), sums[index].view(-1, 1))
     by_factor = float((given[1].double() - factors[index]).abs().max()) if len(index) else 0.0
     numbers = {"reward_difference": by_reward, "factor_difference": by_factor, "n_step": n_step, "bound": TARGET_BOUND}
-    finding = (
-        f"rewards of {n_step} steps differ from the plain rule by {by_reward:.1e} standard deviations, the factor "
-    )
-    finding += f"of what follows them by {by_factor:.1e}, in {len(index)} replayed steps"
+    finding = f"rewards of {n_step} steps differ from the plain rule by {by_reward:.1e} standard deviations, "
+    finding += f"the factor of what follows them by {by_factor:.1e}, in {len(index)} replayed steps"
     if max(by_reward, by_factor) <= TARGET_BOUND:
         return Verdict(name, True, finding, "", numbers)
     if bool(((given[1] == 0) & (factors[index] > 0)).any()):
