@@ -1,21 +1,15 @@
-"""How episodes end: whether a cut is told apart from an end, and whether the last observation is the real one."""
+"""How episodes end: whether a cut is told apart from an end."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 import numpy as np
-from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
-from rl.memory_check.features import encode_leaves
-from rl.memory_check.play import Leaves, Step, fingerprint
+from rl.memory_check.play import Step
 from rl.memory_check.verdicts import Verdict
 
-TOLD_APART, REAL = "truncation_is_told_apart", "final_observations_are_real"
-CHANCE = 1e-4  # below it, what was seen is no coincidence
+TOLD_APART = "truncation_is_told_apart"
 FEWEST = 5  # ends that one can speak of
-MOST_ENDS = 2000  # whose observations are kept
 TELL_CUTS = "Set truncated, not terminated, where a time limit ends an episode: what would follow is not worth zero."
 
 
@@ -116,106 +110,3 @@ class Ends:
         below = (lengths < longest) & (lengths >= 0.8 * longest)
         expected = below.sum() / max(1.0, 0.2 * longest)
         return bool((lengths == longest).sum() >= 10 * (expected + 0.1))
-
-
-class FinalObservations:
-    """A watcher of the observations that close episodes.
-
-    Args:
-        num_envs: B.
-        space: of one observation.
-        resets_on_next_step: the environment resets one step late.
-    """
-
-    def __init__(self, num_envs: int, space: spaces.Space, resets_on_next_step: bool):
-        self.space, self.late = space, resets_on_next_step
-        self.firsts: dict[int, list[int]] = defaultdict(list)  # fingerprints of first observations, by row
-        self.pending: dict[int, int] = {}  # fingerprints of final ones that wait for the next first one, by row
-        self.repeats: dict[int, list[bool]] = defaultdict(list)  # whether the two were equal, by row
-        self.openings: list[np.ndarray] = []  # first observations as numbers, [n, F] each
-        self.cuts: list[tuple[np.ndarray, np.ndarray]] = []  # before the last action and after it, where truncated
-        self.ends = self.untold = 0
-
-    def add(self, step: Step) -> None:
-        """Look at one step."""
-        rows = np.flatnonzero(step.opens & ~step.ignored)
-        if len(rows):
-            opening = {name: leaf[rows] for name, leaf in step.before.items()}
-            for row, mark in zip(rows.tolist(), fingerprint(opening).tolist(), strict=True):
-                self.firsts[row].append(mark)
-                if row in self.pending:
-                    self.repeats[row].append(self.pending.pop(row) == mark)
-            if len(self.openings) < MOST_ENDS:
-                self.openings.append(encode_leaves(self.space, opening))
-        if not step.ended.any():
-            return
-        self.ends += int(step.ended.sum())
-        told = np.isin(np.flatnonzero(step.truncated), step.final_rows)
-        self.untold += int((~told).sum())
-        if not len(step.final_rows):
-            return
-        for row, mark in zip(step.final_rows.tolist(), fingerprint(step.final).tolist(), strict=True):
-            self.pending[row] = mark
-        cut = step.truncated[step.final_rows]
-        if cut.any() and len(self.cuts) < MOST_ENDS:
-            before = {name: leaf[step.final_rows[cut]] for name, leaf in step.before.items()}
-            after: Leaves = {name: leaf[cut] for name, leaf in step.final.items()}
-            self.cuts.append((encode_leaves(self.space, before), encode_leaves(self.space, after)))
-
-    def verdict(self) -> Verdict:
-        """Say whether final observations are those that closed the episodes, and not of the next ones."""
-        repeated = [same for row in self.repeats.values() for same in row]
-        numbers: dict[str, float] = {
-            "ends": self.ends,
-            "compared": len(repeated),
-            "equal_to_the_next_first_one": sum(repeated),
-        }
-        if self.untold:
-            told = f"{self.untold} truncated episodes have no final observation in info['final_obs']"
-            advice = "Put the observation that closed the episode there: without it the value of a cut is a guess."
-            return Verdict(REAL, False, told, advice, numbers)
-        if not repeated:
-            return Verdict(REAL, None, "no end with a final observation was seen", "Check more steps.", numbers)
-        chance = numbers["chance"] = self._chance_of_repeats()
-        if all(repeated) and chance < CHANCE:
-            told = f"all {len(repeated)} final observations equal the first one of the next episode"
-            return Verdict(REAL, False, told, self._advice(), numbers)
-        inside, chance = self._looks_like_openings()
-        numbers["cuts_that_look_like_openings"], numbers["chance"] = inside, min(chance, numbers["chance"])
-        if chance < CHANCE:
-            told = f"all {inside} observations that close truncated episodes look like those that open one"
-            told += ", though those one step earlier do not"
-            return Verdict(REAL, False, told, self._advice(), numbers)
-        if all(repeated):
-            told = (
-                f"all {len(repeated)} final observations equal the first one of the next episode, which may be chance"
-            )
-            return Verdict(REAL, None, told, "Look at one end by hand.", numbers)
-        told = f"{len(repeated) - sum(repeated)} of {len(repeated)} final observations differ from the next first one"
-        return Verdict(REAL, True, told, "", numbers)
-
-    def _advice(self) -> str:
-        if self.late:
-            return "Return the last observation in the step that ends the episode, and reset in the step after it."
-        return "Copy the last observation before the reset: an array that is used again holds the next episode by then."
-
-    def _chance_of_repeats(self) -> float:
-        """Return how likely it is that final observations equal the next first ones by chance alone."""
-        chance = 1.0
-        for row, repeats in self.repeats.items():
-            counts = np.unique(self.firsts[row], return_counts=True)[1]
-            pairs, equal = counts.sum() * (counts.sum() - 1) / 2, (counts * (counts - 1) / 2).sum()
-            chance *= ((equal + 1) / (pairs + 2)) ** len(repeats)
-        return float(chance)
-
-    def _looks_like_openings(self) -> tuple[int, float]:
-        """Return how many cuts close within the box of all first observations, and the chance that all of them do."""
-        if not self.cuts or not self.openings:
-            return 0, 1.0
-        openings = np.concatenate(self.openings)
-        before, after = (np.concatenate(part) for part in zip(*self.cuts, strict=True))
-        low, high = openings.min(axis=0), openings.max(axis=0)
-        inside = ((after >= low) & (after <= high)).all(axis=1)
-        usual = ((before >= low) & (before <= high)).all(axis=1)
-        share = (usual.sum() + 1) / (len(usual) + 2)
-        return int(inside.sum()), float(share ** len(inside)) if inside.all() else 1.0

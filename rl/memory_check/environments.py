@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
-from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 from rl.checks import positive
-from rl.memory_check.ends import Ends, FinalObservations, read_time_limit
+from rl.memory_check.ends import Ends, read_time_limit
 from rl.memory_check.features import list_branches
+from rl.memory_check.final_observations import FinalObservations
 from rl.memory_check.play import Act, RandomPlay, Step, read_final, read_leaves
 from rl.memory_check.recording import Recording
 from rl.memory_check.remembering import judge_memory
 from rl.memory_check.repeats import check_repeats
 from rl.memory_check.values import Values
 from rl.memory_check.verdicts import Verdict
-from rl.training.stepping import VectorEnvAdapter
+from rl.training.stepping import VectorEnvAdapter, read_autoreset_mode
 
 REPEATED = 4  # the steps that are played again are so many times fewer than those that are played once
+
+
+class Watcher(Protocol):
+    """What looks at each step that is played."""
+
+    def add(self, step: Step) -> None:
+        """Look at one step."""
 
 
 def check_environment(envs: VectorEnv, *, seed: int, steps: int, act: Act | None = None) -> list[Verdict]:
@@ -42,13 +51,11 @@ def check_environment(envs: VectorEnv, *, seed: int, steps: int, act: Act | None
     policy = RandomPlay(envs, seed) if act is None else act
     verdicts = check_repeats(envs, seed, max(1, steps // REPEATED), policy)
     limit, claims_gap = read_time_limit(envs), claims_memory_gap(envs)
-    spy = _Spy(envs)
-    late = VectorEnvAdapter(spy).resets_on_next_step
+    late = read_autoreset_mode(envs) == AutoresetMode.NEXT_STEP
     space = envs.single_observation_space
-    ends, finals = Ends(envs.num_envs, limit), FinalObservations(envs.num_envs, space, late)
+    ends, finals = Ends(envs.num_envs, limit), FinalObservations(space, late)
     values, recording = Values(space), Recording(envs.num_envs, space, envs.single_action_space, steps)
-    watchers: tuple[Any, ...] = ends, finals, values, recording
-    _watch(spy, seed + 1, steps, policy, watchers)
+    watch(envs, seed + 1, steps, policy, [ends, finals, values, recording])
     verdicts += [ends.verdict(), finals.verdict(), *values.verdicts()]
     branches = list_branches(envs.single_action_space)
     return [*verdicts, judge_memory(recording.steps(), branches, claims_gap, seed)]
@@ -62,12 +69,20 @@ def claims_memory_gap(envs: VectorEnv) -> bool:
     return best is not None and without is not None and best > without
 
 
-def _watch(spy: _Spy, seed: int, steps: int, act: Act, watchers: tuple[Any, ...]) -> None:
-    """Play, and hand each step to all watchers."""
-    space = spy.single_observation_space
+def watch(envs: VectorEnv, seed: int, steps: int, act: Act, watchers: Sequence[Watcher]) -> None:
+    """Play an environment as the trainer takes it, and hand each step to all watchers.
+
+    Args:
+        envs: the environment.
+        seed: of it.
+        steps: of all environments at once.
+        act: chooses the actions.
+        watchers: look at each step.
+    """
+    space, spy = envs.single_observation_space, _Spy(envs)
     adapter = VectorEnvAdapter(spy)
     obs = adapter.reset(seed)
-    opens = np.ones(spy.num_envs, dtype=bool)
+    opens = np.ones(envs.num_envs, dtype=bool)
     for _ in range(steps):
         before = {name: leaf.copy() for name, leaf in read_leaves(space, obs).items()}
         actions = act(obs, opens)

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from rl.memory_check.play import Leaves
 from rl.spaces import LEAF_SPACES, list_leaves
 
-MOST_CHOICES = 64  # of a choice that is written one-hot
+MOST_CHOICES = 512  # of a choice that is written one-hot
 MOST_NUMBERS = 1024  # of a leaf that is read as it is
 MIXTURES = 256  # random ones, of the numbers of a larger leaf
 BLOCKS = 32  # per axis, to which a larger picture is averaged first
@@ -30,7 +30,7 @@ def encode(space: spaces.Space, leaf: np.ndarray) -> np.ndarray:
     count = len(leaf)
     if isinstance(space, spaces.Discrete) and space.n <= MOST_CHOICES:
         return _one_hot(leaf.reshape(count) - space.start, int(space.n))
-    if isinstance(space, spaces.MultiDiscrete) and space.nvec.sum() <= 4 * MOST_CHOICES:
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.sum() <= MOST_CHOICES:
         choices = (leaf - space.start).reshape(count, -1)
         return np.concatenate([_one_hot(choices[:, i], int(n)) for i, n in enumerate(space.nvec.ravel())], axis=1)
     numbers = np.nan_to_num(leaf.astype(np.float32))
@@ -53,7 +53,7 @@ def list_branches(space: spaces.Space) -> list[int]:
     """Return the numbers of choices of a discrete action, one for each branch; empty for any other action."""
     if isinstance(space, spaces.Discrete) and space.n <= MOST_CHOICES:
         return [int(space.n)]
-    if isinstance(space, spaces.MultiDiscrete) and space.nvec.sum() <= 4 * MOST_CHOICES:
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.sum() <= MOST_CHOICES:
         return [int(n) for n in space.nvec.ravel()]
     return []
 

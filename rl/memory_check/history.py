@@ -84,7 +84,7 @@ class Steps:
 
     def _lags(self, values: np.ndarray, at: np.ndarray, count: int) -> np.ndarray:
         """Return the values 1 to ``count`` steps ago, zeros before the episode."""
-        parts = [values[at - lag] * (self.time[at] >= lag)[:, None] for lag in range(1, count + 1)]
+        parts = [values[np.maximum(at - lag, 0)] * (self.time[at] >= lag)[:, None] for lag in range(1, count + 1)]
         return np.concatenate(parts, axis=1)
 
     def _means(self, values: np.ndarray) -> np.ndarray:

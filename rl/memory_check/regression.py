@@ -98,7 +98,7 @@ def compress(features: np.ndarray, fitted: np.ndarray, most: int) -> np.ndarray:
     """Return at most ``most`` principal components of features ``[N, F]``, as many as there are if F is small."""
     if features.shape[1] <= most:
         return features
-    centred = features - features[fitted].mean(axis=0)
+    centred = torch.from_numpy(features - features[fitted].mean(axis=0))
     sample = centred[fitted[:: max(1, len(fitted) // 4000)]]
-    _, vectors = np.linalg.eigh(sample.T @ sample)
-    return np.ascontiguousarray(centred @ vectors[:, -most:], dtype=np.float32)
+    _, vectors = torch.linalg.eigh(sample.T @ sample)
+    return (centred @ vectors[:, -most:]).numpy()

@@ -52,7 +52,7 @@ def _judge_present(steps: Steps, scores: dict[str, Scores], claims_gap: bool) ->
     """Say what it means that the past adds nothing."""
     numbers = _tell(scores)
     if not scores:
-        told = f"every reward was {steps.rewards[0]:g}" if np.ptp(steps.rewards) == 0 else "too little was played"
+        told = f"every reward was {steps.rewards[0] + 0.0:g}" if np.ptp(steps.rewards) == 0 else "too little was played"
         return Verdict(CHECK, None, f"cannot tell: {told}", PLAY_BETTER, numbers)
     enough = {what: found for what, found in scores.items() if found.occasions >= OCCASIONS}
     if not enough:
