@@ -1,4 +1,4 @@
-"""Check that an agent remembers, replays and learns what it should in an environment, before anything is trained.
+"""Check that an environment tells what it should, and that an agent remembers, replays and learns what it should in it.
 
 python -m experiments.check_memory agent=recurrent_ppo_lstm agent/core=gru env=t_maze env.length=30
 python -m experiments.check_memory run=RUN_DIR output=checks.json
@@ -19,9 +19,12 @@ from experiments.launch.check import convert, prepare_output
 from experiments.launch.command import launch
 from experiments.launch.run_folder import load_run_config, name_core, name_env
 from rl.checkpoint import find_newest, write_text
-from rl.memory_check import Verdict, check_memory
+from rl.memory_check import Verdict, check_environment, check_memory
 from rl.training.stepping import VectorEnvAdapter
 from rl.training.watchdog import Watchdog
+
+PLAYED = 20_000
+"""Steps of all environments together in which the environments are looked at."""
 
 LABELS = {True: "PASS", False: "FAIL", None: "NOTE"}
 
@@ -72,8 +75,10 @@ def run(config: DictConfig) -> float:
 
 
 def make_checks(parts: Parts) -> Iterator[list[Verdict]]:
-    """Yield the verdicts on an agent in its environments, a group after the other."""
+    """Yield the verdicts on the environments, then those on the agent in them."""
     with Watchdog(parts.settings.env_timeout, VectorEnvAdapter.reset, VectorEnvAdapter.step):
+        steps = max(1, PLAYED // parts.envs.num_envs)
+        yield check_environment(parts.envs, seed=parts.settings.seed, steps=steps)
         yield check_memory(parts.agent, parts.envs, parts.settings.seed)
 
 

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments import check_memory
-from rl.memory_check import Verdict
+from rl.memory_check import Verdict, check_environment
 from rl.ppo.rollout_buffer import RolloutBuffer
 
 CONF = Path(check_memory.__file__).parents[1] / "conf"
@@ -20,6 +20,19 @@ NEEDS = {  # a package of an extra, and what must differ from SMALL
     "pettingzoo": ("mpe2", "num_envs=3"),
     "state_punishment": ("gymnasium", "num_envs=3"),
 }
+
+
+@pytest.fixture(autouse=True)
+def looked_at(monkeypatch):
+    """What the environments are checked with: their checks, which take seconds, are tested elsewhere, and here once."""
+    calls = []
+
+    def check(envs, **options):
+        calls.append(options)
+        return [Verdict("final_observations_are_real", True, "not looked at", "", {})]
+
+    monkeypatch.setattr(check_memory, "check_environment", check)
+    return calls
 
 
 def names(folder):
@@ -87,6 +100,7 @@ def test_a_population_is_judged_by_member(command):
 def test_what_is_printed_and_written(command, cwd):
     ended = command("check_memory", "env=t_maze", *SMALL, *PPO, "output=found/checks.json")
     head, _, *lines = ended.out.splitlines()
+    lines = lines[lines.index("") + 1 :]  # behind those of the environment
     assert head == "RecurrentPPOLSTM with lstm, 652 parameters, in TMaze"
     column = lines[0].index("sequences differ")
     (gradient,) = (number for number, line in enumerate(lines) if "gradient_reaches_back" in line)
@@ -99,8 +113,20 @@ def test_what_is_printed_and_written(command, cwd):
     assert content["passed"] is True and (content["agent"], content["env"]) == ("RecurrentPPOLSTM with lstm", "TMaze")
     labels = {True: "PASS", False: "FAIL", None: "NOTE"}
     assert {check["check"]: labels[check["passed"]] for check in content["checks"]} == lines_of(ended)
+    assert {"final_observations_are_real", "replay_is_exact"} <= lines_of(ended).keys()
     passed = sum(check["passed"] is True for check in content["checks"])
     assert lines[-1] == f"{passed} passed, 0 failed, {len(content['checks']) - passed} to note"
+
+
+def test_environments_are_looked_at_before_the_agent(command, monkeypatch, looked_at):
+    assert command("check_memory", "env=t_maze", *SMALL, *PPO, "seed=7").code == 0
+    assert looked_at == [{"seed": 7, "steps": 5_000}]  # 20,000 in four environments
+    monkeypatch.setattr(check_memory, "check_environment", check_environment)
+    monkeypatch.setattr(check_memory, "PLAYED", 320)
+    ended = command("check_memory", "env=t_maze", *SMALL, *PPO)
+    assert (ended.code, ended.err) == (0, ""), ended.out
+    first = list(lines_of(ended))
+    assert first.index("something_is_to_be_remembered") + 1 == first.index("unroll_equals_step")
 
 
 def test_a_fault_is_one_line_and_exit_code_1(command, cwd, monkeypatch):
@@ -108,7 +134,7 @@ def test_a_fault_is_one_line_and_exit_code_1(command, cwd, monkeypatch):
     monkeypatch.setattr(RolloutBuffer, "sequences", lambda self, *args: list(whole(self, *args))[1:])
     ended = command("check_memory", "env=t_maze", *SMALL, *PPO, "output=checks.json")
     assert ended.code == 1
-    assert ended.err == "check_memory: 1 of 14 checks failed: every_step_is_trained_once\n"
+    assert ended.err == f"check_memory: 1 of {len(lines_of(ended))} checks failed: every_step_is_trained_once\n"
     assert lines_of(ended)["every_step_is_trained_once"] == "FAIL"
     assert "-> shuffle pairs of (sequence, environment)" in ended.out
     assert json.loads((cwd / "checks.json").read_text())["passed"] is False
