@@ -15,6 +15,7 @@ FOLDERS = {  # name: left, top, width, height, colour, what it holds
     "experiments": (20, 20, 880, 62, AMBER, ["the commands; the only place that knows Hydra; reads conf/"]),
     "rl.recordings": (20, 130, 210, 62, BLUE, ["recorded episodes,", "and learning from them"]),
     "rl.export": (250, 130, 210, 62, BLUE, ["a trained policy for", "programs without torch"]),
+    "rl.memory_check": (480, 130, 150, 62, BLUE, ["does an agent", "remember?"]),
     "rl.agents": (20, 250, 440, 62, BLUE, ["act, observe, learn; players; the words of older clients"]),
     "rl.training": (500, 250, 200, 62, BLUE, ["loop, evaluation, metrics;", "knows the Agent protocol only"]),
     "rl.ppo": (20, 360, 130, 62, BLUE, ["losses, rollout,", "update"]),
@@ -35,9 +36,9 @@ FOLDERS = {  # name: left, top, width, height, colour, what it holds
         ["the environments:", "numpy and Gymnasium", "", "import neither", "rl nor torch"],
     ),
 }
-JOIN = [(355, 192), (355, 221)]  # rl.export meets the line from rl.recordings
+JOINS = [[(x, 192), (x, 221)] for x in (355, 520)]  # rl.export and rl.memory_check meet the line from rl.recordings
 ARROWS = [  # points of each line
-    *([(x, 82), (x, 130)] for x in (125, 355, 820)),
+    *([(x, 82), (x, 130)] for x in (125, 355, 555, 820)),
     [(660, 82), (660, 250)],
     [(125, 192), (125, 221), (540, 221), (540, 250)],
     [(240, 221), (240, 250)],
@@ -91,7 +92,7 @@ def drawing(width: int, height: int, title: str, parts: list[str]) -> str:
 
 def imports() -> str:
     """Draw who imports whom."""
-    parts = [line(JOIN), *(line(points, head=True) for points in ARROWS)]
+    parts = [*map(line, JOINS), *(line(points, head=True) for points in ARROWS)]
     for name, (x, y, width, height, colour, words) in FOLDERS.items():
         parts.append(box(x, y, width, height, colour))
         top = y + height / 2 - 9 * len(words) + 6

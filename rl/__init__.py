@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         RecurrentPPOLSTM,
         load_agent,
     )
+    from rl.memory_check import check_memory
     from rl.training import Evaluation, Trainer, evaluate
 
 _HOMES = {
@@ -24,6 +25,7 @@ _HOMES = {
         *("DualHeadRecurrentPPO", "Population", "RecurrentIQN", "RecurrentPPO", "RecurrentPPOLSTM"),
         *("Player", "load_agent"),
     ),
+    "rl.memory_check": ("check_memory",),
     "rl.training": ("Evaluation", "Trainer", "evaluate"),
 }
 
@@ -36,6 +38,7 @@ __all__ = [
     "RecurrentPPO",
     "RecurrentPPOLSTM",
     "Trainer",
+    "check_memory",
     "evaluate",
     "load_agent",
 ]
