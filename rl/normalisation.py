@@ -117,6 +117,31 @@ class ReturnScale(nn.Module):
         self.load_state_dict(state)
 
 
+class AdvantageScale(nn.Module):
+    """A scale of advantages: their standard deviation in this rollout, or in all so far if that is larger.
+
+    Divided by that of the rollout alone, the small errors that are left once every episode succeeds would enter the
+    update as large as the advantages did when there was something to learn, and undo it.
+    """
+
+    var: Tensor  # [], mean of the variances of all rollouts so far
+    count: Tensor  # [], rollouts so far
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("var", torch.zeros(()))
+        self.register_buffer("count", torch.zeros(()))
+
+    @torch.no_grad()
+    def forward(self, advantages: Tensor) -> Tensor:
+        """Take in the advantages of a rollout, of any shape, then bring them to mean 0 and variance 1 or less."""
+        centred = advantages - advantages.mean()
+        var = centred.square().mean()
+        self.count += 1.0
+        self.var += (var - self.var) / self.count
+        return centred / (torch.maximum(var, self.var).sqrt() + 1e-8)
+
+
 def discounted_returns(rewards: Tensor, starts: Tensor, before: Tensor, gamma: float) -> Tensor:
     """Compute the running sum R_t = gamma * R_{t-1} + r_t of rewards, which begins anew at ``starts``.
 

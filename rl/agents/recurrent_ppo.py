@@ -17,6 +17,7 @@ from rl.cores import gru
 from rl.flat_adam import undone_on_failure
 from rl.networks import ActorCritic
 from rl.networks.encoders import ImageLayout
+from rl.normalisation import AdvantageScale
 from rl.ppo import PPO
 from rl.ppo.advantages import bootstrap_values_of_cut_episodes
 from rl.ppo.options import PPOOptions, check_rollout
@@ -89,6 +90,7 @@ class RecurrentPPO(RecurrentAgent):
 
     network: ActorCritic
     algorithm: ClassVar[type[PPO]] = PPO
+    ENTRIES = (*RecurrentAgent.ENTRIES, "advantage_scale")
 
     def __init__(
         self,
@@ -137,6 +139,7 @@ class RecurrentPPO(RecurrentAgent):
             normalise_returns=normalise_returns,
             ignore_leaves=ignore_leaves,
         )
+        self.advantage_scale = AdvantageScale().to(self.device)
         if self.return_scale is not None:
             self.return_scale.to(self.device)
         if compile_encoder or autocast:
@@ -204,9 +207,10 @@ class RecurrentPPO(RecurrentAgent):
             self.forget_rollout()
             return 0.0
         moments = [*self.network.buffers()] if self.network.normalises else []
-        scale = [] if self.return_scale is None else [*self.return_scale.buffers()]
+        scales = [*self.advantage_scale.buffers()]
+        scales += [] if self.return_scale is None else [*self.return_scale.buffers()]
         try:
-            with undone_on_failure(self.optimizer, [*moments, *scale]):
+            with undone_on_failure(self.optimizer, [*moments, *scales]):
                 targets, metrics = self.targets(next_observation)
                 given = buffer, targets, self.shuffle, self.progress, self.teacher
                 metrics |= self.ppo.update(self.network, self.optimizer, *given)
@@ -240,9 +244,8 @@ class RecurrentPPO(RecurrentAgent):
         if buffer.ignored[: buffer.size].any():
             last_values, *columns = buffer.drop_ignored(last_values, *columns)
         final_values, *teacher_params = columns
-        return self.ppo.targets(
-            buffer, self.network.head, final_values, last_values, self.return_scale, *teacher_params
-        )
+        scales = self.return_scale, self.advantage_scale
+        return self.ppo.targets(buffer, self.network.head, final_values, last_values, *scales, *teacher_params)
 
     def forget_rollout(self) -> None:
         """Drop what was collected since the last training."""
@@ -271,7 +274,12 @@ class RecurrentPPO(RecurrentAgent):
 
     def state_dict(self) -> dict[str, Any]:
         """Collect all that training needs to go on, the teacher included."""
-        return super().state_dict() | ({"teacher": self.teacher.state_dict()} if self.teacher else {})
+        own = {"advantage_scale": self.advantage_scale.state_dict()}
+        return super().state_dict() | own | ({"teacher": self.teacher.state_dict()} if self.teacher else {})
+
+    def schema(self, same_size: bool) -> dict[str, Any]:
+        """Say what ``state_dict`` holds."""
+        return super().schema(same_size) | {"advantage_scale": self.advantage_scale.state_dict()}
 
     def check_state(self, state: Any) -> None:
         """Check what ``load_state_dict`` is going to take, the teacher included."""
@@ -288,6 +296,7 @@ class RecurrentPPO(RecurrentAgent):
             ValueError: the state belongs to an agent of another shape; this one is unchanged.
         """
         super().load_state_dict(state)
+        self.advantage_scale.load_state_dict(state["advantage_scale"])
         if self.ppo.teacher_kl and "teacher" in state:
             self.teacher = Teacher(self.network, self.num_envs, self.device)
             self.teacher.load_state_dict(state["teacher"], is_same_size(self, state))

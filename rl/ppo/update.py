@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from rl.flat_adam import FlatAdam, guarded_step, is_usable
 from rl.networks import ActorCritic
 from rl.networks.heads import Head
-from rl.normalisation import ReturnScale
+from rl.normalisation import AdvantageScale, ReturnScale
 from rl.ppo.advantages import bootstrap_values, gae
 from rl.ppo.losses import Coefficients, approximate_kl, explained_variance, ppo_loss
 from rl.ppo.options import Ratio, check_hyperparameters
@@ -39,7 +39,7 @@ class PPO:
         entropy_coef_final: its weight at the end of training, reached linearly; None keeps it constant.
         teacher_kl: weight of KL(policy || teacher), summed over the action branches; above 0 it needs a teacher.
         teacher_kl_final: its weight at the end of training, reached linearly; None keeps it constant.
-        normalise_advantages: to mean 0 and variance 1 over the rollout.
+        normalise_advantages: to mean 0 and variance 1 or less over a rollout, see ``rl.normalisation.AdvantageScale``.
         target_kl: once the estimated KL of a minibatch exceeds 1.5 times this, the rest of all epochs is skipped.
         learning_rate: of Adam.
         anneal_learning_rate: linearly to 0 at the end of training.
@@ -83,6 +83,7 @@ class PPO:
         final_values: Tensor,
         last_values: Tensor,
         return_scale: ReturnScale | None,
+        advantage_scale: AdvantageScale | None = None,
         teacher_params: Tensor | None = None,
     ) -> tuple[Targets, dict[str, float]]:
         """Compute advantages, returns and old log-probabilities of a rollout.
@@ -93,6 +94,7 @@ class PPO:
             final_values: ``[T, B]``, V(final observation) where truncated.
             last_values: ``[B]``, V of the observation after the last step.
             return_scale: takes in the rewards, then divides them; None leaves them.
+            advantage_scale: takes in the advantages, then divides them; None for one that knows this rollout alone.
             teacher_params: ``[T, B, P]`` of the teacher, if there is one.
 
         Returns:
@@ -117,7 +119,7 @@ class PPO:
         returns = advantages + values
         metrics = {"explained_variance": explained_variance(values, returns).item()}
         if self.normalise_advantages:
-            advantages = (advantages - advantages.mean()) / (advantages.std(unbiased=False) + 1e-8)
+            advantages = (AdvantageScale() if advantage_scale is None else advantage_scale)(advantages)
         old_log_probs, _ = head.evaluate(buffer.params[steps], buffer.actions[steps])
         return Targets(old_log_probs, values, advantages, returns, teacher_params), metrics
 

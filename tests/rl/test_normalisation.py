@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rl.normalisation import ReturnScale, RunningMoments, discounted_returns
+from rl.normalisation import AdvantageScale, ReturnScale, RunningMoments, discounted_returns
 
 
 def test_moments_by_hand():
@@ -137,6 +137,30 @@ def test_a_return_scale_loads_from_another_number_of_environments(rollouts):
     other.load(scale.state_dict(), same_envs=False)
     assert other.moments.mean == scale.moments.mean
     assert other.running.tolist() == [0.0, 0.0, 0.0]
+
+
+# --------------------------------------------------------------------------------------------------- advantage scale
+
+
+def test_advantages_are_divided_by_the_larger_deviation():
+    """Of [1, 3], [0, 8] and [4, 6] the variances are 1, 16 and 1; their means so far 1, 8.5 and 6."""
+    scale = AdvantageScale()
+    assert scale(torch.tensor([[1.0], [3.0]])).flatten().tolist() == pytest.approx([-1.0, 1.0])
+    assert scale(torch.tensor([0.0, 8.0])).tolist() == pytest.approx([-1.0, 1.0])
+    assert scale(torch.tensor([4.0, 6.0])).tolist() == pytest.approx([-(6.0**-0.5), 6.0**-0.5])
+    assert (scale.var.item(), scale.count.item()) == (pytest.approx(6.0), 3)
+
+
+def test_advantages_of_nothing_at_stake_stay_zero():
+    assert AdvantageScale()(torch.full((3, 2), 5.0)).tolist() == [[0.0, 0.0]] * 3
+
+
+def test_a_stored_advantage_scale_goes_on():
+    scale, other, late = AdvantageScale(), AdvantageScale(), torch.tensor([4.0, 6.0])
+    scale(torch.tensor([0.0, 8.0]))
+    other.load_state_dict({name: value.clone() for name, value in scale.state_dict().items()})
+    assert torch.equal(other(late), scale(late))
+    assert not torch.equal(AdvantageScale()(late), scale(late))
 
 
 def test_discounted_returns_by_hand():

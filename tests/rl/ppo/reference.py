@@ -133,6 +133,7 @@ class Reference:
         self.teacher, self.teacher_state = (None, None) if teacher is None else (doubled(teacher), self.state)
         self.last_action = self.last_reward = None
         self.running, self.returns_seen = torch.zeros(num_envs, dtype=torch.float64), []
+        self.spreads = []  # variances of the advantages so far
         self.m = self.v = torch.zeros((), dtype=torch.float64)  # the moments of Adam
         self.steps_taken = 0
         self.reached = set()  # which clips were active, for tests of the tests
@@ -210,7 +211,9 @@ class Reference:
         unexplained = advantages.var(unbiased=False) / self.returns.var(unbiased=False)
         self.explained = {"explained_variance": 1.0 - unexplained.item()}
         if self.o["normalise_advantages"]:
-            advantages = (advantages - advantages.mean()) / (advantages.std(unbiased=False) + 1e-8)
+            self.spreads.append(advantages.var(unbiased=False))
+            spread = max(self.spreads[-1], sum(self.spreads) / len(self.spreads)) ** 0.5
+            advantages = (advantages - advantages.mean()) / (spread + 1e-8)
         self.advantages = advantages
 
     def inputs(self, obs: Tensor, starts: Tensor) -> Tensor:

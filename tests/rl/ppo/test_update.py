@@ -314,7 +314,7 @@ def test_targets_of_a_rollout(ends, expected, rollout_of_three):
 
 def test_what_the_teacher_said_comes_with_the_targets(rollout_of_three):
     said = torch.rand(3, 1, 2)
-    targets, _ = PPO().targets(*rollout_of_three(), None, said)
+    targets, _ = PPO().targets(*rollout_of_three(), None, teacher_params=said)
     assert targets.teacher_params is said
 
 
