@@ -12,7 +12,7 @@ from rl.memory_check.history import Steps
 from rl.memory_check.regression import Regression, compress, standardise
 
 MOST_SAMPLES = 20_000
-MOST_LAGGED = 32  # numbers of an observation of the past
+MOST_LAGGED = 24  # numbers of an observation of the past
 FEWEST_EPISODES, PIECE = 60, 100  # below so many, pieces of so many steps stand for episodes
 FITTED, HELD = 0.5, 0.15  # shares of the episodes; the rest is scored
 RESAMPLES = 200

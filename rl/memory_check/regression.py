@@ -28,7 +28,8 @@ class Regression:
 
     def __init__(self, features: Tensor, branches: Sequence[int], chosen: Tensor, seed: int):
         self.generator = torch.Generator().manual_seed(seed)
-        self.chosen = chosen + torch.tensor([0, *np.cumsum(branches)[:-1]]) if branches else None
+        begins = torch.tensor([0, *np.cumsum(branches)[:-1]])
+        self.chosen = chosen + begins if branches else torch.zeros(len(features), 1, dtype=torch.int64)
         self.features = features
         sizes = (features.shape[1], WIDTH, WIDTH)
         self.weights = []
@@ -37,13 +38,15 @@ class Regression:
             self.weights += [weight, torch.zeros(outputs)]
         self.weights += [torch.zeros(WIDTH, sum(branches) or 1), torch.zeros(sum(branches) or 1)]
 
-    def predict(self, weights: Sequence[Tensor], rows: Tensor) -> Tensor:
+    def predict(self, weights: Sequence[Tensor], rows: Tensor | slice) -> Tensor:
         """Return the predictions for some samples, ``[n]``."""
-        hidden = self.features[rows]
+        return self._predict(weights, self.features[rows], self.chosen[rows])
+
+    def _predict(self, weights: Sequence[Tensor], hidden: Tensor, chosen: Tensor) -> Tensor:
         for layer in (0, 2):
             hidden = torch.relu(torch.addmm(weights[layer + 1], hidden, weights[layer]))
         outputs = torch.addmm(weights[5], hidden, weights[4])
-        return outputs[:, 0] if self.chosen is None else outputs.gather(1, self.chosen[rows]).sum(1)
+        return outputs.gather(1, chosen).sum(1)
 
     def fit(self, targets: Tensor, fitted: Tensor, held: Tensor) -> tuple[Tensor, float]:
         """Fit, and keep the weights that predict best what is held out.
@@ -60,11 +63,15 @@ class Regression:
         best = targets[held].square().mean().item()
         kept: list[Tensor] | None = None
         improved = 0
+        order = fitted[torch.randperm(len(fitted), generator=self.generator)]  # once: slices are faster than picking
+        columns = self.features[order], self.chosen[order], targets[order]
+        begins = range(0, max(1, len(order) - BATCH + 1), BATCH)
         with torch.enable_grad():
             optimizer = torch.optim.AdamW(weights, LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
             for step in range(1, STEPS + 1):
-                rows = fitted[torch.randint(len(fitted), (BATCH,), generator=self.generator)]
-                loss = (self.predict(weights, rows) - targets[rows]).square().mean()
+                begin = begins[step % len(begins)]
+                features, chosen, wanted = (column[begin : begin + BATCH] for column in columns)
+                loss = (self._predict(weights, features, chosen) - wanted).square().mean()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -77,8 +84,7 @@ class Regression:
                     if step - improved >= PATIENCE:
                         break
         with torch.no_grad():
-            every = torch.arange(len(targets))
-            return (torch.zeros(len(targets)) if kept is None else self.predict(kept, every)), best
+            return (torch.zeros(len(targets)) if kept is None else self.predict(kept, slice(None))), best
 
 
 def standardise(features: np.ndarray, fitted: np.ndarray) -> np.ndarray:
