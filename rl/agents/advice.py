@@ -19,6 +19,9 @@ STALE = 0.5
 MANY = 0.5
 """Share of dead features beyond which an encoder hides most of what it sees."""
 
+STUCK = 0.9
+"""Share of saturated gates beyond which a memory hardly learns; those that learned to remember are below a half."""
+
 PATIENCE = 3
 """What may pass by itself is told when it was found so many times in a row."""
 
@@ -88,6 +91,7 @@ class Advisor:
             f"gradient_share_older_than_{REACH}": partial(judge_share, bptt=self.bptt),
             "state_staleness": partial(judge_staleness, remedy=self.remedy),
             "dead_features": judge_dead_features,
+            "gate_saturation": judge_gates,
         }
         return own | ({"ratio_error": judge_ratio} if exact else {})
 
@@ -106,7 +110,7 @@ def judge_share(share: float, bptt: int | None) -> Fault | None:
         sentence = f"the gradient does not reach {REACH} steps back: agent.bptt={bptt} cuts it, raise agent.bptt"
         return Fault(sentence, passes=False)
     return Fault(
-        f"the gradient hardly reaches {REACH} steps back, only {share:.1e} of it comes from there: where the task asks "
+        f"the gradient hardly reaches {REACH} steps back, only {share:.1g} of it comes from there: where the task asks "
         "for a longer memory, take a core that forgets more slowly"
     )
 
@@ -124,3 +128,12 @@ def judge_dead_features(share: float) -> Fault | None:
         "observations, set agent.normalise_observations=true, or lower agent.learning_rate"
     )
     return Fault(sentence) if share > MANY else None
+
+
+def judge_gates(share: float) -> Fault | None:
+    """Judge the share of saturated gates."""
+    sentence = (
+        f"{share:.0%} of the gates are saturated, so the memory hardly learns: if returns are large, set "
+        "agent.normalise_returns=true, else lower agent.learning_rate"
+    )
+    return Fault(sentence) if share > STUCK else None

@@ -46,7 +46,7 @@ def test_a_memory_that_forgets_is_told_after_a_while(told):
     assert told(*[{SHARE: 2e-5}] * 2) == []
     assert told(*[{SHARE: 2e-4}] * 9) == []
     (line,) = told(*[{SHARE: 2e-5}] * 9)
-    assert "hardly reaches 8 steps back, only 2.0e-05 of it" in line and "bptt" not in line
+    assert "hardly reaches 8 steps back, only 2e-05 of it" in line and "bptt" not in line
     assert told(*[{SHARE: 2e-5}] * 3, bptt=None) == [line]
 
 
@@ -63,6 +63,13 @@ def test_dead_features_are_told(told):
     (line,) = told(*[{"dead_features": 0.75}] * 4)
     assert line.startswith("diagnostics/dead_features: 75% of the features are dead")
     assert told(*[{"dead_features": 0.5}] * 4) == []
+
+
+def test_saturated_gates_are_told(told):
+    (line,) = told(*[{"gate_saturation": 0.97}] * 4)
+    assert line.startswith("diagnostics/gate_saturation: 97% of the gates are saturated")
+    assert "agent.normalise_returns=true" in line
+    assert told(*[{"gate_saturation": 0.5}] * 4) == []
 
 
 def test_a_wrong_replay_is_told_at_once(told):
