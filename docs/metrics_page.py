@@ -15,6 +15,7 @@ These are the tags in TensorBoard. The x axis counts environment steps, or recor
 agents share a world, the name of a member stands in the tag: `losses/first/policy_loss`.
 
 Look at `diagnostics/ratio_error` first. It must be about 1e-6: then the replay of this run is exact.
+[Does it not learn?](diagnostics.md) says what the others tell, and what to do.
 """
 TITLES = {
     "charts": "Progress",

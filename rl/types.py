@@ -25,7 +25,7 @@ Dtypes:
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor, device, nn
@@ -57,6 +57,14 @@ class Core(Protocol):
 
         ``starts`` lies on the CPU whatever the device of ``x``: a core may plan from it without asking the device.
         """
+
+
+@runtime_checkable
+class GatedCore(Core, Protocol):
+    """A memory that shows its gates, for ``diagnostics/gate_saturation`` alone: a core need not."""
+
+    def gates(self, x: Tensor, state: State, starts: Tensor) -> Tensor:
+        """Compute all gates, 0 to 1, in one step: ``x [B, D]``, ``starts [B]`` bool on its device -> ``[B, gates]``."""
 
 
 class Actor(Protocol):

@@ -18,7 +18,7 @@ import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from experiments.benchmark import peers, training
+from experiments.benchmark import diagnostics, peers, training
 from experiments.benchmark.rows import Row, close_rows, format_table
 from experiments.launch.check import choose_names, convert, prepare_output
 from experiments.launch.command import launch
@@ -48,6 +48,7 @@ SECTIONS: dict[str, Callable[[Settings], list[Row]]] = {
     "training": lambda s: training.make_training_rows(s.seconds, s.workloads, s.cores),
     "acting": lambda s: training.make_acting_rows(s.cores),
     "growth": lambda s: training.make_growth_rows(s.seconds / 2, s.threads),
+    "diagnostics": lambda s: diagnostics.make_rows(s.workloads, s.cores),
     "peers": lambda s: peers.make_rows(s.seconds, s.workloads, s.cores, s.purejaxrl, s.jax_python),
     "threshold": lambda s: peers.make_threshold_rows(),
 }

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,22 @@ def tag_returns(kept: Evaluation, zeroed: Evaluation | None) -> dict[str, float]
         "eval/episodic_return": kept.mean,
         "eval/episodic_return_memory_zeroed": zeroed.mean,
         "diagnostics/memory_gap": kept.mean - zeroed.mean,
+        "diagnostics/memory_gap_stderr": estimate_gap_error(kept, zeroed),
     }
+
+
+def estimate_gap_error(kept: Evaluation, zeroed: Evaluation) -> float:
+    """Return the standard error of the difference of two mean returns.
+
+    Both evaluations have the same seeds, so the i-th episode of a row is the same task twice and what it has of luck
+    cancels out of the difference. Where a row has played fewer episodes in one of them, which happens if some were cut,
+    the two count as independent.
+    """
+    orders = [np.argsort(played.rows, kind="stable") for played in (kept, zeroed)]  # of a row in the order of its ends
+    if not np.array_equal(kept.rows[orders[0]], zeroed.rows[orders[1]]):
+        return float(np.hypot(kept.stderr, zeroed.stderr))
+    gaps = kept.returns[orders[0]] - zeroed.returns[orders[1]]
+    return replace(kept, returns=gaps).stderr
 
 
 def summarise_final(kept: Evaluation | None, zeroed: Evaluation | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from gymnasium.vector.utils import create_empty_array
 from torch import Tensor
 
 from rl.agents.actor import Actor, StepOutcome, check_outcome, previous_spaces
+from rl.agents.advice import Advisor
 from rl.agents.client import Client
 from rl.agents.construction import describe
 from rl.agents.loading import rebuild
@@ -69,6 +70,7 @@ class RecurrentAgent(Client):
     construction: dict[str, Any]
     plays_only: bool  # it was loaded to play; ``check_rollout`` comes when it begins to train
     network: ActorCritic | QuantileNetwork
+    advisor: Advisor
     algorithm: ClassVar[Callable[..., Any]]
     """Class of the update; a subclass may name one of its own."""
 

@@ -93,6 +93,9 @@ class Population(ClientLoop):
             )
             for index, (name, make) in enumerate(members.items())
         }
+        for name, member in self.members.items():
+            if isinstance(member, RecurrentAgent):
+                member.advisor.place = f"{name}/"
 
     __signature__ = forwarded_signature(__init__)  # of the class it would be that of ``__new__``
 

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rl.agents.actor import LEARN_TOO_EARLY, StepOutcome
+from rl.agents.advice import Advisor
 from rl.agents.agent import RecurrentAgent
 from rl.agents.client_options import QuantileOptions, as_spaces, translate_quantile_options, uses_client_options
 from rl.agents.persistence import is_same_size
@@ -18,8 +19,10 @@ from rl.checks import positive, within
 from rl.cores import gru
 from rl.flat_adam import undone_on_failure
 from rl.iqn import IQN
+from rl.iqn.diagnostics import diagnose_replay
 from rl.iqn.sequence_replay import SequenceReplay
 from rl.networks import QuantileNetwork
+from rl.networks.diagnostics import read_numbers
 from rl.networks.encoders import ImageLayout
 from rl.networks.frozen import frozen_copy
 from rl.schema import finite, natural
@@ -63,6 +66,8 @@ class RecurrentIQN(RecurrentAgent):
         num_cosines: see ``rl.networks.QuantileNetwork``.
         num_action_quantiles: see ``rl.networks.QuantileNetwork``.
         dueling: see ``rl.networks.QuantileNetwork``.
+        diagnostics_every: minibatches between two measurements of ``diagnostics/*``; None for never. It changes nothing
+            that is learned.
         update: hyperparameters of ``rl.iqn.IQN``.
 
     Attributes:
@@ -103,6 +108,7 @@ class RecurrentIQN(RecurrentAgent):
         num_cosines: int = 64,
         num_action_quantiles: int = 8,
         dueling: bool = False,
+        diagnostics_every: int | None = 100,
         **update: Unpack[QuantileOptions],
     ):
         given: dict[str, Any] = {**update}
@@ -116,6 +122,7 @@ class RecurrentIQN(RecurrentAgent):
         positive(state_stride=self.state_stride)
         within(0.0, 1.0, epsilon=epsilon, epsilon_min=epsilon_min, exploration=exploration)
         self.exploration, self.layer_size = exploration, layer_size
+        self.advisor = Advisor(diagnostics_every, iqn.bptt, "raise agent.burn_in")
         encoder = layer_size, normalise_observations, image_layout, action_names
         quantiles = num_cosines, num_action_quantiles, dueling
         super().__init__(
@@ -250,6 +257,9 @@ class RecurrentIQN(RecurrentAgent):
                     progress=self.progress,
                     return_scale=self.return_scale,
                 )
+            if self.advisor.is_due(self.updates, count):
+                metrics |= read_numbers(diagnose_replay(self.network, self.buffer, self.iqn.burn_in, self.iqn.bptt))
+                self.advisor.tell(metrics)
         except FloatingPointError:
             self.forget_rollout()  # it would be drawn again and again
             self.actor.clear_broken_memories()

@@ -10,16 +10,19 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rl.agents.actor import LEARN_TOO_EARLY, StepOutcome
+from rl.agents.advice import Advisor
 from rl.agents.agent import RecurrentAgent
 from rl.agents.persistence import is_same_size, without_corrections
 from rl.checks import within
 from rl.cores import gru
 from rl.flat_adam import undone_on_failure
 from rl.networks import ActorCritic
+from rl.networks.diagnostics import read_numbers
 from rl.networks.encoders import ImageLayout
 from rl.normalisation import AdvantageScale
 from rl.ppo import PPO
 from rl.ppo.advantages import bootstrap_values_of_cut_episodes
+from rl.ppo.diagnostics import diagnose_rollout, measure_staleness, name_remedy
 from rl.ppo.options import PPOOptions, check_rollout
 from rl.ppo.rollout_buffer import RolloutBuffer
 from rl.ppo.teacher import Teacher
@@ -43,6 +46,7 @@ class RecurrentPPOOptions(PPOOptions, total=False):
     action_names: Sequence[str] | None
     compile_encoder: bool
     autocast: bool
+    diagnostics_every: int | None
 
 
 class RecurrentPPO(RecurrentAgent):
@@ -77,6 +81,8 @@ class RecurrentPPO(RecurrentAgent):
         compile_encoder: run encoders through ``torch.compile``; where that cannot be, the log says so.
         autocast: encoders compute in bfloat16, for GPUs; ``diagnostics/ratio_error`` then shows its rounding. Where
             that cannot be, the log says so.
+        diagnostics_every: updates between two in which ``diagnostics/*`` are measured, ``ratio_error`` excepted, which
+            each update gives; None for never. It changes nothing that is learned.
         update: hyperparameters of ``rl.ppo.PPO``.
 
     Attributes:
@@ -116,10 +122,12 @@ class RecurrentPPO(RecurrentAgent):
         action_names: Sequence[str] | None = None,
         compile_encoder: bool = False,
         autocast: bool = False,
+        diagnostics_every: int | None = 10,
         **update: Unpack[PPOOptions],
     ):
         self.ppo = ppo = self.algorithm(**update)
         self.state_stride, self.layer_size = state_stride, layer_size
+        self.advisor = Advisor(diagnostics_every, ppo.bptt, name_remedy(ppo, num_steps))
         if not self.plays_only:
             self._check_rollout(num_envs, num_steps)
         within(0.0, 1.0, epsilon=epsilon, epsilon_min=epsilon_min)
@@ -206,14 +214,20 @@ class RecurrentPPO(RecurrentAgent):
             self.env_steps += buffer.size * self.num_envs
             self.forget_rollout()
             return 0.0
+        size, due = buffer.size, self.advisor.is_due(self.updates)
         moments = [*self.network.buffers()] if self.network.normalises else []
         scales = [*self.advantage_scale.buffers()]
         scales += [] if self.return_scale is None else [*self.return_scale.buffers()]
         try:
             with undone_on_failure(self.optimizer, [*moments, *scales]):
                 targets, metrics = self.targets(next_observation)
+                found = diagnose_rollout(self.network, buffer, targets, self.ppo, self.progress) if due else {}
                 given = buffer, targets, self.shuffle, self.progress, self.teacher
                 metrics |= self.ppo.update(self.network, self.optimizer, *given)
+                if due:
+                    after = (self.actor.state, self.actor.starts) if buffer.size == size else None  # None: closed up
+                    found |= measure_staleness(self.network, buffer, self.ppo, after)
+                    metrics |= read_numbers(found)
                 if self.network.normalises:
                     self.network.update_moments(buffer.observations())
         except FloatingPointError:
@@ -224,6 +238,7 @@ class RecurrentPPO(RecurrentAgent):
         self.forget_rollout()
         self.updates += 1
         self.last_metrics = metrics | {"learning_rate": self.optimizer.param_groups[0]["lr"]}
+        self.advisor.tell(metrics, exact=not self.network.actor.autocast)
         return metrics["loss"]
 
     @torch.no_grad()

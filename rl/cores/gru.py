@@ -112,6 +112,12 @@ class GRULayer(nn.Module):
         y = _UnrollGRU.apply(x, state[0], keep, starting, *weights)
         return y, (y[-1],)
 
+    def gates(self, x: Tensor, state: tuple[Tensor, ...]) -> Tensor:
+        """Compute r and z of one step: ``x [B, D]``, ``(h [B, H],)`` -> ``[B, 2 H]``."""
+        of_x = nn.functional.linear(x, self.weight_ih, self.bias_ih)
+        r, z, _ = (of_x + nn.functional.linear(state[0], self.weight_hh, self.bias_hh)).chunk(3, dim=1)
+        return torch.cat([r, z], dim=1).sigmoid()
+
 
 def gru(input_size: int, hidden_size: int = 128, num_layers: int = 1, dropout: float = 0.0) -> Stack:
     """Build gated recurrent units. State ``{"h"}``.

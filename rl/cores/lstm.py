@@ -65,6 +65,12 @@ class LSTMLayer(nn.Module):
             y = _Collect.apply(y.reshape(length * B, H), position).view(T, B, H)
         return y, (y[-1], c[0])
 
+    def gates(self, x: Tensor, state: tuple[Tensor, ...]) -> Tensor:
+        """Compute i, f and o of one step: ``x [B, D]``, ``(h, c)`` each ``[B, H]`` -> ``[B, 3 H]``."""
+        of_x = nn.functional.linear(x, self.weight_ih, self.bias_ih)
+        i, f, _, o = (of_x + nn.functional.linear(state[0], self.weight_hh, self.bias_hh)).chunk(4, dim=1)
+        return torch.cat([i, f, o], dim=1).sigmoid()
+
 
 class _Spread(torch.autograd.Function):
     """A copy of steps ``[T, B, D]`` to their stretched places, with the flags beside them: ``[M * B, D + 2]``.

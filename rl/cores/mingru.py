@@ -40,6 +40,10 @@ class MinGRULayer(nn.Module):
         y = scan(keep, write * candidate, state[0])
         return y, (y[-1],)
 
+    def gates(self, x: Tensor, state: tuple[Tensor, ...]) -> Tensor:
+        """Compute z of one step: ``x [B, D]`` -> ``[B, H]``."""
+        return nn.functional.linear(x, self.weight, self.bias).chunk(2, dim=-1)[0].sigmoid()
+
 
 def mingru(
     input_size: int, hidden_size: int = 128, num_layers: int = 1, dropout: float = 0.0, gate_bias: float = 0.0

@@ -1,7 +1,7 @@
 """Layers of one recurrent cell, with dropout between them: what rnn, gru, mingru and lstm share."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,14 @@ class Layer(Protocol):
 
     def unroll(self, x: Tensor, state: tuple[Tensor, ...], starts: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run ``x [T, B, D]``, leaves ``[B, H]``, ``starts [T, B]`` -> outputs ``[T, B, H]``, leaves after step T."""
+
+
+@runtime_checkable
+class GatedLayer(Layer, Protocol):
+    """A layer that shows its gates, for diagnostics alone."""
+
+    def gates(self, x: Tensor, state: tuple[Tensor, ...]) -> Tensor:
+        """Compute all gates, 0 to 1, of one step that ``step`` would take -> ``[B, gates]``."""
 
 
 class Stack(nn.Module):
@@ -88,6 +96,18 @@ class Stack(nn.Module):
             x = self._drop(x, state, index) if self.dropout else x
         return x, self._next_state(after, state, steps=x.shape[0])
 
+    def gates(self, x: Tensor, state: State, starts: Tensor) -> Tensor:
+        """Compute the gates of one step: ``x [B, D]``, ``starts [B]`` -> ``[B, gates]``, of layers that have some."""
+        cleared = [state[name].masked_fill(starts[:, None, None], 0.0) for name in self.leaves]  # each [B, layers, H]
+        found = [x.new_empty(len(x), 0)]
+        for index, layer in enumerate(self.layers):
+            own = tuple(leaf.select(1, index) for leaf in cleared)
+            if isinstance(layer, GatedLayer):
+                found.append(layer.gates(x, own))
+            y = layer.step(x, own)[0]
+            x = self._drop(y, state, index) if self.dropout else y
+        return torch.cat(found, dim=1)
+
     def _unroll_in_blocks(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
         """Run ``unroll`` on as many sequences at a time as fit the cache."""
         size = MAX_SEQUENCES_ON_CPU
@@ -96,7 +116,7 @@ class Stack(nn.Module):
         inputs = zip(x.split(size, dim=1), states, starts.split(size, dim=1), strict=True)
         done = [self.unroll(*part) for part in inputs]
         y = torch.cat([outputs for outputs, _ in done], dim=1)
-        return y, {name: torch.cat([after[name] for _, after in done]) for name in state}
+        return y, {name: torch.cat([after[name] for _, after in done]) for name in done[0][1]}
 
     def _next_state(self, after: list[tuple[Tensor, ...]], state: State, steps: int) -> State:
         names = self.leaves

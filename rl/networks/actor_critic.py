@@ -81,7 +81,7 @@ class ActorCritic(nn.Module):
         if self.critic is not None:
             of_critic, own = self.critic.core.step(self.critic.features(obs), _of_critic(state), starts)
             after = _joined(after, own)
-        params, values = self._heads(features, of_critic, obs)
+        params, values = self.decode(features, of_critic, obs)
         return params, values, after
 
     def unroll(self, obs: Observation, state: State, starts: Tensor) -> tuple[Tensor, Tensor, State]:
@@ -100,10 +100,10 @@ class ActorCritic(nn.Module):
         if self.critic is not None:
             of_critic, own = self.critic.core.unroll(self.critic.features(obs), _of_critic(state), starts)
             after = _joined(after, own)
-        params, values = self._heads(features, of_critic, obs)
+        params, values = self.decode(features, of_critic, obs)
         return params, values, after
 
-    def _heads(self, features: Tensor, of_critic: Tensor, obs: Observation) -> tuple[Tensor, Tensor]:
+    def decode(self, features: Tensor, of_critic: Tensor, obs: Observation) -> tuple[Tensor, Tensor]:
         """Map features ``[..., H]`` of policy and critic to parameters ``[..., P]`` and values ``[...]``."""
         if self.critic is None:
             params, values = self.heads(features).split((self.head.num_params, 1), dim=-1)

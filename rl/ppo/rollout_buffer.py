@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from rl.networks.heads import NOT_EXECUTED
 from rl.types import Observation, Sequences, State, Targets, WarmUp
 
+Unroll = Callable[[Observation, State, Tensor], tuple[Tensor, Tensor, State]]
 PLAIN = ("actions", "params", "values", "rewards", "starts", "terminated", "truncated", "ignored")
 
 
@@ -226,22 +227,47 @@ class RolloutBuffer:
         available = (first >= burn_in).to(self.values.device, non_blocking=True)
         return WarmUp(obs, self._state_at(begin, env), _gather(self.starts, index), available)
 
-    def refresh(
-        self, unroll: Callable[[Observation, State, Tensor], tuple[Tensor, Tensor, State]], bptt: int | None
-    ) -> None:
+    def refresh(self, unroll: Unroll, bptt: int | None) -> None:
         """Recompute the stored state at the start of every chunk but the first with the current weights.
 
         Args:
             unroll: of the network.
             bptt: as in ``sequences``.
         """
-        chunks = self.chunks(bptt)
-        state = {name: leaf[0] for name, leaf in self.state.items()}
-        for (begin, length), (following, _) in pairwise(chunks):
-            steps = slice(begin, begin + length)
-            *_, state = unroll({name: leaf[steps] for name, leaf in self.obs.items()}, state, self.starts[steps])
+        for begin, state in self.recompute(unroll, bptt):
             for name, leaf in state.items():
-                self.state[name][following // self.stride] = leaf
+                self.state[name][begin // self.stride] = leaf
+
+    def recompute(
+        self, unroll: Unroll, bptt: int | None, rows: slice = slice(None), to_the_end: bool = False
+    ) -> Iterator[tuple[int, State]]:
+        """Yield where every chunk but the first begins, and the state there that comes of the first one and ``unroll``.
+
+        Args:
+            unroll: of the network.
+            bptt: as in ``sequences``.
+            rows: environments.
+            to_the_end: yield the state after the last step, too.
+        """
+        chunks, state = self.chunks(bptt), self.state_before(0, rows)
+        for begin, length in chunks if to_the_end else chunks[:-1]:
+            steps = slice(begin, begin + length)
+            obs = {name: leaf[steps, rows] for name, leaf in self.obs.items()}
+            *_, state = unroll(obs, state, self.starts[steps, rows])
+            yield steps.stop, state
+
+    def state_before(self, step: int, rows: slice = slice(None)) -> State:
+        """Return the stored state before a step of some environments, leaves ``[rows, ...]``."""
+        return {name: leaf[step // self.stride, rows].contiguous() for name, leaf in self.state.items()}
+
+    def read(self, targets: Targets, first: Tensor, env: Tensor, length: int) -> Sequences:
+        """Read the sequences that begin at the steps ``first [N]`` of ``env [N]``, without the teacher's parameters."""
+        index = (first + torch.arange(length).unsqueeze(1)) * self.num_envs + env  # [L, N], each t * B + b
+        on_device = index.to(self.values.device, non_blocking=True)
+        columns = self.actions, targets.old_log_probs, targets.old_values, targets.advantages, targets.returns
+        obs = {name: _gather(leaf, on_device) for name, leaf in self.obs.items()}
+        parts = (_gather(column, on_device) for column in columns)
+        return Sequences(obs, self._state_at(first, env), _gather(self.starts, index), *parts)
 
 
 def _gather(data: Tensor, index: Tensor) -> Tensor:

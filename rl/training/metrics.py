@@ -12,6 +12,8 @@ from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from rl.networks.diagnostics import NAMES
+
 GLOSSARY = {
     "charts/episodic_return": "mean return of the training episodes that ended in this rollout",
     "charts/episodic_length": "their mean length in steps",
@@ -40,11 +42,19 @@ GLOSSARY = {
     "imitation/*_six_heads": "losses as the sum over six heads of a controller, its buttons averaged (Slippi games)",
     "hparam/*": "results of the whole run, for the table in the HPARAMS tab",
     "diagnostics/ratio_error": "largest |ratio - 1| in the first minibatch of an update: above 1e-4 replay is wrong",
+    "diagnostics/state_staleness": "|stored - recomputed| / |recomputed| of the states that sequences start from, with "
+    "the weights after an update: 0 is fresh. With a burn-in of the states after it",
+    "diagnostics/gradient_share_older_than_*": "share of the gradient of a step's loss by the inputs of the memory, "
+    "of those more than k steps back in its episode: at 0 nothing is learned from there",
+    "diagnostics/hidden_norm": "mean norm of the output vector of the memory",
+    "diagnostics/gate_saturation": "share of gates below .05 or above .95, where they hardly learn (cores with gates)",
+    "diagnostics/dead_features": "share of the encoder's features whose standard deviation over a rollout is below .01",
     "diagnostics/memory_gap": "eval/episodic_return minus its memory-zeroed counterpart: what memory is worth",
+    "diagnostics/memory_gap_stderr": "standard error of memory_gap, over pairs of the same episode",
 }
 
 # all other results of an update are losses
-GROUPS = {"learning_rate": "charts", "epsilon": "charts", "ratio_error": "diagnostics"}
+GROUPS = {"learning_rate": "charts", "epsilon": "charts"} | dict.fromkeys(("ratio_error", *NAMES), "diagnostics")
 log = logging.getLogger(__name__)
 
 

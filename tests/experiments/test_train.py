@@ -77,6 +77,8 @@ def test_curves(finished, run_of):
     assert all(any(fnmatch(tag, known) for known in GLOSSARY) for tag in tags), tags
     elsewhere = {"losses/entropy_*", "losses/teacher_kl", "hparam/*"}
     elsewhere |= {"charts/epsilon", "losses/quantile_loss", "losses/q_mean"}
+    elsewhere |= {"diagnostics/gradient_share_older_than_*"}  # stands for several
+    assert "diagnostics/gradient_share_older_than_1" in tags
     assert {tag for tag in set(GLOSSARY) - set(tags) if not tag.startswith("imitation/")} == elsewhere
     for tag in ("losses/policy_loss", "charts/SPS", "diagnostics/ratio_error"):
         assert [point.step for point in reader.Scalars(tag)] == list(range(ROLLOUT, 321, ROLLOUT))

@@ -10,6 +10,7 @@ from experiments.launch.evaluations import (
     Evaluations,
     average_by_member,
     describe_final,
+    estimate_gap_error,
     evaluate_agent,
     summarise_final,
     tag_returns,
@@ -62,6 +63,7 @@ def test_memory_is_evaluated_on_the_same_episodes(calls, make_evaluations):
         "eval/episodic_return": 1.0,
         "eval/episodic_return_memory_zeroed": 0.25,
         "diagnostics/memory_gap": 0.75,
+        "diagnostics/memory_gap_stderr": 0.0,
     }
 
 
@@ -127,3 +129,19 @@ def test_members_of_a_population_have_means_of_their_own():
 
 def test_tags_without_the_control():
     assert tag_returns(Evaluation(np.array([2.0]), np.ones(1), np.zeros(1)), None) == {"eval/episodic_return": 2.0}
+
+
+def test_the_error_of_the_memory_gap_comes_from_pairs_of_the_same_episode():
+    """Row 0 plays 4 and 1 with memory, 3 and 2 without; row 1 plays 8 and 6: gaps 1, -1 and 2, of variance 7 / 3."""
+    kept = Evaluation(np.array([8.0, 4.0, 1.0]), np.ones(3), np.array([1, 0, 0]))
+    zeroed = Evaluation(np.array([3.0, 6.0, 2.0]), np.ones(3), np.array([0, 1, 0]))
+    tags = tag_returns(kept, zeroed)
+    assert tags["diagnostics/memory_gap"] == pytest.approx(2 / 3)
+    assert tags["diagnostics/memory_gap_stderr"] == pytest.approx((7 / 3 / 3) ** 0.5)
+
+
+def test_evaluations_of_other_numbers_of_episodes_are_no_pairs():
+    """The environment of row 0 was cut in its first episode: returns 0, 2 and 0, 4 have errors of 1 and 2."""
+    kept = Evaluation(np.array([0.0, 2.0]), np.ones(2), np.array([0, 1]), cut=1)
+    zeroed = Evaluation(np.array([0.0, 4.0]), np.ones(2), np.array([1, 1]))
+    assert estimate_gap_error(kept, zeroed) == pytest.approx(5**0.5)

@@ -121,7 +121,7 @@ def test_entropy_falls_with_every_update(play_turns):
     """From 0.1 to 0 in 4 updates of 10 turns: 0.1, 0.075, 0.05, 0.025, 0, 0."""
     agent = RecurrentPPOLSTM(
         2, 3, seed=0, hidden_size=4, rollout_length=10, batch_size=10, bptt=10, K_epochs=1,
-        entropy_start=0.1, entropy_end=0.0, entropy_decay_steps=4,
+        entropy_start=0.1, entropy_end=0.0, entropy_decay_steps=4, diagnostics_every=None,
     )  # fmt: skip
     seen, coefficients = [], agent.ppo.coefficients
     agent.ppo.coefficients = lambda progress: seen.append(coefficients(progress).entropy_coef) or coefficients(progress)

@@ -42,6 +42,15 @@ def test_many_sequences_are_unrolled_in_parts(monkeypatch):
         assert torch.equal(new["c"], -x[-1].unsqueeze(1))
 
 
+def test_unrolling_in_parts_leaves_out_what_belongs_to_another_core(monkeypatch):
+    """A separate critic has its leaves beside those of the policy."""
+    monkeypatch.setattr("rl.cores.stack.MAX_SEQUENCES_ON_CPU", 2)
+    stack = Stack([Recorder()], 4)
+    state = stack.initial_state(3) | {"critic.h": torch.zeros(3, 1, 4)}
+    _, new = stack.unroll(torch.zeros(2, 3, 4), state, torch.zeros(2, 3, dtype=torch.bool))
+    assert new.keys() == {"h", "c"}
+
+
 def test_unrolling_in_parts_makes_no_difference(
     make_core, make_inputs, random_state, step_by_step, assert_equivalent, monkeypatch
 ):

@@ -60,7 +60,7 @@ def run():
 
         def evaluate():
             names = ("eval/episodic_return", "eval/episodic_return_memory_zeroed", "diagnostics/memory_gap")
-            return dict(zip(names, (0.75, 0.5, 0.25), strict=True))
+            return dict(zip((*names, "diagnostics/memory_gap_stderr"), (0.75, 0.5, 0.25, 0.1), strict=True))
 
         trainer = Trainer(agent, envs, folder, total_steps, seed=0, evaluate=evaluate, evaluate_every=24)
         with Metrics(folder, total_steps) as metrics:
@@ -111,12 +111,15 @@ def test_the_results_of_an_update_are_grouped(read, tmp_path):
     with Metrics(tmp_path, 100) as metrics:
         metrics.update({"loss": 1.0, "approx_kl": 2.0, "learning_rate": 3.0, "ratio_error": 4.0}, 7)
         metrics.update({"a/loss": 1.0, "a/approx_kl": 5.0, "a/epsilon": 6.0}, 8)  # of a member of a population
+        metrics.update({"a/state_staleness": 7.0, "gradient_share_older_than_8": 8.0}, 8)
     assert read(tmp_path) == {
         "losses/a/approx_kl": [(8, 5.0)],
         "charts/a/epsilon": [(8, 6.0)],
         "losses/approx_kl": [(7, 2.0)],
         "charts/learning_rate": [(7, 3.0)],
         "diagnostics/ratio_error": [(7, 4.0)],
+        "diagnostics/a/state_staleness": [(8, 7.0)],
+        "diagnostics/gradient_share_older_than_8": [(8, 8.0)],
     }
 
 
