@@ -128,8 +128,6 @@ class RecurrentPPO(RecurrentAgent):
         self.ppo = ppo = self.algorithm(**update)
         self.state_stride, self.layer_size = state_stride, layer_size
         self.advisor = Advisor(diagnostics_every, ppo.bptt, name_remedy(ppo, num_steps))
-        if not self.plays_only:
-            self._check_rollout(num_envs, num_steps)
         within(0.0, 1.0, epsilon=epsilon, epsilon_min=epsilon_min)
         self.epsilon, self.epsilon_min = epsilon, epsilon_min
         options = layer_size, separate_critic, normalise_observations, image_layout, action_names
@@ -147,6 +145,8 @@ class RecurrentPPO(RecurrentAgent):
             normalise_returns=normalise_returns,
             ignore_leaves=ignore_leaves,
         )
+        if not self.plays_only:
+            self.check_rollout()
         self.advantage_scale = AdvantageScale().to(self.device)
         if self.return_scale is not None:
             self.return_scale.to(self.device)
@@ -156,18 +156,14 @@ class RecurrentPPO(RecurrentAgent):
         self.buffer: RolloutBuffer | None = None
         self._truncated: list[CutEpisodes] = []  # of this rollout
 
-    def _check_rollout(self, num_envs: int | None, num_steps: int) -> None:
-        ppo, envs = self.ppo, 1 if num_envs is None else num_envs
-        sizes = ppo.bptt, ppo.burn_in, ppo.num_minibatches, envs, num_steps, self.state_stride
-        check_rollout(*sizes, fixed_size=num_envs is not None)
-
     def check_rollout(self) -> None:
         """Check that rollouts can be cut into sequences and minibatches.
 
         Raises:
             ValueError: the numbers do not fit each other.
         """
-        self._check_rollout(self.num_envs if self.batched else None, self.num_steps)
+        options = self.ppo.bptt, self.ppo.burn_in, self.ppo.num_minibatches
+        check_rollout(*options, self.num_envs, self.num_steps, self.state_stride, fixed_size=self.batched)
 
     def _store_action(
         self, obs: Observation, state: State, starts: np.ndarray, params: Tensor, values: Tensor, actions: Tensor
@@ -215,19 +211,17 @@ class RecurrentPPO(RecurrentAgent):
             self.forget_rollout()
             return 0.0
         size, due = buffer.size, self.advisor.is_due(self.updates)
-        moments = [*self.network.buffers()] if self.network.normalises else []
-        scales = [*self.advantage_scale.buffers()]
-        scales += [] if self.return_scale is None else [*self.return_scale.buffers()]
+        measuring = [part for part in (self.network, self.advantage_scale, self.return_scale) if part is not None]
+        moments = [moment for part in measuring for moment in part.buffers()]
         try:
-            with undone_on_failure(self.optimizer, [*moments, *scales]):
+            with undone_on_failure(self.optimizer, moments):
                 targets, metrics = self.targets(next_observation)
                 found = diagnose_rollout(self.network, buffer, targets, self.ppo, self.progress) if due else {}
                 given = buffer, targets, self.shuffle, self.progress, self.teacher
                 metrics |= self.ppo.update(self.network, self.optimizer, *given)
                 if due:
                     after = (self.actor.state, self.actor.starts) if buffer.size == size else None  # None: closed up
-                    found |= measure_staleness(self.network, buffer, self.ppo, after)
-                    metrics |= read_numbers(found)
+                    metrics |= read_numbers(found | measure_staleness(self.network, buffer, self.ppo, after))
                 if self.network.normalises:
                     self.network.update_moments(buffer.observations())
         except FloatingPointError:
@@ -248,7 +242,7 @@ class RecurrentPPO(RecurrentAgent):
         Where steps are ignored, the rollout is closed up; so this is called once for a rollout.
         """
         buffer, last = self.buffer, None
-        assert buffer is not None  # there is a rollout
+        assert buffer is not None
         if next_observation is not None:
             last = self.actor.cut_episodes(buffer.size, next_observation, np.arange(self.num_envs))
         *columns, last_values = bootstrap_values_of_cut_episodes(
@@ -269,10 +263,7 @@ class RecurrentPPO(RecurrentAgent):
             self.buffer.size = 0
 
     def reset(self) -> None:
-        """Close unfinished episodes as truncations and clear the memories.
-
-        Everything stored is kept for training; an action without an outcome is dropped.
-        """
+        """Close unfinished episodes as truncations and clear the memories; what is stored is kept for training."""
         if self.buffer is not None:
             self.buffer.truncate()
         super().reset()
@@ -289,8 +280,8 @@ class RecurrentPPO(RecurrentAgent):
 
     def state_dict(self) -> dict[str, Any]:
         """Collect all that training needs to go on, the teacher included."""
-        own = {"advantage_scale": self.advantage_scale.state_dict()}
-        return super().state_dict() | own | ({"teacher": self.teacher.state_dict()} if self.teacher else {})
+        own = {"advantage_scale": self.advantage_scale, "teacher": self.teacher}
+        return super().state_dict() | {name: part.state_dict() for name, part in own.items() if part is not None}
 
     def schema(self, same_size: bool) -> dict[str, Any]:
         """Say what ``state_dict`` holds."""

@@ -67,7 +67,7 @@ class Trace:
         last: all environments after the last step: the next observation under the state then.
         values: ``[T, B]``, V when the agent acted; None for a learner without V.
         returns: ``[T, B]``, what the learner fits V to; None for a learner without V.
-        advantages: ``[T, B]`` of the learner, normalised to mean 0 and variance 1 or not; None for one without V.
+        advantages: ``[T, B]`` of the learner, moved and scaled or not; None for one without V.
         gamma: discount.
         gae_lambda: lambda of the advantages.
         n_step: rewards that a learner of action values adds before the value of what follows; None for any other.

@@ -46,10 +46,13 @@ def test_targets_by_hand(subject, trace):
     assert verdict.passed and verdict.numbers["truncated"] == 1 and verdict.numbers["terminated"] == 0
 
 
-def test_advantages_may_be_normalised(subject, trace):
-    trace.advantages = (trace.advantages - trace.advantages.mean()) / trace.advantages.std(unbiased=False)
+def test_advantages_may_be_moved_and_scaled(subject, trace):
+    trace.advantages = (trace.advantages - trace.advantages.mean()) / 3.0
     assert check_targets(subject, trace).passed
-    trace.advantages = trace.advantages + 0.1
+    trace.advantages[0] += 0.1
+    assert check_targets(subject, trace).passed is False
+    trace.advantages[0] -= 0.1
+    trace.advantages *= -1.0
     assert check_targets(subject, trace).passed is False
 
 

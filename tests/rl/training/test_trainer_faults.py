@@ -42,9 +42,8 @@ def make_trainer(tmp_path):
 
     def make(envs, total_steps=1000, core=SMALL, **options):
         spaces = envs.single_observation_space, envs.single_action_space
-        agent = RecurrentPPO(
-            *spaces, 8, seed=0, core=core, num_envs=2, num_steps=8, bptt=4, num_minibatches=2, epochs=2
-        )
+        sizes = {"num_envs": 2, "num_steps": 8, "bptt": 4, "num_minibatches": 2, "epochs": 2}
+        agent = RecurrentPPO(*spaces, 8, seed=0, core=core, **sizes, diagnostics_every=None)  # which unrolls, too
         return Trainer(agent, envs, tmp_path, total_steps, seed=3, **options)
 
     return make
