@@ -62,14 +62,32 @@ def check_memory_of_sb3(model: "RecurrentPPO", env: Any = None, seed: int = 0) -
         twin.set_logger(Logger(folder=None, output_formats=[]))
         if env is not None:
             twin.set_env(env)
+        learner = SB3Learner(twin, seed)
         with _kept(twin.env, model):
-            verdicts = check_learner(SB3Learner(twin, seed), seed)
-    return [
-        verdict._replace(advice=ADVICE.get(verdict.check, verdict.advice))
-        if verdict.advice and verdict.passed is None
-        else verdict
-        for verdict in verdicts
-    ]
+            verdicts = check_learner(learner, seed)
+    return [_reword(verdict, learner) for verdict in verdicts] + [_check_weights(learner)]
+
+
+def _reword(verdict: Verdict, learner: SB3Learner) -> Verdict:
+    """Give advice in the words of sb3-contrib; after a failed update there are no new weights to judge."""
+    if learner.fault and verdict.check == "stored_states_stay_fresh":
+        return Verdict(verdict.check, None, "not judged, for the update has failed", "", {})
+    spoken = verdict.advice and verdict.passed is None
+    return verdict._replace(advice=ADVICE.get(verdict.check, verdict.advice)) if spoken else verdict
+
+
+def _check_weights(learner: SB3Learner) -> Verdict:
+    """Check that an update leaves weights that are numbers."""
+    name, model = "weights_stay_finite", learner.model
+    if not learner.fault:
+        return Verdict(name, True, "after an update all weights are finite", "", {})
+    steps, size = model.n_steps * model.n_envs, model.batch_size
+    alone = bool(size) and steps % size == 1 and model.normalize_advantage
+    advice = "lower learning_rate or max_grad_norm"
+    if alone:
+        advice = f"of {steps} steps one is left for the last minibatch of {size}, and an advantage alone has no standard "
+        advice += "deviation: choose a batch_size that divides them"
+    return Verdict(name, False, learner.fault, advice, {"steps": steps, "batch_size": size})
 
 
 @contextmanager

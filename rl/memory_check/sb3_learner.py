@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.nn.utils import parameters_to_vector
 
 from rl.memory_check.generators import reseed
@@ -24,10 +25,23 @@ def copy_model(model: Any) -> Any:
         ValueError: it holds something that cannot be copied.
     """
     shared = [vars(model).get(name) for name in ("env", "_vec_normalize_env", "_logger")]
+    memo = {id(thing): thing for thing in shared if thing is not None}
+    for tensor in _find_graphs(model.policy.action_dist):
+        memo[id(tensor)] = tensor.detach().clone()
     try:
-        return deepcopy(model, {id(thing): thing for thing in shared if thing is not None})
+        return deepcopy(model, memo)
     except (TypeError, RuntimeError) as error:
         raise ValueError(f"model={type(model).__name__}: it must be one that can be copied ({error})") from error
+
+
+def _find_graphs(thing: Any) -> Iterator[Tensor]:
+    """Yield the tensors of a distribution that have a graph, left from its last use, which cannot be copied."""
+    for value in vars(thing).values():
+        if isinstance(value, Tensor) and not value.is_leaf:
+            yield value
+        for part in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(part, Distribution):
+                yield from _find_graphs(part)
 
 
 class SB3Learner(PolicySubject):
@@ -36,13 +50,16 @@ class SB3Learner(PolicySubject):
     Args:
         model: a copy, with environments to play in and a logger.
         seed: of the environments.
+
+    Attributes:
+        fault: of its update, in words; empty without one.
     """
 
     every_step_once = True
 
     def __init__(self, model: Any, seed: int):
         super().__init__(model.policy)
-        self.model, self.seed = model, seed
+        self.model, self.seed, self.fault = model, seed, ""
         limit = model.batch_size
         self.bptt = limit if limit and limit < model.n_steps else None
 
@@ -90,9 +107,21 @@ class SB3Learner(PolicySubject):
         return spy.minibatches
 
     def update(self) -> None:
-        """Learn from the rollout, as in training."""
-        self.model.train()
+        """Learn from the rollout, as in training; where that makes weights that are no numbers, they stay."""
+        before, reason = deepcopy(self.policy.state_dict()), ""
+        try:
+            self.model.train()
+        except (ValueError, RuntimeError) as error:  # torch refuses distributions of what is no number
+            reason = f", and train raises {type(error).__name__}"
+            if self._has_numbers():
+                raise
+        if not self._has_numbers():
+            self.fault = f"an update makes weights that are no numbers{reason}"
+            self.policy.load_state_dict(before)
         self.policy.set_training_mode(False)
+
+    def _has_numbers(self) -> bool:
+        return all(bool(leaf.isfinite().all()) for leaf in self.policy.parameters())
 
     @staticmethod
     def detach(inputs: Inputs) -> Inputs:
