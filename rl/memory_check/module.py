@@ -40,9 +40,9 @@ def check_memory_of_module(
 ) -> list[Verdict]:
     """Check the memory of any module: resets, gradients, rows on their own, sequences against single steps.
 
-    A copy of the module is called, in the mode (``train`` or ``eval``) that it is in. A plain function cannot be copied:
-    what it keeps elsewhere may change. Nothing needs to be said about the axes of the state: states of 2 and of 3 rows
-    show which of them is the batch.
+    A copy of the module is called, in the mode (``train`` or ``eval``) that it is in. A plain function cannot be
+    copied, so what it keeps elsewhere may change. Nothing needs to be said about the axes of the state: states of 2 and
+    of 3 rows show which of them is the batch.
 
     Args:
         model: called as ``model(obs [B, ...], state, start [B])`` for one step of B rows; returns the output and the
@@ -69,7 +69,7 @@ def check_memory_of_module(
         raise ValueError(f"model={model!r}: it must be callable as model(obs, state, start)")
     initial_state = initial_state or getattr(model, "initial_state", None)
     if initial_state is None:
-        raise ValueError("initial_state=None: it must be a function of the batch size, for the model has no such method")
+        raise ValueError("initial_state=None: it must be a function of the batch size, for the model has none")
     device = next((leaf.device for leaf in model.parameters()), None) if isinstance(model, nn.Module) else None
     samples = read_observations(observations, seed, device)
     with own_draws(seed):
@@ -105,10 +105,9 @@ def read_observations(
         space.seed(seed)
         drawn = [space.sample() for _ in range(SAMPLES)]
         observations = _stack(space, drawn)
-    if not isinstance(observations, Mapping):
-        observations = {OBS: observations}
+    named = observations if isinstance(observations, Mapping) else {OBS: observations}
     leaves = {}
-    for name, leaf in observations.items():
+    for name, leaf in named.items():
         if not isinstance(leaf, (Tensor, np.ndarray)):
             raise ValueError(f"observations: {name} is {type(leaf).__name__}: it must be a tensor, an array or a space")
         tensor = torch.as_tensor(leaf).detach()
@@ -186,9 +185,7 @@ class ModuleSubject:
             outputs.append(output)
         return torch.stack(outputs), state
 
-    def _call(
-        self, function: Call, name: str, inputs: Inputs, state: State, starts: Tensor
-    ) -> tuple[Tensor, State]:
+    def _call(self, function: Call, name: str, inputs: Inputs, state: State, starts: Tensor) -> tuple[Tensor, State]:
         """Call the module in its own form; ``starts [B]`` or ``[T, B]``."""
         swap = self.batch_first and starts.dim() == 2
         lead = [*starts.shape]
@@ -241,7 +238,8 @@ class ModuleSubject:
         size = sum(leaf[0].numel() for leaf in after.values())
         what = f"{len(axes)} tensor(s) of {size} numbers a row, the batch on axis {', '.join(map(str, axes))}"
         finding = f"the state is {what if axes else 'empty'}; an output has {outputs.shape[-1]} numbers"
-        return Verdict("model_fits", True, finding, "", {"batch_axes": axes, "state": size, "output": outputs.shape[-1]})
+        numbers = {"batch_axes": axes, "state": size, "output": outputs.shape[-1]}
+        return Verdict("model_fits", True, finding, "", numbers)
 
 
 def turn(leaf: Tensor, swap: bool) -> Tensor:

@@ -50,11 +50,12 @@ def check_gradient_reach(subject: Subject, samples: Inputs, generator: Generator
     if reach == 0 or cut:
         k = min(cut, default=1)
         finding = f"no gradient reaches {k} step(s) back"
-        if not cut:
+        finding += ", though what was seen then counts" if cut else ""
+        advice = "look for detach, no_grad or a replay step by step in unroll"
+        if max(values.values()) <= 1e-3:
             finding += ", and what was seen then changes nothing now"
-            return Verdict(name, False, finding, "let the memory read the observation, and the output the memory", numbers)
-        finding += ", though what was seen then counts"
-        return Verdict(name, False, finding, "look for detach, no_grad or a replay step by step in unroll", numbers)
+            advice = "let the memory read the observation, and the output the memory"
+        return Verdict(name, False, finding, advice, numbers)
     there = f"more than {FURTHEST} steps back" if end is None else f"{reach} steps back and falls below 1e-6 at {end}"
     wanted = FURTHEST if bptt is None else min(bptt, FURTHEST)
     if reach < wanted - 1:

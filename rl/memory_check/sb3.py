@@ -15,13 +15,13 @@ from rl.memory_check.verdicts import Verdict
 if TYPE_CHECKING:
     from sb3_contrib import RecurrentPPO
 
+BIAS = "a larger bias of the LSTM's forget gates"
 ADVICE = {
     "observations_are_in_scale": "wrap the environments in VecNormalize, or scale what they send",
     "features_are_alive": "wrap the environments in VecNormalize, or look at the features extractor",
-    "stored_states_stay_fresh": "lower learning_rate or n_epochs: this agent never renews the states that it has stored",
-    "gradient_reaches_back": "what lies further back teaches nothing at first; a larger bias of the LSTM's forget gates "
-    "reaches further",
-    "time_scales": "it fades fast at first, so long delays are found late: a larger bias of the LSTM's forget gates keeps it",
+    "stored_states_stay_fresh": "lower learning_rate or n_epochs: this agent never renews states that it has stored",
+    "gradient_reaches_back": f"what lies further back teaches nothing at first: {BIAS} reaches further",
+    "time_scales": f"it fades fast at first, so long delays are found late: {BIAS} keeps it",
 }
 """What to do, in the words of sb3-contrib, where nothing has failed."""
 
@@ -85,8 +85,8 @@ def _check_weights(learner: SB3Learner) -> Verdict:
     alone = bool(size) and steps % size == 1 and model.normalize_advantage
     advice = "lower learning_rate or max_grad_norm"
     if alone:
-        advice = f"of {steps} steps one is left for the last minibatch of {size}, and an advantage alone has no standard "
-        advice += "deviation: choose a batch_size that divides them"
+        advice = f"choose a batch_size that divides {steps} steps: one is left for the last minibatch, and a single "
+        advice += "advantage has no standard deviation"
     return Verdict(name, False, learner.fault, advice, {"steps": steps, "batch_size": size})
 
 

@@ -180,7 +180,9 @@ class RolloutRecorder:
         """Note the observations that close episodes, under the states after their last steps."""
         for row in env_ids.tolist():
             if infos[row].get("terminal_observation") is None:
-                raise ValueError(f"env: a truncated episode must have a terminal_observation, but infos[{row}] has none")
+                raise ValueError(
+                    f"env: infos[{row}] must have the terminal_observation of an episode that was truncated"
+                )
         finals = [self._read_obs(infos[row]["terminal_observation"]) for row in env_ids.tolist()]
         obs = {name: torch.cat([final[name] for final in finals]) for name in finals[0]}
         rows = torch.from_numpy(env_ids)
@@ -198,8 +200,18 @@ class RolloutRecorder:
         opens = torch.cat([torch.ones_like(ended[:1]), ended[:-1]])
         last = CutEpisodes(len(self.told), np.arange(ended.shape[1]), self._read_obs(self.shown), self.call[3])
         return Trace(
-            *(stack(list(obs)), {}, torch.stack(outputs), stack(list(states)), 1),
-            *(opens, opens, rewards.float(), terminated, truncated, self.cuts, last),
+            obs=stack(list(obs)),
+            inputs={},
+            outputs=torch.stack(outputs),
+            states=stack(list(states)),
+            stride=1,
+            opens=opens,
+            starts=opens,
+            rewards=rewards.float(),
+            terminated=terminated,
+            truncated=truncated,
+            cuts=self.cuts,
+            last=last,
         )
 
 

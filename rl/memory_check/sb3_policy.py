@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rl.memory_check.our_learner import patched
 from rl.memory_check.subject import Inputs
+from rl.spaces import get_shape
 from rl.types import Observation, State
 
 OBS = "obs"
@@ -68,8 +69,8 @@ class PolicySubject:
     def encode(self, obs: Observation) -> Inputs:
         """Return the features ``[..., D]``, or those of the actor and those of the critic."""
         space = self.policy.observation_space
-        shapes = {name: part.shape for name, part in space.items()} if isinstance(space, spaces.Dict) else {}
-        shapes = shapes or {OBS: space.shape}
+        parts = space.spaces if isinstance(space, spaces.Dict) else {OBS: space}
+        shapes = {name: get_shape(part) for name, part in parts.items()}
         first, leaf = next(iter(obs.items()))
         lead = leaf.shape[: leaf.dim() - len(shapes[first])]
         flat = {name: part.reshape(-1, *shapes[name]) for name, part in obs.items()}

@@ -53,9 +53,9 @@ class Detached(MlpLstmPolicy):
     @staticmethod
     def _process_sequence(features, lstm_states, episode_starts, lstm):
         rows = lstm_states[0].shape[1]
-        steps = zip(features.view(rows, -1, features.shape[1]).unbind(1), episode_starts.view(rows, -1).unbind(1))
+        features, episode_starts = features.view(rows, -1, features.shape[1]), episode_starts.view(rows, -1)
         outputs = []
-        for feature, start in steps:
+        for feature, start in zip(features.unbind(1), episode_starts.unbind(1), strict=True):
             lstm_states = tuple(leaf.detach() for leaf in lstm_states)
             output, lstm_states = MlpLstmPolicy._process_sequence(feature, lstm_states, start, lstm)
             outputs.append(output)
@@ -122,9 +122,7 @@ class FromTheReset(RecurrentPPO):
 class Replacing(Forgetful):
     def step_wait(self):
         obs, rewards, dones, infos = self.venv.step_wait()
-        shown = [
-            info | {"terminal_observation": obs[row]} if dones[row] else info for row, info in enumerate(infos)
-        ]
+        shown = [info | {"terminal_observation": obs[row]} if dones[row] else info for row, info in enumerate(infos)]
         return obs, rewards, dones, shown
 
 
