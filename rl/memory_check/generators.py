@@ -12,7 +12,8 @@ import torch
 def own_draws(seed: int) -> Iterator[None]:
     """While open, the generators of Python, NumPy and torch draw from ``seed``; afterwards they are as before."""
     of_python, of_numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():  # of all devices
+    devices = [*range(torch.cuda.device_count())] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
         reseed(seed)
         try:
             yield
