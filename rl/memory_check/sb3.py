@@ -99,7 +99,9 @@ def _kept(env: Any, model: "RecurrentPPO") -> Iterator[None]:
     while layer is not None:
         layers += [layer] if isinstance(layer, VecNormalize) else []
         layer = vars(layer).get("venv")
-    before = [deepcopy({name: vars(layer).get(name) for name in (*MOMENTS, "training")}) for layer in layers]
+    before: list[dict[str, Any]] = [
+        deepcopy({name: vars(layer).get(name) for name in (*MOMENTS, "training")}) for layer in layers
+    ]
     try:
         yield
     finally:
