@@ -20,13 +20,12 @@ from experiments.launch.command import launch
 from experiments.launch.run_folder import load_run_config, name_core, name_env
 from rl.checkpoint import find_newest, write_text
 from rl.memory_check import Verdict, check_environment, check_memory
+from rl.memory_check.verdicts import LABELS
 from rl.training.stepping import VectorEnvAdapter
 from rl.training.watchdog import Watchdog
 
 PLAYED = 20_000
 """Steps of all environments together in which the environments are looked at."""
-
-LABELS = {True: "PASS", False: "FAIL", None: "NOTE"}
 
 
 class ChecksFailedError(RuntimeError):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         RecurrentPPOLSTM,
         load_agent,
     )
-    from rl.memory_check import check_memory
+    from rl.memory_check import check_memory, check_memory_of_module, check_memory_of_sb3
     from rl.training import Evaluation, Trainer, evaluate
 
 _HOMES = {
@@ -25,7 +25,7 @@ _HOMES = {
         *("DualHeadRecurrentPPO", "Population", "RecurrentIQN", "RecurrentPPO", "RecurrentPPOLSTM"),
         *("Player", "load_agent"),
     ),
-    "rl.memory_check": ("check_memory",),
+    "rl.memory_check": ("check_memory", "check_memory_of_module", "check_memory_of_sb3"),
     "rl.training": ("Evaluation", "Trainer", "evaluate"),
 }
 
@@ -39,6 +39,8 @@ __all__ = [
     "RecurrentPPOLSTM",
     "Trainer",
     "check_memory",
+    "check_memory_of_module",
+    "check_memory_of_sb3",
     "evaluate",
     "load_agent",
 ]

@@ -35,6 +35,15 @@ def test_an_own_loss_changes_what_is_learned(example):
     assert 0 < small < 0.6 * large
 
 
+def test_a_module_that_clears_its_memory_late_is_found(example):
+    assert example("check_module") == ["nothing_crosses_a_start"] and example("check_module", False) == []
+
+
+def test_an_agent_of_sb3_contrib_is_checked(example):
+    pytest.importorskip("sb3_contrib")
+    assert example("check_sb3") == []
+
+
 def test_every_example_is_run_here():
     text = Path(__file__).read_text()
     assert [path.stem for path in sorted(FOLDER.glob("*.py")) if f'example("{path.stem}"' not in text] == []

@@ -6,7 +6,7 @@ from torch import Tensor
 from rl.memory_check.comparing import measure_difference, take_steps
 from rl.memory_check.subject import Learner, Replayed, Subject, Trace
 from rl.memory_check.verdicts import Verdict
-from rl.types import CutEpisodes, State
+from rl.types import CutEpisodes, Observation, State
 
 TARGET_BOUND = 1e-3
 """Largest difference of returns and advantages, in standard deviations."""
@@ -72,7 +72,9 @@ def check_targets(learner: Learner, trace: Trace, other_features: bool = False) 
     finding += f"{by_advantage:.1e}; {seen}"
     if max(by_return, by_advantage) <= TARGET_BOUND:
         return Verdict(name, True, finding, "", numbers)
-    cause, advice = _find_cause(learner, trace, values, given)
+    cause, advice = "advantages are others, though returns are right", "compare how advantages are normalised"
+    if by_return > TARGET_BOUND:
+        cause, advice = _find_cause(learner, trace, values, given)
     return Verdict(name, False, f"{cause}: {finding}", advice, numbers | {"cause": cause})
 
 
@@ -142,10 +144,12 @@ def _find_cause(subject: Subject, trace: Trace, values: Tensor, given: Tensor) -
             "a truncation is taken for a termination",
             "keep the two flags apart: the future of a truncated episode is worth V(final observation), not 0",
         )
-    # without its cut, V of the next step stands there, that of the observation after the reset
+    # without its cut, V of the next step stands there, that of the observation after the reset and the clearing
     second = Trace(**vars(trace))
     second.cuts = []
-    if _explains(subject, second, values, given):
+    uncleared = Trace(**vars(trace))
+    uncleared.cuts = [CutEpisodes(cut.step, cut.env_ids, _obs_after(trace, cut), cut.state) for cut in trace.cuts]
+    if _explains(subject, second, values, given) or _explains(subject, uncleared, values, given):
         return (
             "truncated episodes take V of the observation after the reset",
             "take V of the observation that closed the episode (final_obs), under the state after its last step",
@@ -168,6 +172,13 @@ def _find_cause(subject: Subject, trace: Trace, values: Tensor, given: Tensor) -
         "returns or advantages are others",
         "compare the V that each step is followed by, gamma, gae_lambda, and where advantages end with their episode",
     )
+
+
+def _obs_after(trace: Trace, cut: CutEpisodes) -> Observation:
+    """Return the observations that came after the resets, leaves ``[K, ...]``."""
+    step, env_ids = cut.step + 1, torch.from_numpy(cut.env_ids)
+    leaves = {name: leaf[step] for name, leaf in trace.obs.items()} if step < len(trace.starts) else trace.last.obs
+    return {name: leaf[env_ids.to(leaf.device)] for name, leaf in leaves.items()}
 
 
 def _explains(subject: Subject, trace: Trace, values: Tensor, given: Tensor) -> bool:

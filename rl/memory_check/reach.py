@@ -35,6 +35,8 @@ def check_gradient_reach(subject: Subject, samples: Inputs, generator: Generator
     state = warm_state(subject, samples, ROWS, generator)
     if not state:
         return Verdict(name, None, "the model has no memory: no gradient reaches a step back", "", {})
+    if not any(leaf.is_floating_point() for leaf in samples.values()):
+        return Verdict(name, None, "not judged: no gradient can be taken by inputs that are whole numbers", "", {})
     inputs = draw_sequences(samples, FURTHEST + 1, ROWS, generator)
     shares = measure_gradient(subject, inputs, state, generator)
     table = {k: shares[k] for k in _doubling(FURTHEST)}
@@ -47,8 +49,13 @@ def check_gradient_reach(subject: Subject, samples: Inputs, generator: Generator
     cut = [k for k, change in values.items() if change > 1e-3 and max(shares[k:]) == 0.0]
     if reach == 0 or cut:
         k = min(cut, default=1)
-        finding = f"no gradient reaches {k} step(s) back" + (", though what was seen then counts" if cut else "")
-        return Verdict(name, False, finding, "look for detach, no_grad or a replay step by step in unroll", numbers)
+        finding = f"no gradient reaches {k} step(s) back"
+        finding += ", though what was seen then counts" if cut else ""
+        advice = "look for detach, no_grad or a replay step by step in unroll"
+        if max(values.values()) <= 1e-3:
+            finding += ", and what was seen then changes nothing now"
+            advice = "let the memory read the observation, and the output the memory"
+        return Verdict(name, False, finding, advice, numbers)
     there = f"more than {FURTHEST} steps back" if end is None else f"{reach} steps back and falls below 1e-6 at {end}"
     wanted = FURTHEST if bptt is None else min(bptt, FURTHEST)
     if reach < wanted - 1:
@@ -133,7 +140,7 @@ def check_time_scales(subject: Subject, samples: Inputs, generator: Generator, b
         bptt: steps through which gradients are to flow, for the advice; None for any.
     """
     name = "time_scales"
-    state = warm_state(subject, samples, 1, generator, steps=64)
+    state = {key: leaf[:1] for key, leaf in warm_state(subject, samples, ROWS, generator, steps=64).items()}
     spread = {key: leaf for key, leaf in state.items() if leaf.is_floating_point() and leaf.numel()}
     sizes = {key: leaf.numel() for key, leaf in spread.items()}
     if not sizes:
@@ -180,5 +187,5 @@ def _count_steps_to_fall(subject: Subject, inputs: Inputs, state: State, names: 
 
 def _distances(state: State, names: list[str]) -> Tensor:
     """Return the distance of each row but the last from the last, ``[rows - 1]``, on the CPU."""
-    whole = torch.cat([state[name].flatten(1) for name in names], dim=1).float()
+    whole = torch.cat([state[name].reshape(len(state[name]), -1) for name in names], dim=1).float()
     return (whole[:-1] - whole[-1]).norm(dim=1).cpu()

@@ -2,9 +2,11 @@
 
 from typing import Any, NamedTuple
 
+LABELS = {True: "PASS", False: "FAIL", None: "NOTE"}
+
 
 class Verdict(NamedTuple):
-    """The verdict of one check.
+    """The verdict of one check; printed, it is a line, and one more with the advice.
 
     Attributes:
         check: its name, in words that a key may have: ``replay_is_exact``.
@@ -19,3 +21,8 @@ class Verdict(NamedTuple):
     finding: str
     advice: str
     numbers: dict[str, Any]
+
+    def __str__(self) -> str:
+        """Return what is printed."""
+        line = f"{LABELS[self.passed]}  {self.check}: {self.finding}"
+        return f"{line}\n      -> {self.advice}" if self.advice else line

@@ -50,7 +50,8 @@ def test_advantages_may_be_moved_and_scaled(subject, trace):
     trace.advantages = (trace.advantages - trace.advantages.mean()) / 3.0
     assert check_targets(subject, trace).passed
     trace.advantages[0] += 0.1
-    assert check_targets(subject, trace).passed is False
+    verdict = check_targets(subject, trace)
+    assert verdict.passed is False and verdict.finding.startswith("advantages are others, though returns are right")
     trace.advantages[0] -= 0.1
     trace.advantages *= -1.0
     assert check_targets(subject, trace).passed is False
@@ -68,6 +69,7 @@ def test_a_termination_is_worth_nothing(subject, trace):
     [
         (-2.0, "a truncation is taken for a termination"),
         (0.0, "truncated episodes take V of the observation after the reset"),  # 1 + 4/2 - 3
+        (0.75, "truncated episodes take V of the observation after the reset"),  # before its clearing: 1 + 5.5/2 - 3
         (1.5, "V of a final observation is computed with a fresh state"),  # 1 + 7/2 - 3
         (1.0, "returns or advantages are others"),
     ],
