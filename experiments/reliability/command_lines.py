@@ -93,7 +93,7 @@ ELSEWHERE = {  # command -> what is wrong with its arguments; RUN stands for a f
     "evaluate": (
         *("", "run=nowhere", "run=''", "run=null", "run=[RUN]", "run={a:1}", "run=RUN/config.yaml"),
         *("run=RUN episodes=0", "run=RUN episodes=few", "run=RUN episodes=1.5", "run=RUN episodes=null"),
-        *("run=RUN seed=x", "run=RUN seed=-1", "run=RUN device=tpu", "run=RUN episods=3", "run=RUN env=t_maze"),
+        *("run=RUN seed=x", "run=RUN seed=-1", "run=RUN device=tpu", "run=RUN episods=3", "run=RUN env=copy_sequence"),
         *("run=RUN agent.clip=1", "run=RUN trust=3", "RUN", "runs=RUN", "run=RUN,RUN", "run=RUN --nothing"),
         *("run=RUN episodes=1e400", "run=RUN seed=1e20"),
     ),
