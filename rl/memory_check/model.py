@@ -139,7 +139,8 @@ def _gradient_across(subject: Subject, inputs: Inputs, state: State, starts: Ten
     outputs = outputs[OPENS:]
     total = (outputs / _scales(outputs.detach().flatten(0, 1))).sum()
     leaves = [*asked.values(), *floats]
-    grads = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
+    found = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
+    grads = [part.detach() for part in found]  # torch 2.8 lets those of unused leaves require one
     of_inputs = grads[: len(asked)]
     before = sum(float(part[:OPENS].square().sum()) for part in of_inputs)
     before += sum(float(part.square().sum()) for part in grads[len(asked) :])

@@ -91,7 +91,7 @@ def measure_gradient(subject: Subject, inputs: Inputs, state: State, generator: 
     scale = outputs.detach().flatten(0, 1).std(0, unbiased=False) + 1e-8
     direction = torch.randn(outputs.shape[1:], generator=generator).to(outputs) / scale
     grads = torch.autograd.grad(outputs[-1], leaves, direction, allow_unused=True, materialize_grads=True)
-    norms = torch.stack([part.double().square().flatten(1).sum(1) for part in grads]).sum(0).sqrt().flip(0)
+    norms = torch.stack([part.detach().double().square().flatten(1).sum(1) for part in grads]).sum(0).sqrt().flip(0)
     return (norms / norms[0]).tolist() if norms[0] > 0 else [0.0] * steps
 
 

@@ -95,7 +95,7 @@ def measure_memory(
         by_features = torch.zeros_like(features)
         if outputs.requires_grad:  # a core may make nothing of its inputs: that is no reason to end a training
             (by_features,) = torch.autograd.grad(outputs, features, by_outputs, materialize_grads=True)
-    norms = torch.linalg.vector_norm(by_features, dim=-1)  # [L, N]; 0 after the chosen step
+    norms = torch.linalg.vector_norm(by_features.detach(), dim=-1)  # [L, N]; 0 after the chosen step
     for k in LAGS:
         reach = most > k  # [N]
         if reach.any():
