@@ -40,6 +40,13 @@ def warm_state(subject: Subject, samples: Inputs, rows: int, generator: Generato
     return play_steps(subject, draw_sequences(samples, steps, rows, generator), subject.initial_state(rows), starts)[1]
 
 
+def _draw_play(subject: Subject, samples: Inputs, generator: Generator) -> tuple[Inputs, State, Tensor]:
+    """Draw sequences, a state that was played into in front of them, and starts anywhere."""
+    state = warm_state(subject, samples, ROWS, generator)
+    inputs = draw_sequences(samples, STEPS, ROWS, generator)
+    return inputs, state, torch.rand(STEPS, ROWS, generator=generator) < 0.2
+
+
 @torch.no_grad()
 def check_unroll(subject: Subject, samples: Inputs, generator: Generator) -> Verdict:
     """Check that sequences are what their single steps are, with starts anywhere.
@@ -49,9 +56,7 @@ def check_unroll(subject: Subject, samples: Inputs, generator: Generator) -> Ver
         samples: inputs, leaves ``[n, D]``.
         generator: draws.
     """
-    state = warm_state(subject, samples, ROWS, generator)
-    inputs = draw_sequences(samples, STEPS, ROWS, generator)
-    starts = torch.rand(STEPS, ROWS, generator=generator) < 0.2
+    inputs, state, starts = _draw_play(subject, samples, generator)
     outputs, after = subject.unroll(inputs, state, starts)
     expected, state_then = play_steps(subject, inputs, state, starts)
     difference = measure_difference(outputs, expected)
@@ -157,9 +162,7 @@ def check_rows(subject: Subject, samples: Inputs, generator: Generator) -> Verdi
         samples: inputs, leaves ``[n, D]``.
         generator: draws.
     """
-    state = warm_state(subject, samples, ROWS, generator)
-    inputs = draw_sequences(samples, STEPS, ROWS, generator)
-    starts = torch.rand(STEPS, ROWS, generator=generator) < 0.2
+    inputs, state, starts = _draw_play(subject, samples, generator)
     order = torch.tensor([3, 0, 4, 1, 2])
     moved = take_rows(inputs, order, 1), take_rows(state, order, 0), starts[:, order]
     noisy_inputs, noisy_state = add_noise(inputs, 1.0, generator), add_noise(state, 1.0, generator)

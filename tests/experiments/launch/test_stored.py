@@ -103,7 +103,7 @@ def test_what_is_named_does_not_run(name, folder):
         (("evil",), {"env": {"_target_": "evil.Env", "file": "/any/where", "wrappers": ["a.path"]}}),
         (("evil",), {"env": GYM | {"id": "evil:Own-v0", "wrappers": ["evil.Wrapper"], "file": "/any/where"}}),
         (("evil.deep",), {"env": GYM | {"id": "evil.deep:Own-v0"}}),
-        (("/tmp/x.xml",), {"env": GYM | {"id": "Ant-v5", "xml_file": "/tmp/x.xml"}}),
+        (("/any/where.xml",), {"env": GYM | {"id": "Ant-v5", "xml_file": "/any/where.xml"}}),
         (("gymnasium",), {"env": GYM | {"wrappers": ["gymnasium.wrappers.RecordVideo"]}}),
     ],
 )
