@@ -21,7 +21,7 @@ def main(path: str | Path = "t_maze.pt", total_steps: int = 100_000) -> float:
         num_envs=64,
         num_steps=32,  # of each environment in a rollout
         bptt=32,  # the gradient reaches back so many steps
-        learning_rate=3e-3,
+        learning_rate=1e-3,
         seed=1,
     )
     obs, _ = envs.reset(seed=1)

@@ -12,6 +12,12 @@ from torch.optim import Adam
 
 from rl.schema import check_entry, finite
 
+SUDDEN = 2.0
+"""A gradient that is so many times as long as gradients were is cut to that."""
+
+TINY = 1e-3
+"""No gradient of this norm is cut: next to Adam's eps it is small already."""
+
 
 class FlatAdam(Adam):
     """Adam with one parameter; its fused kernel reads the two attributes, which torch only names in its AMP scaler.
@@ -43,6 +49,10 @@ def guarded_step(
 ) -> tuple[Tensor, Tensor]:
     """Take one step down the gradient of ``loss``, unless it is not allowed or not finite.
 
+    Adam divides by the size that gradients had, so where they were small for long, as once a task is solved, one that
+    is not undoes what was learned. Hence a gradient longer than ``SUDDEN`` times the root mean square of the norms
+    before it, which the second moments know, is scaled down to that.
+
     The decision is made on the device, so nothing waits for the host: the fused kernel leaves weights and moments as
     they are where ``found_inf`` is 1, and divides the gradient by ``grad_scale``, which clips it without another pass.
 
@@ -62,7 +72,12 @@ def guarded_step(
     finite = torch.isfinite(norm + loss.detach())
     (vector,) = optimizer.param_groups[0]["params"]
     vector.grad = gradient
-    optimizer.grad_scale = (norm / max_grad_norm).clamp_(min=1.0)
+    longest = torch.full_like(norm, max_grad_norm)
+    if state := optimizer.state.get(vector):  # asked for like this no empty one is made
+        taken = state["step"]  # 0 if all gradients so far were refused
+        usual = (state["exp_avg_sq"].sum() / (1.0 - optimizer.param_groups[0]["betas"][1] ** taken)).sqrt()
+        longest = torch.where(taken > 0, torch.minimum(longest, SUDDEN * usual + TINY), longest)
+    optimizer.grad_scale = (norm / longest).clamp_(min=1.0)
     optimizer.found_inf = (~(finite & allowed)).float()
     optimizer.step()
     return norm, finite

@@ -33,7 +33,7 @@ class LightSpeed:
         self.network, self.optimizer = run.agent.network, run.agent.optimizer
         self.parameters = list(self.network.parameters())
         self.minibatches = self._draw_minibatches()
-        self.obs = run.obs
+        self.obs, self.count = run.obs, self.network.head.num_params
 
     def _draw_minibatches(self) -> list[Sequences]:
         """Return one epoch of a real rollout."""
@@ -58,11 +58,23 @@ class LightSpeed:
         return steps / elapsed
 
     def encode(self, obs: Observation) -> Tensor:
-        """Run the encoder; where the observation is a vector, its layer without its module."""
+        """Run the encoder; where the observation is a vector, its layer, if it has one, without its module."""
         encoder = self.network.actor.encoder
+        if encoder.layer is None:
+            return obs["obs"]
         if isinstance(encoder.parts[0], VectorEncoder):
             return torch.tanh(linear(obs["obs"], encoder.layer.weight, encoder.layer.bias))
         return encoder(obs)
+
+    def decode(self, y: Tensor) -> Tensor:
+        """Map outputs of the layer ``[..., H]`` to logits and value ``[..., A + 1]``."""
+        network = self.network
+        of_policy, of_value = linear(y, network.hidden.weight, network.hidden.bias).tanh().chunk(2, dim=-1)
+        (policy, value), (shift, base) = (
+            network.heads.weight.split((self.count, 1)),
+            network.heads.bias.split((self.count, 1)),
+        )
+        return torch.cat([linear(of_policy, policy, shift), linear(of_value, value, base)], dim=-1)
 
     @property
     def layer(self) -> GRULayer | LSTMLayer | RNNLayer:
@@ -78,10 +90,9 @@ class LightSpeed:
         """Play one rollout."""
         layer = self.layer
         state = tuple(torch.zeros(self.agent.num_envs, layer.weight_hh.shape[1]) for _ in layer.leaves)
-        weight, bias = self.network.heads.weight, self.network.heads.bias
         for _ in range(self.agent.num_steps):
             state = layer.step(self.encode({"obs": torch.from_numpy(self.obs)}), state)
-            logits = linear(state[0], weight, bias)[:, :-1]
+            logits = self.decode(state[0])[:, :-1]
             actions = (logits - torch.empty_like(logits).exponential_().log_()).argmax(dim=-1)
             after = self.run.envs.step(actions.numpy())
             self.obs, ended = after.obs, after.ended
@@ -94,8 +105,7 @@ class LightSpeed:
         """Learn from one minibatch."""
         layer = self.layer
         y, _ = layer.unroll(self.encode(mb.obs), take_leaves(mb.state, layer.leaves), mb.starts)
-        weight, bias = self.network.heads.weight, self.network.heads.bias
-        out = linear(y, weight, bias)  # [L, N, A + 1]
+        out = self.decode(y)  # [L, N, A + 1]
         with torch.no_grad():
             gradient = self.compute_output_gradient(out, mb)
         gradients = torch.autograd.grad(out, self.parameters, gradient)

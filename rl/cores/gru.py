@@ -99,7 +99,7 @@ class GRULayer(nn.Module):
         self.weight_hh = nn.Parameter(torch.empty(3 * hidden_size, hidden_size))
         self.bias_ih = nn.Parameter(torch.empty(3 * hidden_size))
         self.bias_hh = nn.Parameter(torch.empty(3 * hidden_size))
-        initialise(self)
+        initialise(self, hidden_size)
 
     def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Take one step: ``x [B, D]``, ``(h [B, H],)`` -> ``(h,)``."""

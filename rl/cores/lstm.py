@@ -37,7 +37,7 @@ class LSTMLayer(nn.Module):
         self.weight_hh = nn.Parameter(torch.empty(4 * hidden_size, hidden_size))
         self.bias_ih = nn.Parameter(torch.empty(4 * hidden_size))
         self.bias_hh = nn.Parameter(torch.empty(4 * hidden_size))
-        initialise(self)
+        initialise(self, hidden_size)
         nn.init.constant_(self.bias_ih[hidden_size : 2 * hidden_size], forget_bias)
         reset, hold = torch.zeros(2, 4 * hidden_size)
         reset[: 2 * hidden_size] = -SATURATE

@@ -22,7 +22,7 @@ class MinGRULayer(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(2 * hidden_size, input_size))
         self.bias = nn.Parameter(torch.empty(2 * hidden_size))
-        initialise(self)
+        initialise(self, hidden_size)
         nn.init.constant_(self.bias[:hidden_size], gate_bias)
 
     def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

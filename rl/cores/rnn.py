@@ -62,7 +62,7 @@ class RNNLayer(nn.Module):
         self.weight_hh = nn.Parameter(torch.empty(hidden_size, hidden_size))
         self.bias_ih = nn.Parameter(torch.empty(hidden_size))
         self.bias_hh = nn.Parameter(torch.empty(hidden_size))
-        initialise(self)
+        initialise(self, hidden_size)
 
     def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Take one step: ``x [B, D]``, ``(h [B, H],)`` -> ``(h,)``."""

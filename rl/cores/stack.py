@@ -137,10 +137,17 @@ class Stack(nn.Module):
         return drop_units(y, state[COUNT], index, self.dropout)
 
 
-def initialise(layer: nn.Module) -> None:
-    """Make weights orthogonal, over all gates at once, and biases 0."""
+def initialise(layer: nn.Module, hidden_size: int) -> None:
+    """Make the weights orthogonal, those of each gate on its own, and biases 0.
+
+    Over all gates at once the weights of each would be half as large, or less, and a memory would begin fainter.
+    """
     for parameter in layer.parameters():
-        nn.init.orthogonal_(parameter) if parameter.dim() > 1 else nn.init.zeros_(parameter)
+        if parameter.dim() == 1:
+            nn.init.zeros_(parameter)
+            continue
+        for of_gate in parameter.detach().split(hidden_size):
+            nn.init.orthogonal_(of_gate)
 
 
 def build(

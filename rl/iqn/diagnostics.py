@@ -41,7 +41,7 @@ def diagnose_replay(network: QuantileNetwork, replay: SequenceReplay, burn_in: i
     mb, core = replay.read(slots, torch.ones(len(slots))), network.trunk.core
     with torch.no_grad():
         features = network.trunk.features(mb.obs)  # [M, N, D]
-    found = measure_dead_features(features)
+    found = measure_dead_features(network.trunk.encoder, features)
     if not mb.state:
         return found
     starts = mb.starts[0].to(features.device, non_blocking=True)

@@ -50,7 +50,8 @@ def check_features(trace: Trace) -> Verdict:
     features = torch.cat(floats, dim=1)
     dead = float((features.std(0, unbiased=False) < 1e-6).double().mean())
     bounded = bool((features.abs() <= 1.0).all())
-    saturated = float((features.abs() > 0.99).double().mean()) if bounded else 0.0
+    codes = ((features == 0.0) | (features == 1.0)).all(0)  # [D]; a saturated tanh is at -1 or 1
+    saturated = float(((features.abs() > 0.99) & ~codes).double().mean()) if bounded else 0.0
     size = float(features.square().mean().sqrt())
     numbers = {"features": features.shape[1], "dead": dead, "saturated": saturated, "root_mean_square": size}
     finding = (
@@ -63,7 +64,8 @@ def check_features(trace: Trace) -> Verdict:
     if dead == 1.0:
         return Verdict(name, False, finding, "the encoder destroys what is observed: look at its scales", numbers)
     if dead > MANY:
-        return Verdict(name, None, finding, "a smaller agent.layer_size would do, or the scales are wrong", numbers)
+        advice = "leave out what never varies, or look at the scales and agent.layer_size"
+        return Verdict(name, None, finding, advice, numbers)
     if saturated > MANY:
         advice = "normalise observations (agent.normalise_observations=true) or declare their bounds"
         return Verdict(name, None, finding, advice, numbers)

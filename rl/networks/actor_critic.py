@@ -1,5 +1,6 @@
-"""Encoder, memory, policy head and value head as one module with explicit state."""
+"""Encoder, memory, and what policy and value make of it, as one module with explicit state."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -20,11 +21,13 @@ MASK = "action_mask"
 class ActorCritic(nn.Module):
     """A policy and a value behind one memory: ``observation, state -> parameters, value, next state``.
 
+    Each reads the memory through a tanh layer of its own, behind which it is linear.
+
     Args:
         leaves: observation leaves by name.
         action_space: see ``rl.networks.heads.make_head``.
         core: ``core(input_size) -> Core``.
-        layer_size: width of the encoder.
+        layer_size: width of the encoder, and of the layers behind the memory.
         separate_critic: give the value its own encoder and core instead of sharing those of the policy.
         normalise: running normalisation of the observations.
         image_layout: of Box leaves with three or four axes.
@@ -53,10 +56,16 @@ class ActorCritic(nn.Module):
             raise ValueError(f"{MASK} has shape {leaves[MASK].shape}, but the policy has {self.head.num_params} logits")
         self.actor = Trunk(Encoder(inputs, layer_size, normalise, image_layout), core)
         self.critic = Trunk(Encoder(inputs, layer_size, normalise, image_layout), core) if separate_critic else None
-        self.heads = nn.Linear(self.actor.core.output_size, self.head.num_params + 1)  # rows: policy, then the value
-        for rows, gain in ((self.heads.weight[:-1], 0.01), (self.heads.weight[-1:], 1.0)):
-            nn.init.orthogonal_(rows, gain)
-        nn.init.zeros_(self.heads.bias)
+        # rows of both: those of the policy, then those of the value
+        self.hidden = nn.Linear(self.actor.core.output_size, 2 * layer_size)
+        self.heads = nn.Linear(layer_size, self.head.num_params + 1)
+        for layer, gains, sizes in (
+            (self.hidden, (math.sqrt(2), math.sqrt(2)), (layer_size, layer_size)),
+            (self.heads, (0.01, 1.0), (self.head.num_params, 1)),
+        ):
+            for rows, gain in zip(layer.weight.detach().split(sizes), gains, strict=True):
+                nn.init.orthogonal_(rows, gain)
+            nn.init.zeros_(layer.bias)
 
     def initial_state(self, batch_size: int, device: device | str | None = None) -> State:
         """Make the state of ``batch_size`` fresh memories; the leaves of a separate critic are named ``critic.*``."""
@@ -106,10 +115,12 @@ class ActorCritic(nn.Module):
     def decode(self, features: Tensor, of_critic: Tensor, obs: Observation) -> tuple[Tensor, Tensor]:
         """Map features ``[..., H]`` of policy and critic to parameters ``[..., P]`` and values ``[...]``."""
         if self.critic is None:
-            params, values = self.heads(features).split((self.head.num_params, 1), dim=-1)
+            of_policy, of_value = self.hidden(features).tanh().chunk(2, dim=-1)
         else:
-            params = linear(features, self.heads.weight[:-1], self.heads.bias[:-1])
-            values = linear(of_critic, self.heads.weight[-1:], self.heads.bias[-1:])
+            pairs = zip(self.hidden.weight.chunk(2), self.hidden.bias.chunk(2), (features, of_critic), strict=True)
+            of_policy, of_value = (linear(x, weight, bias).tanh() for weight, bias, x in pairs)
+        params = linear(of_policy, self.heads.weight[:-1], self.heads.bias[:-1])
+        values = linear(of_value, self.heads.weight[-1:], self.heads.bias[-1:])
         if self.masked:
             params = params.masked_fill(~obs[MASK].bool(), -1e9)
         return params, values.squeeze(-1)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rl.networks.encoders import Encoder
 from rl.types import Core, GatedCore, State
 
 LAGS = (1, 8, 32)
@@ -126,8 +127,14 @@ def measure_gates(core: Core, features: Tensor, state: State, starts: Tensor) ->
     return {"gate_saturation": saturated.float().mean()} if gates.numel() else {}
 
 
-def measure_dead_features(features: Tensor) -> dict[str, Tensor]:
-    """Measure the share of features ``[..., D]`` that hardly vary: ``dead_features``."""
+def measure_dead_features(encoder: Encoder, features: Tensor) -> dict[str, Tensor]:
+    """Measure the share of the features ``[..., D]`` of an encoder that hardly vary.
+
+    Returns:
+        ``dead_features``; nothing for an encoder without a layer, which hides nothing.
+    """
+    if encoder.layer is None:
+        return {}
     spread = features.detach().flatten(0, -2).std(dim=0, unbiased=False)  # [D]
     return {"dead_features": (spread < DEAD).float().mean()}
 

@@ -1,4 +1,4 @@
-"""From an observation to one feature vector: a small network for each leaf, concatenated, then one layer."""
+"""From an observation to one feature vector: a small network for each leaf, concatenated, then one layer if need be."""
 
 import math
 from collections.abc import Sequence
@@ -27,6 +27,7 @@ class LeafEncoder(Protocol):
     """A module for one leaf of an observation."""
 
     output_size: int
+    bounded: bool  # what it gives stays within +-1
 
     def __call__(self, x: Tensor) -> Tensor:
         """Encode ``[..., *shape]`` as ``[..., output_size]``."""
@@ -42,19 +43,21 @@ class LeafEncoder(Protocol):
 
 
 class Encoder(nn.Module):
-    """An encoder: ``observation leaves [..., *shape]`` -> ``features [..., layer_size]``.
+    """An encoder: ``observation leaves [..., *shape]`` -> ``features [..., output_size]``.
 
     Images go through a CNN (``rl.networks.images.find_image_axes`` says what is one), all other Box leaves are
-    flattened, Discrete and MultiDiscrete become one-hot, MultiBinary stays as it is; everything is concatenated in
-    front of one fully connected tanh layer, so an image with scalars beside it keeps its scalars. A step of Adam moves
-    every weight alike, so what it does to the layer grows with the number of features, and thousands of them saturate
-    the tanh within a few steps. Those of an image with more than ``BROAD`` are divided by a number and their weights
-    begin multiplied by it. Whole numbers, images and numbers with wide bounds are scaled by their bounds
+    flattened, Discrete and MultiDiscrete become one-hot, MultiBinary stays as it is; everything is concatenated. If
+    that is wider than ``layer_size``, or if any of it may leave +-1, one fully connected tanh layer follows, so an
+    image with scalars beside it keeps its scalars. Else, as with one-hot codes, there is nothing to compress and
+    nothing to bound, and the memory reads it as it is: with a layer in between it learns more slowly. A step of Adam
+    moves every weight alike, so what it does to the layer grows with the number of features, and thousands of them
+    saturate the tanh within a few steps. Those of an image with more than ``BROAD`` are divided by a number and their
+    weights begin multiplied by it. Whole numbers, images and numbers with wide bounds are scaled by their bounds
     (``rl.networks.scales``).
 
     Args:
         leaves: elementary spaces by name, as ``rl.spaces.leaf_spaces`` gives them.
-        layer_size: width of the last layer.
+        layer_size: width of the layer.
         normalise: keep running moments of the Box leaves and normalise by them; images have them always.
         image_layout: where the channels of a Box leaf with three or four axes are. ``auto`` finds out; ``flat`` means
             that no leaf is an image.
@@ -82,8 +85,10 @@ class Encoder(nn.Module):
         self.names = tuple(leaves)
         parts = [_make_leaf_encoder(name, space, normalise, image_layout) for name, space in leaves.items()]
         self.register_module("parts", nn.ModuleList(parts))
-        self.layer = nn.Linear(sum(part.output_size for part in self.parts), layer_size)
-        self.output_size = layer_size
+        width = sum(part.output_size for part in self.parts)
+        is_needed = width > layer_size or not all(part.bounded for part in self.parts)
+        self.layer = nn.Linear(width, layer_size) if is_needed else None
+        self.output_size = layer_size if is_needed else width
         sizes = torch.tensor([part.output_size for part in self.parts])
         broad = (sizes > BROAD) & torch.tensor([isinstance(part, ImageEncoder) for part in self.parts])
         divisors = torch.where(broad, sizes / NARROW, 1.0)
@@ -93,14 +98,16 @@ class Encoder(nn.Module):
                 nn.init.orthogonal_(module.weight, math.sqrt(2))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        if self.divisors is not None:
+        if self.divisors is not None and self.layer is not None:
             with torch.no_grad():
                 self.layer.weight.mul_(self.divisors)
 
     def forward(self, obs: Observation) -> Tensor:
-        """Encode leaves ``[..., *shape]`` as ``[..., layer_size]``."""
+        """Encode leaves ``[..., *shape]`` as ``[..., output_size]``."""
         features = [part(obs[name]) for name, part in zip(self.names, self.parts, strict=True)]
         joined = features[0] if len(features) == 1 else torch.cat(features, dim=-1)
+        if self.layer is None:
+            return joined
         return torch.tanh(self.layer(joined if self.divisors is None else joined / self.divisors))
 
     @property
@@ -158,6 +165,7 @@ class VectorEncoder(nn.Module):
         self.output_size = math.prod(shape)
         self.scale = Scale(name, space, shared=False)
         self.moments = RunningMoments((self.output_size,)) if normalise else None
+        self.bounded = self.moments is None and self.scale.bounded
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode ``[..., *shape]`` as ``[..., D]``."""
@@ -203,6 +211,7 @@ class OneHotEncoder(nn.Module):
         ValueError: there are more than ``MAX_CODES`` values.
     """
 
+    bounded = True
     codes: Tensor  # [sum n], the value that each column stands for
     column: Tensor  # [sum n], the integer that each column belongs to
 

@@ -88,6 +88,8 @@ class ImageEncoder(nn.Module):
         axes: of the image, see ``find_image_axes``.
     """
 
+    bounded = False
+
     def __init__(self, name: str, space: spaces.Box, axes: ImageAxes):
         super().__init__()
         self.rank = len(space.shape)

@@ -52,6 +52,7 @@ class Scale(nn.Module):
             self.bounds = float(space.low.min()), float(space.high.max())
             declared = _declare_shared(space) if shared else _declare_each(space)
         self.headroom = 1.0 if shared and np.issubdtype(space.dtype, np.floating) else HEADROOM  # pixels are 0 to 1
+        self.bounded = _is_bounded(space, declared)
         self.fixed = not isinstance(space, spaces.Box) or space.dtype == bool
         self.register_buffer("low", None)
         self.register_buffer("width", None)
@@ -161,6 +162,16 @@ def _declare_each(space: spaces.Box) -> tuple[np.ndarray, np.ndarray] | None:
     shift = np.where(np.abs(low) > high - low, low, 0.0)  # 0 stays 0 unless the range is far from it
     width = np.maximum(np.abs(low - shift), np.abs(high - shift))
     return (shift, width) if (width != 1.0).any() or shift.any() else None
+
+
+def _is_bounded(space: spaces.Space, declared: tuple[Any, Any] | None) -> bool:
+    """Say whether the numbers, scaled as ``declared``, stay within +-1 by what their space says."""
+    if not isinstance(space, spaces.Box):
+        return True
+    low, high = (side.ravel().astype(np.float64) for side in (space.low, space.high))
+    shift, width = (0.0, 1.0) if declared is None else declared
+    ends = np.abs((np.stack([low, high]) - shift) / width)
+    return bool((are_known(low, high) & (ends <= 1.0)).all())
 
 
 def _fit(lowest: Tensor, highest: Tensor, headroom: float) -> tuple[Tensor, Tensor]:

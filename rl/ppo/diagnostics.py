@@ -54,7 +54,7 @@ def diagnose_rollout(
     trunk, stride = network.actor, buffer.stride
     with torch.no_grad():
         features = trunk.features(_take(buffer.obs, slice(0, buffer.size, every), rows))  # [steps, rows, D]
-    found = measure_dead_features(features)
+    found = measure_dead_features(trunk.encoder, features)
     if not buffer.state:
         return found
     stored = slice(0, -(-buffer.size // stride), -(-every // stride))  # the steps at which there are states

@@ -101,7 +101,7 @@ def test_what_is_printed_and_written(command, cwd):
     ended = command("check_memory", "env=t_maze", *SMALL, *PPO, "output=found/checks.json")
     head, _, *lines = ended.out.splitlines()
     lines = lines[lines.index("") + 1 :]  # behind those of the environment
-    assert head == "RecurrentPPOLSTM with lstm, 652 parameters, in TMaze"
+    assert head == "RecurrentPPOLSTM with lstm, 628 parameters, in TMaze"
     column = lines[0].index("sequences differ")
     (gradient,) = (number for number, line in enumerate(lines) if "gradient_reaches_back" in line)
     distances, shares = (line[column:].split() for line in lines[gradient + 1 : gradient + 3])

@@ -27,8 +27,8 @@ def test_all_cores(command, cwd, monkeypatch):
     window = 2 * 4 * 8 + 1  # keys and values of four steps before, and how many they are
     assert (sizes["mlp"], sizes["gru"], sizes["lstm"]) == (0, 16, 32)
     assert (sizes["attention"], sizes["jamba"]) == (2 * window, 2 * window + 4 * sizes["mamba"] // 2)
-    heads = 8 * (16 + 68 + 5 + 1) + (16 + 68 + 5 + 1)
-    assert rows["mlp"]["parameters"] == (6 * 8 + 8) + 2 * (8 * 8 + 8) + heads
+    hidden, heads = 2 * (8 * 8 + 8), 8 * (16 + 68 + 5 + 1) + (16 + 68 + 5 + 1)
+    assert rows["mlp"]["parameters"] == (6 * 8 + 8) + 2 * (8 * 8 + 8) + hidden + heads
     assert all(row["p99_ms"] >= row["p50_ms"] > 0 for row in rows.values())
 
     lines = [line.split() for line in ended.out.splitlines() if line]

@@ -67,7 +67,7 @@ def make_network(randomise):
     """An actor-critic of random weights, with a policy far from uniform so that a wrong replay shows in the ratio."""
 
     def make(core, observation_space=None, action_space=None, layer_size=8, **options):
-        observation_space = observation_space or spaces.Box(-1.0, 1.0, (3,))
+        observation_space = observation_space or spaces.Box(-2.0, 2.0, (3,))
         action_space = action_space or spaces.Discrete(4)
         core = partial(core, hidden_size=8, **options.pop("core_options", {}))
         network = ActorCritic(leaf_spaces(observation_space), action_space, core, layer_size, **options)

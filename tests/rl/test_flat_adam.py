@@ -96,6 +96,37 @@ def test_the_learning_rate_may_change_between_steps(make_network, take_steps):
     assert same(before, list(network.parameters()))
 
 
+def test_a_sudden_gradient_is_cut_to_twice_what_is_usual():
+    """Norms 5 and 5: usual are 5 and no limit is met. A third of 500 is cut to 2 * 5 + 0.001."""
+    layer = nn.Linear(2, 1, bias=False)
+    optimizer, (weights,) = flat_adam(layer, 1e-3), list(layer.parameters())
+    for factor, scale in ((1.0, 1.0), (1.0, 1.0), (100.0, 500 / 10.001), (1.0, 1.0)):
+        loss = factor * (weights * torch.tensor([[3.0, 4.0]])).sum()
+        norm, _ = guarded_step(optimizer, loss, [weights], 1e9, ALLOWED)
+        assert norm.item() == pytest.approx(5.0 * factor)
+        assert optimizer.grad_scale.item() == pytest.approx(scale, rel=1e-4)
+    # 5 ** 2, weighted 0.999 ** 3, 0.999 ** 2 and 1, and 10.001 ** 2, weighted 0.999, beside the sum of the weights
+    usual = ((25 * (0.999**3 + 0.999**2 + 1) + 10.001**2 * 0.999) / (0.999**3 + 0.999**2 + 0.999 + 1)) ** 0.5
+    guarded_step(optimizer, 1e4 * weights.sum(), [weights], 1e9, ALLOWED)
+    assert optimizer.grad_scale.item() == pytest.approx(2**0.5 * 1e4 / (2 * usual + 1e-3), rel=1e-4)
+
+
+def test_a_tiny_gradient_is_never_cut_nor_is_the_first_one(make_network):
+    network = make_network()
+    optimizer, parameters = flat_adam(network, 1e-3), list(network.parameters())
+    for factor in (1.0, 1.0):  # the first is refused and leaves no moments
+        loss = factor * loss_of(network, 0)
+        allowed = FORBIDDEN if not optimizer.state else ALLOWED
+        guarded_step(optimizer, loss, parameters, 1e9, allowed)
+        assert optimizer.grad_scale.item() == 1.0
+    silent = flat_adam(make_network(), 1e-3)
+    (vector,) = silent.param_groups[0]["params"]
+    # after silence 0.001 is not cut; behind it, the root of half of its square is usual
+    for factor, scale in ((0.0, 1.0), (1e-3, 1.0), (1e-2, 1e-2 / (2e-3 * 0.5**0.5 + 1e-3))):
+        guarded_step(silent, factor * vector[0], [vector], 1e9, ALLOWED)
+        assert silent.grad_scale.item() == pytest.approx(scale, rel=1e-3)
+
+
 def test_a_parameter_that_the_loss_does_not_reach_stays_as_it_is(make_network):
     network = make_network()
     optimizer, before = flat_adam(network, 1e-2), [parameter.detach().clone() for parameter in network.parameters()]

@@ -11,7 +11,7 @@ from envs.probes import Counter, SpaceProbe
 from rl.training.evaluation import evaluate
 from rl.training.stepping import VectorEnvAdapter
 
-OBS, FOUR = spaces.Box(-1.0, 1.0, (2,)), spaces.Discrete(4)
+OBS, FOUR = spaces.Box(-2.0, 2.0, (2,)), spaces.Discrete(4)
 
 
 @pytest.fixture

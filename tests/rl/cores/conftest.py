@@ -116,15 +116,16 @@ def assert_equals_cells(make_core, make_inputs, random_state, assert_equivalent)
 
 @pytest.fixture
 def assert_fresh_weights():
-    """Matrices of a fresh core are orthogonal and its biases 0."""
+    """In a fresh core the matrix of each gate is orthogonal and biases are 0."""
 
     def check(core):
         for parameter in core.parameters():
             if parameter.dim() == 1:
                 assert torch.count_nonzero(parameter) == 0
-            else:
-                rows, columns = parameter.shape
-                gram = parameter @ parameter.t() if rows <= columns else parameter.t() @ parameter
+                continue
+            for matrix in parameter.split(core.output_size):
+                rows, columns = matrix.shape
+                gram = matrix @ matrix.t() if rows <= columns else matrix.t() @ matrix
                 assert torch.allclose(gram, torch.eye(min(rows, columns)), atol=1e-5)
 
     return check

@@ -17,7 +17,7 @@ from rl.networks.frozen import frozen_copy
 from rl.spaces import leaf_spaces
 
 SMALL = {"batch_size": 20, "bptt": 5, "burn_in": 3, "n_step": 3, "gamma": 0.9, "num_quantiles": 4}
-NUMBERS, ACTIONS = spaces.Box(-1.0, 1.0, (3,)), spaces.MultiDiscrete([2, 2])
+NUMBERS, ACTIONS = spaces.Box(-2.0, 2.0, (3,)), spaces.MultiDiscrete([2, 2])
 
 
 class Parts(NamedTuple):

@@ -55,7 +55,8 @@ class SlowIQN:
             loss, q_mean, errors = self.loss(batch, weights, generator, variance)
             gradients = torch.autograd.grad(loss, self.parameters)
             norm = math.sqrt(sum((gradient**2).sum().item() for gradient in gradients))
-            self.step([gradient * min(1.0, options.max_grad_norm / norm) for gradient in gradients], rate)
+            limit = min(options.max_grad_norm, self.sudden())
+            self.step([gradient * min(1.0, limit / norm) for gradient in gradients], rate)
             if (count_before + index + 1) % options.target_interval == 0:
                 for behind, ahead in zip(self.target.parameters(), self.parameters, strict=True):
                     behind.data = behind.data + options.target_share * (ahead.detach() - behind.data)
@@ -63,6 +64,12 @@ class SlowIQN:
             if options.priority_exponent:
                 priorities |= dict(zip(slots, errors, strict=True))
         return {name: np.mean([row[name] for row in metrics]) for name in metrics[0]}, priorities
+
+    def sudden(self):
+        """Twice the root mean square of the norms of the gradients so far, plus 1e-3; the first has no limit."""
+        if not self.steps:
+            return math.inf
+        return 2 * math.sqrt(sum(second.sum().item() for second in self.second) / (1 - 0.999**self.steps)) + 1e-3
 
     def step(self, gradients, rate):
         """Adam (Kingma and Ba, 2015)."""

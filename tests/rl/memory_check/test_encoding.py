@@ -44,6 +44,8 @@ def test_features_that_are_saturated(trace):
     assert verdict.passed is None and verdict.numbers["saturated"] > 0.9 and "normalise" in verdict.advice
     trace.inputs = {"x": 2 * trace.inputs["x"]}  # numbers beyond 1 come from no tanh
     assert check_features(trace).numbers["saturated"] == 0.0
+    trace.inputs = {"x": torch.eye(2).repeat(25, 1).view(50, 1, 2).expand(50, 2, 2)}  # nor do codes
+    assert check_features(trace).passed and check_features(trace).numbers["saturated"] == 0.0
 
 
 def test_observations_that_never_vary_are_told(trace):

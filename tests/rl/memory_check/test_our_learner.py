@@ -53,7 +53,7 @@ def test_what_was_patched_is_as_it_was_even_after_a_fault():
 
 def test_a_network_takes_features_for_observations(make_ppo):
     """Encoded first and then played, it gives what it gives for the observations."""
-    network = make_ppo(separate_critic=True).network
+    network = make_ppo(separate_critic=True, normalise_observations=True).network
     subject = NetworkSubject(network, "agent")
     obs, starts = {"obs": torch.randn(6, 3, 4)}, torch.rand(6, 3) < 0.3
     state = subject.initial_state(3)

@@ -64,14 +64,14 @@ def test_a_separate_critic_and_the_policy_share_no_gradient(core, make_network, 
     obs, starts = make_inputs()
     params, values, _ = network.unroll(obs, network.initial_state(B), starts)
     of_params, of_values = (
-        ((params**2).sum(), "actor.", [1, 1, 1, 1, 0]),
-        ((values**2).sum(), "critic.", [0, 0, 0, 0, 1]),
+        ((params**2).sum(), "actor.", {"hidden": [1, 0], "heads": [1, 1, 1, 1, 0]}),
+        ((values**2).sum(), "critic.", {"hidden": [0, 1], "heads": [0, 0, 0, 0, 1]}),
     )
     for loss, own, used in (of_params, of_values):
         grads = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True, retain_graph=True)
         for (name, _), grad in zip(network.named_parameters(), grads, strict=True):
-            if name.startswith("heads."):
-                assert (grad.view(5, -1).abs().amax(1) > 0).int().tolist() == used
+            if rows := used.get(name.split(".")[0]):
+                assert (grad.view(len(rows), -1).abs().amax(1) > 0).int().tolist() == rows, name
             else:
                 assert (grad is not None and grad.abs().max() > 0) == name.startswith(own), name
 
@@ -106,12 +106,15 @@ def test_a_shared_trunk_serves_both(make_network, make_inputs):
     params, values, _ = network.unroll(obs, network.initial_state(B), starts)
     assert network.critic is None
     for loss in (params.sum(), values.sum()):
-        (grad,) = torch.autograd.grad(loss, [network.actor.encoder.layer.weight], retain_graph=True)
+        (grad,) = torch.autograd.grad(loss, [network.actor.core.layers[0].weight_ih], retain_graph=True)
         assert grad.abs().max() > 0
 
 
-def test_initial_weights_of_the_two_output_layers():
-    network = ActorCritic(leaf_spaces(spaces.Box(-1.0, 1.0, (3,))), spaces.Discrete(4), cores.gru)
+def test_initial_weights_behind_the_memory():
+    network = ActorCritic(leaf_spaces(spaces.Box(-1.0, 1.0, (3,))), spaces.Discrete(4), cores.gru, layer_size=8)
+    for rows in network.hidden.weight.split(8):  # orthogonal rows of length sqrt(2)
+        assert torch.allclose(rows @ rows.t(), 2.0 * torch.eye(8), atol=1e-5)
+    assert torch.count_nonzero(network.hidden.bias) == 0
     policy, value = network.heads.weight[:-1], network.heads.weight[-1]
     # orthogonal rows of length 0.01: the first policy is close to uniform; and of length 1
     assert torch.allclose(policy @ policy.t(), 1e-4 * torch.eye(4), atol=1e-8)
@@ -126,7 +129,7 @@ def test_options_reach_the_parts(make_network):
     assert network.head.branches == ("move", "vote")
     for trunk in (network.actor, network.critic):
         assert trunk.encoder.layer.weight.shape == (7, 2 * 3 * 2 + 3)  # as numbers, not through a CNN
-    assert network.heads.weight.shape == (5 + 1, 8)
+    assert network.hidden.weight.shape == (2 * 7, 8) and network.heads.weight.shape == (5 + 1, 7)
 
 
 def test_a_state_is_made_on_the_device_that_is_asked_for(make_network):

@@ -196,13 +196,15 @@ def test_gates_of_upper_layers_see_what_dropout_leaves(name):
 
 def test_features_of_zeroed_rows_are_dead():
     """Two of eight rows of the last layer see nothing, a third one saturates."""
-    encoder = Encoder({"obs": spaces.Box(-1.0, 1.0, (3,))}, layer_size=8)
+    encoder = Encoder({"obs": spaces.Box(-2.0, 2.0, (3,))}, layer_size=8)
     obs = {"obs": torch.rand(5, 4, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1}
-    assert measure_dead_features(encoder(obs))["dead_features"] == 0.0
+    assert measure_dead_features(encoder, encoder(obs))["dead_features"] == 0.0
     with torch.no_grad():
         encoder.layer.weight[:2] = 0.0
         encoder.layer.bias[2] = 20.0
-    assert measure_dead_features(encoder(obs))["dead_features"] == pytest.approx(3 / 8)
+    assert measure_dead_features(encoder, encoder(obs))["dead_features"] == pytest.approx(3 / 8)
+    plain = Encoder({"obs": spaces.Discrete(3)}, layer_size=8)  # a code that is never seen is no fault of the encoder
+    assert measure_dead_features(plain, plain({"obs": torch.zeros(5, 4)})) == {}
 
 
 def test_states_differ_by_the_norm_of_their_difference():

@@ -65,9 +65,9 @@ def test_features_do_not_depend_on_the_leading_axes(space, draw, make_encoder, d
     flat = {name: leaf.to(device) for name, leaf in draw(space, 6).items()}  # [B]
     sequence = {name: leaf.view(2, 3, *leaf.shape[1:]) for name, leaf in flat.items()}  # [T, B]
     features = encoder(flat)
-    assert features.shape == (6, encoder.output_size) == (6, 16)
+    assert features.shape == (6, encoder.output_size)
     assert features.dtype == torch.float32
-    assert_close(encoder(sequence), features.view(2, 3, 16), 1e-6)
+    assert_close(encoder(sequence), features.view(2, 3, encoder.output_size), 1e-6)
     single = {name: leaf[4] for name, leaf in flat.items()}
     assert_close(encoder(single), features[4], 1e-6)
 
@@ -230,7 +230,35 @@ def test_the_network_for_large_images_is_that_of_mnih_et_al(shape, features, mak
 def test_codes_of_discrete_observations(space, value, code, make_encoder):
     encoder = make_encoder(space)
     assert encoder.parts[0](torch.tensor([value])).tolist() == [code]
-    assert list(encoder.state_dict()) == ["layer.weight", "layer.bias"]  # the codes follow from the space
+    assert not encoder.state_dict()  # the codes follow from the space, and no layer is behind them
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "as_they_are"),
+    [
+        (spaces.Discrete(16), {}, True),
+        (spaces.Discrete(17), {}, False),  # wider than layer_size
+        (spaces.MultiBinary(3), {}, True),
+        (spaces.Box(-1.0, 1.0, (16,)), {}, True),
+        (spaces.Box(-1.0, 1.0, (16,)), {"normalise": True}, False),  # up to +-10
+        (spaces.Box(-1.5, 1.0, (2,)), {}, False),
+        (spaces.Box(-np.inf, np.inf, (2,)), {}, False),
+        (spaces.Box(0, 255, (4,), np.uint8), {}, True),  # scaled by its bounds
+        (spaces.Box(0.0, 1.0, (1, 4, 4)), {}, False),  # an image, whose features have no bounds
+        (spaces.Dict({"a": spaces.Discrete(9), "b": spaces.Box(0.0, 1.0, (7,))}), {}, True),
+        (spaces.Dict({"a": spaces.Discrete(9), "b": spaces.Box(0.0, 1.0, (8,))}), {}, False),
+        (spaces.Dict({"a": spaces.Discrete(9), "b": spaces.Box(0.0, 1.1, (7,))}), {}, False),
+    ],
+    ids=str,
+)
+def test_what_is_narrow_and_bounded_reaches_the_memory_as_it_is(space, options, as_they_are, draw, make_encoder):
+    encoder, obs = make_encoder(space, **options), draw(space, 5)
+    parts = [part(obs[name]) for name, part in zip(encoder.names, encoder.parts, strict=True)]
+    joined = torch.cat(parts, dim=-1)
+    assert (encoder.layer is None) == as_they_are
+    assert encoder.output_size == (joined.shape[-1] if as_they_are else 16)
+    expected = joined if as_they_are else torch.tanh(encoder.layer(joined))
+    torch.testing.assert_close(encoder(obs), expected)
 
 
 @every_space

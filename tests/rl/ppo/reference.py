@@ -64,14 +64,18 @@ def step(w: Weights, x: Tensor, state: Tensor, starts: Tensor) -> tuple[Tensor, 
     state = state * ~starts.view(-1, 1, 1, 1, 1)
     outputs, states = [], []
     for trunk, name in enumerate(("actor", "critic")[: state.shape[1]]):
-        y, layers = torch.tanh(x @ w[f"{name}.encoder.layer.weight"].T + w[f"{name}.encoder.layer.bias"]), []
+        y, layers = x, []
+        if f"{name}.encoder.layer.weight" in w:
+            y = torch.tanh(x @ w[f"{name}.encoder.layer.weight"].T + w[f"{name}.encoder.layer.bias"])
         for layer in range(state.shape[2]):
             layers.append(cell(w, f"{name}.core.layers.{layer}", y, state[:, trunk, layer]))
             y = layers[-1][:, 0]
         outputs.append(y)
         states.append(torch.stack(layers, dim=1))
-    weight, bias = w["heads.weight"], w["heads.bias"]
-    params, value = outputs[0] @ weight[:-1].T + bias[:-1], outputs[-1] @ weight[-1] + bias[-1]
+    weight, bias, half = w["heads.weight"], w["heads.bias"], len(w["hidden.weight"]) // 2
+    of_policy = torch.tanh(outputs[0] @ w["hidden.weight"][:half].T + w["hidden.bias"][:half])
+    of_value = torch.tanh(outputs[-1] @ w["hidden.weight"][half:].T + w["hidden.bias"][half:])
+    params, value = of_policy @ weight[:-1].T + bias[:-1], of_value @ weight[-1] + bias[-1]
     return params, value, torch.stack(states, dim=1)
 
 
@@ -316,12 +320,19 @@ class Reference:
         return loss, {name: value.item() for name, value in (parts | {"loss": loss}).items()}
 
     def descend(self, loss: Tensor) -> float:
-        """Take a step of Adam (decays 0.9, 0.999; epsilon 1e-5) down the clipped gradient; return its norm before."""
+        """Take a step of Adam (decays 0.9, 0.999; epsilon 1e-5) down the clipped gradient; return its norm before.
+
+        It is clipped at ``max_grad_norm``, and at twice the root of the sum of the second moments, plus 1e-3.
+        """
         weights = list(self.w.values())
         gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
         gradient = torch.cat([part.flatten() for part in gradients])
         norm, limit = gradient.norm().item(), self.o["max_grad_norm"]
         self.note("gradient scaled", gradient.norm() > limit)
+        if self.steps_taken:
+            usual = (self.v.sum() / (1 - 0.999**self.steps_taken)).sqrt().item()
+            self.note("gradient sudden", gradient.norm() > 2 * usual + 1e-3)
+            limit = min(limit, 2 * usual + 1e-3)
         gradient = gradient * min(1.0, limit / norm)
         self.steps_taken += 1
         self.m = 0.9 * self.m + 0.1 * gradient

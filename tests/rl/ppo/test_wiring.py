@@ -258,7 +258,7 @@ def test_states_are_stored_at_every_stride(make_pair):
 
 def test_the_cases_reach_every_clip(make_pair):
     reached = make_pair(**CASES["gru"]).reference.reached
-    assert reached == {"ratio above", "ratio below", "value held", "gradient scaled"}
+    assert reached == {"ratio above", "ratio below", "value held", "gradient scaled", "gradient sudden"}
 
 
 CHANGES = {  # what a hyperparameter becomes, and what else it takes to matter

@@ -89,16 +89,17 @@ class SlowImitation:
         reward = torch.tensor([0.0 if opens else recording.rewards[step - 1]])
         inputs = torch.cat([torch.from_numpy(recording.obs["obs"][step]), *codes, reward]).double()
         state = torch.zeros_like(state) if starts else state
-        encoder, core = "actor.encoder.layer.", "actor.core.layers.0."
+        encoder, core, half = "actor.encoder.layer.", "actor.core.layers.0.", len(weights["hidden.weight"]) // 2
         features = torch.tanh(weights[encoder + "weight"] @ inputs + weights[encoder + "bias"]).unsqueeze(0)
         cell = (weights[core + name] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
         state = torch.gru_cell(features, state, *cell)
-        logits = (weights["heads.weight"] @ state[0] + weights["heads.bias"])[:-1]  # the last one is the value
+        hidden = torch.tanh(weights["hidden.weight"][:half] @ state[0] + weights["hidden.bias"][:half])
+        logits = (weights["heads.weight"] @ hidden + weights["heads.bias"])[:-1]  # the last one is the value
         branches = logits.split(sizes)
         return sum(x.log_softmax(-1)[a] for x, a in zip(branches, recording.actions[step], strict=True)), state
 
     def initial_state(self):
-        return torch.zeros(1, self.weights["heads.weight"].shape[1], dtype=torch.float64)
+        return torch.zeros(1, self.weights["actor.core.layers.0.weight_hh"].shape[1], dtype=torch.float64)
 
     def epoch(self, number):
         hyper, streams = self.hyper, self.streams(number)
@@ -116,8 +117,16 @@ class SlowImitation:
             gradients = torch.autograd.grad(loss, self.parameters)
             norm = torch.sqrt(sum((gradient**2).sum() for gradient in gradients))
             for parameter, gradient in zip(self.parameters, gradients, strict=True):
-                parameter.grad = gradient * min(1.0, hyper.max_grad_norm / norm.item())
+                parameter.grad = gradient * min(1.0, min(hyper.max_grad_norm, self.sudden()) / norm.item())
             self.adam.step()
+
+    def sudden(self):
+        """Twice the root mean square of the norms of the gradients so far, plus 1e-3; the first has no limit."""
+        moments = [self.adam.state[parameter] for parameter in self.parameters if parameter in self.adam.state]
+        if not moments:
+            return float("inf")
+        total = sum(one["exp_avg_sq"].sum() for one in moments) / (1 - 0.999 ** moments[0]["step"].item())
+        return 2 * total.sqrt().item() + 1e-3
 
     @torch.no_grad()
     def held_out_nll(self):

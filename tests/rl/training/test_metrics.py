@@ -52,6 +52,7 @@ def run():
             num_envs=3,
             num_steps=8,
             bptt=4,
+            normalise_observations=True,
             **update,
         )
 
