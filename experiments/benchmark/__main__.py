@@ -2,7 +2,7 @@
 
 python -m experiments.benchmark                                            # the default sections, under five minutes
 python -m experiments.benchmark sections=[training] workloads=[w1]
-python -m experiments.benchmark sections=[peers,threshold]                 # needs the extra `bench`
+python -m experiments.benchmark sections=[peers,threshold,steps]           # needs the extra `bench`
 """
 
 import json
@@ -18,7 +18,7 @@ import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from experiments.benchmark import diagnostics, peers, training
+from experiments.benchmark import diagnostics, peers, steps, training
 from experiments.benchmark.rows import Row, close_rows, format_table
 from experiments.launch.check import choose_names, convert, prepare_output
 from experiments.launch.command import launch
@@ -51,6 +51,7 @@ SECTIONS: dict[str, Callable[[Settings], list[Row]]] = {
     "diagnostics": lambda s: diagnostics.make_rows(s.workloads, s.cores),
     "peers": lambda s: peers.make_rows(s.seconds, s.workloads, s.cores, s.purejaxrl, s.jax_python),
     "threshold": lambda s: peers.make_threshold_rows(),
+    "steps": lambda s: steps.make_rows(),
 }
 
 
