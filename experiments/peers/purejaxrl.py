@@ -8,8 +8,8 @@ Run it from the root of this repository; of this project only the standard-libra
 Nothing of PureJaxRL is kept here: its files are read, the replacements of ``EDITS`` are applied to the text, and what
 comes out is run. A version of the files that a replacement does not fit is refused.
 
-Matched: sizes of rollout, network and update; Adam, clipping, coefficients; a tanh encoder and linear heads in place of
-its relu encoder and one hidden layer in each head; in place of the GRU an LSTM if asked (flax's OptimizedLSTMCell, the
+Matched: sizes of rollout, network and update; Adam, clipping, coefficients; tanh layers of one width in place of its
+relu layers; in place of the GRU an LSTM if asked (flax's OptimizedLSTMCell, the
 faster of its two); the task, written for gymnax: CartPole-v1 with the velocities masked and rewards x 0.02 (it then
 learns, which changes nothing in its speed), or repeat-previous. All is compiled before the first measurement.
 
@@ -38,11 +38,13 @@ from experiments.peers.serve import Worker, repeat, serve
 EDITS: tuple[tuple[str, str, int], ...] = (
     (r"from wrappers import FlattenObservationWrapper, LogWrapper\n", "", 1),
     (r'gymnax\.make\(config\["ENV_NAME"\]\)', "TASK", 1),
-    # The network: encoder 64 with tanh, linear heads.
+    # The network: layers of 64 with tanh.
     (r"nn\.Dense\(\s*128, kernel_init=orthogonal\(np\.sqrt\(2\)\)", "nn.Dense(ENCODER_SIZE", 1),
     (r"nn\.relu\(embedding\)", "nn.tanh(embedding)", 1),
-    (r"actor_mean = nn\.Dense\(\s*128,.*?nn\.relu\(actor_mean\)", "actor_mean = embedding", 1),
-    (r"critic = nn\.Dense\(\s*128,.*?nn\.relu\(critic\)", "critic = embedding", 1),
+    (r"actor_mean = nn\.Dense\(\s*128,", "actor_mean = nn.Dense(ENCODER_SIZE,", 1),
+    (r"nn\.relu\(actor_mean\)", "nn.tanh(actor_mean)", 1),
+    (r"critic = nn\.Dense\(\s*128,", "critic = nn.Dense(ENCODER_SIZE,", 1),
+    (r"nn\.relu\(critic\)", "nn.tanh(critic)", 1),
     # The cell, whose state may be a tuple and whose size is not the encoder's.
     (r"nn\.GRUCell\([^()]*\)\(rnn_state, ins\)", "CELL(features=HIDDEN_SIZE)(rnn_state, ins)", 1),
     (

@@ -4,8 +4,8 @@
     python -m experiments.peers.sb3_contrib --workload w1 --variant separate
 
 Matched: environments (w1 and w3 are this project's, stepped all at once; w2 is MiniGrid in its DummyVecEnv), sizes of
-rollout, encoder and LSTM, linear heads, epochs, minibatch size, Adam, clipping and coefficients. The loop is the one of
-its ``learn`` without callbacks and logging.
+rollout, encoder, LSTM and the layers behind it, epochs, minibatch size, Adam, clipping and coefficients. The loop is
+the one of its ``learn`` without callbacks and logging.
 
 Not matched: by default the value has an LSTM of its own, so the network is about twice as large; ``--variant shared``
 has one LSTM, which the value loss then does not train. Sequences are whole episodes, cut where a rollout or a minibatch
@@ -25,7 +25,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from torch import Tensor, nn
 
@@ -134,9 +134,9 @@ def make_agent(work: Workload, env: VecEnv, shared: bool) -> sb3_contrib.Recurre
         vf_coef=workloads.VALUE_COEF,
         max_grad_norm=workloads.MAX_GRAD_NORM,
         policy_kwargs={
-            "features_extractor_class": Features,
-            "features_extractor_kwargs": {"layer_size": work.layer_size},
-            "net_arch": [],
+            "features_extractor_class": Features if work.encoded else FlattenExtractor,
+            "features_extractor_kwargs": {"layer_size": work.layer_size} if work.encoded else {},
+            "net_arch": {"pi": [work.layer_size], "vf": [work.layer_size]},
             "lstm_hidden_size": work.hidden_size,
             "shared_lstm": shared,
             "enable_critic_lstm": not shared,

@@ -3,8 +3,8 @@
     pip install sb3-contrib==2.9.2
     python -m experiments.peers.sb3_steps --seed 1 --steps 60000
 
-Matched to ``experiment=repeat_previous_4``: environments, rollout, minibatches, epochs, learning rate, which stays as it
-is, discount, lambda, entropy bonus and the width of all layers. The network is its default: an LSTM each for policy and
+Matched to ``experiment=repeat_previous_4``: environments, rollout, minibatches, epochs, a constant learning rate,
+discount, lambda, entropy bonus and the width of all layers. The network is its default: an LSTM each for policy and
 value, a tanh layer behind each, nothing in front. One thread. It prints one JSON line: ``env_steps``, ``eval_return``
 of 1,000 greedy episodes, and ``training_seconds``, which leave out the start and the evaluation.
 """

@@ -68,12 +68,17 @@ class SharedModel(CategoricalMixin, DeterministicMixin, Model):
             layers = [Images(observation_space), nn.Conv2d(shape[-1], 16, 3, 1, 1), nn.ReLU()]
             layers += [nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(), nn.Flatten()]
         size = nn.Sequential(*layers)(torch.zeros(1, int(np.prod(shape)))).shape[1]
-        self.encoder = nn.Sequential(*layers, nn.Linear(size, work.layer_size), nn.Tanh())
+        if work.encoded:
+            layers += [nn.Linear(size, work.layer_size), nn.Tanh()]
+            size = work.layer_size
+        self.encoder = nn.Sequential(*layers)
         layer: type[nn.LSTM | nn.GRU] = {"lstm": nn.LSTM, "gru": nn.GRU}[core]
-        self.core = layer(work.layer_size, work.hidden_size, batch_first=documented)
+        self.core = layer(size, work.hidden_size, batch_first=documented)
         self.leaves = {"lstm": 2, "gru": 1}[core]
-        self.policy_head = nn.Linear(work.hidden_size, int(action_space.n))
-        self.value_head = nn.Linear(work.hidden_size, 1)
+        self.policy_head, self.value_head = (
+            nn.Sequential(nn.Linear(work.hidden_size, work.layer_size), nn.Tanh(), nn.Linear(work.layer_size, outputs))
+            for outputs in (int(action_space.n), 1)
+        )
         self.features: Tensor | None = None  # of the last pass for the policy, until the value asks for them
 
     def get_specification(self) -> dict[str, Any]:

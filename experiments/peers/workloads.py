@@ -28,7 +28,9 @@ class Workload:
         hidden_size: of the one recurrent layer.
         num_envs: environments of a rollout.
         num_steps: steps of each of them.
-        layer_size: width of the tanh encoder in front of the recurrent layer; the heads behind it are linear.
+        layer_size: width of the tanh layers: one in front of the recurrent layer, and behind it one for the policy and
+            one for the value.
+        encoded: there is one in front; a one-hot code is read as it is.
         epochs: of an update.
         num_minibatches: of an epoch.
     """
@@ -41,6 +43,7 @@ class Workload:
     layer_size: int = 64
     epochs: int = 4
     num_minibatches: int = 8
+    encoded: bool = True
 
     @property
     def batch_size(self) -> int:
@@ -51,7 +54,7 @@ class Workload:
 WORKLOADS = {
     "w1": Workload("w1", "CartPole without velocities", hidden_size=128),
     "w2": Workload("w2", f"{MINIGRID}, 7 x 7 x 3 uint8 image", hidden_size=256),
-    "w3": Workload("w3", "repeat-previous, one-hot", hidden_size=256),
+    "w3": Workload("w3", "repeat-previous, one-hot", hidden_size=256, encoded=False),
 }
 
 # What the programs have in common, under this project's names.

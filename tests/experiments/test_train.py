@@ -78,6 +78,7 @@ def test_curves(finished, run_of):
     elsewhere = {"losses/entropy_*", "losses/teacher_kl", "hparam/*"}
     elsewhere |= {"charts/epsilon", "losses/quantile_loss", "losses/q_mean"}
     elsewhere |= {"diagnostics/gradient_share_older_than_*"}  # stands for several
+    elsewhere |= {"diagnostics/dead_features"}  # of an encoder with a layer
     assert "diagnostics/gradient_share_older_than_1" in tags
     assert {tag for tag in set(GLOSSARY) - set(tags) if not tag.startswith("imitation/")} == elsewhere
     for tag in ("losses/policy_loss", "charts/SPS", "diagnostics/ratio_error"):

@@ -11,7 +11,7 @@ def test_this_project_end_to_end(python):
     ended = python(["-m", "experiments.peers.recurrent_ppo", "--core", "gru"], "0.01\n")
     assert (ended.returncode, ended.stderr) == (0, "")
     hello, answer = map(json.loads, ended.stdout.splitlines())
-    assert hello["name"] == "recurrent_ppo" and hello["parameters"] == 75075
+    assert hello["name"] == "recurrent_ppo" and hello["parameters"] == 91395
     assert answer["env_steps"] == 2048 and 0 < answer["episodes"] < 400
 
 

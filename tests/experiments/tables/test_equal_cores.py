@@ -29,20 +29,20 @@ def every(task, contestants=cores.__all__):
 
 
 def test_equal_parameters_of_agents():
-    """Worked by hand for T-maze: four numbers in, encoder of 64, three actions and a value out."""
+    """Worked by hand for T-maze: four numbers in, two layers of 64 behind, three actions and a value out."""
     found = every("t_maze_10")
     assert list(found) == cores.__all__
-    encoder, outputs = 4 * 64 + 64, 3 + 1
-    gru = encoder + 3 * 64 * (64 + 64 + 2) + outputs * 65
+    outputs = (3 + 1) * 65
+    gru = 3 * 64 * (4 + 64 + 2) + 2 * 64 * 65 + outputs
     assert (found["gru"].hidden_size, found["gru"].settings["parameters"]) == (64, gru)
     size = found["mlp"].hidden_size
-    mlp = encoder + size * 65 + outputs * (size + 1)
-    assert found["mlp"].settings["parameters"] == mlp and abs(mlp - gru) <= (65 + outputs) / 2
+    mlp = size * 5 + 2 * 64 * (size + 1) + outputs
+    assert found["mlp"].settings["parameters"] == mlp and abs(mlp - gru) <= (5 + 2 * 64) / 2
     for core, each in found.items():
         assert abs(each.settings["parameters"] - gru) <= 0.1 * gru, core
         assert count_parameters(each.player) == each.settings["parameters"]
         assert each.arguments[-2:] == [f"agent/core={core}", f"agent.core.hidden_size={each.hidden_size}"]
-        assert each.player.network.actor.encoder.output_size == 64
+        assert each.player.network.actor.encoder.output_size == 4
     size = found["attention"].hidden_size  # keys and values of 31 steps in two layers, and two ages
     assert size % 2 == 0 and found["attention"].count_state_bytes() == 2 * (2 * 31 * size * 4 + 8)
     assert found["attention"].settings["agent.state_stride"] == found["attention"].settings["agent.bptt"] == 32
