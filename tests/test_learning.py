@@ -70,7 +70,7 @@ def test_threshold_within_budget(overrides, low, high, trained):
     ("experiment", "control", "steps"),
     [
         ("t_maze_10", "agent/core=mlp", 100_000),
-        ("t_maze_10", "++agent.bptt=1", 100_000),
+        ("t_maze_30", "++agent.bptt=1", 100_000),
         ("t_maze_10_iqn", "agent/core=mlp", 40_000),
     ],
 )

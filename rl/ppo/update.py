@@ -67,7 +67,7 @@ class PPO:
     teacher_kl_final: float | None = 0.0
     normalise_advantages: bool = True
     target_kl: float | None = None
-    learning_rate: float = 7e-4
+    learning_rate: float = 1.5e-3
     anneal_learning_rate: bool = False
     anneal_clip: bool = False
     max_grad_norm: float = 0.5

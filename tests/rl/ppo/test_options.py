@@ -51,7 +51,7 @@ def test_the_defaults():
         "teacher_kl_final": 0.0,
         "normalise_advantages": True,
         "target_kl": None,
-        "learning_rate": 7e-4,
+        "learning_rate": 1.5e-3,
         "anneal_learning_rate": False,
         "anneal_clip": False,
         "max_grad_norm": 0.5,
