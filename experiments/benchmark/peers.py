@@ -8,6 +8,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from experiments.benchmark.rows import Numbers, Process, Row
 from experiments.launch.check import ConfigError
@@ -141,21 +142,30 @@ def make_threshold_rows() -> list[Row]:
 
 def solve(task: list[str], round: int) -> Numbers:
     """Run a preset, with what differs from it, until its threshold."""
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        arguments = [*task, "stop_at_threshold=true", f"seed={round + 1}", f"run_dir={folder}/run"]
-        subprocess.run([sys.executable, "-m", "experiments.train", *arguments], check=True, capture_output=True)
-        seconds = time.perf_counter() - began
-        result = read_result(Path(folder, "run"))
+    seconds, result = train([*task, "stop_at_threshold=true"], round)
     return {"seconds": seconds, "env_steps": result["env_steps"], "eval_return": result["eval_return_mean"]}
 
 
 def solve_with_sb3(round: int) -> Numbers:
     """Do the same with sb3-contrib and the settings of its zoo."""
+    seconds, result = ask("sb3_threshold", ["--evaluate-every", str(EVALUATE_EVERY)], round)
+    return {"seconds": seconds, "env_steps": result["env_steps"], "eval_return": result["eval_return"]}
+
+
+def train(overrides: list[str], round: int) -> tuple[float, dict[str, Any]]:
+    """Train in a process and a folder of its own; return the seconds from its start and its result."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = [*overrides, f"seed={round + 1}", f"run_dir={folder}/run"]
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "experiments.train", *arguments], check=True, capture_output=True)
+        seconds = time.perf_counter() - began
+        return seconds, read_result(Path(folder, "run"))
+
+
+def ask(module: str, arguments: list[str], round: int) -> tuple[float, dict[str, Any]]:
+    """Run a module of ``experiments.peers`` that is asked once; return its seconds and the JSON of its last line."""
+    command = [sys.executable, "-m", f"experiments.peers.{module}", "--seed", str(round + 1), *arguments]
     began = time.perf_counter()
-    command = [sys.executable, "-m", "experiments.peers.sb3_threshold", "--seed", str(round + 1)]
-    command += ["--evaluate-every", str(EVALUATE_EVERY)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     seconds = time.perf_counter() - began
-    result = json.loads(printed.strip().splitlines()[-1])
-    return {"seconds": seconds, "env_steps": result["env_steps"], "eval_return": result["eval_return"]}
+    return seconds, json.loads(printed.strip().splitlines()[-1])

@@ -1,15 +1,10 @@
 """Rows of how much is learned from so many steps, beside sb3-contrib, and at which speed."""
 
-import json
-import subprocess
-import sys
-import tempfile
 from functools import partial
-from pathlib import Path
+from typing import Any
 
-from experiments.benchmark.peers import require
+from experiments.benchmark import peers
 from experiments.benchmark.rows import Numbers, Row
-from experiments.launch.run_folder import read_result
 
 STEPS = 60_000
 TASK = "repeat-previous k=4"
@@ -18,6 +13,7 @@ PRESET = [
     *("evaluate_every=null", "evaluate_memory_zeroed=false"),
 ]
 """The learning rate stays as it is: annealed to 0 at so few steps it would be another one."""
+LSTM = ["agent/core=lstm", "agent.core.forget_bias=0"]
 
 
 def make_rows() -> list[Row]:
@@ -26,30 +22,28 @@ def make_rows() -> list[Row]:
     Raises:
         ConfigError: sb3-contrib is not installed.
     """
-    require("sb3_contrib")
+    peers.require("sb3_contrib")
     return [
         Row(f"{TASK}, GRU", partial(learn, [])),
-        Row(f"{TASK}, LSTM", partial(learn, ["agent/core=lstm", "agent.core.forget_bias=0"])),
+        Row(f"{TASK}, LSTM", partial(learn, LSTM)),
         Row(f"{TASK}, sb3_contrib", learn_with_sb3),
     ]
 
 
 def learn(overrides: list[str], round: int) -> Numbers:
     """Run the preset for ``STEPS`` steps, with what differs from it."""
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = [*PRESET, *overrides, f"seed={round + 1}", f"run_dir={folder}/run"]
-        subprocess.run([sys.executable, "-m", "experiments.train", *arguments], check=True, capture_output=True)
-        result = read_result(Path(folder, "run"))
-    return _summarise(result["env_steps"], result["eval_return_mean"], result["training_seconds"])
+    _, result = peers.train([*PRESET, *overrides], round)
+    return summarise(result | {"eval_return": result["eval_return_mean"]})
 
 
 def learn_with_sb3(round: int) -> Numbers:
     """Do the same with sb3-contrib at the same sizes."""
-    command = [sys.executable, "-m", "experiments.peers.sb3_steps", "--seed", str(round + 1), "--steps", str(STEPS)]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    result = json.loads(printed.strip().splitlines()[-1])
-    return _summarise(result["env_steps"], result["eval_return"], result["training_seconds"])
+    _, result = peers.ask("sb3_steps", ["--steps", str(STEPS)], round)
+    return summarise(result)
 
 
-def _summarise(env_steps: int, eval_return: float, seconds: float) -> Numbers:
-    return {"env_steps": env_steps, "eval_return": eval_return, "steps_per_second": env_steps / seconds}
+def summarise(result: dict[str, Any]) -> Numbers:
+    """Return the numbers of a row."""
+    steps = result["env_steps"]
+    speed = steps / result["training_seconds"]
+    return {"env_steps": steps, "eval_return": result["eval_return"], "steps_per_second": speed}

@@ -61,7 +61,7 @@ class RecurrentPPO(RecurrentAgent):
     Args:
         observation_space: of ONE environment.
         action_space: of ONE environment.
-        layer_size: width of the encoder.
+        layer_size: width of the encoder, and of the layers behind the memory.
         epsilon: kept for IQN-style clients, which read and decay it; the policy explores by sampling.
         epsilon_min: floor of its decay.
         device: where network and rollout lie.

@@ -14,13 +14,14 @@ WIDE = {True: 32.0, False: 2.0}
 """Fractions (True) and whole numbers of a vector with bounds within +-WIDE enter a network as they are."""
 
 LOUD = 64.0
-"""A scaled number beyond +-LOUD saturates the tanh behind the encoder: its scale is of no use."""
+"""A scaled number beyond +-LOUD saturates the tanh behind it: its scale is of no use."""
 
 FAINT = 1 / 64
 """Numbers that move over less than FAINT of what their bounds declare hardly change the features."""
 
 HEADROOM = 4.0
-"""So far beyond the largest number that was seen others may go: positions that have yet to move, a dark screen."""
+"""So far beyond the largest number that was seen others may go: positions that have yet to move, a dark screen. Numbers
+that were to stay within +-1 and go beyond this have broken a promise, on which there may be no tanh behind them."""
 
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class Scale(nn.Module):
             self.bounds = float(space.low.min()), float(space.high.max())
             declared = _declare_shared(space) if shared else _declare_each(space)
         self.headroom = 1.0 if shared and np.issubdtype(space.dtype, np.floating) else HEADROOM  # pixels are 0 to 1
-        self.bounded = _is_bounded(space, declared)
+        self.bounded = not shared and _is_bounded(space, declared)  # an image has a tanh behind it in any case
         self.fixed = not isinstance(space, spaces.Box) or space.dtype == bool
         self.register_buffer("low", None)
         self.register_buffer("width", None)
@@ -96,7 +97,7 @@ class Scale(nn.Module):
         bottom, top = self(lowest), self(highest)
         old_low = self._like(lowest, 0.0 if self.declared_low is None else self.declared_low)
         old_width = self._like(lowest, 1.0 if self.declared_width is None else self.declared_width)
-        loud = torch.maximum(bottom.abs(), top.abs()) > LOUD
+        loud = torch.maximum(bottom.abs(), top.abs()) > (HEADROOM if self.bounded else LOUD)
         faint = (top > bottom) & (top - bottom < FAINT) & (old_width != 1.0)  # a width of 1 has made nothing small
         bad = (faint if normalised else loud | faint) & torch.isfinite(highest - lowest)
         if not bad.any():

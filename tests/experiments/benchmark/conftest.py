@@ -1,7 +1,10 @@
 """Shared by the tests of the benchmark: tiny workloads, and workers that are never started."""
 
+import json
+import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +51,29 @@ def fake_processes(monkeypatch):
     monkeypatch.setattr(peers, "require", lambda *packages: None)
     monkeypatch.setattr(FakeProcess, "made", [], raising=False)
     return FakeProcess.made
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """``started(result, answer)``: processes are not run; a training leaves a result, others print an answer.
+
+    Returns the list of the lines that were started, without the interpreter.
+    """
+
+    def fake(result, answer):
+        lines = []
+
+        def run(line, check, capture_output, text=False):
+            assert check and capture_output and line[:2] == [sys.executable, "-m"]
+            lines.append(line[2:])
+            if line[2] == "experiments.train":
+                folder = Path(line[-1].removeprefix("run_dir="))
+                folder.mkdir()
+                (folder / "result.json").write_text(json.dumps(result))
+            return subprocess.CompletedProcess(line, 0, stdout=f"noise\n{json.dumps(answer)}\n")
+
+        monkeypatch.setattr(peers.subprocess, "run", run)
+        monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: name)
+        return lines
+
+    return fake

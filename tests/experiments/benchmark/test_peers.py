@@ -1,8 +1,5 @@
 """Rows beside other programs: which are started, their ratios, the time to a threshold."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -73,24 +70,14 @@ def test_rows_of_peers(fake_processes):
     assert lines["w1 lstm purejaxrl"] == "purejaxrl --workload w1 --core lstm --checkout CHECKOUT JAX"
 
 
-def test_time_to_threshold(monkeypatch):
+def test_time_to_threshold(monkeypatch, started):
     """Each round is a run of its own with the next seed, and is timed with its start."""
-    lines, clock = [], iter([0.0, 8.5, 0.0, 6.5, 0.0, 7.5, 0.0, 40.0]).__next__
-
-    def run(line, check, capture_output, text=False):
-        assert check and capture_output and line[:2] == [sys.executable, "-m"]
-        lines.append(line[2:])
-        if line[2] == "experiments.train":
-            folder = Path(line[-1].removeprefix("run_dir="))
-            folder.mkdir()
-            result = {"env_steps": 20480, "total_steps": 100_000, "eval_return_mean": 498.5, "wall_seconds": 1.0}
-            (folder / "result.json").write_text(json.dumps(result))
-        printed = 'noise\n{"env_steps": 35072, "eval_return": 500.0, "solved": true, "training_seconds": 9.0}\n'
-        return subprocess.CompletedProcess(line, 0, stdout=printed)
-
-    monkeypatch.setattr(peers.subprocess, "run", run)
+    clock = iter([0.0, 8.5, 0.0, 6.5, 0.0, 7.5, 0.0, 40.0]).__next__
+    lines = started(
+        {"env_steps": 20480, "total_steps": 100_000, "eval_return_mean": 498.5, "wall_seconds": 1.0},
+        {"env_steps": 35072, "eval_return": 500.0, "solved": True, "training_seconds": 9.0},
+    )
     monkeypatch.setattr(peers, "time", SimpleNamespace(perf_counter=clock))
-    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: name)
     cart_pole, with_gru, maze, sb3 = peers.make_threshold_rows()
     assert cart_pole.measure(2) == {"seconds": 8.5, "env_steps": 20480, "eval_return": 498.5}
     assert with_gru.measure(0)["seconds"] == 6.5

@@ -1,8 +1,6 @@
 """What is learned from so many steps: which runs are started, and what is told of them."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,34 +12,21 @@ from experiments.launch.check import ConfigError
 
 @pytest.fixture
 def composed():
-    """``composed(override, ...)``: the configuration of a run of the preset."""
+    """The configuration of a run of the preset."""
     with initialize_config_module("conf", version_base="1.3"):
-        yield lambda *overrides: compose(
-            "train", [w.replace("agent.", "++agent.") for w in (*steps.PRESET, *overrides)]
-        )
+        return compose("train", [word.replace("agent.", "++agent.") for word in steps.PRESET])
 
 
-def test_three_runs_of_the_same_seed(monkeypatch):
-    lines = []
-
-    def run(line, check, capture_output, text=False):
-        assert check and capture_output and line[:2] == [sys.executable, "-m"]
-        lines.append(line[2:])
-        if line[2] == "experiments.train":
-            folder = Path(line[-1].removeprefix("run_dir="))
-            folder.mkdir()
-            result = {"env_steps": 60416, "total_steps": 60_000, "eval_return_mean": 0.75, "training_seconds": 4.0}
-            (folder / "result.json").write_text(json.dumps(result))
-        printed = 'noise\n{"env_steps": 60416, "eval_return": 0.5, "training_seconds": 16.0}\n'
-        return subprocess.CompletedProcess(line, 0, stdout=printed)
-
-    monkeypatch.setattr(steps.subprocess, "run", run)
-    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: name)
+def test_three_runs_of_the_same_seed(started):
+    lines = started(
+        {"env_steps": 60416, "total_steps": 60_000, "eval_return_mean": 0.75, "training_seconds": 4.0},
+        {"env_steps": 60416, "eval_return": 0.5, "training_seconds": 16.0},
+    )
     rows = steps.make_rows()
     found = [row.measure(2) for row in rows]
     assert found[0] == found[1] == {"env_steps": 60416, "eval_return": 0.75, "steps_per_second": 15104.0}
     assert found[2] == {"env_steps": 60416, "eval_return": 0.5, "steps_per_second": 3776.0}
-    for line, core in zip(lines[:2], ([], ["agent/core=lstm", "agent.core.forget_bias=0"]), strict=True):
+    for line, core in zip(lines[:2], ([], steps.LSTM), strict=True):
         assert line[:-1] == ["experiments.train", *steps.PRESET, *core, "seed=3"]
         assert not Path(line[-1].removeprefix("run_dir=")).exists()
     assert lines[2] == ["experiments.peers.sb3_steps", "--seed", "3", "--steps", "60000"]
@@ -53,16 +38,18 @@ def test_without_sb3_contrib_the_extra_is_named(monkeypatch):
         steps.make_rows()
 
 
-def test_the_preset_takes_the_overrides(composed):
-    config = composed("agent/core=lstm", "agent.core.forget_bias=0")
-    assert (config.total_steps, config.evaluate_every, config.agent.anneal_learning_rate) == (60_000, None, False)
+@pytest.mark.parametrize("overrides", [[], steps.LSTM], ids=["GRU", "LSTM"])
+def test_the_preset_is_trained(overrides):
+    """One rollout of it, and ten episodes."""
+    found = steps.learn([*overrides, "total_steps=1024", "final_episodes=10"], round=0)
+    assert found["env_steps"] == 1024 and -1.0 <= found["eval_return"] < 0.2 and found["steps_per_second"] > 0.0
 
 
 def test_sizes_of_both_sides_are_alike(composed):
     pytest.importorskip("sb3_contrib")
     from experiments.peers import sb3_steps
 
-    config, agent = composed(), sb3_steps.make_agent(seed=1)
+    config, agent = composed, sb3_steps.make_agent(seed=1)
     own = config.agent
     assert (agent.n_envs, agent.n_steps, agent.batch_size) == (config.num_envs, config.num_steps, 64 * 16 // 8)
     assert own.num_minibatches == 8 and agent.learning_rate == own.learning_rate

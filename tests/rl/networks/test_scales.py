@@ -126,6 +126,17 @@ def test_a_scale_that_serves_is_kept(space, seen, shared, correct):
     assert torch.equal(result.nan_to_num(), plain.nan_to_num())
 
 
+def test_numbers_that_were_to_stay_within_one_are_corrected_sooner(correct):
+    """Four times what was declared, after which nothing may bound them; 64 where a tanh does."""
+    kind, floats = spaces.Box(-1.0, 1.0, (2,)), spaces.Box(-2.0, 2.0, (2,))
+    assert correct(kind, [[0.0, 0.0], [4.0, -4.0]])[1] is None
+    _, sentence = correct(kind, [[0.0, 0.0], [1.0, 5.0]])
+    assert "1 of its 2 numbers went from 0 to 5" in sentence
+    assert correct(floats, [[0.0, 0.0], [1.0, 5.0]])[1] is None
+    bytes_ = spaces.Box(0, 255, (2,), np.float32)  # scaled to 1
+    assert correct(bytes_, [[0, 0], [255, 1000]])[1] is None and correct(bytes_, [[0, 0], [255, 1100]])[1]
+
+
 def test_moments_behind_a_scale_need_no_help_with_large_numbers(correct):
     wide, tiny = spaces.Box(-INF, INF, (1,), np.float32), spaces.Box(-1e5, 1e5, (1,), np.float32)
     assert correct(wide, [[0], [500]], normalised=True)[1] is None

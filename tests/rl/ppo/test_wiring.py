@@ -150,6 +150,7 @@ def make_pair(randomise, tmp_path):
         hide=False,
         late_resets=False,
         seed=0,
+        bound=9.0,
         agent_options=None,
         kind=RecurrentPPO,
         **options,
@@ -157,7 +158,7 @@ def make_pair(randomise, tmp_path):
         space, sizes = ACTIONS[action]
         options, agent_options, envs = OPTIONS | options, agent_options or {}, num_envs or 1
         agent = kind(
-            spaces.Box(-9.0, 9.0, (3,)),
+            spaces.Box(-bound, bound, (3,)),
             space,
             6,
             seed=seed,
@@ -197,6 +198,8 @@ BURN_IN = {"core": "lstm", "burn_in": 3, "bptt": 3, "num_steps": 9, "num_minibat
 CASES = {
     "gru": {"core": "gru", "action": "discrete", "epochs": 3, "value_clip": 0.1},
     "lstm of two layers": {"core": "lstm", "layers": 2, "action": "box", "max_grad_norm": 1e9},
+    "no layer in front": {"bound": 1.0},  # which the random observations break, but not by so much as to be scaled
+    "no layer in front of a separate critic": {"bound": 1.0, "core": "lstm"} | SEPARATE,
     "hidden branches": {"hide": True, "epochs": 3},
     "hidden branches per head": {"hide": True, "ratio": "per_head", "value_clip": 0.1},
     "burn-in of a separate critic": BURN_IN | SEPARATE,
