@@ -8,12 +8,52 @@ import torch
 
 torch.set_num_threads(1)
 
-CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))
+DEVICES = "cpu", "cuda", "shadow"
 
 
-@pytest.fixture(params=["cpu", CUDA])
+def pytest_addoption(parser):
+    parser.addoption("--device", choices=DEVICES, help="run the tests that can choose a device, on this one alone")
+
+
+def pytest_configure(config):
+    """Claim the device that is not there, in every process that is going to run tests on it."""
+    if config.getoption("device") == "shadow":
+        from tests import shadow
+
+        if not shadow.is_possible:
+            raise pytest.UsageError(f"--device=shadow: torch {torch.__version__} cannot have one, 2.10 or later can")
+        config.shadow = shadow.ShadowDevice()
+
+
+def pytest_generate_tests(metafunc):
+    if "device" in metafunc.fixturenames:
+        asked = metafunc.config.getoption("device")
+        metafunc.parametrize("device", [asked] if asked else ["cpu", "cuda"], indirect=True)
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("device"):
+        others = [item for item in items if "device" not in item.fixturenames]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if "device" in item.fixturenames]
+
+
+@pytest.fixture
 def device(request):
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
     return torch.device(request.param)
+
+
+@pytest.fixture
+def shadow(request):
+    """What the device that is not there noted since the test began."""
+    made = getattr(request.config, "shadow", None)
+    if made is None:
+        pytest.skip("needs --device=shadow")
+    made.reads.clear()
+    made.uploads.clear()
+    return made
 
 
 @pytest.fixture(autouse=True)

@@ -59,7 +59,7 @@ class LSTMLayer(nn.Module):
             x = _Spread.apply(x, position, flags).view(length, B, -1)
             weight_ih = torch.cat([weight_ih, self.flags.to(x.dtype)], dim=1)
         weights = (weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
-        h, c = (leaf.unsqueeze(0) for leaf in state)
+        h, c = (leaf.contiguous().unsqueeze(0) for leaf in state)  # cuDNN takes no slices
         y, _, c = torch.lstm(x, (h, c), weights, True, 1, 0.0, True, False, False)
         if length > T:
             y = _Collect.apply(y.reshape(length * B, H), position).view(T, B, H)

@@ -38,9 +38,9 @@ def supports_autocast(encoder: nn.Module, example: Observation) -> bool:
     Returns:
         Whether it does; if not, the log says why.
     """
-    device = next(iter(example.values())).device
+    device = next(iter(example.values())).device.type
     try:
-        with torch.autocast(device.type, torch.bfloat16), torch.no_grad():
+        with torch.autocast(device, torch.bfloat16), torch.no_grad():
             encoder(example)
     except RuntimeError as error:
         log.warning("autocast: bfloat16 does not work on %s, so float32 is used (%s)", device, _first_line(error))

@@ -148,18 +148,20 @@ class RolloutBuffer:
         ignored = self.ignored[: self.size]
         order = torch.argsort(ignored.byte(), dim=0, stable=True)  # [size, B]: the steps that count, then the others
         counts = (~ignored).sum(0)  # [B]
-        size, env = int(counts.min()), torch.arange(self.num_envs)
-        kept = order[:size]
-        following = self.values[order[min(size, self.size - 1)], env]  # V of the first step dropped
-        last_values = torch.where((counts > size).to(last_values.device), following, last_values)
-        for group in (self.obs, self.state):
-            for leaf in group.values():
-                leaf[:size] = leaf[kept, env]
-        for name in PLAIN:
-            leaf = getattr(self, name)
-            leaf[:size] = leaf[kept, env]
+        size, device = int(counts.min()), self.values.device
+        after = order[min(size, self.size - 1)].to(device)  # [B], the first step dropped
+        following = self.values.gather(0, after.unsqueeze(0)).squeeze(0)
+        last_values = torch.where((counts > size).to(device), following, last_values)
+        index = order[:size] * self.num_envs + torch.arange(self.num_envs)  # [size, B], each t * B + b
+        on_device = index.to(device)
+
+        def close(leaf: Tensor) -> Tensor:
+            return _gather(leaf, index if leaf.device == index.device else on_device)
+
+        for leaf in self.leaves():
+            leaf[:size] = close(leaf)
         self.size = size
-        return last_values, *(column[kept, env] for column in columns)
+        return last_values, *(close(column) for column in columns)
 
     def chunks(self, bptt: int | None) -> list[tuple[int, int]]:
         """Cut the rollout into as few pieces as ``bptt`` allows, all of one length: ``(first step, length)`` each.

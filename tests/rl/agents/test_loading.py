@@ -134,10 +134,10 @@ def test_a_run_folder_its_checkpoints_and_a_file_are_the_same(tmp_path):
         load_agent(tmp_path / "none.pt")
 
 
-@pytest.mark.parametrize("device", ["cuda:77", "gpu"])
-def test_a_device_that_is_not_there_is_told_before_anything_is_read(device):
-    with pytest.raises(ValueError, match=f"device='{device}': it must be one that torch can use here"):
-        load_agent("none.pt", device=device)
+@pytest.mark.parametrize("name", ["cuda:77", "gpu"])
+def test_a_device_that_is_not_there_is_told_before_anything_is_read(name):
+    with pytest.raises(ValueError, match=f"device='{name}': it must be one that torch can use here"):
+        load_agent("none.pt", device=name)
 
 
 def test_an_agent_of_another_class_is_told(reload, tmp_path):
