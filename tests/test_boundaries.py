@@ -24,6 +24,7 @@ LAYERS = (
         "rl.checkpoint",
         "rl.normalisation",
         "rl.flat_adam",
+        "rl.sizes",
     ),
     ("rl.cores", "rl.networks"),
     ("rl.ppo", "rl.iqn"),

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 import numpy as np
 from gymnasium import spaces
 
-from rl.agents.recurrent_ppo import RecurrentPPOOptions
+from rl.agents.recurrent_ppo_options import RecurrentPPOOptions
 from rl.checks import one_of, positive
 from rl.iqn.options import IQNOptions
 from rl.networks.encoders import ImageLayout

@@ -26,6 +26,7 @@ from rl.networks.diagnostics import read_numbers
 from rl.networks.encoders import ImageLayout
 from rl.networks.frozen import frozen_copy
 from rl.schema import finite, natural
+from rl.sizes import describe_sizes
 from rl.types import Core, Observation, State
 
 
@@ -267,6 +268,12 @@ class RecurrentIQN(RecurrentAgent):
         self.updates += count
         self.last_metrics = metrics | {"epsilon": self.epsilon, "learning_rate": self.optimizer.param_groups[0]["lr"]}
         return metrics["loss"]
+
+    def describe(self) -> list[str]:
+        """Say how observations are encoded, what the actions are, and what the replay takes, a line for each."""
+        plain = {name: getattr(self.buffer, name) for name in ("actions", "rewards", "starts", "terminated", "final")}
+        groups = {"observation": self.buffer.obs, "state": self.buffer.state, "": plain}
+        return [*super().describe(), describe_sizes("replay", groups)]
 
     def forget_rollout(self) -> None:
         """Empty the replay."""

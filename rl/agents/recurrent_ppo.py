@@ -23,30 +23,11 @@ from rl.normalisation import AdvantageScale
 from rl.ppo import PPO
 from rl.ppo.advantages import bootstrap_values_of_cut_episodes
 from rl.ppo.diagnostics import diagnose_rollout, measure_staleness, name_remedy
-from rl.ppo.options import PPOOptions, check_rollout
+from rl.ppo.options import PPOOptions, check_rollout, choose_stride
 from rl.ppo.rollout_buffer import RolloutBuffer
 from rl.ppo.teacher import Teacher
 from rl.schema import check_entry
 from rl.types import Core, CutEpisodes, Observation, State, Targets
-
-
-class RecurrentPPOOptions(PPOOptions, total=False):
-    """The keyword arguments of ``RecurrentPPO``, for agents that pass them on; a test holds both alike."""
-
-    num_envs: int | None
-    num_steps: int
-    total_steps: int | None
-    state_stride: int
-    separate_critic: bool
-    normalise_observations: bool
-    normalise_returns: bool
-    previous_action_reward: bool
-    image_layout: ImageLayout
-    ignore_leaves: Sequence[str]
-    action_names: Sequence[str] | None
-    compile_encoder: bool
-    autocast: bool
-    diagnostics_every: int | None
 
 
 class RecurrentPPO(RecurrentAgent):
@@ -70,7 +51,8 @@ class RecurrentPPO(RecurrentAgent):
         num_envs: None for the single-environment form.
         num_steps: steps of each environment in a rollout.
         total_steps: environment steps over which the annealed hyperparameters run; None keeps them constant.
-        state_stride: store the state at every such step only; a divisor of ``bptt`` and ``burn_in``.
+        state_stride: store the state at every such step only; a divisor of ``bptt`` and ``burn_in``. None for every
+            step, or where the state is large for the steps alone at which sequences and their warm-up may begin.
         separate_critic: the value has an encoder and a core of its own.
         normalise_observations: by running moments, frozen at evaluation; images are always.
         normalise_returns: divide rewards by the running standard deviation of the discounted return.
@@ -112,7 +94,7 @@ class RecurrentPPO(RecurrentAgent):
         num_envs: int | None = None,
         num_steps: int = 128,
         total_steps: int | None = None,
-        state_stride: int = 1,
+        state_stride: int | None = None,
         separate_critic: bool = False,
         normalise_observations: bool = False,
         normalise_returns: bool = False,
@@ -126,7 +108,7 @@ class RecurrentPPO(RecurrentAgent):
         **update: Unpack[PPOOptions],
     ):
         self.ppo = ppo = self.algorithm(**update)
-        self.state_stride, self.layer_size = state_stride, layer_size
+        self.layer_size = layer_size
         self.advisor = Advisor(diagnostics_every, ppo.bptt, name_remedy(ppo, num_steps))
         within(0.0, 1.0, epsilon=epsilon, epsilon_min=epsilon_min)
         self.epsilon, self.epsilon_min = epsilon, epsilon_min
@@ -145,6 +127,9 @@ class RecurrentPPO(RecurrentAgent):
             normalise_returns=normalise_returns,
             ignore_leaves=ignore_leaves,
         )
+        if state_stride is None:
+            state_stride = choose_stride(ppo.bptt or num_steps, ppo.burn_in, self.batched, self.actor.state)
+        self.state_stride = state_stride
         if not self.plays_only:
             self.check_rollout()
         self.advantage_scale = AdvantageScale().to(self.device)
@@ -178,6 +163,8 @@ class RecurrentPPO(RecurrentAgent):
 
     def _store_outcome(self, outcome: StepOutcome, final_observation: Any) -> None:
         assert self.buffer is not None  # the action has made it
+        if outcome.ignored.any():
+            self.buffer.store_every_state(self.network.step)  # sequences may then begin at any step
         if final_observation is not None and outcome.truncated.any():
             env_ids = np.flatnonzero(outcome.truncated)
             self._truncated.append(self.actor.cut_episodes(self.buffer.size, final_observation, env_ids))
@@ -267,6 +254,12 @@ class RecurrentPPO(RecurrentAgent):
         if self.buffer is not None:
             self.buffer.truncate()
         super().reset()
+
+    def describe(self) -> list[str]:
+        """Say how observations are encoded, what the actions are, and what a rollout takes, a line for each."""
+        params = self.network.head.num_params
+        examples = self.example_inputs(), self.actor.state, self.actor.actions, torch.empty(self.num_envs, params)
+        return [*super().describe(), RolloutBuffer(self.num_steps, *examples, self.state_stride, "meta").describe()]
 
     @property
     def rollout_size(self) -> int:

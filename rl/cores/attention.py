@@ -121,7 +121,7 @@ def attention(
 ) -> Residual:
     """Build attention over the last ``window_size`` steps. State ``{"keys", "values", "age"}``.
 
-    The state holds 2 (W - 1) H numbers for each layer: store it once for each sequence, ``state_stride`` = ``bptt``.
+    The state holds 2 (W - 1) H numbers for each layer: rollouts store it once for each sequence.
 
     Args:
         input_size: features of the input.

@@ -22,7 +22,7 @@ def jamba(
     """Build layers of which every ``attention_every``-th attends and the others are mamba.
 
     By default these are mamba, mamba, attention. State ``{"conv", "ssm", "keys", "values", "age"}``: the leaves of the
-    two kinds, each over the layers of its kind. Store it once for each sequence, ``state_stride`` = ``bptt``.
+    two kinds, each over the layers of its kind. Rollouts store it once for each sequence.
 
     Args:
         input_size: features of the input.

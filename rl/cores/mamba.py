@@ -178,8 +178,8 @@ def mamba(
 ) -> Residual:
     """Build selective state spaces. State ``{"conv", "ssm"}``.
 
-    The state holds ``expand * hidden_size * (state_size + kernel_size - 1)`` numbers for each layer: store it once for
-    each sequence, ``state_stride`` = ``bptt``.
+    The state holds ``expand * hidden_size * (state_size + kernel_size - 1)`` numbers for each layer: rollouts store it
+    once for each sequence.
 
     Args:
         input_size: features of the input.

@@ -1,10 +1,15 @@
 """The hyperparameters of PPO as keyword arguments, and the checks that they and the size of a rollout must pass."""
 
+from math import gcd
 from typing import Any, Literal, TypedDict
 
 from rl.checks import one_of, positive, whole, within
+from rl.types import State
 
 Ratio = Literal["joint", "per_head"]
+
+LARGE_STATE = 8192
+"""Bytes of the state of one environment beyond which it is stored as seldom as can be."""
 
 
 class PPOOptions(TypedDict, total=False):
@@ -50,6 +55,19 @@ def check_hyperparameters(values: dict[str, Any]) -> None:
     within(1e-12, float("inf"), **{name: given[name] for name in ("clip", "learning_rate", "max_grad_norm")})
     if given["burn_in"] and given["refresh_states"]:
         raise ValueError("burn_in and refresh_states both renew the stored states: use one of them")
+
+
+def choose_stride(length: int, burn_in: int, fixed_size: bool, state: State) -> int:
+    """Choose the distance of the stored states in steps: 1, or where they are large the most that can be.
+
+    Args:
+        length: of the sequences.
+        burn_in: steps of warm-up in front of them.
+        fixed_size: False if a client may end rollouts at any step.
+        state: an example, leaves ``[B, ...]``.
+    """
+    size = sum(leaf[0].numel() * leaf.element_size() for leaf in state.values())
+    return gcd(length, burn_in) if fixed_size and size > LARGE_STATE else 1
 
 
 def check_rollout(

@@ -8,8 +8,10 @@ import torch
 from torch import Generator, Tensor
 
 from rl.networks.heads import NOT_EXECUTED
+from rl.sizes import describe_sizes
 from rl.types import Observation, Sequences, State, Targets, WarmUp
 
+Step = Callable[[Observation, State, Tensor], tuple[Tensor, Tensor, State]]
 Unroll = Callable[[Observation, State, Tensor], tuple[Tensor, Tensor, State]]
 PLAIN = ("actions", "params", "values", "rewards", "starts", "terminated", "truncated", "ignored")
 
@@ -117,6 +119,31 @@ class RolloutBuffer:
         """List every stored tensor."""
         return [*self.obs.values(), *self.state.values(), *(getattr(self, name) for name in PLAIN)]
 
+    def describe(self) -> str:
+        """Say how many bytes a rollout takes, and which leaves most of them."""
+        plain = {name: getattr(self, name) for name in PLAIN}
+        return describe_sizes("rollout", {"observation": self.obs, "state": self.state, "": plain})
+
+    @torch.no_grad()
+    def store_every_state(self, step: Step) -> None:
+        """Fill in the states between those that are stored, up to the step that was written last.
+
+        Args:
+            step: of the network that played the rollout.
+        """
+        if self.stride == 1:
+            return
+        sparse, stride, device = self.state, self.stride, self.values.device
+        self.state = {name: leaf.new_zeros(self.capacity, *leaf.shape[1:]) for name, leaf in sparse.items()}
+        for t in range(min(self.size + 1, self.capacity)):
+            if t % stride == 0:
+                state = {name: leaf[t // stride] for name, leaf in sparse.items()}
+            for name, leaf in state.items():
+                self.state[name][t] = leaf
+            *_, state = step({name: leaf[t] for name, leaf in self.obs.items()}, state, self.starts[t].to(device))
+        self.stride = 1
+        self._make_views()
+
     def _grow(self) -> None:
         """Double the number of steps."""
         self.capacity *= 2
@@ -140,11 +167,8 @@ class RolloutBuffer:
         Returns:
             The same for the new, smaller size.
 
-        Raises:
-            ValueError: states are stored at some steps only.
         """
-        if self.stride > 1:
-            raise ValueError(f"state_stride={self.stride}: environments in NEXT_STEP autoreset mode need 1")
+        assert self.stride == 1  # see store_every_state
         ignored = self.ignored[: self.size]
         order = torch.argsort(ignored.byte(), dim=0, stable=True)  # [size, B]: the steps that count, then the others
         counts = (~ignored).sum(0)  # [B]

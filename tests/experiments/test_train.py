@@ -46,7 +46,8 @@ def test_run_folder(finished, run_of):
     lines = (finished / "train.log").read_text().splitlines()
     assert "RecurrentPPOLSTM" in lines[0] and "run" in lines[0]
     assert lines[1:3] == ["observation 'obs': vector of 4, as it is", "actions: one of 3"]
-    assert [line.split()[0] for line in lines[3:-1]] == [str(step) for step in range(32, 321, 32)]
+    assert lines[3].startswith("rollout: ")
+    assert [line.split()[0] for line in lines[4:-1]] == [str(step) for step in range(32, 321, 32)]
     assert lines[-1].startswith("return ") and "after 320 steps" in lines[-1]
 
     content = run_of(finished).checkpoint

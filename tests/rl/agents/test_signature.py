@@ -7,7 +7,7 @@ import pytest
 
 from rl.agents import DualHeadRecurrentPPO, RecurrentIQN, RecurrentPPO, RecurrentPPOLSTM
 from rl.agents.client_options import QuantileOptions
-from rl.agents.recurrent_ppo import RecurrentPPOOptions
+from rl.agents.recurrent_ppo_options import RecurrentPPOOptions
 from rl.agents.signature import forwarded_signature
 from rl.iqn import IQN
 from rl.ppo import PPO

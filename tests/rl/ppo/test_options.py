@@ -6,11 +6,12 @@ from dataclasses import fields
 from typing import get_args, get_type_hints
 
 import pytest
+import torch
 
 from rl.agents import RecurrentPPO
-from rl.agents.recurrent_ppo import RecurrentPPOOptions
+from rl.agents.recurrent_ppo_options import RecurrentPPOOptions
 from rl.ppo import PPO
-from rl.ppo.options import PPOOptions, check_rollout
+from rl.ppo.options import PPOOptions, check_rollout, choose_stride
 
 # ---------------------------------------------------------------------------------------------------- alike everywhere
 
@@ -144,6 +145,16 @@ def check():
         check_rollout(**sizes | {"state_stride": 1, "fixed_size": True} | changes)
 
     return call
+
+
+@pytest.mark.parametrize(
+    ("length", "burn_in", "fixed_size", "width", "stride"),
+    [(32, 0, True, 2048, 1), (32, 0, True, 2049, 32), (32, 24, True, 2049, 8), (32, 0, False, 2049, 1)],
+)
+def test_large_states_are_stored_where_sequences_and_their_warm_up_begin(length, burn_in, fixed_size, width, stride):
+    """A state is large beyond 8,192 bytes."""
+    state = {"h": torch.zeros(7, width - 2), "count": torch.zeros(7, 1, dtype=torch.int64)}
+    assert choose_stride(length, burn_in, fixed_size, state) == stride
 
 
 @pytest.mark.parametrize(

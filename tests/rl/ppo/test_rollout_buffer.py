@@ -4,6 +4,7 @@ import torch
 
 from rl import cores
 from rl.networks.heads import NOT_EXECUTED
+from rl.ppo.options import choose_stride
 from rl.ppo.rollout_buffer import RolloutBuffer
 
 B = 3
@@ -279,10 +280,40 @@ def test_without_ignored_steps_nothing_moves(numbered, device):
     assert all(torch.equal(one, other) for one, other in zip(buffer.leaves(), before, strict=True))
 
 
-def test_ignored_steps_need_the_state_of_every_step(numbered):
-    buffer, _ = numbered(6, state_stride=2, gaps={(2, 0)})
-    with pytest.raises(ValueError, match="state_stride=2"):
-        buffer.drop_ignored(torch.zeros(B), torch.zeros(6, B))
+@pytest.mark.parametrize("core", [cores.gru, cores.lstm, cores.attention, cores.mamba])
+def test_states_between_those_stored_are_filled_in(core, make_network, collect, assert_close):
+    network = make_network(core)
+    (sparse, _), (every, _) = (collect(network, 22, state_stride=stride) for stride in (4, 1))
+    sparse.size -= 1  # the last step is written and waits for its outcome
+    sparse.store_every_state(network.step)
+    assert sparse.stride == 1
+    for name, leaf in every.state.items():
+        assert_close(sparse.state[name][:22], leaf[:22], 1e-6)
+    kept = {name: leaf.clone() for name, leaf in sparse.state.items()}
+    sparse.store_every_state(None)  # there is nothing to do any more
+    assert all(torch.equal(leaf, kept[name]) for name, leaf in sparse.state.items())
+
+
+# ---------------------------------------------------------------------------------------------------------------- size
+
+
+def test_what_a_rollout_takes(numbered):
+    """Bytes of a step: x 8, image 4, h and c 16 each, count 8, actions 8, params 20, value, reward, flags 4."""
+    buffer, _ = numbered(6)
+    assert sum(leaf.numel() * leaf.element_size() for leaf in buffer.leaves()) == 6 * 3 * 92
+    assert buffer.describe() == "rollout: 1.66 kB (params 360 bytes, state 'h' 288 bytes, state 'c' 288 bytes)"
+
+
+def test_a_large_state_fits_when_it_is_stored_where_sequences_begin():
+    """4,096 environments x 128 steps of Mamba 256 take less than 4 GB, though one state is 76 kB."""
+    state = cores.mamba(64, hidden_size=256).initial_state(1)
+    stride = choose_stride(32, 0, True, state)
+    many = {name: leaf.to("meta").expand(4096, *leaf.shape[1:]) for name, leaf in state.items()}
+    row = torch.empty(4096, 4, device="meta")
+    buffer = RolloutBuffer(128, {"obs": row}, many, row[:, :1].long(), row, stride, "meta")
+    size = sum(leaf.numel() * leaf.element_size() for leaf in buffer.leaves())
+    assert 0.5e9 < size < 4e9
+    assert stride == 32
 
 
 # ------------------------------------------------------------------------------------------------------------ burn-in

@@ -1,0 +1,25 @@
+"""The arguments of a recurrent PPO agent as keyword arguments."""
+
+from collections.abc import Sequence
+
+from rl.networks.encoders import ImageLayout
+from rl.ppo.options import PPOOptions
+
+
+class RecurrentPPOOptions(PPOOptions, total=False):
+    """The keyword arguments of ``RecurrentPPO``, for agents that pass them on; a test holds both alike."""
+
+    num_envs: int | None
+    num_steps: int
+    total_steps: int | None
+    state_stride: int | None
+    separate_critic: bool
+    normalise_observations: bool
+    normalise_returns: bool
+    previous_action_reward: bool
+    image_layout: ImageLayout
+    ignore_leaves: Sequence[str]
+    action_names: Sequence[str] | None
+    compile_encoder: bool
+    autocast: bool
+    diagnostics_every: int | None
