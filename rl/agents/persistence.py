@@ -1,5 +1,6 @@
 """What a checkpoint holds of an agent: collected, checked before anything is changed, and taken back."""
 
+import logging
 from collections.abc import Collection
 from typing import Any, Protocol
 
@@ -9,6 +10,8 @@ from rl.agents.actor import Actor
 from rl.agents.construction import in_words
 from rl.flat_adam import FlatAdam, load_optimizer
 from rl.normalisation import ReturnScale
+
+log = logging.getLogger(__name__)
 
 
 class Stored(Protocol):
@@ -24,6 +27,7 @@ class Stored(Protocol):
     shuffle: Generator
     actor: Actor
     return_scale: ReturnScale | None
+    plays_only: bool
 
     @property
     def network(self) -> nn.Module:
@@ -53,14 +57,18 @@ def collect_state(agent: Stored, undone: bool) -> dict[str, Any]:
 
 
 def restore_state(agent: Stored, state: dict[str, Any]) -> None:
-    """Give an agent back what ``collect_state`` gave; memories and generators only if it plays as many environments."""
+    """Give an agent back what ``collect_state`` gave; memories and generators only if it plays as many environments.
+
+    A generator of another kind of device draws other numbers, so the agent's own is kept, and the log says so.
+    """
     agent.network.load_state_dict(state["network"])
     load_optimizer(agent.optimizer, state["optimizer"])
     agent.env_steps, agent.updates, agent.epsilon = state["env_steps"], state["updates"], state["epsilon"]
     same_size = is_same_size(agent, state)
     if same_size:
         set_generator(agent.shuffle, state["generators"][0])
-        set_generator(agent.actor.generator, state["generators"][1])
+        if not set_generator(agent.actor.generator, state["generators"][1]) and not agent.plays_only:
+            log.info("the checkpoint is of another kind of device: from here on other actions are drawn than there")
         agent.actor.load_state_dict(state["memories"])
     else:
         agent.actor.reset()
@@ -73,10 +81,12 @@ def is_same_size(agent: Stored, state: dict[str, Any]) -> bool:
     return isinstance(state["num_envs"], int) and state["num_envs"] == agent.num_envs
 
 
-def set_generator(generator: Generator, state: Tensor) -> None:
-    """Put a generator where it was, unless the state is that of a generator of another device."""
-    if state.shape == generator.get_state().shape:
-        generator.set_state(state.cpu())
+def set_generator(generator: Generator, state: Tensor) -> bool:
+    """Put a generator where it was; return False if the state is that of a generator of another kind of device."""
+    if state.shape != generator.get_state().shape:
+        return False
+    generator.set_state(state.cpu())
+    return True
 
 
 def check_agent_state(state: Any, entries: Collection[str], agent: Stored) -> None:

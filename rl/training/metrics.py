@@ -41,7 +41,7 @@ GLOSSARY = {
     "imitation/skill": "repeat_nll minus held_out_nll: above 0 the network knows more than the last action",
     "imitation/*_six_heads": "losses as the sum over six heads of a controller, its buttons averaged (Slippi games)",
     "hparam/*": "results of the whole run, for the table in the HPARAMS tab",
-    "diagnostics/ratio_error": "largest |ratio - 1| in the first minibatch of an update: above 1e-4 replay is wrong",
+    "diagnostics/ratio_error": "largest |ratio - 1| in the first minibatch of an update: above 1e-3 replay is wrong",
     "diagnostics/state_staleness": "|stored - recomputed| / |recomputed| of the states that sequences start from, with "
     "the weights after an update: 0 is fresh. With a burn-in of the states after it",
     "diagnostics/gradient_share_older_than_*": "share of the gradient of a step's loss by the inputs of the memory, "

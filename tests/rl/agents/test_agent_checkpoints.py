@@ -1,5 +1,6 @@
 """Checkpoints of recurrent agents: exact, refused whole, and dropping what other weights have begun."""
 
+import logging
 from functools import partial
 from pathlib import Path
 
@@ -306,3 +307,18 @@ class Held:
 
     def __init__(self, state):
         self.state_dict = lambda: state
+
+
+@pytest.mark.parametrize("plays", [False, True])
+def test_generators_of_another_kind_of_device_are_left_alone_and_the_log_says_so(plays, make_agent, learner, caplog):
+    """A state of 16 bytes is that of a GPU."""
+    agent = make_agent(Counter(3, 7), learner, num_envs=2)
+    drawn = agent.actor.generator.get_state()
+    state = agent.state_dict()
+    state["generators"][1] = torch.zeros(16, dtype=torch.uint8)
+    agent.plays_only = plays
+    with caplog.at_level(logging.INFO):
+        agent.load_state_dict(state)
+    assert torch.equal(agent.actor.generator.get_state(), drawn)
+    said = ["the checkpoint is of another kind of device: from here on other actions are drawn than there"]
+    assert caplog.messages == ([] if plays else said)
