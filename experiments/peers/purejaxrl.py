@@ -71,7 +71,8 @@ EDITS: tuple[tuple[str, str, int], ...] = (
         1,
     ),
 )
-WRAPPER_EDITS = ((r"from brax import envs\n", "", 1),)  # only its Brax wrapper needs it, and brax is a large install
+# Only its wrappers for Brax and Navix need these, which are large installs.
+WRAPPER_EDITS = ((r"from brax import envs\n(?:from brax\.[^\n]*\n)?(?:import navix[^\n]*\n)?", "", 1),)
 
 
 def edit(text: str, edits: Sequence[tuple[str, str, int]], file: str) -> str:

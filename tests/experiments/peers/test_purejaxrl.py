@@ -24,3 +24,13 @@ def test_purejaxrl_has_no_w2(capsys):
     with pytest.raises(SystemExit):
         purejaxrl.main(["--checkout", ".", "--workload", "w2"])
     assert "w2 does not run in PureJaxRL" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "more", ["", "from brax.envs.wrappers.training import EpisodeWrapper, AutoResetWrapper\nimport navix as nx\n"]
+)
+def test_what_only_wrappers_for_other_environments_need_is_not_imported(more):
+    """The second form is that of revision 31756b1."""
+    text = f"import jax\nfrom brax import envs\n{more}\n\nclass GymnaxWrapper(object):\n"
+    edited = purejaxrl.edit(text, purejaxrl.WRAPPER_EDITS, "wrappers.py")
+    assert edited == "import jax\n\n\nclass GymnaxWrapper(object):\n"
