@@ -6,6 +6,7 @@ python -m experiments.peers.recurrent_ppo --workload w1 --core gru --bptt 16
 from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import gymnasium
 import numpy
@@ -30,7 +31,9 @@ def build(arguments: Namespace) -> Worker:
     return Worker("recurrent_ppo", versions, run.agent.num_parameters, partial(repeat, run))
 
 
-def make_training(work: Workload, core: str, bptt: int, env: VectorEnv | None = None) -> "Iterations":
+def make_training(
+    work: Workload, core: str, bptt: int, env: VectorEnv | None = None, device: str = "cpu", **core_options: Any
+) -> "Iterations":
     """Return training on a workload, from a fresh agent.
 
     Args:
@@ -38,6 +41,8 @@ def make_training(work: Workload, core: str, bptt: int, env: VectorEnv | None = 
         core: name of the core.
         bptt: steps of the trained sequences.
         env: instead of the workload's own environments.
+        device: where the agent lies.
+        core_options: further arguments of the core.
     """
     env = env or workloads.make_vector_env(work)
     agent = RecurrentPPOLSTM(
@@ -45,7 +50,8 @@ def make_training(work: Workload, core: str, bptt: int, env: VectorEnv | None = 
         env.single_action_space,
         layer_size=work.layer_size,
         seed=0,
-        core=partial(getattr(cores, core), hidden_size=work.hidden_size),
+        device=device,
+        core=partial(getattr(cores, core), hidden_size=work.hidden_size, **core_options),
         num_envs=work.num_envs,
         num_steps=work.num_steps,
         epochs=work.epochs,

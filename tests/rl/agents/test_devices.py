@@ -45,7 +45,7 @@ def make(device, monkeypatch):
         on, kind=RecurrentPPO, core=cores.gru, observation_space=BOX, action_space=FOUR, core_options=None, **more
     ):
         draws.manual_seed(0)
-        memory = partial(core, **({} if core is cores.mlp else {"hidden_size": 8}), **(core_options or {}))
+        memory = partial(core, hidden_size=8, **(core_options or {}))
         options = {"layer_size": 8, "seed": 3, "core": memory, "device": on} | KINDS.get(kind, PPO) | more
         return kind(observation_space, action_space, **options)
 
@@ -118,8 +118,7 @@ def check(make, play, device):
 @pytest.mark.parametrize("core", [getattr(cores, name) for name in cores.__all__], ids=cores.__all__)
 @pytest.mark.parametrize("kind", [RecurrentPPO, RecurrentIQN], ids=lambda kind: kind.__name__)
 def test_every_core(kind, core, check):
-    layers = {} if core is cores.mlp else {"num_layers": 2}
-    check(kind=kind, core=core, core_options=layers, diagnostics_every=1)
+    check(kind=kind, core=core, core_options={"num_layers": 2}, diagnostics_every=1)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,28 @@
+import pytest
+
+from experiments.device_check import speed
+
+
+def test_kernels_stand_beside_those_of_the_library(device, monkeypatch):
+    monkeypatch.setattr(speed, "SHAPES", ((4, 3, 8),))
+    found = {each.label: each.numbers for each in speed.measure_kernels(str(device), ["gru", "mingru"])}
+    assert found["gru 4 x 3, 8"]["ratio"] == pytest.approx(
+        found["gru 4 x 3, 8"]["ms"] / found["gru 4 x 3, 8"]["ms_without_resets"]
+    )
+    assert set(found["mingru 4 x 3, 8"]) == {"ms"}
+
+
+def test_training_is_measured_in_whole_iterations(device, monkeypatch):
+    monkeypatch.setattr(speed, "SIZES", ((4, 8, 4, 2),))
+    (found,) = speed.measure_training(str(device), ["gru"], seconds=0.05)
+    assert found.label == "gru, 4 environments"
+    assert found.numbers["steps_per_second"] > 0 and 0 < found.numbers["share_of_update"] < 1
+
+
+def test_waits_are_counted_on_cuda_alone(device):
+    if device.type == "cuda":
+        (found,) = speed.count_waits("cuda", ["gru"])
+        assert found.numbers["waits_per_step"] >= 1  # the actions, for environments of numpy
+    else:
+        (found,) = speed.count_waits(str(device), ["gru"])
+        assert (found.numbers, found.passed) == ({}, None)
