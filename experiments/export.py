@@ -25,7 +25,7 @@ from rl.checks import positive, within
 
 log = logging.getLogger(__name__)
 RECORDED_ENVS = 2  # or a few more, to make whole worlds of several agents
-FLOAT32 = ("autocast", "compile_encoder")  # options that would put other arithmetic into the exported step
+FLOAT32 = {"precision": "float32", "compile_encoder": False}  # others would put other arithmetic into the exported step
 
 
 def run(config: DictConfig) -> float:
@@ -43,9 +43,9 @@ def run(config: DictConfig) -> float:
     export.check_format(output)
     stored = load_run_config(config.run, config.get("trust"))
     OmegaConf.update(stored, "device", "cpu")
-    for option in FLOAT32:
+    for option, value in FLOAT32.items():
         if option in stored.agent:
-            OmegaConf.update(stored, f"agent.{option}", False)
+            OmegaConf.update(stored, f"agent.{option}", value)
     checkpoint, here = find_newest(config.run), Path.cwd()  # an environment may change the working folder
     output = output.absolute()
     with closing(build(stored, playing=True, at_most=RECORDED_ENVS)) as parts:

@@ -6,9 +6,10 @@ from functools import partial
 from typing import NamedTuple
 
 from rl.checks import positive
+from rl.networks.acceleration import Precision
 
-WRONG = 1e-3
-"""A ratio error beyond this is no rounding."""
+WRONG: dict[Precision, float] = {"float32": 1e-3, "tf32": 1e-2}
+"""A ratio error beyond this is no rounding; that of bfloat16 may be any."""
 
 FAINT = 1e-4
 """A smaller share of the gradient teaches nothing."""
@@ -70,14 +71,14 @@ class Advisor:
         """Say whether one of the ``count`` updates that follow on ``before`` of them is to be diagnosed."""
         return self.every is not None and -(-before // self.every) * self.every < before + count
 
-    def tell(self, metrics: Mapping[str, float], exact: bool = True) -> None:
+    def tell(self, metrics: Mapping[str, float], precision: Precision = "float32") -> None:
         """Log the faults that stand long enough and were not told.
 
         Args:
             metrics: by name; what was not measured is not judged.
-            exact: replay is in full precision.
+            precision: of the arithmetic.
         """
-        for metric, judge in self.judges(exact).items():
+        for metric, judge in self.judges(precision).items():
             if metric in metrics:
                 fault = judge(metrics[metric])
                 self.standing[metric] = 0 if fault is None else self.standing.get(metric, 0) + 1
@@ -85,7 +86,7 @@ class Advisor:
                     self.told.add(metric)
                     log.warning("diagnostics/%s%s: %s", self.place, metric, fault.sentence)
 
-    def judges(self, exact: bool = True) -> dict[str, Callable[[float], Fault | None]]:
+    def judges(self, precision: Precision = "float32") -> dict[str, Callable[[float], Fault | None]]:
         """Return what judges each metric."""
         own: dict[str, Callable[[float], Fault | None]] = {
             f"gradient_share_older_than_{REACH}": partial(judge_share, bptt=self.bptt),
@@ -93,13 +94,15 @@ class Advisor:
             "dead_features": judge_dead_features,
             "gate_saturation": judge_gates,
         }
-        return own | ({"ratio_error": judge_ratio} if exact else {})
+        if precision in WRONG:
+            own["ratio_error"] = partial(judge_ratio, bound=WRONG[precision])
+        return own
 
 
-def judge_ratio(error: float) -> Fault | None:
+def judge_ratio(error: float, bound: float) -> Fault | None:
     """Judge the largest |ratio - 1| of a replay."""
     sentence = f"replay is wrong: probabilities of a rollout come back with a relative error of {error:.2g}"
-    return Fault(sentence, passes=False) if error > WRONG else None
+    return Fault(sentence, passes=False) if error > bound else None
 
 
 def judge_share(share: float, bptt: int | None) -> Fault | None:

@@ -22,6 +22,7 @@ from rl.iqn import IQN
 from rl.iqn.diagnostics import diagnose_replay
 from rl.iqn.sequence_replay import SequenceReplay
 from rl.networks import QuantileNetwork
+from rl.networks.acceleration import set_precision
 from rl.networks.diagnostics import read_numbers
 from rl.networks.encoders import ImageLayout
 from rl.networks.frozen import frozen_copy
@@ -143,6 +144,7 @@ class RecurrentIQN(RecurrentAgent):
         self.target = frozen_copy(self.network)
         self.epsilon, self.epsilon_start, self.epsilon_min = epsilon, epsilon, epsilon_min
         examples = self.example_inputs(), self.actor.state, self.actor.actions
+        set_precision(self.device, "float32")
         self.buffer = SequenceReplay(iqn.capacity, iqn.length, self.state_stride, *examples, self.device)
         self._played = 0  # transitions since the last call of learn
         self._owed = 0.0  # minibatches that the replay ratio grants and that have not been trained yet

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar, Unpack, get_args
 
 import numpy as np
 import torch
@@ -13,10 +13,11 @@ from rl.agents.actor import LEARN_TOO_EARLY, StepOutcome
 from rl.agents.advice import Advisor
 from rl.agents.agent import RecurrentAgent
 from rl.agents.persistence import is_same_size, without_corrections
-from rl.checks import within
+from rl.checks import one_of, within
 from rl.cores import gru
 from rl.flat_adam import undone_on_failure
 from rl.networks import ActorCritic
+from rl.networks.acceleration import Precision, set_precision
 from rl.networks.diagnostics import read_numbers
 from rl.networks.encoders import ImageLayout
 from rl.normalisation import AdvantageScale
@@ -61,8 +62,8 @@ class RecurrentPPO(RecurrentAgent):
         ignore_leaves: names of observation leaves that are left out: texts, which no network takes, or others.
         action_names: names of the action branches.
         compile_encoder: run encoders through ``torch.compile``; where that cannot be, the log says so.
-        autocast: encoders compute in bfloat16, for GPUs; ``diagnostics/ratio_error`` then shows its rounding. Where
-            that cannot be, the log says so.
+        precision: ``float32``, in which replay is exact; ``tf32``, in which a GPU rounds products; or ``bfloat16``, for
+            encoders alone, on any device that can. ``diagnostics/ratio_error`` shows the rounding.
         diagnostics_every: updates between two in which ``diagnostics/*`` are measured, ``ratio_error`` excepted, which
             each update gives; None for never. It changes nothing that is learned.
         update: hyperparameters of ``rl.ppo.PPO``.
@@ -103,7 +104,7 @@ class RecurrentPPO(RecurrentAgent):
         ignore_leaves: Sequence[str] = (),
         action_names: Sequence[str] | None = None,
         compile_encoder: bool = False,
-        autocast: bool = False,
+        precision: Precision = "float32",
         diagnostics_every: int | None = 10,
         **update: Unpack[PPOOptions],
     ):
@@ -135,8 +136,13 @@ class RecurrentPPO(RecurrentAgent):
         self.advantage_scale = AdvantageScale().to(self.device)
         if self.return_scale is not None:
             self.return_scale.to(self.device)
-        if compile_encoder or autocast:
-            self.network.accelerate(self.example_inputs(), compile_encoder, autocast)
+        one_of(get_args(Precision), precision=precision)
+        if compile_encoder or precision == "bfloat16":
+            self.network.accelerate(self.example_inputs(), compile_encoder, precision == "bfloat16")
+        self.precision: Precision = (
+            "float32" if precision == "bfloat16" and not self.network.actor.autocast else precision
+        )
+        set_precision(self.device, self.precision)
         self.teacher: Teacher | None = None  # load_network makes it
         self.buffer: RolloutBuffer | None = None
         self._truncated: list[CutEpisodes] = []  # of this rollout
@@ -219,7 +225,7 @@ class RecurrentPPO(RecurrentAgent):
         self.forget_rollout()
         self.updates += 1
         self.last_metrics = metrics | {"learning_rate": self.optimizer.param_groups[0]["lr"]}
-        self.advisor.tell(metrics, exact=not self.network.actor.autocast)
+        self.advisor.tell(metrics, self.precision)
         return metrics["loss"]
 
     @torch.no_grad()

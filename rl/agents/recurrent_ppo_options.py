@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rl.networks.acceleration import Precision
 from rl.networks.encoders import ImageLayout
 from rl.ppo.options import PPOOptions
 
@@ -21,5 +22,5 @@ class RecurrentPPOOptions(PPOOptions, total=False):
     ignore_leaves: Sequence[str]
     action_names: Sequence[str] | None
     compile_encoder: bool
-    autocast: bool
+    precision: Precision
     diagnostics_every: int | None

@@ -1,6 +1,7 @@
 """Optional ways to run an encoder faster; where a machine does not have them, the log says why."""
 
 import logging
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -8,6 +9,26 @@ from torch import nn
 from rl.types import Observation
 
 log = logging.getLogger(__name__)
+
+Precision = Literal["float32", "tf32", "bfloat16"]
+
+
+def set_precision(device: torch.device, precision: Precision) -> None:
+    """Let a CUDA device multiply float32 exactly, or with ``tf32`` rounded to 10 bits; it holds for the whole process.
+
+    By itself cuDNN rounds so, in convolutions and in the recurrent kernels that replay sequences, but not in the single
+    steps that act: probabilities of a rollout would come back with relative errors of 1e-3.
+    """
+    if device.type != "cuda":
+        return
+    rounded = precision == "tf32"
+    cudnn: Any = torch.backends.cudnn  # what of it there is depends on the version of torch
+    matmul: Any = torch.backends.cuda.matmul
+    if not hasattr(cudnn, "fp32_precision"):  # before torch 2.9
+        cudnn.allow_tf32 = matmul.allow_tf32 = rounded
+        return
+    for part in (cudnn.rnn, cudnn.conv, matmul):
+        part.fp32_precision = "tf32" if rounded else "ieee"
 
 
 def compile_encoder(encoder: nn.Module, example: Observation) -> bool:

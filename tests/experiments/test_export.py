@@ -48,7 +48,7 @@ def trained(command, tiny, cwd):
     [
         ("env=witness_vote", "agent=dual_head_recurrent_ppo", "agent.core.num_layers=2"),
         ("env=pendulum_no_velocity", "agent.previous_action_reward=true", "agent.normalise_observations=true"),
-        ("env=t_maze", "agent/core=jamba", "agent.separate_critic=true", "agent.autocast=true"),
+        ("env=t_maze", "agent/core=jamba", "agent.separate_critic=true", "agent.precision=bfloat16"),
     ],
     ids=["two_branches", "continuous", "jamba"],
 )

@@ -77,7 +77,9 @@ def test_a_wrong_replay_is_told_at_once(told):
         "diagnostics/ratio_error: replay is wrong: probabilities of a rollout come back with a relative error of 0.05"
     ]
     assert told({"ratio_error": 1e-4}) == []
-    assert told({"ratio_error": 0.05}, exact=False) == []  # rounding in bfloat16
+    assert told({"ratio_error": 9e-3}, precision="tf32") == []
+    assert len(told({"ratio_error": 0.05}, precision="tf32")) == 1
+    assert told({"ratio_error": 0.05}, precision="bfloat16") == []
 
 
 def test_each_fault_has_a_line_of_its_own(told):

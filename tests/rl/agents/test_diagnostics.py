@@ -126,11 +126,10 @@ def test_members_of_a_population_have_names(caplog):
 def test_an_overridden_rounding_is_no_wrong_replay(make_agent, train_batched, caplog):
     """Encoders in bfloat16 do not give the same numbers in other batches."""
     lines = []
-    for autocast in (True, False):
-        agent = make_agent(Counter(3), num_envs=3)
-        agent.network.actor.autocast = autocast
+    for precision in ("bfloat16", "float32"):
+        agent = make_agent(Counter(3), num_envs=3, precision=precision)
         tell = agent.advisor.tell
-        agent.advisor.tell = lambda metrics, exact, tell=tell: tell(metrics | {"ratio_error": 0.5}, exact)
+        agent.advisor.tell = lambda metrics, precision, tell=tell: tell(metrics | {"ratio_error": 0.5}, precision)
         caplog.clear()
         train_batched(agent, Counter(3), 1)
         lines.append([line for line in caplog.messages if "ratio_error" in line])

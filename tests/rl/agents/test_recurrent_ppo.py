@@ -373,7 +373,7 @@ def test_the_encoder_computes_as_it_was_asked_to(make_agent, monkeypatch):
     accelerate = "rl.networks.ActorCritic.accelerate"
     monkeypatch.setattr(accelerate, lambda network, example, *how: asked.append((example["obs"].shape, how)))
     make_agent((OBS, FOUR), num_envs=2, compile_encoder=True)
-    make_agent((OBS, FOUR), num_envs=2, autocast=True)
+    make_agent((OBS, FOUR), num_envs=2, precision="bfloat16")
     make_agent((OBS, FOUR), num_envs=2)
     assert asked == [((2, 2), (True, False)), ((2, 2), (False, True))]
 

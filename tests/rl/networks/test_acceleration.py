@@ -136,14 +136,14 @@ def rounds(device):
 
 
 def test_bfloat16_encoders_round_and_learn(make_agent, train, rounds):
-    plain, rounded = train(make_agent()), train(make_agent(autocast=True))
+    plain, rounded = train(make_agent()), train(make_agent(precision="bfloat16"))
     assert plain["ratio_error"] <= 1e-5
     assert rounded["value_loss"] == pytest.approx(plain["value_loss"], rel=0.1)
     assert rounded["value_loss"] != plain["value_loss"]
 
 
 def test_only_encoders_are_rounded(make_agent, rounds):
-    agent = make_agent(autocast=True)
+    agent = make_agent(precision="bfloat16")
     features = []
     agent.network.actor.encoder.register_forward_hook(lambda *call: features.append(call[2].dtype))
     obs = {"image": torch.zeros(2, 7, 7, 3, dtype=torch.uint8), "scalars": torch.zeros(2, 2)}
@@ -160,7 +160,7 @@ def test_a_device_without_bfloat16_falls_back(make_agent, train, monkeypatch, ca
 
     monkeypatch.setattr(acceleration.torch, "autocast", Refused)
     with caplog.at_level(logging.WARNING):
-        agent = make_agent(autocast=True)
+        agent = make_agent(precision="bfloat16")
     assert [record.getMessage() for record in caplog.records] == [
         f"autocast: bfloat16 does not work on {agent.device}, so float32 is used (no such type)"
     ]
