@@ -17,9 +17,14 @@ from experiments.device_check.findings import Finding, Numbers
 from experiments.peers.recurrent_ppo import make_training
 from experiments.peers.workloads import WORKLOADS
 from rl import cores, load_agent
+from rl.agents.advice import WRONG
+from rl.networks.acceleration import Precision
 
 EXACT = 1e-5
 """The ratio of a policy that has not changed may differ from 1 by so much, and float32 from float64."""
+
+BOUNDS: dict[Precision, float] = {"tf32": WRONG["tf32"], "float32": EXACT}
+"""How much the ratio may differ in each precision. TF32 is one of CUDA alone; exact arithmetic is last, and stays."""
 
 WORSE = 5.0
 """The errors of float32 on a device may be so many times those on a CPU."""
@@ -30,16 +35,19 @@ LAYERS = (1, 2)
 def check_replay(device: str, core_names: list[str]) -> Iterator[Finding]:
     """Play rollouts, then compare the probabilities that the update sees first with those that were played."""
     work = replace(WORKLOADS["w1"], num_envs=64, num_steps=32, hidden_size=64, epochs=1, num_minibatches=2)
-    for name, layers in product(core_names, LAYERS):
+    on_cuda = torch.device(device).type == "cuda"
+    bounds = {precision: BOUNDS[precision] for precision in BOUNDS if on_cuda or precision == "float32"}
+    for name, layers, (precision, bound) in product(core_names, LAYERS, bounds.items()):
         envs = TMaze(work.num_envs, length=5)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            run = make_training(work, name, bptt=16, env=envs, device=device, num_layers=layers)
+            run = make_training(work, name, bptt=16, env=envs, device=device, precision=precision, num_layers=layers)
             spread_policy(run.agent.network.heads)
             run()
         said = "; ".join(sorted({str(each.message).partition("\n")[0] for each in caught}))
         numbers = {"ratio_error": run.agent.last_metrics["ratio_error"], "warnings": float(len(caught))}
-        yield Finding(label_core(name, layers), numbers, most={"ratio_error": EXACT, "warnings": 0.0}, note=said)
+        label = f"{label_core(name, layers)}, {precision}"
+        yield Finding(label, numbers, most={"ratio_error": bound, "warnings": 0.0}, note=said)
 
 
 def check_parity(device: str, core_names: list[str]) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from experiments.peers.serve import Worker, repeat, serve
 from experiments.peers.workloads import Workload
 from rl import cores
 from rl.agents import RecurrentPPOLSTM
+from rl.networks.acceleration import Precision
 from rl.ppo.rollout_buffer import RolloutBuffer
 from rl.training.stepping import VectorEnvAdapter
 
@@ -32,7 +33,13 @@ def build(arguments: Namespace) -> Worker:
 
 
 def make_training(
-    work: Workload, core: str, bptt: int, env: VectorEnv | None = None, device: str = "cpu", **core_options: Any
+    work: Workload,
+    core: str,
+    bptt: int,
+    env: VectorEnv | None = None,
+    device: str = "cpu",
+    precision: Precision = "float32",
+    **core_options: Any,
 ) -> "Iterations":
     """Return training on a workload, from a fresh agent.
 
@@ -42,6 +49,7 @@ def make_training(
         bptt: steps of the trained sequences.
         env: instead of the workload's own environments.
         device: where the agent lies.
+        precision: of its arithmetic.
         core_options: further arguments of the core.
     """
     env = env or workloads.make_vector_env(work)
@@ -51,6 +59,7 @@ def make_training(
         layer_size=work.layer_size,
         seed=0,
         device=device,
+        precision=precision,
         core=partial(getattr(cores, core), hidden_size=work.hidden_size, **core_options),
         num_envs=work.num_envs,
         num_steps=work.num_steps,
