@@ -21,7 +21,7 @@ def pytest_configure(config):
         from tests import shadow
 
         if not shadow.is_possible:
-            raise pytest.UsageError(f"--device=shadow: torch {torch.__version__} cannot have one, 2.10 or later can")
+            raise pytest.UsageError(f"--device=shadow: torch {torch.__version__} cannot have one, a newer one can")
         config.shadow = shadow.ShadowDevice()
 
 

@@ -22,7 +22,7 @@ ON_CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 COPIES = ("copy_", "_copy_from", "_copy_from_and_resize", "_to_copy", "set_")
 READS = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_select", "_unique2", "unique_dim")
 
-is_possible = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")  # since torch 2.10
+is_possible = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
 
 
 class ShadowDevice:
@@ -39,9 +39,8 @@ class ShadowDevice:
         self.device = torch.device("shadow:0")
         self.reads: list[str] = []
         self.uploads: list[tuple[int, ...]] = []
-        self.storages: dict[
-            int, tuple[Any, Any]
-        ] = {}  # by address: the one that claims to lie here, the one on the CPU
+        # by address: the storage that claims to lie here, and the one on the CPU
+        self.storages: dict[int, tuple[Any, Any]] = {}
         self.fallback = torch.library.Library("_", "IMPL")
         self.fallback.fallback(self.run, "PrivateUse1")
         self.cells = torch.library.Library("aten", "IMPL")  # what torch has for GPUs alone
