@@ -13,14 +13,16 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
+from torch.library import Library
 from torch.utils import backend_registration
 from torch.utils._pytree import tree_leaves, tree_map
+
+from experiments.benchmark.host_reads import HostReads
 
 aten = torch.ops.aten
 HOST = torch.device("cpu")
 ON_CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 COPIES = ("copy_", "_copy_from", "_copy_from_and_resize", "_to_copy", "set_")
-READS = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_select", "_unique2", "unique_dim")
 
 is_possible = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
 
@@ -41,14 +43,14 @@ class ShadowDevice:
         self.uploads: list[tuple[int, ...]] = []
         # by address: the storage that claims to lie here, and the one on the CPU
         self.storages: dict[int, tuple[Any, Any]] = {}
-        self.fallback = torch.library.Library("_", "IMPL")
+        self.fallback = Library("_", "IMPL")
         self.fallback.fallback(self.run, "PrivateUse1")
-        self.cells = torch.library.Library("aten", "IMPL")  # what torch has for GPUs alone
+        self.cells = Library("aten", "IMPL")  # what torch has for GPUs alone
         self.cells.impl("_thnn_fused_gru_cell", gru_cell, "CPU")
         self.cells.impl("_thnn_fused_gru_cell_backward", gru_cell_backward, "CPU")
         self.cells.impl("_thnn_fused_lstm_cell", lstm_cell, "CPU")
         self.cells.impl("_thnn_fused_lstm_cell_backward_impl", lstm_cell_backward, "CPU")
-        self.convolutions = torch.library.Library("aten", "IMPL")
+        self.convolutions = Library("aten", "IMPL")
         self.convolutions.impl("convolution_overrideable", partial(self.run, aten.convolution.default), "PrivateUse1")
         self.convolutions.impl("convolution_backward_overrideable", self.convolution_backward, "PrivateUse1")
         for module in [*sys.modules.values()]:  # torch has no other way to give a device of Python generators
@@ -71,7 +73,7 @@ class ShadowDevice:
                 f"{operation}: tensors on two devices: {[(*leaf.shape, leaf.device) for leaf in tensors]}"
             )
         by_mask = name.startswith("index") and any(leaf.dtype == torch.bool and leaf.dim() for leaf in tensors[1:])
-        if name in READS or by_mask:
+        if name in HostReads.OPERATIONS or by_mask:
             self.reads.append(name)
         if name == "set_" and not isinstance(args[1], Tensor):
             return operation.redispatch(ON_CPU, *args)

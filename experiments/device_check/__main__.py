@@ -44,14 +44,14 @@ class Settings:
     output: Path
 
 
-SECTIONS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
-    "replay": lambda s: exactness.check_replay(s.device, s.cores),
-    "parity": lambda s: exactness.check_parity(s.device, s.cores),
-    "checkpoints": lambda s: exactness.check_checkpoints(s.device, s.cores),
-    "waits": lambda s: speed.count_waits(s.device, s.cores),
-    "kernels": lambda s: speed.measure_kernels(s.device, s.cores),
-    "training": lambda s: speed.measure_training(s.device, s.cores, s.seconds),
-    "tests": lambda s: run_suite(s.device, s.budget),
+SECTIONS: dict[str, Callable[[Settings, float], Iterator[Finding]]] = {  # given the seconds that are left
+    "replay": lambda s, left: exactness.check_replay(s.device, s.cores),
+    "parity": lambda s, left: exactness.check_parity(s.device, s.cores),
+    "checkpoints": lambda s, left: exactness.check_checkpoints(s.device, s.cores),
+    "waits": lambda s, left: speed.count_waits(s.device, s.cores),
+    "kernels": lambda s, left: speed.measure_kernels(s.device, s.cores),
+    "training": lambda s, left: speed.measure_training(s.device, s.cores, s.seconds),
+    "tests": lambda s, left: run_suite(s.device, left),
 }
 
 
@@ -76,7 +76,7 @@ def run(config: DictConfig) -> float:
     ends = time.monotonic() + settings.budget
     for name in settings.sections:
         found[name] = []
-        for finding in fenced(SECTIONS[name](settings), ends):
+        for finding in fenced(SECTIONS[name](settings, ends - time.monotonic()), ends):
             found[name].append(finding)
             print(describe(name, finding), flush=True)
         content = {

@@ -203,6 +203,8 @@ class RecurrentPPO(RecurrentAgent):
             self.env_steps += buffer.size * self.num_envs
             self.forget_rollout()
             return 0.0
+        if buffer.size != self.num_steps:  # a client went on for longer: it may be cut at any step
+            buffer.store_every_state(self.network.step)
         size, due = buffer.size, self.advisor.is_due(self.updates)
         measuring = [part for part in (self.network, self.advantage_scale, self.return_scale) if part is not None]
         moments = [moment for part in measuring for moment in part.buffers()]

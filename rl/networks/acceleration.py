@@ -17,7 +17,7 @@ def set_precision(device: torch.device, precision: Precision) -> None:
     """Let a CUDA device multiply float32 exactly, or with ``tf32`` rounded to 10 bits; it holds for the whole process.
 
     By itself cuDNN rounds so, in convolutions and in the recurrent kernels that replay sequences, but not in the single
-    steps that act: probabilities of a rollout would come back with relative errors of 1e-3.
+    steps that act: probabilities of a rollout would come back with errors far beyond those of float32.
     """
     if device.type != "cuda":
         return

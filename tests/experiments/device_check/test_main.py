@@ -41,7 +41,7 @@ def test_the_report_and_the_exit_code(command, cwd, monkeypatch):
     assert content["device"] == "cpu" and list(content["sections"]) == ["replay", "waits"]
     assert [line["passed"] for line in content["sections"]["replay"]] == [True, True]
 
-    monkeypatch.setitem(device_check.SECTIONS, "replay", lambda settings: section_that_fails())
+    monkeypatch.setitem(device_check.SECTIONS, "replay", lambda *_: section_that_fails())
     ended = command(*asked)
     assert ended.code == 1 and "1 of 3 lines failed, the first one: stopped" in ended.err
     assert json.loads((cwd / "found.json").read_text())["sections"]["replay"][1]["failed"]

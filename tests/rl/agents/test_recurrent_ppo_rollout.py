@@ -44,6 +44,25 @@ def test_where_steps_are_ignored_every_state_is_stored(make_agent):
         torch.testing.assert_close(sparse.network.state_dict()[name], leaf, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("steps", [9, 12, 13])
+def test_a_rollout_of_another_length_can_be_cut_at_any_step(steps, make_agent):
+    """A client may go on beyond ``num_steps``; what is learned is what is learned with every state stored."""
+
+    def train(state_stride):
+        agent = make_agent((OBS, FOUR), core="attention", hidden_size=64, num_envs=2, state_stride=state_stride)
+        rng = np.random.default_rng(0)
+        for _ in range(steps):
+            agent.act(rng.normal(size=(2, 2)).astype(np.float32))
+            agent.observe(rng.normal(size=2), rng.random(2) < 0.2)
+        agent.learn(rng.normal(size=(2, 2)).astype(np.float32))
+        return agent
+
+    sparse, every = train(None), train(1)
+    assert (sparse.state_stride, sparse.updates) == (4, 1)
+    for name, leaf in every.network.state_dict().items():
+        torch.testing.assert_close(sparse.network.state_dict()[name], leaf, rtol=0, atol=1e-5)
+
+
 def test_what_a_rollout_takes_is_told(make_agent):
     """Of 2 x 8 steps, 300 bytes each: state 256, params 16, observation, action 8 each, value, reward, flags 4 each."""
     agent = make_agent((OBS, FOUR), num_envs=2, hidden_size=64)
