@@ -40,7 +40,8 @@ class SequenceModel(nn.Module):
         return self.head(y), state
 
     def unroll(self, symbols: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
-        """Run ``symbols [T, B]``, ``starts [T, B]`` on the CPU -> logits ``[T, B, V]``, the state after step T."""
+        """Run ``symbols [T, B]``, ``starts [T, B]`` on any device -> logits ``[T, B, V]``, the state after step T."""
+        starts = starts.to(symbols.device, non_blocking=True)
         y, state = self.core.unroll(self.embedding(symbols), state, starts)
         return self.head(y), state
 

@@ -105,7 +105,7 @@ def unroll(core: Any, x: Tensor, starts: Tensor, device: str, dtype: torch.dtype
     x = x.to(device=device, dtype=dtype).requires_grad_()
     fresh = core.initial_state(x.shape[1], device)
     state = {name: leaf.to(dtype) if leaf.is_floating_point() else leaf for name, leaf in fresh.items()}
-    y, _ = core.unroll(x, state, starts)
+    y, _ = core.unroll(x, state, starts.to(device))
     gradients = torch.autograd.grad(y.square().sum(), [x, *core.parameters()])
     return [leaf.detach().cpu().double() for leaf in (y, *gradients)]
 

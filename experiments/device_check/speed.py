@@ -55,7 +55,7 @@ def measure_kernels(device: str, core_names: list[str]) -> Iterator[Finding]:
     libraries = {"gru": nn.GRU, "lstm": nn.LSTM}
     for (steps, sequences, hidden_size), name in product(SHAPES, core_names):
         x = torch.randn(steps, sequences, hidden_size, device=device)
-        starts = torch.rand(steps, sequences) < 1 / 20
+        starts = torch.rand(steps, sequences, device=device) < 1 / 20
         core = getattr(cores, name)(hidden_size, hidden_size=hidden_size).to(device)
         state, weights = core.initial_state(sequences, device), list(core.parameters())
 

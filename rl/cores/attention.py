@@ -66,11 +66,11 @@ class AttentionLayer(nn.Module):
         T, W = len(x), self.window_size
         query, key, value = self.qkv(self.norm(x)).transpose(0, 1).chunk(3, dim=-1)  # [B, T, H]
         keys, values = torch.cat([state["keys"], key], dim=1), torch.cat([state["values"], value], dim=1)
-        age = ages(starts.to(x.device, non_blocking=True), state["age"]).t()  # [B, T]
+        age = ages(starts, state["age"]).t()  # [B, T]
         attended = self._attend(query, keys, values, age).transpose(0, 1)  # [T, B, H]
 
         keys, values, last = keys[:, T:], values[:, T:], (age[:, -1] + 1).clamp_max(W - 1)
-        if starts.any():
+        if starts.device.type != "cpu" or starts.any():  # asking a GPU would cost more
             gone = (torch.arange(W - 1, 0, -1, device=x.device) > last.unsqueeze(1)).unsqueeze(2)  # [B, W - 1, 1]
             keys, values = keys.masked_fill(gone, 0.0), values.masked_fill(gone, 0.0)
         return self._rest(x, attended), {"keys": keys, "values": values, "age": last}

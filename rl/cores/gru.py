@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rl.cores.kernels import use_kernels
 from rl.cores.rnn import keep_mask
 from rl.cores.stack import Stack, build, initialise
 
@@ -107,9 +108,13 @@ class GRULayer(nn.Module):
 
     def unroll(self, x: Tensor, state: tuple[Tensor, ...], starts: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run ``x [T, B, D]``, ``(h [B, H],)``, ``starts [T, B]`` -> ``[T, B, H]``, ``(h,)``."""
-        keep, starting = keep_mask(x, starts)
         weights = self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
-        y = _UnrollGRU.apply(x, state[0], keep, starting, *weights)
+        if use_kernels(x, self.weight_hh.shape[1]):
+            from rl.cores.kernels.gru import UnrollGRU
+
+            y = UnrollGRU.apply(x, state[0], starts, *weights)
+        else:
+            y = _UnrollGRU.apply(x, state[0], *keep_mask(x, starts), *weights)
         return y, (y[-1],)
 
     def gates(self, x: Tensor, state: tuple[Tensor, ...]) -> Tensor:

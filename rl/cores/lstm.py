@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rl.cores.kernels import use_kernels
 from rl.cores.stack import Stack, build, initialise
 
 SATURATE = 1e4  # large enough that the sigmoid is 0 or 1 to the last bit, in float32 and in float64
@@ -18,7 +19,7 @@ SATURATE = 1e4  # large enough that the sigmoid is 0 or 1 to the last bit, in fl
 class LSTMLayer(nn.Module):
     """One layer; parameters named and shaped as in ``torch.nn.LSTMCell``.
 
-    ``unroll`` is always ONE call of the fused kernel. An episode start inside the sequence becomes an extra step in
+    On a CPU ``unroll`` is always ONE call of torch's fused kernel. An episode start inside the sequence becomes an extra step in
     front of it whose only input is a flag that shuts the input and forget gates: c and h become exactly 0, and since a
     saturated gate has no derivative no gradient passes. Sequences with fewer starts than others are filled up at the
     end with steps under a second flag that shuts the input gate and opens the forget gate: c is held exactly. For
@@ -50,16 +51,32 @@ class LSTMLayer(nn.Module):
 
     def unroll(self, x: Tensor, state: tuple[Tensor, ...], starts: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run ``x [T, B, D]``, ``(h, c)`` each ``[B, H]``, ``starts [T, B]`` -> ``[T, B, H]``, ``(h, c)``."""
+        if use_kernels(x, self.weight_hh.shape[1]):
+            from rl.cores.kernels.lstm import UnrollLSTM
+
+            weights = self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
+            y, c = UnrollLSTM.apply(x, *state, starts, *weights)
+            return y, (y[-1], c)
+        return self._unroll_fused(x, state, starts) if x.device.type == "cpu" else self._unroll_steps(x, state, starts)
+
+    def _unroll_steps(self, x: Tensor, state: tuple[Tensor, ...], starts: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Run ``unroll`` step after step: on any device, and nothing is asked of it."""
+        y, keep = [], (~starts).to(x.dtype).unsqueeze(-1)
+        for x_t, keep_t in zip(x.unbind(0), keep.unbind(0), strict=True):
+            state = self.step(x_t, tuple(leaf * keep_t for leaf in state))
+            y.append(state[0])
+        return torch.stack(y), state
+
+    def _unroll_fused(self, x: Tensor, state: tuple[Tensor, ...], starts: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Run ``unroll`` in one call of torch's kernel."""
         (T, B, _), H = x.shape, self.weight_hh.shape[1]
         position, flags, length = stretch(starts)
         weight_ih: Tensor = self.weight_ih
         if length > T:
-            position = position.to(x.device, non_blocking=True)
-            flags = flags.to(x.device, x.dtype, non_blocking=True)
-            x = _Spread.apply(x, position, flags).view(length, B, -1)
+            x = _Spread.apply(x, position, flags.to(x.dtype)).view(length, B, -1)
             weight_ih = torch.cat([weight_ih, self.flags.to(x.dtype)], dim=1)
         weights = (weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
-        h, c = (leaf.contiguous().unsqueeze(0) for leaf in state)  # cuDNN takes no slices
+        h, c = (leaf.unsqueeze(0) for leaf in state)
         y, _, c = torch.lstm(x, (h, c), weights, True, 1, 0.0, True, False, False)
         if length > T:
             y = _Collect.apply(y.reshape(length * B, H), position).view(T, B, H)

@@ -12,6 +12,7 @@ from torch.nn.functional import silu, softplus
 
 from rl.checks import positive
 from rl.cores.dropout import refuse_dropout
+from rl.cores.kernels import use_kernels
 from rl.cores.residual import Residual, ages, linear
 from rl.cores.rnn import keep_mask
 from rl.types import State
@@ -72,10 +73,14 @@ class MambaLayer(nn.Module):
         u, tail = self._convolve(u, state["conv"], starts)
         u = silu(u)
         dt, write, read = self._selected(u)
-        keep, starting = keep_mask(x, starts)
-        y, ssm = _SelectiveScan.apply(
-            dt, dt * u, write, read, -self.log_decay.exp(), state["ssm"], keep.unsqueeze(-1), starting
-        )
+        inputs = dt, dt * u, write, read, -self.log_decay.exp(), state["ssm"]
+        if use_kernels(x, x.shape[-1]):
+            from rl.cores.kernels.mamba import SelectiveScan
+
+            y, ssm = SelectiveScan.apply(*inputs, starts)
+        else:
+            keep, starting = keep_mask(x, starts)
+            y, ssm = _SelectiveScan.apply(*inputs, keep.unsqueeze(-1), starting)
         return self._out(x, y, u, gate), {"conv": tail, "ssm": ssm}
 
     def _selected(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,7 +98,7 @@ class MambaLayer(nn.Module):
         Args:
             u: inputs ``[T, B, I]``.
             tail: the inputs before them ``[B, K - 1, I]``, oldest first.
-            starts: ``[T, B]`` bool on the CPU.
+            starts: ``[T, B]`` bool.
 
         Returns:
             The outputs ``[T, B, I]``, and the tail after step T.
@@ -101,7 +106,8 @@ class MambaLayer(nn.Module):
         T, before = len(u), len(self.taps) - 1
         padded = torch.cat([tail.transpose(0, 1), u])  # [K - 1 + T, B, I]
         y, tail = torch.addcmul(self.taps_bias, u, self.taps[before]), padded[T:]
-        age = ages(starts, before).to(u.device, non_blocking=True).unsqueeze(2) if starts.any() else None  # [T, B, 1]
+        crossed = starts.device.type != "cpu" or starts.any()  # asking a GPU would cost more
+        age = ages(starts, before).unsqueeze(2) if crossed else None  # [T, B, 1]
         for tap in range(before):
             reached = padded[tap : tap + T]
             if age is not None:

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from rl.cores.kernels import use_kernels
 from rl.cores.rnn import keep_mask
 from rl.cores.scan import scan
 from rl.cores.stack import Stack, build, initialise
@@ -32,10 +33,16 @@ class MinGRULayer(nn.Module):
 
     def unroll(self, x: Tensor, state: tuple[Tensor, ...], starts: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run ``x [T, B, D]``, ``(h [B, H],)``, ``starts [T, B]`` -> ``[T, B, H]``, ``(h,)``."""
-        gate, candidate = nn.functional.linear(x, self.weight, self.bias).chunk(2, dim=-1)
+        gates = nn.functional.linear(x, self.weight, self.bias)
+        if use_kernels(x, self.weight.shape[0] // 2):
+            from rl.cores.kernels.mingru import UnrollMinGRU
+
+            y = UnrollMinGRU.apply(gates, state[0], starts)
+            return y, (y[-1],)
+        gate, candidate = gates.chunk(2, dim=-1)
         write = gate.sigmoid()
         keep = 1.0 - write
-        if starts.any():
+        if starts.device.type != "cpu" or starts.any():
             keep = keep * keep_mask(x, starts)[0]
         y = scan(keep, write * candidate, state[0])
         return y, (y[-1],)

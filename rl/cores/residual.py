@@ -112,5 +112,5 @@ def ages(starts: Tensor, before: Tensor | int) -> Tensor:
         ``[T, B]`` int64.
     """
     step = torch.arange(len(starts), device=starts.device).unsqueeze(1)  # [T, 1]
-    opened = torch.where(starts, step, -torch.as_tensor(before, device=starts.device)).cummax(dim=0).values
+    opened = torch.where(starts, step, -before).cummax(dim=0).values
     return step - opened

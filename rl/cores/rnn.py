@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rl.cores.kernels import use_kernels
 from rl.cores.stack import Stack, build, initialise
 
 
@@ -70,9 +71,13 @@ class RNNLayer(nn.Module):
 
     def unroll(self, x: Tensor, state: tuple[Tensor, ...], starts: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run ``x [T, B, D]``, ``(h [B, H],)``, ``starts [T, B]`` -> ``[T, B, H]``, ``(h,)``."""
-        keep, starting = keep_mask(x, starts)
-        bias = self.bias_ih + self.bias_hh
-        y = _UnrollRNN.apply(x, state[0], keep, starting, self.weight_ih, self.weight_hh, bias)
+        weights = self.weight_ih, self.weight_hh, self.bias_ih + self.bias_hh
+        if use_kernels(x, self.weight_hh.shape[1]):
+            from rl.cores.kernels.rnn import UnrollRNN
+
+            y = UnrollRNN.apply(x, state[0], starts, *weights)
+        else:
+            y = _UnrollRNN.apply(x, state[0], *keep_mask(x, starts), *weights)
         return y, (y[-1],)
 
 
@@ -80,15 +85,16 @@ def keep_mask(x: Tensor, starts: Tensor) -> tuple[Tensor, list[bool]]:
     """Turn the starts of episodes into a factor that clears memories.
 
     Args:
-        x: gives the dtype and the device.
-        starts: ``[T, B]`` bool on the CPU.
+        x: gives the dtype.
+        starts: ``[T, B]`` bool on the device of ``x``.
 
     Returns:
         keep: ``[T, B, 1]``, 0 at starts and 1 elsewhere.
-        starting: for each step whether any memory starts there, so that a step without starts can skip the product.
+        starting: for each step whether any memory starts there, so that a step without starts can skip the product;
+            only a CPU is asked.
     """
-    keep = (~starts).to(x.device, x.dtype, non_blocking=True)
-    return keep.unsqueeze(-1), starts.any(dim=1).tolist()
+    keep = (~starts).to(x.dtype).unsqueeze(-1)
+    return keep, starts.any(dim=1).tolist() if starts.device.type == "cpu" else [True] * len(starts)
 
 
 def rnn(input_size: int, hidden_size: int = 128, num_layers: int = 1, dropout: float = 0.0) -> Stack:

@@ -44,12 +44,12 @@ def diagnose_replay(network: QuantileNetwork, replay: SequenceReplay, burn_in: i
     found = measure_dead_features(network.trunk.encoder, features)
     if not mb.state:
         return found
-    starts = mb.starts[0].to(features.device, non_blocking=True)
-    found |= measure_gates(core, features[0], mb.state, starts) | _measure_staleness(network, replay, burn_in, mb)
+    starts = mb.starts.to(features.device, non_blocking=True)
+    found |= measure_gates(core, features[0], mb.state, starts[0]) | _measure_staleness(network, replay, burn_in, mb)
     trained, state = slice(burn_in, burn_in + bptt), mb.state
     if burn_in:
         with torch.no_grad():
-            _, state = core.unroll(features[:burn_in], state, mb.starts[:burn_in])
+            _, state = core.unroll(features[:burn_in], state, starts[:burn_in])
     obs = {name: leaf[trained] for name, leaf in mb.obs.items()}
     taken = network.head.codes(mb.actions[trained]).unsqueeze(-1)
 

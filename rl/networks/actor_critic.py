@@ -99,12 +99,14 @@ class ActorCritic(nn.Module):
         Args:
             obs: leaves ``[T, B, ...]``.
             state: before the first step, leaves ``[B, ...]``.
-            starts: ``[T, B]`` bool.
+            starts: ``[T, B]`` bool, on any device.
 
         Returns:
             Distribution parameters ``[T, B, P]``, values ``[T, B]``, state after step T.
         """
-        features, after = self.actor.core.unroll(self.actor.features(obs), state, starts)
+        features = self.actor.features(obs)
+        starts = starts.to(features.device, non_blocking=True)
+        features, after = self.actor.core.unroll(features, state, starts)
         of_critic = features
         if self.critic is not None:
             of_critic, own = self.critic.core.unroll(self.critic.features(obs), _of_critic(state), starts)

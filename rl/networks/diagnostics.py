@@ -82,7 +82,8 @@ def measure_memory(
     """
     with torch.enable_grad():
         features = given.features.detach().requires_grad_()
-        outputs, _ = core.unroll(features, given.state, given.starts)  # [L, N, H]
+        starts = given.starts.to(features.device, non_blocking=True)
+        outputs, _ = core.unroll(features, given.state, starts)  # [L, N, H]
         result = {"hidden_norm": torch.linalg.vector_norm(outputs.detach(), dim=-1).mean()}
         at_outputs = outputs.detach().requires_grad_()
         (by_outputs,) = torch.autograd.grad(loss(at_outputs), at_outputs)

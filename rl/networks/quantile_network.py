@@ -96,8 +96,9 @@ class QuantileNetwork(nn.Module):
         return values, values.amax(-1), state
 
     def unroll(self, obs: Observation, state: State, starts: Tensor) -> tuple[Tensor, State]:
-        """Run sequences: leaves ``[T, B, ...]``, ``starts [T, B]`` -> psi ``[T, B, H]``, state after step T."""
-        return self.trunk.core.unroll(self.trunk.features(obs), state, starts)
+        """Run sequences: leaves ``[T, B, ...]``, ``starts [T, B]`` on any device -> psi ``[T, B, H]``, state after step T."""
+        features = self.trunk.features(obs)
+        return self.trunk.core.unroll(features, state, starts.to(features.device, non_blocking=True))
 
     def quantiles(self, features: Tensor, taus: Tensor) -> Tensor:
         """Map psi ``[..., H]`` and ``taus [..., N]``, whose leading axes broadcast, to quantiles ``[..., N, A]``."""

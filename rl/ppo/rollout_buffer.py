@@ -215,23 +215,23 @@ class RolloutBuffer:
         Yields:
             A minibatch and its warm-up (None without ``burn_in``).
         """
-        chunks = self.chunks(bptt)
-        columns = [self.actions, targets.old_log_probs, targets.old_values, targets.advantages, targets.returns]
+        chunks, device = self.chunks(bptt), self.values.device
+        columns = [self.starts.to(device, non_blocking=True), self.actions, targets.old_log_probs, targets.old_values, targets.advantages, targets.returns]
         columns += [] if targets.teacher_params is None else [targets.teacher_params]
         for length in sorted({length for _, length in chunks}):
             begins = torch.tensor([begin for begin, chunk_length in chunks if chunk_length == length])
             order = torch.randperm(len(begins) * self.num_envs, generator=generator)
             count = min(len(order), max(1, round(num_minibatches * len(begins) / len(chunks))))
-            # within a minibatch sorted by episode starts, so that blocks that a core unrolls together need less padding
-            num_starts = self.starts[begins + torch.arange(length).unsqueeze(1)].sum(0).flatten()  # [n]
-            order = torch.cat([part[num_starts[part].argsort()] for part in order.tensor_split(count)])
+            if device.type == "cpu":  # sorted by episode starts, so that what is unrolled together needs less padding
+                num_starts = self.starts[begins + torch.arange(length).unsqueeze(1)].sum(0).flatten()  # [n]
+                order = torch.cat([part[num_starts[part].argsort()] for part in order.tensor_split(count)])
             first, env = begins[order // self.num_envs], order % self.num_envs  # [n] each
-            index = (first + torch.arange(length).unsqueeze(1)) * self.num_envs + env  # [L, n], each t * B + b
-            on_device = index.to(self.values.device, non_blocking=True)
+            steps = torch.arange(0, length * self.num_envs, self.num_envs, device=device).unsqueeze(1)
+            index = steps + (first * self.num_envs + env).to(device, non_blocking=True)  # [L, n], each t * B + b
             # all that is small is gathered at once for all minibatches, observations for each
-            gathered = [_gather(self.starts, index), *(_gather(column, on_device) for column in columns)]
+            gathered = [_gather(column, index) for column in columns]
             state = {name: leaf.tensor_split(count) for name, leaf in self._state_at(first, env).items()}
-            splits = [column.tensor_split(count, dim=1) for column in (on_device, *gathered)]
+            splits = [column.tensor_split(count, dim=1) for column in (index, *gathered)]
             for i, (at, *parts) in enumerate(zip(*splits, strict=True)):
                 obs = {name: _gather(leaf, at.contiguous()) for name, leaf in self.obs.items()}
                 mb = Sequences(obs, {name: leaves[i] for name, leaves in state.items()}, *parts)

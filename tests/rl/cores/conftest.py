@@ -37,12 +37,12 @@ def random_state(random_state):
 
 @pytest.fixture
 def make_inputs():
-    """``x [T, B, D]`` that asks for gradients, and ``starts [T, B]`` on the CPU; T = 20, B = 3, D = 5."""
+    """``x [T, B, D]`` that asks for gradients, and ``starts [T, B]``; T = 20, B = 3, D = 5."""
 
     def make(probability, dtype=torch.float64, device="cpu"):
         generator = torch.Generator().manual_seed(1)
         x = torch.randn(T, B, D, generator=generator, dtype=dtype).to(device).requires_grad_()
-        return x, torch.rand(T, B, generator=generator) < probability
+        return x, (torch.rand(T, B, generator=generator) < probability).to(device)
 
     return make
 

@@ -61,20 +61,3 @@ def test_stretch_with_starts_at_every_step():
     position, flags, length = stretch(torch.ones(2, 1, dtype=torch.bool))
     assert (position.tolist(), length) == ([1, 3], 4)
     assert flags.tolist() == [[False, True], [False, False], [False, True], [False, False]]
-
-
-@pytest.mark.parametrize("with_starts", [False, True])
-@pytest.mark.parametrize("num_layers", [1, 2, 3])
-def test_the_kernel_gets_contiguous_tensors(num_layers, with_starts, monkeypatch):
-    """cuDNN takes no others, and says so only on a GPU."""
-    kernel, seen = torch.lstm, []
-
-    def spy(x, state, weights, *options):
-        seen.append([leaf.is_contiguous() for leaf in (x, *state, *weights)])
-        return kernel(x, state, weights, *options)
-
-    monkeypatch.setattr(torch, "lstm", spy)
-    core = cores.lstm(3, hidden_size=4, num_layers=num_layers)
-    core.unroll(torch.randn(5, 2, 3), core.initial_state(2), torch.full((5, 2), with_starts))
-    assert len(seen) == num_layers
-    assert all(map(all, seen))

@@ -1,0 +1,107 @@
+"""What the kernels of RNN, GRU and LSTM share: products with the state inside the loop over time.
+
+One program takes ``BLOCK_B`` sequences through all steps. Products with the input stand outside of the kernels, as one
+product over all steps; here are those with the state, whose weights come out of the device's cache at every step. What
+a program writes in one step it reads in the next: ``tl.debug_barrier`` stands between.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+BLOCK_B = 16
+"""Sequences of one program: the fewest rows that tensor cores multiply."""
+
+PROCESSORS = 132
+"""Of an H100. With fewer programs than that each has one for itself, and more warps make a step shorter."""
+
+
+@triton.jit
+def sigmoid(x):
+    """1 / (1 + exp(-x))."""
+    return 1.0 / (1.0 + tl.exp(-x))
+
+
+@triton.jit
+def tanh(x):
+    """Tanh by a sigmoid: it does not overflow."""
+    return 2.0 / (1.0 + tl.exp(-2.0 * x)) - 1.0
+
+
+@triton.jit
+def state_product(
+    state,
+    at,
+    keeps,
+    weight,
+    columns,
+    H: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Multiply the rows ``at`` of ``state [., H]``, 0 where not ``keeps``, by the rows ``columns`` of ``weight``."""
+    total = tl.zeros((BLOCK_B, BLOCK_H), dtype=state.dtype.element_ty)
+    for begin in range(0, H, BLOCK_K):
+        inner = begin + tl.arange(0, BLOCK_K)
+        inside = inner < H
+        h = tl.load(state + at[:, None] * H + inner[None, :], mask=keeps[:, None] & inside[None, :], other=0.0)
+        there = inside[:, None] & (columns[None, :] < H)
+        part = tl.load(weight + columns[None, :] * H + inner[:, None], mask=there, other=0.0)
+        total += tl.dot(h, part, input_precision=PRECISION, out_dtype=total.dtype)
+    return total
+
+
+@triton.jit
+def gradient_product(
+    gradient,
+    at,
+    exists,
+    weight,
+    columns,
+    WIDTH: tl.constexpr,
+    H: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Multiply the first H numbers of the rows ``at`` of ``gradient [., WIDTH]`` by the ``columns`` of ``weight``."""
+    total = tl.zeros((BLOCK_B, BLOCK_H), dtype=gradient.dtype.element_ty)
+    for begin in range(0, H, BLOCK_K):
+        inner = begin + tl.arange(0, BLOCK_K)
+        inside = inner < H
+        d = tl.load(gradient + at[:, None] * WIDTH + inner[None, :], mask=exists[:, None] & inside[None, :], other=0.0)
+        there = inside[:, None] & (columns[None, :] < H)
+        part = tl.load(weight + inner[:, None] * H + columns[None, :], mask=there, other=0.0)
+        total += tl.dot(d, part, input_precision=PRECISION, out_dtype=total.dtype)
+    return total
+
+
+def choose_blocks(B: int, H: int) -> tuple[tuple[int], dict[str, Any]]:
+    """Choose the grid and the sizes of the blocks for B sequences of H hidden units.
+
+    Products are those of float32 to its last bits (``tf32x3``), unless torch is allowed to round them.
+    """
+    programs = triton.cdiv(B, BLOCK_B)
+    inner = min(128, max(16, triton.next_power_of_2(H)))
+    few = programs <= PROCESSORS and inner == H
+    return (programs,), {
+        "H": H,
+        "BLOCK_B": BLOCK_B,
+        "BLOCK_H": inner if few else min(32, inner),
+        "BLOCK_K": inner,
+        "PRECISION": "tf32" if rounds_products() else "tf32x3",
+        "num_warps": 8 if few else 4,
+        "num_stages": 1,  # a later step must not be read ahead: this one writes it
+    }
+
+
+def rounds_products() -> bool:
+    """Tell whether torch may round float32 to 10 bits in products on CUDA, see ``rl.networks.acceleration``."""
+    matmul: Any = torch.backends.cuda.matmul  # what of it there is depends on the version of torch
+    precision = getattr(matmul, "fp32_precision", None)  # from torch 2.9 on, where it goes before the older flag
+    return bool(matmul.allow_tf32) if precision is None else precision == "tf32"
