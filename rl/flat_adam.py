@@ -41,7 +41,7 @@ def flat_adam(network: nn.Module, learning_rate: float) -> FlatAdam:
     parameters = list(network.parameters())
     vector = nn.Parameter(parameters_to_vector(parameters).detach())
     vector_to_parameters(vector.data, parameters)
-    return FlatAdam([vector], lr=learning_rate, eps=1e-5, fused=True)
+    return FlatAdam([vector], lr=learning_rate, eps=1e-5, fused=True, capturable=vector.is_cuda)
 
 
 def guarded_step(

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -21,8 +22,8 @@ class Recorded:
     function are those of the recording. So whatever changes from call to call has to be one of the inputs, or one of
     the ``anchors``.
 
-    The first call runs plainly, which is also how kernels are compiled and libraries made ready. Where a function cannot
-    be recorded (it reads a number back, say), the log says so once and it goes on plainly.
+    The first call runs plainly, which is also how kernels are compiled and libraries made ready. Where a function
+    cannot be recorded (it reads a number back, say), the log says so once and it goes on plainly.
 
     Args:
         function: takes and gives tensors by name; of what it returns no tensor may be one of its inputs.
@@ -50,7 +51,9 @@ class Recorded:
             return self.function(inputs)
         key = tuple((name, leaf.shape, leaf.dtype) for name, leaf in inputs.items())
         anchors = list(self.anchors())
-        if len(anchors) != len(self.held) or any(one is not other for one, other in zip(anchors, self.held, strict=True)):
+        if len(anchors) != len(self.held) or any(
+            one is not other for one, other in zip(anchors, self.held, strict=True)
+        ):
             self.held, self.seen, self.recordings = anchors, set(), {}
         if key not in self.seen:
             self.seen.add(key)
@@ -86,3 +89,13 @@ class Recording:
         torch._foreach_copy_(list(self.inputs.values()), list(inputs.values()))
         self.graph.replay()
         return {name: leaf.clone() for name, leaf in self.outputs.items()}
+
+
+def join(parts: dict[str, dict[str, Tensor]]) -> Tensors:
+    """Name the leaves of several dicts: ``part.leaf``."""
+    return {f"{part}.{name}": leaf for part, leaves in parts.items() for name, leaf in leaves.items()}
+
+
+def split(tensors: Tensors, parts: dict[str, Any]) -> dict[str, Any]:
+    """Take apart what ``join`` named, into the parts and leaves that are asked for."""
+    return {part: {name: tensors[f"{part}.{name}"] for name in leaves} for part, leaves in parts.items()}

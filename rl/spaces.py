@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from torch import Tensor
 
 LEAF_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
@@ -123,7 +124,8 @@ def leaf_arrays(space: spaces.Space, obs: Any, names: Collection[str] | None = N
     """
     if not isinstance(space, (spaces.Dict, spaces.Tuple)):
         leaf = name or "obs"
-        return {leaf: np.asarray(obs)} if names is None or leaf in names else {}
+        array = obs if isinstance(obs, Tensor) else np.asarray(obs)
+        return {leaf: array} if names is None or leaf in names else {}
     children: Any = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
     found: dict[str, Any] = {}
     for key, child in children:

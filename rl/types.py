@@ -55,7 +55,7 @@ class Core(Protocol):
     def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
         """Run a sequence: ``x [T, B, D]``, ``starts [T, B]`` bool -> outputs ``[T, B, H]``, the state after step T.
 
-        ``starts`` lies on the device of ``x``. On a CPU a core may look at it; on another device that would mean to wait.
+        ``starts`` lies on the device of ``x``. On a CPU a core may look at it; elsewhere that would mean to wait.
         """
 
 

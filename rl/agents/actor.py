@@ -1,5 +1,6 @@
 """Acting: a network together with the memories of B environments. Training and evaluation each have their own."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rl.agents.inputs import fit_leaf, name_leaves, seen_leaves
+from rl.graphs import Recorded, Tensors, join, split
 from rl.networks import ActorCritic, QuantileNetwork
 from rl.spaces import fed_dtype
 from rl.types import CutEpisodes, Observation
@@ -49,6 +51,7 @@ class Actor:
         seed: of the generator that samples actions.
         feed_previous: add the previous action and reward to the observation; at a start there is none.
         memory: False clears it, and what is fed of the previous step, before every step: the control experiment.
+        graphs: record a step where the device can, see ``rl.graphs``.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Actor:
         seed: int | None = None,
         feed_previous: bool = False,
         memory: bool = True,
+        graphs: bool = False,
     ):
         self.network = network
         self.observation_space = observation_space
@@ -80,6 +84,10 @@ class Actor:
         head = network.head
         self.actions = torch.zeros(num_envs, *head.action_shape, dtype=head.action_dtype, device=self.device)
         self.state = self.before = network.initial_state(num_envs, self.device)  # now, and before the last step
+        self.recorded = {
+            greedy: Recorded(partial(self._compute, greedy), lambda: list(network.buffers()), [self.generator], graphs)
+            for greedy in (False, True)
+        }
         self.reset()
 
     def reset(self) -> None:
@@ -92,13 +100,19 @@ class Actor:
         self.state = {
             name: torch.zeros_like(leaf) if leaf.is_floating_point() else leaf for name, leaf in self.state.items()
         }
-        self.starts = self.starts_before = np.ones(self.num_envs, dtype=bool)  # of the next observation, of the last
+        ones = np.ones(self.num_envs, dtype=bool)
+        self.starts: np.ndarray | Tensor = ones  # of the next observation; a tensor after a rollout of tensors
+        self.starts_before: np.ndarray | Tensor = ones  # of the last observation
         self._needs_reward = False
         head = self.network.head
         self.previous = self.last = {
             PREVIOUS_ACTION: torch.zeros_like(head.as_previous(self.actions)),
             PREVIOUS_REWARD: torch.zeros(self.num_envs, 1, device=self.device),
         }
+
+    def read_starts(self) -> np.ndarray:
+        """Return where the next observation opens an episode, bool ``[B]``."""
+        return self.starts.cpu().numpy() if isinstance(self.starts, Tensor) else self.starts
 
     def inputs(self, observation: Any) -> Observation:
         """Turn an observation of B environments into what the network takes: leaves ``[B, ...]`` on the device.
@@ -150,15 +164,25 @@ class Actor:
         """
         if self._needs_reward:
             raise RuntimeError(REWARD_IS_MISSING)
-        starts = torch.from_numpy(self.starts).to(self.device, non_blocking=True) if self.starts.any() else None
-        params, values, after = self.network.step(obs, self.state, starts)
+        inputs = join({"obs": obs, "state": self.state})
+        if isinstance(self.starts, Tensor) or self.device.type != "cpu" or self.starts.any():
+            inputs["starts"] = torch.as_tensor(self.starts).to(self.device, non_blocking=True)
+        found = self.recorded[greedy](inputs)
+        after = split(found, {"state": self.state})["state"]
         self.before, self.state, self.starts_before = self.state, after, self.starts
         if self.memory:
             self.starts = np.zeros(self.num_envs, dtype=bool)  # unless ``observe`` says otherwise
             self._needs_reward = self.feed_previous
-        head = self.network.head
-        self.actions = head.mode(params) if greedy else head.sample(params, self.generator)
-        return params, values, self.actions
+        self.actions = found["actions"]
+        return found["params"], found["values"], self.actions
+
+    def _compute(self, greedy: bool, inputs: Tensors) -> Tensors:
+        """Compute a step of the network, and actions."""
+        network, names = self.network, (*self.formats, *(self.previous if self.feed_previous else ()))
+        parts = split(inputs, {"obs": names, "state": self.state})
+        params, values, after = network.step(parts["obs"], parts["state"], inputs.get("starts"))
+        actions = network.head.mode(params) if greedy else network.head.sample(params, self.generator)
+        return join({"state": after}) | {"params": params, "values": values, "actions": actions}
 
     def undo_step(self) -> None:
         """Put the memories back to where they were before the last step, whose outcome will not be told."""
@@ -207,7 +231,7 @@ class Actor:
     def state_dict(self, undone: bool = False) -> dict[str, Any]:
         """Collect the memories, to go on from exactly here; ``undone``, from before the last step."""
         state, starts = (self.before, self.starts_before) if undone else (self.state, self.starts)
-        return {"state": state, "starts": torch.from_numpy(starts), "previous": self.previous}
+        return {"state": state, "starts": torch.as_tensor(starts).cpu(), "previous": self.previous}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what ``state_dict`` gave."""

@@ -107,6 +107,7 @@ class RecurrentAgent(Client):
         previous_action_reward: bool,
         normalise_returns: bool,
         ignore_leaves: Sequence[str],
+        graphs: bool = False,
     ):
         super().__init__()
         self.batched = num_envs is not None
@@ -129,7 +130,7 @@ class RecurrentAgent(Client):
         self.optimizer = flat_adam(self.network, learning_rate)
         self.num_parameters = sum(parameter.numel() for parameter in self.network.parameters())
         self.return_scale = ReturnScale(self.num_envs) if normalise_returns else None
-        self.actor = self.new_actor(self.num_envs, seed)
+        self.actor = self.new_actor(self.num_envs, seed, graphs=graphs)
         self.env_steps = self.updates = 0
         self.last_metrics: dict[str, float] = {}
         self._pending: Tensor | None = None  # actions [B, ...] that wait for their outcome
@@ -176,7 +177,7 @@ class RecurrentAgent(Client):
                 "act (take_action) was called twice without observe (add_memory_ppo) in between: tell the outcome of "
                 "each action, or set agent.training = False to play without learning"
             )
-        before, starts = self.actor.state, self.actor.starts
+        before, starts = self.actor.state, self.actor.read_starts()
         obs = self.actor.inputs(observation)
         params, values, actions = self.actor.step(obs, greedy=not training)
         if training:
@@ -248,9 +249,10 @@ class RecurrentAgent(Client):
         """Share of training done, 0 to 1; 0 without ``total_steps``."""
         return min(1.0, self.env_steps / self.total_steps) if self.total_steps else 0.0
 
-    def new_actor(self, num_envs: int, seed: int | None = None, memory: bool = True) -> Actor:
+    def new_actor(self, num_envs: int, seed: int | None = None, memory: bool = True, graphs: bool = False) -> Actor:
         """Make a player of ``num_envs`` other environments with the same weights and memories of its own."""
-        return Actor(self.network, self.observation_space, num_envs, self.device, seed, self.feed_previous, memory)
+        options = self.device, seed, self.feed_previous, memory, graphs
+        return Actor(self.network, self.observation_space, num_envs, *options)
 
     def example_inputs(self) -> Observation:
         """Make inputs of the network from an empty observation of the space, leaves ``[B, ...]``."""

@@ -13,6 +13,7 @@ from rl.agents.actor import LEARN_TOO_EARLY, StepOutcome
 from rl.agents.advice import Advisor
 from rl.agents.agent import RecurrentAgent
 from rl.agents.persistence import is_same_size, without_corrections
+from rl.agents.tensor_rollout import Played, TensorEnvs, TensorRollout
 from rl.checks import one_of, within
 from rl.cores import gru
 from rl.flat_adam import undone_on_failure
@@ -127,6 +128,7 @@ class RecurrentPPO(RecurrentAgent):
             previous_action_reward=previous_action_reward,
             normalise_returns=normalise_returns,
             ignore_leaves=ignore_leaves,
+            graphs=ppo.graphs,
         )
         if state_stride is None:
             state_stride = choose_stride(ppo.bptt or num_steps, ppo.burn_in, self.batched, self.actor.state)
@@ -145,6 +147,7 @@ class RecurrentPPO(RecurrentAgent):
         set_precision(self.device, self.precision)
         self.teacher: Teacher | None = None  # load_network makes it
         self.buffer: RolloutBuffer | None = None
+        self.rollout: TensorRollout | None = None  # collect makes it
         self._truncated: list[CutEpisodes] = []  # of this rollout
 
     def check_rollout(self) -> None:
@@ -156,14 +159,18 @@ class RecurrentPPO(RecurrentAgent):
         options = self.ppo.bptt, self.ppo.burn_in, self.ppo.num_minibatches
         check_rollout(*options, self.num_envs, self.num_steps, self.state_stride, fixed_size=self.batched)
 
+    def _check_teacher(self) -> None:
+        if self.ppo.teacher_kl and self.teacher is None:
+            raise ValueError(
+                f"teacher_kl={self.ppo.teacher_kl} needs a teacher: call load_network, or give init_from=RUN_DIR"
+            )
+
     def _store_action(
         self, obs: Observation, state: State, starts: np.ndarray, params: Tensor, values: Tensor, actions: Tensor
     ) -> None:
-        if self.buffer is None:
-            if self.ppo.teacher_kl and self.teacher is None:
-                raise ValueError(
-                    f"teacher_kl={self.ppo.teacher_kl} needs a teacher: call load_network, or give init_from=RUN_DIR"
-                )
+        if self.buffer is None or self.rollout is not None:
+            self.rollout = None
+            self._check_teacher()
             self.buffer = RolloutBuffer(self.num_steps, obs, state, actions, params, self.state_stride, self.device)
         self.buffer.write_step(obs, state, starts, params, values, actions)
 
@@ -175,6 +182,22 @@ class RecurrentPPO(RecurrentAgent):
             env_ids = np.flatnonzero(outcome.truncated)
             self._truncated.append(self.actor.cut_episodes(self.buffer.size, final_observation, env_ids))
         self.buffer.finish_step(*outcome)
+
+    def collect(self, envs: TensorEnvs, observation: Any) -> Played:
+        """Play a rollout of ``num_steps`` steps in an environment of tensors, instead of ``act`` and ``observe``.
+
+        Args:
+            envs: of as many rows as the agent plays, on its device.
+            observation: what they show now, ``[B, ...]``.
+        """
+        if self.rollout is None or self.rollout.envs is not envs:
+            self._check_teacher()
+            obs, params = self.example_inputs(), torch.empty(self.num_envs, self.network.head.num_params)
+            leaves = obs, self.actor.state, self.actor.actions, params
+            self.buffer = RolloutBuffer(self.num_steps, *leaves, self.state_stride, self.device, self.device)
+            self.rollout = TensorRollout(self.actor, envs, self.buffer, self.ppo.graphs)
+        seen, buffer = self.rollout(observation), self.rollout.buffer
+        return Played(seen, buffer.rewards, buffer.terminated | buffer.truncated)
 
     @torch.enable_grad()  # an environment may have turned it off
     def learn(self, next_observation: Any = None) -> float:
@@ -195,7 +218,7 @@ class RecurrentPPO(RecurrentAgent):
         buffer = self.buffer
         if not self.network.training or buffer is None or buffer.size < self.num_steps:
             return 0.0
-        if buffer.ignored[: buffer.size].all(dim=0).any():  # some environment has no transition yet
+        if buffer.has_gaps and buffer.ignored[: buffer.size].all(dim=0).any():  # some environment has no transition yet
             return 0.0
         if self._pending is not None:
             raise RuntimeError(LEARN_TOO_EARLY)
@@ -238,14 +261,18 @@ class RecurrentPPO(RecurrentAgent):
         """
         buffer, last = self.buffer, None
         assert buffer is not None
-        if next_observation is not None:
+        if self.rollout is not None:
+            last = self.rollout.cut(next_observation)
+        elif next_observation is not None:
             last = self.actor.cut_episodes(buffer.size, next_observation, np.arange(self.num_envs))
         *columns, last_values = bootstrap_values_of_cut_episodes(
             self.network.step, buffer.values[: buffer.size], self._truncated, last
         )
         if self.teacher is not None:
             columns.append(self.teacher.follow(buffer.observations(), buffer.starts[: buffer.size]))
-        if buffer.ignored[: buffer.size].any():
+        if self.rollout is not None:
+            columns[0] = self.rollout.final_values
+        if buffer.has_gaps:
             last_values, *columns = buffer.drop_ignored(last_values, *columns)
         final_values, *teacher_params = columns
         scales = self.return_scale, self.advantage_scale
@@ -255,7 +282,7 @@ class RecurrentPPO(RecurrentAgent):
         """Drop what was collected since the last training."""
         self._truncated.clear()
         if self.buffer is not None:
-            self.buffer.size = 0
+            self.buffer.forget()
 
     def reset(self) -> None:
         """Close unfinished episodes as truncations and clear the memories; what is stored is kept for training."""

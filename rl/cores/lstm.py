@@ -19,11 +19,11 @@ SATURATE = 1e4  # large enough that the sigmoid is 0 or 1 to the last bit, in fl
 class LSTMLayer(nn.Module):
     """One layer; parameters named and shaped as in ``torch.nn.LSTMCell``.
 
-    On a CPU ``unroll`` is always ONE call of torch's fused kernel. An episode start inside the sequence becomes an extra step in
-    front of it whose only input is a flag that shuts the input and forget gates: c and h become exactly 0, and since a
-    saturated gate has no derivative no gradient passes. Sequences with fewer starts than others are filled up at the
-    end with steps under a second flag that shuts the input gate and opens the forget gate: c is held exactly. For
-    example, two sequences of four steps, a start at step 2 of the first (R: reset step, H: hold step)::
+    On a CPU ``unroll`` is always ONE call of torch's fused kernel. An episode start inside the sequence becomes an
+    extra step in front of it whose only input is a flag that shuts the input and forget gates: c and h become exactly
+    0, and since a saturated gate has no derivative no gradient passes. Sequences with fewer starts than others are
+    filled up at the end with steps under a second flag that shuts the input gate and opens the forget gate: c is held
+    exactly. For example, two sequences of four steps, a start at step 2 of the first (R: reset step, H: hold step)::
 
         sequence 0:   x0 x1 R x2 x3
         sequence 1:   x0 x1 x2 x3 H

@@ -51,6 +51,9 @@ class Head(Protocol):
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
         """Turn actions ``[B, ...]`` into what a vector environment takes."""
 
+    def to_tensor_environment(self, actions: Tensor) -> Tensor:
+        """Turn actions ``[B, ...]`` into what a vector environment of tensors takes, on the same device."""
+
     def from_environment(self, actions: np.ndarray) -> np.ndarray:
         """Invert ``to_environment``."""
 
@@ -111,6 +114,7 @@ def _unsupported(space: spaces.Space) -> str:
 class CategoricalHead(nn.Module):
     """Independent categorical branches; ``params`` are their logits side by side; actions int64 ``[..., branches]``."""
 
+    start_tensor: Tensor
     branches: tuple[str, ...]
     action_shape: tuple[int, ...]
     previous_space: spaces.Space
@@ -119,6 +123,7 @@ class CategoricalHead(nn.Module):
         super().__init__()
         self.sizes = [int(n) for n in sizes]
         self.starts = np.asarray(starts)
+        self.register_buffer("start_tensor", torch.as_tensor(self.starts), persistent=False)
         self.flat = flat
         self.num_params = sum(self.sizes)
         self.branches = ("action",) if len(self.sizes) == 1 else tuple(f"action_{i}" for i in range(len(self.sizes)))
@@ -160,6 +165,11 @@ class CategoricalHead(nn.Module):
         actions = actions + self.starts
         return actions[:, 0] if self.flat else actions
 
+    def to_tensor_environment(self, actions: Tensor) -> Tensor:
+        """Turn ``[B, branches]`` into ``[B]`` for a Discrete space, else ``[B, branches]``."""
+        actions = actions + self.start_tensor
+        return actions[:, 0] if self.flat else actions
+
     def from_environment(self, actions: np.ndarray) -> np.ndarray:
         """Invert ``to_environment``."""
         return (actions.reshape(len(actions), -1) - self.starts).astype(np.int64)
@@ -182,6 +192,7 @@ class GaussianHead(nn.Module):
     placeholder (``rl.spaces.PLACEHOLDER``), actions are clipped to it, but not scaled. Actions are stored unclipped.
     """
 
+    bounds: Tensor  # [4, P]: lowest, highest, centre, half of the width
     branches: tuple[str, ...]
     action_shape: tuple[int, ...]
     previous_space: spaces.Space
@@ -196,6 +207,8 @@ class GaussianHead(nn.Module):
         bottom, top = np.where(self.bounded, low, -1.0), np.where(self.bounded, high, 1.0)
         self.centre, self.half_width = (bottom + top) / 2, (top - bottom) / 2
         self.low, self.high, self.dtype = low, high, space.dtype
+        bounds = torch.from_numpy(np.stack([low, high, self.centre, self.half_width])).float()
+        self.register_buffer("bounds", bounds, persistent=False)
         self.num_params = size
         self.action_shape, self.action_dtype = (size,), torch.float32
         self.previous_space = spaces.Box(-np.inf, np.inf, (size,))
@@ -229,6 +242,11 @@ class GaussianHead(nn.Module):
         """Turn ``[B, P]`` into ``[B, *shape]`` within the bounds."""
         scaled = actions * self.half_width + self.centre
         return np.clip(scaled, self.low, self.high).astype(self.dtype).reshape(-1, *self.shape)
+
+    def to_tensor_environment(self, actions: Tensor) -> Tensor:
+        """Turn ``[B, P]`` into float32 ``[B, *shape]`` within the bounds."""
+        low, high, centre, half_width = self.bounds
+        return torch.clamp(torch.addcmul(centre, actions, half_width), low, high).view(-1, *self.shape)
 
     def from_environment(self, actions: np.ndarray) -> np.ndarray:
         """Invert ``to_environment`` within the bounds."""
@@ -286,6 +304,10 @@ class BernoulliHead(nn.Module):
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
         """Turn ``[B, P]`` into int8 ``[B, *shape]``."""
         return actions.astype(np.int8).reshape(-1, *self.shape)
+
+    def to_tensor_environment(self, actions: Tensor) -> Tensor:
+        """Turn ``[B, P]`` into int8 ``[B, *shape]``."""
+        return actions.to(torch.int8).view(-1, *self.shape)
 
     def from_environment(self, actions: np.ndarray) -> np.ndarray:
         """Invert ``to_environment``."""

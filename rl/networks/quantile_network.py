@@ -96,7 +96,7 @@ class QuantileNetwork(nn.Module):
         return values, values.amax(-1), state
 
     def unroll(self, obs: Observation, state: State, starts: Tensor) -> tuple[Tensor, State]:
-        """Run sequences: leaves ``[T, B, ...]``, ``starts [T, B]`` on any device -> psi ``[T, B, H]``, state after step T."""
+        """Run sequences: leaves ``[T, B, ...]``, ``starts [T, B]`` on any device -> psi ``[T, B, H]``, last state."""
         features = self.trunk.features(obs)
         return self.trunk.core.unroll(features, state, starts.to(features.device, non_blocking=True))
 

@@ -66,7 +66,7 @@ def diagnose_rollout(
     starts = buffer.starts[at_steps, rows].flatten().to(features.device, non_blocking=True)
     found |= measure_gates(trunk.core, features.flatten(0, 1), state, starts)
 
-    starts = buffer.starts[: buffer.size, rows]
+    starts = buffer.starts[: buffer.size, rows].cpu()
     first, length = choose_sequences(starts, buffer.chunks(ppo.bptt))
     mb = buffer.read(targets, first, torch.arange(buffer.num_envs)[rows], length)
     with torch.no_grad():
@@ -99,7 +99,7 @@ def choose_sequences(starts: Tensor, chunks: list[tuple[int, int]]) -> tuple[Ten
 
 @torch.no_grad()
 def measure_staleness(
-    network: ActorCritic, buffer: RolloutBuffer, ppo: PPO, last: tuple[State, np.ndarray] | None
+    network: ActorCritic, buffer: RolloutBuffer, ppo: PPO, last: tuple[State, np.ndarray | Tensor] | None
 ) -> dict[str, Tensor]:
     """Measure how far the states that sequences begin with are from what the current weights make of the rollout.
 
@@ -124,7 +124,7 @@ def measure_staleness(
     for begin, right in buffer.recompute(network.unroll, ppo.bptt, rows, to_the_end=last is not None):
         if begin == buffer.size:
             assert last is not None  # or it would end before
-            used, starts = {name: leaf[rows] for name, leaf in last[0].items()}, torch.from_numpy(last[1][rows])
+            used, starts = {name: leaf[rows] for name, leaf in last[0].items()}, torch.as_tensor(last[1])[rows]
         else:
             warm = ppo.burn_in if ppo.burn_in <= begin else 0
             used, starts = buffer.state_before(begin - warm, rows), buffer.starts[begin, rows]

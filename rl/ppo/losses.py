@@ -11,6 +11,8 @@ from rl.types import Sequences
 class Coefficients(NamedTuple):
     """The hyperparameters of an update's loss and step, some of which change in the course of training.
 
+    Those are tensors, 0-d, where a step is recorded as a graph: write them into formulas, not into ``if``.
+
     Attributes:
         learning_rate: of Adam.
         clip: clip range of the ratio.
@@ -21,10 +23,10 @@ class Coefficients(NamedTuple):
         per_head: clip one ratio for each branch instead of the joint one.
     """
 
-    learning_rate: float
-    clip: float
-    entropy_coef: float
-    teacher_kl: float
+    learning_rate: float | Tensor
+    clip: float | Tensor
+    entropy_coef: float | Tensor
+    teacher_kl: float | Tensor
     value_coef: float
     value_clip: float | None
     per_head: bool
@@ -40,7 +42,7 @@ def probability_ratio(log_probs: Tensor, old_log_probs: Tensor, per_head: bool) 
     return (difference if per_head else difference.sum(-1, keepdim=True)).exp()
 
 
-def policy_loss(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
+def policy_loss(ratio: Tensor, advantages: Tensor, clip: float | Tensor) -> Tensor:
     """Compute the clipped surrogate, -E[min(r A, clip(r, 1 - clip, 1 + clip) A)] (equation 7), summed over heads.
 
     Args:
@@ -49,8 +51,13 @@ def policy_loss(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
         clip: the clip range.
     """
     gain = ratio * advantages.unsqueeze(-1)
-    held = ratio.clamp(1.0 - clip, 1.0 + clip) * advantages.unsqueeze(-1)
+    held = ratio.clamp(*bounds(clip)) * advantages.unsqueeze(-1)
     return torch.minimum(gain, held).sum() / -advantages.numel()
+
+
+def bounds(clip: float | Tensor) -> tuple[Any, Any]:
+    """Return the least and the greatest ratio that are not clipped."""
+    return 1.0 - clip, 1.0 + clip
 
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float | None) -> Tensor:
@@ -130,13 +137,14 @@ class _PPOLoss(torch.autograd.Function):
         ratio, advantages, values, old_values, returns, entropies = ctx.saved_tensors
         now, count = ctx.now, values.numel()
         gain = ratio * advantages.unsqueeze(-1)
-        held = ratio.clamp(1.0 - now.clip, 1.0 + now.clip) * advantages.unsqueeze(-1)
+        held = ratio.clamp(*bounds(now.clip)) * advantages.unsqueeze(-1)
         by_log_probs = (slope * gain * (gain <= held) / -count).expand_as(entropies)
         error = values - returns
         if now.value_clip is not None:
             error = error.masked_fill(_is_held(values, old_values, returns, now.value_clip), 0.0)
         by_values = now.value_coef * (slope * error / count)
-        return by_log_probs, by_values, slope * torch.full_like(entropies, -now.entropy_coef / count), *[None] * 5
+        by_entropies = (slope * (-now.entropy_coef / count)).expand_as(entropies)
+        return by_log_probs, by_values, by_entropies, *[None] * 5
 
 
 def approximate_kl(ratio: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ class PPOOptions(TypedDict, total=False):
     anneal_learning_rate: bool
     anneal_clip: bool
     max_grad_norm: float
+    graphs: bool
 
 
 def check_hyperparameters(values: dict[str, Any]) -> None:

@@ -20,8 +20,8 @@ class RolloutBuffer:
     """A buffer of preallocated tensors ``[T, B, ...]``, one for each observation leaf, state leaf, and so on.
 
     It knows nothing of cores: a state leaf is one more key. Leaves are stored at every ``state_stride``-th step, where
-    sequences may begin. Flags and rewards, which come from the environment, lie on the CPU until training; all else
-    lies on ``device``. A buffer that is full grows, so that a client may collect as long as it likes.
+    sequences may begin. Flags and rewards lie where the environment gives them: on the CPU until training, or on
+    ``device``, where all else lies. A buffer that is full grows, so that a client may collect as long as it likes.
 
     Args:
         num_steps: T to begin with.
@@ -31,6 +31,7 @@ class RolloutBuffer:
         params: an example, ``[B, P]``.
         state_stride: distance of the stored states in steps.
         device: where the tensors lie.
+        told_on: where flags and rewards lie.
     """
 
     def __init__(
@@ -42,11 +43,13 @@ class RolloutBuffer:
         params: Tensor,
         state_stride: int = 1,
         device: torch.device | str = "cpu",
+        told_on: torch.device | str = "cpu",
     ):
         self.num_envs = actions.shape[0]
+        self.has_gaps = False  # whether a step of this rollout is ignored
         self.stride = state_stride
         self.capacity = num_steps
-        self.size = 0  # steps collected; setting it to 0 forgets the rollout, the memory stays allocated
+        self.size = 0  # steps collected
 
         def zeros(example: Tensor, count: int = num_steps) -> Tensor:
             return torch.zeros(count, *example.shape, dtype=example.dtype, device=device)
@@ -55,8 +58,8 @@ class RolloutBuffer:
         self.state = {name: zeros(leaf, -(-num_steps // state_stride)) for name, leaf in state.items()}
         self.actions, self.params = zeros(actions), zeros(params)
         self.values = torch.zeros(num_steps, self.num_envs, device=device)
-        self.rewards = torch.zeros(num_steps, self.num_envs)
-        flags = torch.zeros(4, num_steps, self.num_envs, dtype=torch.bool)
+        self.rewards = torch.zeros(num_steps, self.num_envs, device=told_on)
+        flags = torch.zeros(4, num_steps, self.num_envs, dtype=torch.bool, device=told_on)
         self.starts, self.terminated, self.truncated, self.ignored = flags
         self._make_views()
 
@@ -82,13 +85,19 @@ class RolloutBuffer:
         t = self.size
         if t == self.capacity:
             self._grow()
+        self.write_tensors(t, obs, state, params, values, actions)
+        self.starts.numpy()[t] = starts  # these lie on the CPU, where numpy writes a row faster than torch
+
+    def write_tensors(
+        self, t: int, obs: Observation, state: State, params: Tensor, values: Tensor, actions: Tensor
+    ) -> None:
+        """Write what the policy saw and made of step ``t``, as ``write_step`` does."""
         written = (*[obs[name] for name in self.obs], params, values, actions)
         for view, leaf in zip(self._step_views[t], written, strict=True):
             view.copy_(leaf)
         if t % self.stride == 0:
             for views, name in zip(self._state_views, self.state, strict=True):
                 views[t // self.stride].copy_(state[name])
-        self.starts.numpy()[t] = starts  # these lie on the CPU, where numpy writes a row faster than torch
 
     def finish_step(
         self, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, ignored: np.ndarray | bool = False
@@ -99,7 +108,12 @@ class RolloutBuffer:
         self.terminated.numpy()[t] = terminated
         self.truncated.numpy()[t] = truncated
         self.ignored.numpy()[t] = ignored
+        self.has_gaps |= bool(np.any(ignored))
         self.size = t + 1
+
+    def forget(self) -> None:
+        """Forget the rollout; the memory stays allocated."""
+        self.size, self.has_gaps = 0, False
 
     def hide_branch(self, branch: int) -> None:
         """Mark an action branch of the last step as not executed: it is not trained."""
@@ -184,7 +198,7 @@ class RolloutBuffer:
 
         for leaf in self.leaves():
             leaf[:size] = close(leaf)
-        self.size = size
+        self.size, self.has_gaps = size, False
         return last_values, *(close(column) for column in columns)
 
     def chunks(self, bptt: int | None) -> list[tuple[int, int]]:
@@ -216,7 +230,14 @@ class RolloutBuffer:
             A minibatch and its warm-up (None without ``burn_in``).
         """
         chunks, device = self.chunks(bptt), self.values.device
-        columns = [self.starts.to(device, non_blocking=True), self.actions, targets.old_log_probs, targets.old_values, targets.advantages, targets.returns]
+        columns = [
+            self.starts.to(device, non_blocking=True),
+            self.actions,
+            targets.old_log_probs,
+            targets.old_values,
+            targets.advantages,
+            targets.returns,
+        ]
         columns += [] if targets.teacher_params is None else [targets.teacher_params]
         for length in sorted({length for _, length in chunks}):
             begins = torch.tensor([begin for begin, chunk_length in chunks if chunk_length == length])
@@ -251,7 +272,8 @@ class RolloutBuffer:
         on_device = index.to(self.values.device, non_blocking=True)
         obs = {name: _gather(leaf, on_device) for name, leaf in self.obs.items()}
         available = (first >= burn_in).to(self.values.device, non_blocking=True)
-        return WarmUp(obs, self._state_at(begin, env), _gather(self.starts, index), available)
+        starts = _gather(self.starts, index.to(self.starts.device, non_blocking=True))
+        return WarmUp(obs, self._state_at(begin, env), starts, available)
 
     def refresh(self, unroll: Unroll, bptt: int | None) -> None:
         """Recompute the stored state at the start of every chunk but the first with the current weights.
@@ -287,13 +309,14 @@ class RolloutBuffer:
         return {name: leaf[step // self.stride, rows].contiguous() for name, leaf in self.state.items()}
 
     def read(self, targets: Targets, first: Tensor, env: Tensor, length: int) -> Sequences:
-        """Read the sequences that begin at the steps ``first [N]`` of ``env [N]``, without the teacher's parameters."""
+        """Read the sequences that begin at ``first [N]`` of ``env [N]``, with starts on the CPU, without a teacher."""
         index = (first + torch.arange(length).unsqueeze(1)) * self.num_envs + env  # [L, N], each t * B + b
         on_device = index.to(self.values.device, non_blocking=True)
         columns = self.actions, targets.old_log_probs, targets.old_values, targets.advantages, targets.returns
         obs = {name: _gather(leaf, on_device) for name, leaf in self.obs.items()}
         parts = (_gather(column, on_device) for column in columns)
-        return Sequences(obs, self._state_at(first, env), _gather(self.starts, index), *parts)
+        starts = _gather(self.starts, index.to(self.starts.device)).cpu()
+        return Sequences(obs, self._state_at(first, env), starts, *parts)
 
 
 def _gather(data: Tensor, index: Tensor) -> Tensor:

@@ -5,16 +5,17 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Generator, Tensor
 
-from rl.flat_adam import FlatAdam, guarded_step, is_usable
+from rl.flat_adam import FlatAdam, is_usable
 from rl.networks import ActorCritic
 from rl.networks.heads import Head
 from rl.normalisation import AdvantageScale, ReturnScale
 from rl.ppo.advantages import bootstrap_values, gae
 from rl.ppo.losses import Coefficients, approximate_kl, explained_variance, ppo_loss
+from rl.ppo.minibatch_step import MinibatchStep
 from rl.ppo.options import Ratio, check_hyperparameters
 from rl.ppo.rollout_buffer import RolloutBuffer
 from rl.ppo.teacher import Teacher
-from rl.types import Sequences, State, Targets, WarmUp
+from rl.types import Sequences, Targets
 
 
 @dataclass(kw_only=True)
@@ -45,6 +46,7 @@ class PPO:
         anneal_learning_rate: linearly to 0 at the end of training.
         anneal_clip: linearly to 0 at the end of training.
         max_grad_norm: a longer gradient is scaled down to this norm.
+        graphs: on a CUDA device acting and the step of a minibatch are recorded as graphs, see ``rl.graphs``.
 
     Raises:
         ValueError: a value is out of range, or two exclude each other.
@@ -71,10 +73,19 @@ class PPO:
     anneal_learning_rate: bool = False
     anneal_clip: bool = False
     max_grad_norm: float = 0.5
+    graphs: bool = True
 
     def __post_init__(self) -> None:
         """Check the values."""
         check_hyperparameters(asdict(self))
+        self._step: MinibatchStep | None = None
+
+    def _step_of(self, network: ActorCritic, optimizer: FlatAdam, teacher: Teacher | None) -> MinibatchStep:
+        """Return what takes the steps of these; it lasts from update to update, and with it its graphs."""
+        step = self._step
+        if step is None or (step.network, step.optimizer, step.teacher) != (network, optimizer, teacher):
+            step = self._step = MinibatchStep(self, network, optimizer, teacher)
+        return step
 
     def targets(
         self,
@@ -150,26 +161,22 @@ class PPO:
         Raises:
             FloatingPointError: a loss, gradient, weight or moment was not finite.
         """
-        now = self.coefficients(progress)
-        optimizer.param_groups[0]["lr"] = now.learning_rate
-        parameters = list(network.parameters())
+        now, device = self.coefficients(progress), targets.returns.device
+        step = self._step_of(network, optimizer, teacher)
+        step.begin(now, device)
         minibatches: list[dict[str, Tensor]] = []
-        all_finite = going_on = torch.ones((), dtype=torch.bool, device=targets.returns.device)
+        all_finite = going_on = torch.ones((), dtype=torch.bool, device=device)
         for epoch in range(self.epochs):
             if epoch and self.refresh_states:
                 with torch.no_grad():
                     buffer.refresh(network.unroll, self.bptt)
             for mb, warm_up in buffer.sequences(targets, self.num_minibatches, self.bptt, shuffle, self.burn_in):
-                if warm_up is not None:
-                    mb.state = warmed_state(network, mb.state, warm_up)
-                loss, metrics = self.loss(network, mb, now, teacher)
-                if self.target_kl is not None:
-                    going_on = going_on & (approximate_kl(metrics["ratio"]) <= 1.5 * self.target_kl)
-                norm, finite = guarded_step(optimizer, loss, parameters, self.max_grad_norm, going_on)
-                all_finite, going_on = all_finite & finite, going_on & finite
-                minibatches.append(metrics | {"loss": loss.detach(), "grad_norm": norm})
+                metrics = step(mb, warm_up, going_on)
+                all_finite, going_on = all_finite & metrics.pop("finite"), metrics.pop("going_on")
+                minibatches.append(metrics)
             if self.target_kl is not None and not bool(going_on):
                 break
+        optimizer.param_groups[0]["lr"] = now.learning_rate  # a number again
         return read_metrics(minibatches, all_finite & is_usable(optimizer), now.clip, network.head.branches)
 
     def loss(
@@ -214,16 +221,8 @@ class PPO:
         return Coefficients(learning_rate, clip, entropy_coef, teacher_kl, *constant)
 
 
-def warmed_state(network: ActorCritic, stored: State, warm_up: WarmUp) -> State:
-    """Replay the steps in front of sequences without loss; where there are none the ``stored`` state stands."""
-    with torch.no_grad():
-        *_, warmed = network.unroll(warm_up.obs, warm_up.state, warm_up.starts)
-    available = {name: warm_up.available.view(-1, *[1] * (leaf.dim() - 1)) for name, leaf in stored.items()}
-    return {name: torch.where(available[name], warmed[name], leaf) for name, leaf in stored.items()}
-
-
 def read_metrics(
-    minibatches: list[dict[str, Tensor]], finite: Tensor, clip: float, branches: tuple[str, ...]
+    minibatches: list[dict[str, Tensor]], finite: Tensor, clip: float | Tensor, branches: tuple[str, ...]
 ) -> dict[str, float]:
     """Read the results of an update, in the one transfer to the host.
 

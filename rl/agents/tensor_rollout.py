@@ -1,0 +1,138 @@
+"""Rollouts in environments that give tensors on the device of the agent: nothing leaves it, and nothing waits."""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rl.agents.actor import PREVIOUS_ACTION, PREVIOUS_REWARD, Actor
+from rl.graphs import Recorded, Tensors, join, split
+from rl.ppo.rollout_buffer import RolloutBuffer
+from rl.spaces import leaf_arrays
+from rl.types import CutEpisodes, Observation
+
+
+class TensorEnvs(Protocol):
+    """A vector environment in SAME_STEP mode whose arrays are tensors on ``device``.
+
+    Its ``info["final_obs"]`` holds in every step what all rows observed after their actions, before new episodes began.
+    Where there is none, V of the last observation acted on stands in for that of an episode's last one.
+    """
+
+    device: Any
+
+    def step(self, actions: Tensor) -> tuple[Any, Tensor, Tensor, Tensor, dict[str, Any]]:
+        """Take ``actions [B, ...]``: observations ``[B, ...]``, rewards, terminated and truncated ``[B]``, and an info.
+
+        What it returns is valid until the next call.
+        """
+
+
+class TensorRollout:
+    """Plays the rollouts of one agent, each as one CUDA graph where the device and the environment allow it.
+
+    Args:
+        actor: the memories of the agent.
+        envs: to play in.
+        buffer: takes the rollout; its outcomes lie on the device.
+        graphs: record it where the device can.
+    """
+
+    def __init__(self, actor: Actor, envs: TensorEnvs, buffer: RolloutBuffer, graphs: bool):
+        self.actor, self.envs, self.buffer = actor, envs, buffer
+        self.network: Any = actor.network  # of PPO
+        self.final_values = torch.zeros_like(buffer.values)  # [T, B], V(final observation)
+        draws = [actor.generator, *([envs.generator] if hasattr(envs, "generator") else [])]
+        enabled = graphs and getattr(envs, "can_be_recorded", False)
+        self.recorded = Recorded(self._play, self._anchors, draws, enabled)
+
+    @torch.inference_mode()
+    def __call__(self, observation: Any) -> Observation:
+        """Play one rollout from what the environments show now, ``[B, ...]``.
+
+        Returns:
+            What they show then: the leaves of the observation, by name.
+        """
+        actor, obs = self.actor, self.inputs(observation)
+        starts = torch.as_tensor(actor.starts, device=actor.device)
+        given = {"state": actor.state, "previous": actor.previous if actor.feed_previous else {}, "obs": obs}
+        found = self.recorded(join(given) | {"starts": starts})
+        after = split(found, given)
+        actor.state, actor.starts = after["state"], found["starts"]
+        if actor.feed_previous:
+            actor.previous = after["previous"]
+            actor.last = split(found, {"last": actor.last})["last"]
+        self.buffer.size = self.buffer.capacity
+        return after["obs"]
+
+    def inputs(self, observation: Any) -> Observation:
+        """Bring an observation into leaves of the shapes and dtypes that the network takes, ``[B, ...]``."""
+        actor = self.actor
+        if isinstance(observation, dict) and observation.keys() == actor.formats.keys():
+            leaves = observation
+        else:
+            leaves = leaf_arrays(actor.observation_space, observation, actor.formats)
+        obs = {}
+        for name, (shape, dtype) in actor.formats.items():
+            kind = getattr(torch, dtype.name)
+            obs[name] = torch.as_tensor(leaves[name], device=actor.device).to(kind).reshape(shape)
+        return obs
+
+    def cut(self, observation: Any) -> CutEpisodes:
+        """Note what V needs of the future of all episodes, which the end of the rollout cuts."""
+        actor = self.actor
+        obs = self.inputs(observation) | (actor.last if actor.feed_previous else {})
+        return CutEpisodes(self.buffer.size, np.arange(actor.num_envs), obs, actor.state)
+
+    def _play(self, inputs: Tensors) -> Tensors:
+        actor, buffer, network = self.actor, self.buffer, self.network
+        head = network.head
+        given = {"state": actor.state, "previous": actor.previous if actor.feed_previous else {}}
+        given |= {"obs": {name: inputs[f"obs.{name}"] for name in actor.formats}}
+        parts, starts = split(inputs, given), inputs["starts"]
+        state, previous, obs, last = parts["state"], parts["previous"], parts["obs"], {}
+        for t in range(buffer.capacity):
+            params, values, after = network.step(obs | previous, state, starts)
+            actions = head.sample(params, actor.generator)
+            buffer.write_tensors(t, obs | previous, state, params, values, actions)
+            buffer.starts[t].copy_(starts)
+            observation, rewards, terminated, truncated, info = self.envs.step(head.to_tensor_environment(actions))
+            if actor.feed_previous:
+                last = {PREVIOUS_ACTION: head.as_previous(actions), PREVIOUS_REWARD: rewards.float().unsqueeze(1)}
+            final = values
+            if "final_obs" in info:
+                _, final, _ = network.step(self.inputs(info["final_obs"]) | last, after, None)
+            starts = terminated | truncated
+            for column, told in zip(
+                (buffer.rewards, buffer.terminated, buffer.truncated, self.final_values),
+                (rewards, terminated, truncated & ~terminated, final),
+                strict=True,
+            ):
+                column[t].copy_(told)
+            previous = {name: leaf.masked_fill(starts.unsqueeze(1), 0) for name, leaf in last.items()}
+            obs, state = self.inputs(observation), after
+        outputs = join({"state": state, "previous": previous, "obs": obs, "last": last}) | {"starts": starts}
+        return {name: leaf.clone() for name, leaf in outputs.items()}  # none may be a place of the environment
+
+    def _anchors(self) -> list[Tensor]:
+        return [*self.actor.network.buffers(), *self.buffer.leaves()]
+
+
+def speaks_tensors(envs: Any) -> bool:
+    """Tell whether a vector environment gives tensors: it then has a ``device``."""
+    return getattr(envs.unwrapped, "device", None) is not None
+
+
+class Played(NamedTuple):
+    """A rollout as a trainer sees it.
+
+    Attributes:
+        obs: what the environments show now, leaves ``[B, ...]``.
+        rewards: ``[T, B]`` on the device.
+        ended: ``[T, B]`` bool on the device, where an episode was over after the step.
+    """
+
+    obs: Observation
+    rewards: Tensor
+    ended: Tensor
