@@ -1,7 +1,8 @@
-"""The base class of this package's environments: one object steps all copies of a task at once in numpy."""
+"""The base class of this package's environments: one object steps all copies of a task at once, in numpy or torch."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,13 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from envs.array_module import Array, array_module
 from envs.checks import positive
 
 SAME_STEP: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
 """The metadata of every vector environment of this package."""
+
+log = logging.getLogger(__name__)
 
 
 class BatchedEnv(VectorEnv):
@@ -25,13 +29,24 @@ class BatchedEnv(VectorEnv):
     episode is in ``info["final_obs"]``, which has the full batched shape and is valid in the rows where
     ``info["_final_obs"]`` (bool, ``[B]``) is True. Both keys exist only in steps in which some row ended.
 
+    With a ``device`` everything is a tensor of torch there: actions (int64 or float32), observations, rewards (float32)
+    and flags (bool). ``final_obs`` and ``_final_obs`` are then in the info of every step, and ``final_obs`` is valid in
+    all rows: what they showed after the action, before any restart. A step never makes the host wait for the device,
+    and its shapes never change, so it can be captured as a CUDA graph, with ``generator`` registered. That is why
+    actions outside of the action space are not refused there: what comes of them is undefined.
+
     A task implements three methods and lists its per-copy arrays in ``state_names``:
 
     - ``_start(rows)``: begin new episodes in ``rows`` (int ``[n]``); ``elapsed_steps`` is already 0 there.
     - ``_advance(actions) -> rewards, terminated``: act in all rows; ``elapsed_steps`` is still the number of steps
-      before this action. Rewards are float64 ``[B]``, terminated is bool ``[B]``.
+      before this action. Rewards are float64 ``[B]``, terminated is a new array, bool ``[B]``.
     - ``_observe() -> observations``: a new batch that depends on the current state only. It is called twice in steps in
       which a row ends, so it must not draw random numbers.
+
+    One that is to run on a device as well, and hands ``device`` on, gets its functions of arrays from ``self.xp`` (see
+    ``envs.array_module``) and its random numbers from ``self.draws``, and keeps its state in the same tensors:
+    ``self.cue = self.xp.renew(self.cue, values)``. ``rows`` is bool ``[B]`` there, and new episodes are drawn for all
+    rows: ``self.xp.put(self.cue, rows, self.draws.integers(2, size=len(rows)))`` serves both.
 
     Truncation belongs to the base class: a row is truncated when ``max_episode_steps`` (an int, or one per row) is
     reached, also when it terminates in that very step, as in Gymnasium's ``TimeLimit``.
@@ -41,6 +56,15 @@ class BatchedEnv(VectorEnv):
         observation_space: of one copy.
         action_space: of one copy.
         max_episode_steps: steps after which an episode is truncated: one number, one per row ``[B]``, or None.
+        device: None for numpy, or the name of a device of torch.
+
+    Attributes:
+        xp: the functions of arrays, see ``envs.array_module``.
+        device: None, or the ``torch.device``.
+        generator: None, or the ``torch.Generator`` on the device that draws all random numbers.
+
+    Raises:
+        ValueError: torch cannot use the device here.
     """
 
     metadata = SAME_STEP
@@ -54,16 +78,22 @@ class BatchedEnv(VectorEnv):
         observation_space: spaces.Space,
         action_space: spaces.Space,
         max_episode_steps: int | np.ndarray | None = None,
+        device: str | None = None,
     ):
         positive(num_envs=num_envs)
+        self.xp: Any = array_module(device)
+        self.device, self.generator = self.xp.device, self.xp.generator
         self.num_envs = int(num_envs)
         self.single_observation_space = observation_space
         self.single_action_space = action_space
         self.observation_space = batch_space(observation_space, self.num_envs)
         self.action_space = batch_space(action_space, self.num_envs)
-        self.max_episode_steps = max_episode_steps
-        self.elapsed_steps = np.zeros(self.num_envs, dtype=np.int64)
-        self.rows = np.arange(self.num_envs)
+        self.max_episode_steps: Any = max_episode_steps
+        if isinstance(max_episode_steps, np.ndarray):
+            self.max_episode_steps = self.xp.asarray(max_episode_steps)
+        self.elapsed_steps: Array = self.xp.zeros(self.num_envs, self.xp.int64)
+        self.rows: Array = self.xp.arange(self.num_envs)
+        self._all_rows: Array = self.rows if device is None else self.xp.ones(self.num_envs, self.xp.bool)
         self._running = False
         self._action_shape = self.action_space.shape
         # Of a continuous space the least and the greatest actions, [B, ...] each.
@@ -73,10 +103,15 @@ class BatchedEnv(VectorEnv):
         choices = {spaces.Discrete: "n", spaces.MultiDiscrete: "nvec"}.get(type(action_space))
         self._num_choices = np.asarray(getattr(action_space, choices) if choices else 2, dtype=np.uint64)
 
-    def _start(self, rows: np.ndarray) -> None:
+    @property
+    def draws(self) -> Any:
+        """What draws random numbers: ``np_random``, or on a device the same methods with ``generator``."""
+        return self.np_random if self.device is None else self.xp
+
+    def _start(self, rows: Array) -> None:
         raise NotImplementedError
 
-    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _advance(self, actions: Array) -> tuple[Array, Array]:
         raise NotImplementedError
 
     def _observe(self) -> Any:
@@ -93,11 +128,13 @@ class BatchedEnv(VectorEnv):
             The first observations ``[B, ...]`` and an empty info.
         """
         super().reset(seed=seed)
+        if self.generator is not None and seed is not None:
+            self.generator.manual_seed(seed)
         self._running = True
-        self._restart(self.rows)
+        self._restart(self._all_rows)
         return self._observe(), {}
 
-    def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: Array) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
         """Act in every row, and restart the rows that end.
 
         Args:
@@ -108,39 +145,43 @@ class BatchedEnv(VectorEnv):
         """
         observations, rewards, terminated, truncated = self.transition(actions)
         ended = terminated | truncated
-        if not ended.any():
+        if self.device is None and not np.count_nonzero(ended):  # faster than any()
             return observations, rewards, terminated, truncated, {}
         info = {"final_obs": observations, "_final_obs": ended}
-        self._restart(np.flatnonzero(ended))
+        self._restart(np.flatnonzero(ended) if self.device is None else ended)
         return self._observe(), rewards, terminated, truncated, info
 
-    def transition(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
+    def transition(self, actions: Array) -> tuple[Any, Array, Array, Array]:
         """Act in every row as ``step`` does, but leave rows that end at their last observations.
 
         Raises:
             ResetNeeded: ``reset`` was never called.
-            ValueError: the actions do not lie in the action space.
+            ValueError: the actions do not lie in the action space; on a device: have another shape, kind or device.
         """
         if not self._running:
             raise ResetNeeded("Call reset() before step().")
         rewards, terminated = self._advance(self._checked(actions))
         self.elapsed_steps += 1
         if self.max_episode_steps is None:
-            truncated = np.zeros(self.num_envs, dtype=np.bool_)
+            truncated = self.xp.zeros(self.num_envs, self.xp.bool)
         else:
             truncated = self.elapsed_steps >= self.max_episode_steps
+        if self.device is not None:
+            rewards = self.xp.astype(rewards, self.xp.float32)
         return self._observe(), rewards, terminated, truncated
 
-    def _restart(self, rows: np.ndarray) -> None:
-        self.elapsed_steps[rows] = 0
+    def _restart(self, rows: Array) -> None:
+        self.xp.put(self.elapsed_steps, rows, 0)
         self._start(rows)
 
-    def _checked(self, actions: np.ndarray) -> np.ndarray:
+    def _checked(self, actions: Array) -> Array:
         """Return the actions as int64 or float32 ``[B, ...]``.
 
         Raises:
             ValueError: they have another shape or dtype than the action space, or lie outside of it.
         """
+        if self.device is not None:
+            return self.xp.check_actions(actions, self._action_shape, continuous=self._limits is not None)
         actions = np.asarray(actions)
         if actions.shape != self._action_shape:
             raise ValueError(f"actions.shape={actions.shape}: it must be {self._action_shape}")
@@ -161,12 +202,19 @@ class BatchedEnv(VectorEnv):
         return checked
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that is needed to go on exactly: copies of the per-row arrays, and the generator's state."""
-        arrays = {name: getattr(self, name).copy() for name in ("elapsed_steps", *self.state_names)}
-        return {**arrays, "running": self._running, "rng": self.np_random.bit_generator.state}
+        """Return all that is needed to go on exactly: copies of the per-row arrays, and the generator's state.
+
+        With a device all of these are tensors on the CPU.
+        """
+        arrays = {name: self.xp.export(getattr(self, name)) for name in ("elapsed_steps", *self.state_names)}
+        rng = self.np_random.bit_generator.state if self.generator is None else self.generator.get_state()
+        return {**arrays, "running": self._running, "rng": rng}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from the ``state_dict()`` of an environment built with the same arguments.
+        """Go on from the ``state_dict()`` of an environment built with the same arguments, but for the device.
+
+        A generator of another kind of device (numpy, CPU, GPU) draws other numbers: then the environment keeps its own
+        as it is, the log says so, and only what is drawn from here on differs.
 
         Raises:
             ValueError: ``state`` has other arrays, or arrays of other shapes.
@@ -174,11 +222,22 @@ class BatchedEnv(VectorEnv):
         own = self.state_dict()
         arrays = ("elapsed_steps", *self.state_names)
         if state.keys() != own.keys() or any(np.shape(state[name]) != own[name].shape for name in arrays):
-            expected = {name: own[name].shape for name in arrays}
+            expected = {name: tuple(own[name].shape) for name in arrays}
             raise ValueError(f"The state does not belong to this environment: expected arrays {expected}.")
         if not isinstance(state["running"], bool):
             raise ValueError(f"running={state['running']!r}: it must be True or False.")
-        self.np_random.bit_generator.state = state["rng"]  # first, for it may be refused
+        if not self._load_generator(state["rng"]):  # first, for it may be refused
+            log.info("the state is of another kind of device: from here on other random numbers are drawn than there")
         for name in arrays:
-            setattr(self, name, np.array(state[name], dtype=own[name].dtype))
+            setattr(self, name, self.xp.load(getattr(self, name), state[name]))
         self._running = state["running"]
+
+    def _load_generator(self, state: Any) -> bool:
+        """Put the generator where it was; return False if the state is that of another kind of generator."""
+        of_numpy = isinstance(state, dict)
+        if of_numpy != (self.generator is None):
+            return False
+        if not of_numpy:
+            return self.xp.load_generator(state)
+        self.np_random.bit_generator.state = state
+        return True

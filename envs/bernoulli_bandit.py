@@ -8,6 +8,7 @@ from math import comb
 import numpy as np
 from gymnasium import spaces
 
+from envs.array_module import Array
 from envs.batched_env import BatchedEnv
 from envs.checks import at_least, positive
 
@@ -30,18 +31,21 @@ class BernoulliBandit(BatchedEnv):
 
     state_names = ("probabilities", "last_outcome")
 
-    def __init__(self, num_envs: int, num_arms: int = 2, episode_length: int = 20):
+    def __init__(self, num_envs: int, num_arms: int = 2, episode_length: int = 20, device: str | None = None):
         at_least(2, num_arms=num_arms)
         positive(episode_length=episode_length)
         self.num_arms, self.episode_length = int(num_arms), int(episode_length)
         size = self.num_arms + 2
-        super().__init__(num_envs, spaces.Box(0.0, 1.0, (size,), np.float32), spaces.Discrete(self.num_arms))
-        self.probabilities = np.zeros((self.num_envs, self.num_arms))
-        self.last_outcome = np.zeros(self.num_envs, dtype=np.int64)  # 2 * arm + paid, or 2 * num_arms at the start
-        self._views = np.zeros((2 * self.num_arms + 1, size), dtype=np.float32)
-        self._views[:-1, : self.num_arms] = np.eye(self.num_arms).repeat(2, axis=0)
-        self._views[1:-1:2, self.num_arms] = 1.0
-        self._views[-1, -1] = 1.0
+        observation_space = spaces.Box(0.0, 1.0, (size,), np.float32)
+        super().__init__(num_envs, observation_space, spaces.Discrete(self.num_arms), device=device)
+        self.probabilities = self.xp.zeros((self.num_envs, self.num_arms), self.xp.float64)
+        # 2 * arm + paid, or 2 * num_arms at the start
+        self.last_outcome = self.xp.zeros(self.num_envs, self.xp.int64)
+        views = np.zeros((2 * self.num_arms + 1, size), dtype=np.float32)
+        views[:-1, : self.num_arms] = np.eye(self.num_arms).repeat(2, axis=0)
+        views[1:-1:2, self.num_arms] = 1.0
+        views[-1, -1] = 1.0
+        self._views = self.xp.asarray(views)
 
     # These stand for attributes of the base class that can be set, which mypy sees no property do. They are worked out
     # when they are asked for only, since that may take seconds.
@@ -55,17 +59,17 @@ class BernoulliBandit(BatchedEnv):
         """Return the expected return of win-stay-lose-shift, or None where it would take too long to work out."""
         return win_stay_lose_shift_return(self.num_arms, self.episode_length)
 
-    def _start(self, rows: np.ndarray) -> None:
-        self.probabilities[rows] = self.np_random.random((len(rows), self.num_arms))
-        self.last_outcome[rows] = 2 * self.num_arms
+    def _start(self, rows: Array) -> None:
+        self.xp.put(self.probabilities, rows, self.draws.random((len(rows), self.num_arms)))
+        self.xp.put(self.last_outcome, rows, 2 * self.num_arms)
 
-    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        paid = self.np_random.random(self.num_envs) < self.probabilities[self.rows, actions]
-        self.last_outcome = 2 * actions + paid
+    def _advance(self, actions: Array) -> tuple[Array, Array]:
+        paid = self.draws.random(self.num_envs) < self.probabilities[self.rows, actions]
+        self.last_outcome = self.xp.renew(self.last_outcome, 2 * actions + paid)
         return paid / self.episode_length, self.elapsed_steps == self.episode_length - 1
 
-    def _observe(self) -> np.ndarray:
-        return self._views.take(self.last_outcome, axis=0)
+    def _observe(self) -> Array:
+        return self.xp.take(self._views, self.last_outcome)
 
 
 @lru_cache

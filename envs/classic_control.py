@@ -11,6 +11,7 @@ import math
 import numpy as np
 from gymnasium import spaces
 
+from envs.array_module import Array
 from envs.batched_env import BatchedEnv
 
 
@@ -31,33 +32,35 @@ class CartPoleNoVelocity(BatchedEnv):
     pole_mass_length, force_magnitude, tau = 0.05, 10.0, 0.02
     position_limit, angle_limit = 2.4, 12 * 2 * math.pi / 360
 
-    def __init__(self, num_envs: int):
+    def __init__(self, num_envs: int, device: str | None = None):
         high = np.array([2 * self.position_limit, 2 * self.angle_limit], dtype=np.float32)
-        super().__init__(num_envs, spaces.Box(-high, high, dtype=np.float32), spaces.Discrete(2), 500)
-        self.state = np.zeros((4, self.num_envs))  # x, x_dot, theta, theta_dot
+        super().__init__(num_envs, spaces.Box(-high, high, dtype=np.float32), spaces.Discrete(2), 500, device)
+        self.state = self.xp.zeros((4, self.num_envs), self.xp.float64)  # x, x_dot, theta, theta_dot
         self.optimal_return = 500.0
 
-    def _start(self, rows: np.ndarray) -> None:
-        self.state[:, rows] = self.np_random.uniform(-0.05, 0.05, size=(4, len(rows)))
+    def _start(self, rows: Array) -> None:
+        self.xp.put(self.state.T, rows, self.draws.uniform(-0.05, 0.05, size=(4, len(rows))).T)
 
-    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _advance(self, actions: Array) -> tuple[Array, Array]:
         x, x_dot, theta, theta_dot = self.state
         force = (2 * actions - 1) * self.force_magnitude
-        cos, sin = np.cos(theta), np.sin(theta)
-        temp = (force + self.pole_mass_length * np.square(theta_dot) * sin) / self.total_mass
+        cos, sin = self.xp.cos(theta), self.xp.sin(theta)
+        temp = (force + self.pole_mass_length * theta_dot**2 * sin) / self.total_mass
         theta_acc = (self.gravity * sin - cos * temp) / (
-            self.half_length * (4.0 / 3.0 - self.pole_mass * np.square(cos) / self.total_mass)
+            self.half_length * (4.0 / 3.0 - self.pole_mass * cos**2 / self.total_mass)
         )
         x_acc = temp - self.pole_mass_length * theta_acc * cos / self.total_mass
         x += self.tau * x_dot
         x_dot += self.tau * x_acc
         theta += self.tau * theta_dot
         theta_dot += self.tau * theta_acc
-        terminated = (np.abs(x) > self.position_limit) | (np.abs(theta) > self.angle_limit)
-        return np.ones(self.num_envs), terminated
+        terminated = (abs(x) > self.position_limit) | (abs(theta) > self.angle_limit)
+        return self.xp.ones(self.num_envs, self.xp.float64), terminated
 
-    def _observe(self) -> np.ndarray:
-        return self.state[::2].T.astype(np.float32, order="C")
+    def _observe(self) -> Array:
+        observations = self.xp.empty((self.num_envs, 2), self.xp.float32)
+        observations[:] = self.state[::2].T
+        return observations
 
 
 class PendulumNoVelocity(BatchedEnv):
@@ -75,29 +78,30 @@ class PendulumNoVelocity(BatchedEnv):
     state_names = ("angle", "speed")
     max_speed, max_torque, dt, gravity = 8.0, 2.0, 0.05, 10.0
 
-    def __init__(self, num_envs: int):
+    def __init__(self, num_envs: int, device: str | None = None):
         action_space = spaces.Box(-self.max_torque, self.max_torque, (1,), np.float32)
-        super().__init__(num_envs, spaces.Box(-1.0, 1.0, (2,), np.float32), action_space, 200)
-        self.angle = np.zeros(self.num_envs)
-        self.speed = np.zeros(self.num_envs)
+        super().__init__(num_envs, spaces.Box(-1.0, 1.0, (2,), np.float32), action_space, 200, device)
+        self.angle = self.xp.zeros(self.num_envs, self.xp.float64)
+        self.speed = self.xp.zeros(self.num_envs, self.xp.float64)
 
-    def _start(self, rows: np.ndarray) -> None:
-        self.angle[rows] = self.np_random.uniform(-np.pi, np.pi, size=len(rows))
-        self.speed[rows] = self.np_random.uniform(-1.0, 1.0, size=len(rows))
+    def _start(self, rows: Array) -> None:
+        self.xp.put(self.angle, rows, self.draws.uniform(-np.pi, np.pi, size=len(rows)))
+        self.xp.put(self.speed, rows, self.draws.uniform(-1.0, 1.0, size=len(rows)))
 
-    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _advance(self, actions: Array) -> tuple[Array, Array]:
         torque = actions[:, 0]
         angle = (self.angle + np.pi) % (2 * np.pi) - np.pi
         cost = angle**2 + 0.1 * self.speed**2 + 0.001 * torque**2
-        speed = self.speed + (3 * self.gravity / 2 * np.sin(self.angle) + 3.0 * torque) * self.dt
-        self.speed = np.minimum(np.maximum(speed, -self.max_speed), self.max_speed)
-        self.angle = self.angle + self.speed * self.dt
-        return -cost, np.zeros(self.num_envs, dtype=np.bool_)
+        speed = self.speed + (3 * self.gravity / 2 * self.xp.sin(self.angle) + 3.0 * torque) * self.dt
+        speed = self.xp.minimum(self.xp.maximum(speed, -self.max_speed), self.max_speed)
+        self.speed = self.xp.renew(self.speed, speed)
+        self.angle += self.speed * self.dt
+        return -cost, self.xp.zeros(self.num_envs, self.xp.bool)
 
-    def _observe(self) -> np.ndarray:
-        observations = np.empty((self.num_envs, 2), dtype=np.float32)
-        observations[:, 0] = np.cos(self.angle)
-        observations[:, 1] = np.sin(self.angle)
+    def _observe(self) -> Array:
+        observations = self.xp.empty((self.num_envs, 2), self.xp.float32)
+        observations[:, 0] = self.xp.cos(self.angle)
+        observations[:, 1] = self.xp.sin(self.angle)
         return observations
 
 
@@ -117,27 +121,30 @@ class MountainCarContinuousNoVelocity(BatchedEnv):
     min_position, max_position, goal_position = -1.2, 0.6, 0.45
     max_speed, power = 0.07, 0.0015
 
-    def __init__(self, num_envs: int):
+    def __init__(self, num_envs: int, device: str | None = None):
         space = spaces.Box(self.min_position, self.max_position, (1,), np.float32)
-        super().__init__(num_envs, space, spaces.Box(-1.0, 1.0, (1,), np.float32), 999)
-        self.position = np.zeros(self.num_envs, dtype=np.float32)
-        self.velocity = np.zeros(self.num_envs, dtype=np.float32)
+        super().__init__(num_envs, space, spaces.Box(-1.0, 1.0, (1,), np.float32), 999, device)
+        self.position = self.xp.zeros(self.num_envs, self.xp.float32)
+        self.velocity = self.xp.zeros(self.num_envs, self.xp.float32)
 
-    def _start(self, rows: np.ndarray) -> None:
-        self.position[rows] = self.np_random.uniform(-0.6, -0.4, size=len(rows))
-        self.velocity[rows] = 0.0
+    def _start(self, rows: Array) -> None:
+        self.xp.put(self.position, rows, self.draws.uniform(-0.6, -0.4, size=len(rows)))
+        self.xp.put(self.velocity, rows, 0.0)
 
-    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        force = actions[:, 0]
+    def _advance(self, actions: Array) -> tuple[Array, Array]:
+        xp, force = self.xp, actions[:, 0]
         # Gymnasium keeps the state in float32 but takes the cosine in float64.
-        slope = (0.0025 * np.cos((3 * self.position).astype(np.float64))).astype(np.float32)
-        velocity = self.velocity + (force * self.power - slope)
-        velocity = np.minimum(np.maximum(velocity, -self.max_speed), self.max_speed)
-        position = self.position + velocity
-        self.position = np.minimum(np.maximum(position, self.min_position), self.max_position)
-        self.velocity = np.where(self.position == np.float32(self.min_position), np.maximum(velocity, 0), velocity)
-        terminated = (self.position >= np.float32(self.goal_position)) & (self.velocity >= 0.0)
-        return 100.0 * terminated - 0.1 * np.square(force, dtype=np.float64), terminated
+        slope = 0.0025 * xp.cos(xp.astype(3 * self.position, xp.float64))
+        velocity = self.velocity + (force * self.power - xp.astype(slope, xp.float32))
+        velocity = xp.minimum(xp.maximum(velocity, -self.max_speed), self.max_speed)
+        position = xp.minimum(xp.maximum(self.position + velocity, self.min_position), self.max_position)
+        self.position = xp.renew(self.position, position)
+        velocity = xp.where(position == self.min_position, xp.maximum(velocity, 0.0), velocity)
+        self.velocity = xp.renew(self.velocity, velocity)
+        terminated = (self.position >= self.goal_position) & (self.velocity >= 0.0)
+        return 100.0 * terminated - 0.1 * xp.astype(force, xp.float64) ** 2, terminated
 
-    def _observe(self) -> np.ndarray:
-        return self.position[:, None].copy()
+    def _observe(self) -> Array:
+        observations = self.xp.empty((self.num_envs, 1), self.xp.float32)
+        observations[:, 0] = self.position
+        return observations

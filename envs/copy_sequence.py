@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 
+from envs.array_module import Array
 from envs.batched_env import BatchedEnv
 from envs.checks import at_least, positive
 
@@ -24,30 +25,35 @@ class CopySequence(BatchedEnv):
 
     state_names = ("shown",)
 
-    def __init__(self, num_envs: int, length: int = 4, num_symbols: int = 4, reverse: bool = False):
+    def __init__(
+        self, num_envs: int, length: int = 4, num_symbols: int = 4, reverse: bool = False, device: str | None = None
+    ):
         positive(length=length)
         at_least(2, num_symbols=num_symbols)
         self.length, self.num_symbols = int(length), int(num_symbols)
         self.reverse = bool(reverse)
         size = self.num_symbols + 1
-        super().__init__(num_envs, spaces.Box(0.0, 1.0, (size,), np.float32), spaces.Discrete(self.num_symbols))
+        observation_space = spaces.Box(0.0, 1.0, (size,), np.float32)
+        super().__init__(num_envs, observation_space, spaces.Discrete(self.num_symbols), device=device)
         # What each step shows: the symbols, the go flag, and a blank after the last answer.
-        self.shown = np.full((self.num_envs, 2 * self.length + 1), self.num_symbols, dtype=np.int64)
-        self.shown[:, -1] = self.num_symbols + 1
+        shown = np.full((self.num_envs, 2 * self.length + 1), self.num_symbols, dtype=np.int64)
+        shown[:, -1] = self.num_symbols + 1
+        self.shown = self.xp.asarray(shown)
         self.optimal_return = 1.0
         self.memoryless_return = 0.0
-        self._views = np.eye(size + 1, size, dtype=np.float32)
+        self._views = self.xp.asarray(np.eye(size + 1, size, dtype=np.float32))
 
-    def _start(self, rows: np.ndarray) -> None:
-        self.shown[rows, : self.length] = self.np_random.integers(self.num_symbols, size=(len(rows), self.length))
+    def _start(self, rows: Array) -> None:
+        fresh = self.draws.integers(self.num_symbols, size=(len(rows), self.length))
+        self.xp.put(self.shown[:, : self.length], rows, fresh)
 
-    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _advance(self, actions: Array) -> tuple[Array, Array]:
         step = self.elapsed_steps
         answering = step >= self.length
         source = 2 * self.length - 1 - step if self.reverse else step - self.length
         right = actions == self.shown[self.rows, source]
-        rewards = answering * np.where(right, 1.0, -1.0 / (self.num_symbols - 1)) / self.length
+        rewards = answering * self.xp.where(right, 1.0, -1.0 / (self.num_symbols - 1)) / self.length
         return rewards, step == 2 * self.length - 1
 
-    def _observe(self) -> np.ndarray:
-        return self._views.take(self.shown[self.rows, self.elapsed_steps], axis=0)
+    def _observe(self) -> Array:
+        return self.xp.take(self._views, self.shown[self.rows, self.elapsed_steps])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 
+from envs.array_module import Array
 from envs.batched_env import BatchedEnv
 from envs.checks import at_least, positive
 
@@ -23,30 +24,33 @@ class DelayedRecall(BatchedEnv):
 
     state_names = ("cue", "distractor")
 
-    def __init__(self, num_envs: int, num_cues: int = 4, delay: int = 10):
+    def __init__(self, num_envs: int, num_cues: int = 4, delay: int = 10, device: str | None = None):
         at_least(2, num_cues=num_cues)
         positive(delay=delay)
         self.num_cues, self.delay = int(num_cues), int(delay)
         size = 2 * self.num_cues + 1
-        super().__init__(num_envs, spaces.Box(0.0, 1.0, (size,), np.float32), spaces.Discrete(self.num_cues))
-        self.cue = np.zeros(self.num_envs, dtype=np.int64)
-        self.distractor = np.zeros(self.num_envs, dtype=np.int64)
+        observation_space = spaces.Box(0.0, 1.0, (size,), np.float32)
+        super().__init__(num_envs, observation_space, spaces.Discrete(self.num_cues), device=device)
+        self.cue = self.xp.zeros(self.num_envs, self.xp.int64)
+        self.distractor = self.xp.zeros(self.num_envs, self.xp.int64)
         self.optimal_return = 1.0
         self.memoryless_return = 0.0
-        self._views = np.eye(size + 1, size, dtype=np.float32)  # the last row is blank: after the answer
+        # The last row is blank: after the answer.
+        self._views = self.xp.asarray(np.eye(size + 1, size, dtype=np.float32))
 
-    def _start(self, rows: np.ndarray) -> None:
-        self.cue[rows] = self.np_random.integers(self.num_cues, size=len(rows))
+    def _start(self, rows: Array) -> None:
+        self.xp.put(self.cue, rows, self.draws.integers(self.num_cues, size=len(rows)))
 
-    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _advance(self, actions: Array) -> tuple[Array, Array]:
         asked = self.elapsed_steps == self.delay
         wrong = -1.0 / (self.num_cues - 1)
-        rewards = asked * np.where(actions == self.cue, 1.0, wrong)
-        self.distractor = self.np_random.integers(self.num_cues, size=self.num_envs)
+        rewards = asked * self.xp.where(actions == self.cue, 1.0, wrong)
+        distractor = self.draws.integers(self.num_cues, size=self.num_envs)
+        self.distractor = self.xp.renew(self.distractor, distractor)
         return rewards, asked
 
-    def _observe(self) -> np.ndarray:
+    def _observe(self) -> Array:
         step = self.elapsed_steps
         query = 2 * self.num_cues + (step > self.delay)
-        view = np.where(step < self.delay, self.num_cues + self.distractor, query)
-        return self._views.take(np.where(step == 0, self.cue, view), axis=0)
+        view = self.xp.where(step < self.delay, self.num_cues + self.distractor, query)
+        return self.xp.take(self._views, self.xp.where(step == 0, self.cue, view))

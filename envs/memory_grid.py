@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 
+from envs.array_module import Array
 from envs.batched_env import BatchedEnv
 from envs.checks import at_least
 
@@ -50,7 +51,7 @@ class MemoryGrid(BatchedEnv):
 
     state_names = ("situation",)
 
-    def __init__(self, num_envs: int, size: int = 11):
+    def __init__(self, num_envs: int, size: int = 11, device: str | None = None):
         at_least(7, size=size)
         if size % 2 == 0:
             raise ValueError(f"size={size}: it must be odd")
@@ -60,17 +61,19 @@ class MemoryGrid(BatchedEnv):
             spaces.Box(0, 255, (VIEW, VIEW, 3), np.uint8),
             spaces.Discrete(7),
             max_episode_steps=5 * self.size**2,
+            device=device,
         )
         # Layout, x, y and direction in one number, so that a step is a look-up in each of the tables below.
         self.shape = (NUM_LAYOUTS, self.size, self.size, 4)
-        self.situation = np.zeros(self.num_envs, dtype=np.int64)
+        self.situation = self.xp.zeros(self.num_envs, self.xp.int64)
         layout, x, y, direction = np.indices(self.shape).reshape(4, -1)
         worlds = _worlds(self.size)
-        self._views = _views(worlds, layout, x, y, direction)  # [N, 7, 7, 3]
-        self._next = self._moves(worlds, layout, x, y, direction).ravel()  # [N * 7]
+        self._views = self.xp.asarray(_views(worlds, layout, x, y, direction))  # [N, 7, 7, 3]
+        self._next = self.xp.asarray(self._moves(worlds, layout, x, y, direction).ravel())  # [N * 7]
         upwards = layout // 2 + layout % 2 == 1  # the object that equals the cue lies above the junction
-        self._ends = (x == self.size - 2) & (np.abs(y - self.size // 2) == 1)  # [N]
-        self._succeeds = self._ends & ((y < self.size // 2) == upwards)  # [N]
+        ends = (x == self.size - 2) & (np.abs(y - self.size // 2) == 1)
+        self._ends = self.xp.asarray(ends)  # [N]
+        self._succeeds = self.xp.asarray(ends & ((y < self.size // 2) == upwards))  # [N]
 
         starts = np.arange(1, self.size - 2)
         shows_cue_at_junction = self.size < 11
@@ -79,7 +82,7 @@ class MemoryGrid(BatchedEnv):
         self.optimal_return = float(self._reward(self.size - starts + detour).mean())
         self.memoryless_return = None if shows_cue_at_junction else float(self._reward(self.size - starts).mean() / 2)
 
-    def _reward(self, step: np.ndarray) -> np.ndarray:
+    def _reward(self, step: Array) -> Array:
         return 1 - 0.9 * (step / self.max_episode_steps)
 
     def _moves(self, worlds: np.ndarray, *place: np.ndarray) -> np.ndarray:
@@ -100,19 +103,20 @@ class MemoryGrid(BatchedEnv):
         moves[free, FORWARD] = np.ravel_multi_index((layout, *ahead, direction), self.shape)[free]
         return moves
 
-    def _start(self, rows: np.ndarray) -> None:
-        x = self.np_random.integers(1, self.size - 2, size=len(rows))  # in the order in which MiniGrid draws
-        cue = self.np_random.integers(2, size=len(rows))  # 0 is a key, 1 a ball
-        order = self.np_random.integers(2, size=len(rows))  # 0: the ball is above the junction; 1: the key
-        self.situation[rows] = np.ravel_multi_index((2 * cue + order, x, self.size // 2, EAST), self.shape)
+    def _start(self, rows: Array) -> None:
+        x = self.draws.integers(1, self.size - 2, size=len(rows))  # in the order in which MiniGrid draws
+        cue = self.draws.integers(2, size=len(rows))  # 0 is a key, 1 a ball
+        order = self.draws.integers(2, size=len(rows))  # 0: the ball is above the junction; 1: the key
+        column = (2 * cue + order) * self.size + x  # its number among the columns of all layouts
+        self.xp.put(self.situation, rows, (column * self.size + self.size // 2) * 4 + EAST)
 
-    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        self.situation = self._next.take(self.situation * 7 + actions)
-        rewards = self._succeeds.take(self.situation) * self._reward(self.elapsed_steps + 1)
-        return rewards, self._ends.take(self.situation)
+    def _advance(self, actions: Array) -> tuple[Array, Array]:
+        self.situation = self.xp.renew(self.situation, self.xp.take(self._next, self.situation * 7 + actions))
+        rewards = self.xp.take(self._succeeds, self.situation) * self._reward(self.elapsed_steps + 1)
+        return rewards, self.xp.take(self._ends, self.situation)
 
-    def _observe(self) -> np.ndarray:
-        return self._views.take(self.situation, axis=0)
+    def _observe(self) -> Array:
+        return self.xp.take(self._views, self.situation)
 
 
 def _worlds(size: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 
+from envs.array_module import Array
 from envs.batched_env import BatchedEnv
 from envs.checks import at_least, positive
 
@@ -23,27 +24,30 @@ class RepeatPrevious(BatchedEnv):
 
     state_names = ("symbols",)
 
-    def __init__(self, num_envs: int, k: int = 4, num_symbols: int = 4, episode_length: int = 52):
+    def __init__(
+        self, num_envs: int, k: int = 4, num_symbols: int = 4, episode_length: int = 52, device: str | None = None
+    ):
         positive(k=k)
         at_least(2, num_symbols=num_symbols)
         at_least(k + 1, episode_length=episode_length)
         self.k, self.num_symbols, self.episode_length = int(k), int(num_symbols), int(episode_length)
         size = self.num_symbols
-        super().__init__(num_envs, spaces.Box(0.0, 1.0, (size,), np.float32), spaces.Discrete(size))
+        super().__init__(num_envs, spaces.Box(0.0, 1.0, (size,), np.float32), spaces.Discrete(size), device=device)
         # The symbol after the last step is the blank one, ``num_symbols``.
-        self.symbols = np.full((self.num_envs, self.episode_length + 1), size, dtype=np.int64)
+        self.symbols = self.xp.asarray(np.full((self.num_envs, self.episode_length + 1), size, dtype=np.int64))
         self.optimal_return = 1.0
         self.memoryless_return = 2.0 / size - 1.0
-        self._views = np.eye(size + 1, size, dtype=np.float32)
+        self._views = self.xp.asarray(np.eye(size + 1, size, dtype=np.float32))
 
-    def _start(self, rows: np.ndarray) -> None:
-        self.symbols[rows, :-1] = self.np_random.integers(self.num_symbols, size=(len(rows), self.episode_length))
+    def _start(self, rows: Array) -> None:
+        fresh = self.draws.integers(self.num_symbols, size=(len(rows), self.episode_length))
+        self.xp.put(self.symbols[:, :-1], rows, fresh)
 
-    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _advance(self, actions: Array) -> tuple[Array, Array]:
         counted = self.elapsed_steps >= self.k
         right = actions == self.symbols[self.rows, self.elapsed_steps - self.k]
-        rewards = counted * np.where(right, 1.0, -1.0) / (self.episode_length - self.k)
+        rewards = counted * self.xp.where(right, 1.0, -1.0) / (self.episode_length - self.k)
         return rewards, self.elapsed_steps == self.episode_length - 1
 
-    def _observe(self) -> np.ndarray:
-        return self._views.take(self.symbols[self.rows, self.elapsed_steps], axis=0)
+    def _observe(self) -> Array:
+        return self.xp.take(self._views, self.symbols[self.rows, self.elapsed_steps])

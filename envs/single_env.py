@@ -41,12 +41,17 @@ class SingleEnv(gymnasium.Env):
     Args:
         task: the task's class, as "module:Class".
         render_mode: None; it is here because Gymnasium passes it on.
-        **kwargs: the task's own arguments.
+        **kwargs: the task's own arguments, but no ``device``: one copy is played in numpy.
+
+    Raises:
+        ValueError: a device is named.
     """
 
     metadata = METADATA
 
     def __init__(self, task: str, render_mode: str | None = None, **kwargs: Any):
+        if kwargs.get("device") is not None:
+            raise ValueError(f"device={kwargs['device']!r}: it must be None, one copy is played in numpy")
         self.batched = make_batched(task, **kwargs)
         self.observation_space = self.batched.single_observation_space
         self.action_space = self.batched.single_action_space

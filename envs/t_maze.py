@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 
+from envs.array_module import Array
 from envs.batched_env import BatchedEnv
 from envs.checks import positive
 
@@ -30,7 +31,7 @@ class TMaze(BatchedEnv):
 
     state_names = ("position", "cue")
 
-    def __init__(self, num_envs: int, length: int = 10, passive: bool = True):
+    def __init__(self, num_envs: int, length: int = 10, passive: bool = True, device: str | None = None):
         positive(length=length)
         self.length = int(length)
         self.passive = bool(passive)
@@ -39,33 +40,35 @@ class TMaze(BatchedEnv):
             spaces.Box(0.0, 1.0, (4,), np.float32),
             spaces.Discrete(3 if self.passive else 4),
             max_episode_steps=2 * self.length + 2,
+            device=device,
         )
         self.start_cell = 0 if self.passive else 1  # cell 0 of the active form is the oracle
         self.junction = self.start_cell + self.length
-        self.position = np.zeros(self.num_envs, dtype=np.int64)
-        self.cue = np.zeros(self.num_envs, dtype=np.int64)  # 0 is up, 1 is down
+        self.position = self.xp.zeros(self.num_envs, self.xp.int64)
+        self.cue = self.xp.zeros(self.num_envs, self.xp.int64)  # 0 is up, 1 is down
         self.optimal_return = 1.0 if self.passive else max(0.5, 1.0 - 1.0 / self.length)
         self.memoryless_return = 0.5
         # The four possible observations: corridor, corridor with either cue, junction.
-        self._views = np.array([[0, 0, 1, 0], [1, 0, 1, 0], [0, 1, 1, 0], [0, 0, 0, 1]], dtype=np.float32)
+        views = [[0, 0, 1, 0], [1, 0, 1, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
+        self._views = self.xp.asarray(np.array(views, dtype=np.float32))
 
-    def _start(self, rows: np.ndarray) -> None:
-        self.position[rows] = self.start_cell
-        self.cue[rows] = self.np_random.integers(2, size=len(rows))
+    def _start(self, rows: Array) -> None:
+        self.xp.put(self.position, rows, self.start_cell)
+        self.xp.put(self.cue, rows, self.draws.integers(2, size=len(rows)))
 
-    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _advance(self, actions: Array) -> tuple[Array, Array]:
         at_junction = self.position == self.junction
         moved = (actions == FORWARD) & ~at_junction
         turned = at_junction & ((actions == UP) | (actions == DOWN))
         right = turned & (actions == self.cue + UP)
-        rewards = right - ~(moved | turned) / self.length
+        rewards = right + ~(moved | turned) * (-1.0 / self.length)
         self.position += moved
         if not self.passive:
-            self.position -= (actions == BACK) & (self.position > 0)
+            self.position += ((actions == BACK) & (self.position > 0)) * -1
         return rewards, turned
 
-    def _observe(self) -> np.ndarray:
+    def _observe(self) -> Array:
         shows_cue = self.elapsed_steps == 0 if self.passive else self.position == 0
         view = shows_cue * (self.cue + 1)
-        view[self.position == self.junction] = 3
-        return self._views.take(view, axis=0)
+        self.xp.put(view, self.position == self.junction, 3)
+        return self.xp.take(self._views, view)

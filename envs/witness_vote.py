@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 
+from envs.array_module import Array
 from envs.batched_env import BatchedEnv
 from envs.checks import at_least
 
@@ -27,34 +28,34 @@ class WitnessVote(BatchedEnv):
     state_names = ("position", "culprit")
     action_names = ("move", "vote")
 
-    def __init__(self, num_envs: int, num_suspects: int = 4, corridor: int = 5):
+    def __init__(self, num_envs: int, num_suspects: int = 4, corridor: int = 5, device: str | None = None):
         at_least(2, num_suspects=num_suspects, corridor=corridor)
         self.num_suspects, self.corridor = int(num_suspects), int(corridor)
         size = self.corridor + self.num_suspects
-        super().__init__(
-            num_envs, spaces.Box(0.0, 1.0, (size,), np.float32), spaces.MultiDiscrete([3, self.num_suspects])
-        )
-        self.position = np.zeros(self.num_envs, dtype=np.int64)
-        self.culprit = np.zeros(self.num_envs, dtype=np.int64)
+        observation_space = spaces.Box(0.0, 1.0, (size,), np.float32)
+        super().__init__(num_envs, observation_space, spaces.MultiDiscrete([3, self.num_suspects]), device=device)
+        self.position = self.xp.zeros(self.num_envs, self.xp.int64)
+        self.culprit = self.xp.zeros(self.num_envs, self.xp.int64)
         self.optimal_return = 1.0
         self.memoryless_return = 0.0
         # The first rows show a position alone, the last ones cell 0 with a culprit.
-        self._views = np.eye(size, dtype=np.float32)
-        self._views[self.corridor :, 0] = 1.0
+        views = np.eye(size, dtype=np.float32)
+        views[self.corridor :, 0] = 1.0
+        self._views = self.xp.asarray(views)
 
-    def _start(self, rows: np.ndarray) -> None:
-        self.position[rows] = self.np_random.integers(self.corridor, size=len(rows))
-        self.culprit[rows] = self.np_random.integers(self.num_suspects, size=len(rows))
+    def _start(self, rows: Array) -> None:
+        self.xp.put(self.position, rows, self.draws.integers(self.corridor, size=len(rows)))
+        self.xp.put(self.culprit, rows, self.draws.integers(self.num_suspects, size=len(rows)))
 
-    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _advance(self, actions: Array) -> tuple[Array, Array]:
         last = self.elapsed_steps == 2 * self.corridor - 1
         right = (actions[:, 1] == self.culprit) & (self.position == self.corridor - 1)
-        rewards = last * np.where(right, 1.0, -1.0 / (self.num_suspects - 1))
-        position = self.position + actions[:, 0] - 1
-        self.position = np.minimum(np.maximum(position, 0), self.corridor - 1)
+        rewards = last * self.xp.where(right, 1.0, -1.0 / (self.num_suspects - 1))
+        position = self.xp.maximum(self.position + actions[:, 0] - 1, 0)
+        self.position = self.xp.renew(self.position, self.xp.minimum(position, self.corridor - 1))
         return rewards, last
 
-    def _observe(self) -> np.ndarray:
+    def _observe(self) -> Array:
         visible = (self.position == 0) & (self.elapsed_steps < self.corridor)
-        view = np.where(visible, self.corridor + self.culprit, self.position)
-        return self._views.take(view, axis=0)
+        view = self.xp.where(visible, self.corridor + self.culprit, self.position)
+        return self.xp.take(self._views, view)

@@ -155,13 +155,19 @@ def test_the_blocker_blocks(run_python):
     ("package", "forbidden"),
     [
         ("rl", ("envs", "experiments", "conf", "hydra", "omegaconf", "tests")),
-        ("envs", ("rl", "experiments", "conf", "hydra", "omegaconf", "torch", "tests")),
+        ("envs", ("rl", "experiments", "conf", "hydra", "omegaconf", "tests")),
     ],
 )
 def test_packages_stand_on_their_own(package, forbidden):
     for path in files(package):
         wrong = sorted(name for name in imports(path) if within(name, forbidden))
         assert not wrong, f"{name_of(path)} imports {wrong}"
+
+
+def test_one_module_of_envs_knows_torch():
+    """And imports it only where a device is named, as the test of every module shows."""
+    users = [name_of(path) for path in files("envs") if any(within(name, ("torch",)) for name in imports(path))]
+    assert users == ["envs.array_module"]
 
 
 def layer_of(name):
