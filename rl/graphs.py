@@ -47,7 +47,7 @@ class Recorded:
 
     def __call__(self, inputs: Tensors) -> Tensors:
         """Compute the function; the outputs are the caller's own."""
-        if not self.enabled or not any(leaf.is_cuda for leaf in inputs.values()):
+        if not self.enabled or not any(can_record(leaf.device) for leaf in inputs.values()):
             return self.function(inputs)
         key = tuple((name, leaf.shape, leaf.dtype) for name, leaf in inputs.items())
         anchors = list(self.anchors())
@@ -71,6 +71,11 @@ class Recorded:
                 log.warning("graphs: this cannot be recorded as a CUDA graph, so it runs plainly (%s)", reason)
                 return self.function(inputs)
         return self.recordings[key](inputs)
+
+
+def can_record(device: torch.device) -> bool:
+    """Tell whether functions of tensors on ``device`` can be recorded."""
+    return device.type == "cuda"
 
 
 class Recording:

@@ -148,6 +148,29 @@ class Agent(Protocol):
 
 
 @dataclass
+class Played:
+    """A rollout as a trainer sees it.
+
+    Attributes:
+        obs: what the environments show now, leaves ``[B, ...]``.
+        rewards: ``[T, B]`` on the device.
+        ended: ``[T, B]`` bool on the device, where an episode was over after the step.
+    """
+
+    obs: Observation
+    rewards: Tensor
+    ended: Tensor
+
+
+@runtime_checkable
+class TensorAgent(Protocol):
+    """An agent that plays whole rollouts in environments of tensors on its device."""
+
+    def collect(self, envs: Any, observation: Any) -> Played:
+        """Play a rollout from an ``observation [B, ...]``."""
+
+
+@dataclass
 class Sequences:
     """A minibatch of ``N`` sequences of ``L`` steps, cut from a rollout.
 

@@ -34,6 +34,7 @@ class ShadowDevice:
         device: ``shadow:0``.
         reads: the operations that gave numbers to the host, by name.
         uploads: the shapes of what came from the host.
+        tape: gets every operation while a ``tests.tape.Tape`` records; None else.
     """
 
     def __init__(self) -> None:
@@ -41,6 +42,7 @@ class ShadowDevice:
         self.device = torch.device("shadow:0")
         self.reads: list[str] = []
         self.uploads: list[tuple[int, ...]] = []
+        self.tape: list[tuple[Any, ...]] | None = None
         # by address: the storage that claims to lie here, and the one on the CPU
         self.storages: dict[int, tuple[Any, Any]] = {}
         self.fallback = Library("_", "IMPL")
@@ -74,7 +76,7 @@ class ShadowDevice:
             )
         by_mask = name.startswith("index") and any(leaf.dtype == torch.bool and leaf.dim() for leaf in tensors[1:])
         if name in HostReads.OPERATIONS or by_mask:
-            self.reads.append(name)
+            self.note(self.reads, name)
         if name == "set_" and not isinstance(args[1], Tensor):
             return operation.redispatch(ON_CPU, *args)
         wanted = kwargs.get("device")
@@ -96,7 +98,10 @@ class ShadowDevice:
             return given[id(leaf)][0] if id(leaf) in given else self.claim(leaf) if stays else leaf
 
         args, kwargs = tree_map(lower, (args, kwargs))
-        result = operation(*with_tensors(operation, args), **kwargs)
+        args = with_tensors(operation, args)
+        result = operation(*args, **kwargs)
+        if self.tape is not None:
+            self.tape.append((operation, args, kwargs, result))
         for claimed, low in given.values():  # an argument that takes the result may have grown
             if low.shape != claimed.shape or (low.numel() and low.data_ptr() != claimed.data_ptr()):
                 self.point(claimed, low)
@@ -105,11 +110,20 @@ class ShadowDevice:
     def copy(self, source: Tensor, to: Tensor, name: str) -> Tensor:
         """Copy between devices, or on this one."""
         if to.device.type == "cpu":
-            self.reads.append(name)
+            self.note(self.reads, name)
         elif source.device.type == "cpu":
-            self.uploads.append(tuple(source.shape))
-        self.on_host(to).copy_(self.on_host(source))
+            self.note(self.uploads, tuple(source.shape))
+        pair = self.on_host(to), self.on_host(source)
+        aten.copy_.default(*pair)
+        if self.tape is not None:
+            self.tape.append((aten.copy_.default, pair, {}, pair[0]))
         return to
+
+    def note(self, notes: list[Any], value: Any) -> None:
+        """Note what passes between host and device, which a recording cannot hold."""
+        if self.tape is not None:
+            raise RuntimeError(f"{value} passes between host and device while a graph is recorded")
+        notes.append(value)
 
     def convolution_backward(self, by_y: Tensor, x: Tensor, weight: Tensor, *options: Any) -> tuple[Tensor, ...]:
         """Go back through a convolution with a bias."""

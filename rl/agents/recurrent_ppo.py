@@ -13,7 +13,7 @@ from rl.agents.actor import LEARN_TOO_EARLY, StepOutcome
 from rl.agents.advice import Advisor
 from rl.agents.agent import RecurrentAgent
 from rl.agents.persistence import is_same_size, without_corrections
-from rl.agents.tensor_rollout import Played, TensorEnvs, TensorRollout
+from rl.agents.tensor_rollout import TensorEnvs, TensorRollout
 from rl.checks import one_of, within
 from rl.cores import gru
 from rl.flat_adam import undone_on_failure
@@ -29,7 +29,7 @@ from rl.ppo.options import PPOOptions, check_rollout, choose_stride
 from rl.ppo.rollout_buffer import RolloutBuffer
 from rl.ppo.teacher import Teacher
 from rl.schema import check_entry
-from rl.types import Core, CutEpisodes, Observation, State, Targets
+from rl.types import Core, CutEpisodes, Observation, Played, State, Targets
 
 
 class RecurrentPPO(RecurrentAgent):

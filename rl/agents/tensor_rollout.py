@@ -1,6 +1,6 @@
 """Rollouts in environments that give tensors on the device of the agent: nothing leaves it, and nothing waits."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from rl.types import CutEpisodes, Observation
 
 class TensorEnvs(Protocol):
     """A vector environment in SAME_STEP mode whose arrays are tensors on ``device``.
+
+    One whose steps are made of torch alone, in tensors that stay where they are, says so by a ``generator``, from which
+    all its random numbers come: its rollouts can be recorded as CUDA graphs.
 
     Its ``info["final_obs"]`` holds in every step what all rows observed after their actions, before new episodes began.
     Where there is none, V of the last observation acted on stands in for that of an episode's last one.
@@ -37,15 +40,22 @@ class TensorRollout:
         envs: to play in.
         buffer: takes the rollout; its outcomes lie on the device.
         graphs: record it where the device can.
+
+    Raises:
+        ValueError: the environments lie on another kind of device.
     """
 
     def __init__(self, actor: Actor, envs: TensorEnvs, buffer: RolloutBuffer, graphs: bool):
+        if torch.device(envs.device).type != actor.device.type:
+            raise ValueError(
+                f"the environments lie on {envs.device}: they must lie on the agent's device, {actor.device}"
+            )
         self.actor, self.envs, self.buffer = actor, envs, buffer
         self.network: Any = actor.network  # of PPO
         self.final_values = torch.zeros_like(buffer.values)  # [T, B], V(final observation)
-        draws = [actor.generator, *([envs.generator] if hasattr(envs, "generator") else [])]
-        enabled = graphs and getattr(envs, "can_be_recorded", False)
-        self.recorded = Recorded(self._play, self._anchors, draws, enabled)
+        own = getattr(envs, "generator", None)
+        draws = [actor.generator, *([own] if isinstance(own, torch.Generator) else [])]
+        self.recorded = Recorded(self._play, self._anchors, draws, graphs and len(draws) == 2)
 
     @torch.inference_mode()
     def __call__(self, observation: Any) -> Observation:
@@ -117,22 +127,3 @@ class TensorRollout:
 
     def _anchors(self) -> list[Tensor]:
         return [*self.actor.network.buffers(), *self.buffer.leaves()]
-
-
-def speaks_tensors(envs: Any) -> bool:
-    """Tell whether a vector environment gives tensors: it then has a ``device``."""
-    return getattr(envs.unwrapped, "device", None) is not None
-
-
-class Played(NamedTuple):
-    """A rollout as a trainer sees it.
-
-    Attributes:
-        obs: what the environments show now, leaves ``[B, ...]``.
-        rewards: ``[T, B]`` on the device.
-        ended: ``[T, B]`` bool on the device, where an episode was over after the step.
-    """
-
-    obs: Observation
-    rewards: Tensor
-    ended: Tensor

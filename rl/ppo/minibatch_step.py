@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from rl import graphs
 from rl.flat_adam import FlatAdam, guarded_step
 from rl.graphs import Recorded, Tensors
 from rl.networks import ActorCritic
@@ -50,7 +51,7 @@ class MinibatchStep:
         """Take the coefficients of an update; those that change become tensors where a graph may see them."""
         self.now = now
         self.annealed: Tensors = {}
-        if device.type == "cuda" and self.recorded.enabled:
+        if graphs.can_record(device) and self.recorded.enabled:
             numbers = torch.tensor([getattr(now, name) for name in ANNEALED]).to(device, non_blocking=True)
             self.annealed = dict(zip(ANNEALED, numbers.unbind(), strict=True))
 

@@ -9,6 +9,10 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from torch import Tensor
+
+from rl.spaces import leaf_arrays
+from rl.training.tensors import HostView, speaks_tensors
 
 
 @dataclass
@@ -65,12 +69,17 @@ class VectorEnvAdapter:
     Args:
         envs: the environment.
         final_obs_of_terminated: give ``final_obs`` where ``terminated``, too.
+        tensors: leave an environment of tensors as it is, for an agent that plays whole rollouts in it; ``step`` is not
+            for these. Otherwise its tensors become arrays.
 
     Raises:
         ValueError: the environment has another autoreset mode.
     """
 
-    def __init__(self, envs: VectorEnv, final_obs_of_terminated: bool = False):
+    def __init__(self, envs: VectorEnv, final_obs_of_terminated: bool = False, tensors: bool = False):
+        self.tensors = tensors and speaks_tensors(envs)
+        if speaks_tensors(envs) and not self.tensors:
+            envs = HostView(envs)
         mode = read_autoreset_mode(envs)
         if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP):
             raise ValueError(f"autoreset mode {mode} of {envs} is not supported: use SAME_STEP or NEXT_STEP")
@@ -86,7 +95,8 @@ class VectorEnvAdapter:
     def reset(self, seed: int | None) -> Any:
         """Begin B episodes; return their first observations."""
         self.resetting = np.zeros(self.envs.num_envs, dtype=bool)
-        return self.envs.reset(seed=seed)[0]
+        obs = self.envs.reset(seed=seed)[0]
+        return leaf_arrays(self.envs.single_observation_space, obs) if self.tensors else obs
 
     def step(self, actions: np.ndarray) -> StepResult:
         """Take ``actions [B, ...]``; return what came of them.
@@ -152,12 +162,26 @@ class Episodes:
         self.returns, self.lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
         self.recent: deque[float] = deque(maxlen=window)
         self.new: list[tuple[float, int]] = []  # return and length of those that ended since the last drain
+        self.pending: list[tuple[Tensor, Tensor]] = []  # rollouts that lie on a device still
 
     def add(self, step: StepResult) -> None:
         """Count one step of all environments; an ignored one has no length."""
-        self.returns += step.rewards
-        self.lengths += ~step.ignored
-        ended = step.terminated | step.truncated
+        self._add(step.rewards, step.terminated | step.truncated, ~step.ignored)
+
+    def add_rollout(self, rewards: Tensor, ended: Tensor) -> None:
+        """Count a rollout, each ``[T, B]``, once it is asked for; until then nothing waits for the device."""
+        self.pending.append((rewards.clone(), ended.clone()))
+
+    def count(self) -> None:
+        """Count the rollouts that are not counted yet."""
+        for rewards, ended in self.pending:
+            for paid, over in zip(rewards.cpu().numpy(), ended.cpu().numpy(), strict=True):
+                self._add(paid, over, np.ones_like(over))
+        self.pending = []
+
+    def _add(self, rewards: np.ndarray, ended: np.ndarray, counted: np.ndarray) -> None:
+        self.returns += rewards
+        self.lengths += counted
         if ended.any():
             returns = self.returns[ended].tolist()
             self.new += zip(returns, self.lengths[ended].tolist(), strict=True)
@@ -166,10 +190,12 @@ class Episodes:
 
     def drop_open(self) -> None:
         """Forget the episodes that have not ended, which will not go on."""
+        self.count()
         self.returns[:], self.lengths[:] = 0.0, 0
 
     def drain(self) -> dict[str, float]:
         """Return means over the episodes that ended since the last call, by TensorBoard tag; empty if none did."""
+        self.count()
         if not self.new:
             return {}
         returns, lengths = zip(*self.new, strict=True)
@@ -178,6 +204,7 @@ class Episodes:
 
     def state_dict(self) -> dict[str, Any]:
         """Collect all that counting needs to go on, as plain Python values."""
+        self.count()
         return {"returns": self.returns.tolist(), "lengths": self.lengths.tolist(), "recent": list(self.recent)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

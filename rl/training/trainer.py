@@ -29,7 +29,7 @@ from rl.training.signals import Stopped, StopSignals
 from rl.training.stepping import Episodes, VectorEnvAdapter
 from rl.training.threads import Threads
 from rl.training.watchdog import Watchdog
-from rl.types import Agent
+from rl.types import Agent, TensorAgent
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Trainer:
             if lends_envs or stop_at_threshold:
                 cause = "lends_envs" if lends_envs else "stop_at_threshold"
                 raise ValueError(f"evaluation_share={evaluation_share:g}: it must be None where {cause} is set")
-        self.agent, self.envs = agent, VectorEnvAdapter(envs)
+        self.agent, self.envs = agent, VectorEnvAdapter(envs, tensors=isinstance(agent, TensorAgent))
         self.run_dir, self.total_steps, self.seed = run_dir, total_steps, seed
         self.evaluate, self.evaluate_every, self.checkpoint_every = evaluate, evaluate_every, checkpoint_every
         self.evaluation_share, self.lends_envs = evaluation_share, lends_envs
@@ -191,6 +191,11 @@ class Trainer:
 
     def collect(self) -> None:
         """Play one rollout."""
+        if self.envs.tensors and isinstance(self.agent, TensorAgent):
+            played = self.agent.collect(self.envs.envs.unwrapped, self.obs)
+            self.episodes.add_rollout(played.rewards, played.ended)
+            self.obs = played.obs
+            return
         for _ in range(self.agent.num_steps):
             step = self.envs.step(self.agent.act(self.obs))
             self.agent.observe(step.rewards, step.terminated, step.truncated, step.final_obs, step.ignored)

@@ -23,7 +23,7 @@ class Counting:
     def __init__(self, space, as_given):
         self.space, self.as_given = space, as_given
         self.count, self.episode = np.zeros(B, dtype=np.int64), np.zeros(B, dtype=np.int64)
-        self.unwrapped = self
+        self.device = "cpu"
 
     def show(self):
         x = np.stack([self.count + 0.1 * self.episode, np.sin(self.count)], axis=1).astype(np.float32)
