@@ -61,7 +61,7 @@ class NumpyArrays:
     @staticmethod
     def load(array: np.ndarray, stored: Any) -> np.ndarray:
         """Return what takes the place of ``array``: what was stored, in its dtype."""
-        return np.array(stored, dtype=array.dtype)
+        return np.asarray(stored).astype(array.dtype)
 
 
 class TorchArrays:

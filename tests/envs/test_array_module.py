@@ -24,10 +24,23 @@ def test_numpy_unless_a_device_is_named():
     assert array_module(torch.device("cpu")).generator.device == torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["warp", "cuda:99", "", "meta"])
+@pytest.mark.parametrize("name", ["warp", "cuda:99", "", "meta", "hpu"])
 def test_a_device_that_torch_cannot_use_is_refused_in_one_sentence(name):
     with pytest.raises(ValueError, match=rf"^device='{name}': torch cannot use it here: [^\n]+$"):
         TMaze(2, device=name)
+
+
+def test_of_a_long_reason_the_first_sentence_is_told(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError(
+            "CUDA error: invalid device ordinal\nCUDA kernel errors might be asynchronously reported. For"
+        )
+
+    monkeypatch.setattr(torch, "zeros", fail)
+    with pytest.raises(
+        ValueError, match=r"^device='cpu': torch cannot use it here: CUDA error: invalid device ordinal$"
+    ):
+        TorchArrays("cpu")
 
 
 def test_the_key_of_a_configuration_reaches_the_constructor():

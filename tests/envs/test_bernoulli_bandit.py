@@ -53,6 +53,12 @@ def test_scripted_policies_reach_the_exact_returns(assert_mean_return, num_arms,
     assert_mean_return(env, win_stay_lose_shift, env.memoryless_return)
 
 
+def test_scripted_policies_reach_the_exact_returns_on_a_device(assert_mean_return, device):
+    env = BernoulliBandit(2048, 3, 5, device=device)
+    assert_mean_return(env, Optimal(3, 5), env.optimal_return)
+    assert_mean_return(env, win_stay_lose_shift, env.memoryless_return)
+
+
 @pytest.mark.parametrize(("num_arms", "episode_length"), [(2, 1), (2, 20), (3, 7)])
 def test_the_optimum_equals_the_textbook_recursion(num_arms, episode_length):
     expected = value_and_arm(((0, 0),) * num_arms, episode_length)[0] / episode_length

@@ -65,17 +65,25 @@ def test_start_states_are_distributed_as_gymnasiums(id):
     np.testing.assert_allclose(np.ptp(states, axis=1), scale, rtol=0.02, atol=1e-7)
 
 
+def test_a_linear_controller_reaches_the_optimal_cartpole_return_on_a_device(device):
+    balance(CartPoleNoVelocity(512, device))
+
+
 def test_two_observations_are_enough_for_the_optimal_cartpole_return():
+    balance(CartPoleNoVelocity(512))
+
+
+def balance(env):
     """A linear controller on positions and their differences never falls; the first push is blind."""
-    env = CartPoleNoVelocity(512)
     before, _ = env.reset(seed=0)
     observations, returns = before, np.zeros(512)
     for step in range(500):
         difference = (observations - before) / env.tau
         push = 0.5 * observations[:, 0] + difference[:, 0] + 20 * observations[:, 1] + 3 * difference[:, 1]
         before = observations
-        observations, rewards, terminated, truncated, _ = env.step((push > 0).astype(int))
-        returns += rewards
+        actions = (push > 0) * 1
+        observations, rewards, terminated, truncated, _ = env.step(actions)
+        returns += rewards if env.device is None else rewards.cpu().numpy()
         assert not terminated.any() and truncated.all() == (step == 499)
     assert (returns == env.optimal_return).all()
 

@@ -30,6 +30,13 @@ def test_scripted_policies_reach_the_exact_returns(assert_mean_return, length, n
     assert_mean_return(env, lambda observations, _: np.full(2048, num_symbols - 1), env.memoryless_return)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_scripted_policies_reach_the_exact_returns_on_a_device(assert_mean_return, reverse, device):
+    env = CopySequence(2048, 4, 4, reverse, device)
+    assert_mean_return(env, Optimal(reverse), env.optimal_return)
+    assert_mean_return(env, lambda observations, _: np.full(2048, 3), env.memoryless_return)
+
+
 def test_reverse_is_not_forward(play):
     forward = play(CopySequence(2048, 4, 4, reverse=False), Optimal(reverse=True), episodes=1)
     assert forward.mean() < 0.2

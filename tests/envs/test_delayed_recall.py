@@ -26,6 +26,12 @@ def test_scripted_policies_reach_the_exact_returns(assert_mean_return, num_cues,
     assert_mean_return(env, name_the_distractor, env.memoryless_return)
 
 
+def test_scripted_policies_reach_the_exact_returns_on_a_device(assert_mean_return, device):
+    env = DelayedRecall(2048, device=device)
+    assert_mean_return(env, Optimal(), env.optimal_return)
+    assert_mean_return(env, name_the_distractor, env.memoryless_return)
+
+
 def test_what_each_step_shows():
     env = DelayedRecall(500, num_cues=3, delay=4)
     observations, _ = env.reset(seed=0)

@@ -97,6 +97,12 @@ def test_the_memoryless_policy_reaches_the_exact_return(assert_mean_return, size
     assert_mean_return(env, straight_on_then_left, env.memoryless_return)
 
 
+def test_scripted_policies_reach_the_exact_returns_on_a_device(assert_mean_return, device):
+    env = MemoryGrid(1024, device=device)
+    assert_mean_return(env, Optimal(late=False), env.optimal_return)
+    assert_mean_return(env, straight_on_then_left, env.memoryless_return)
+
+
 @pytest.mark.parametrize("size", [7, 9])
 def test_a_memoryless_policy_beats_chance_where_the_junction_shows_the_cue(play, size):
     env = MemoryGrid(512, size)

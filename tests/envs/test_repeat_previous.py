@@ -23,6 +23,12 @@ def test_scripted_policies_reach_the_exact_returns(assert_mean_return, k, num_sy
     assert_mean_return(env, lambda observations, _: observations.argmax(axis=1), env.memoryless_return)
 
 
+def test_scripted_policies_reach_the_exact_returns_on_a_device(assert_mean_return, device):
+    env = RepeatPrevious(2048, 2, 3, 20, device=device)
+    assert_mean_return(env, Optimal(2), env.optimal_return)
+    assert_mean_return(env, lambda observations, _: observations.argmax(axis=1), env.memoryless_return)
+
+
 def test_rewards_start_at_step_k_and_the_last_observation_is_blank():
     env = RepeatPrevious(32, k=3, num_symbols=4, episode_length=8)
     observations, _ = env.reset(seed=0)

@@ -79,6 +79,13 @@ def test_a_task_is_a_batched_environment():
         SingleEnv(task)
 
 
+def test_one_copy_is_played_in_numpy():
+    with pytest.raises(ValueError, match=r"^device='cpu': it must be None, one copy is played in numpy$"):
+        SingleEnv("envs.t_maze:TMaze", device="cpu")
+    assert SingleEnv("envs.t_maze:TMaze", device=None).batched.device is None
+    assert gymnasium.make_vec("RecurrentPPO/TMaze-v0", num_envs=2, device="cpu").device.type == "cpu"
+
+
 def test_returns_are_passed_on():
     env = SingleEnv("envs.t_maze:TMaze", length=10, passive=False)
     assert (env.optimal_return, env.memoryless_return) == (0.9, 0.5)

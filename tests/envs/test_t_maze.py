@@ -31,6 +31,13 @@ def test_scripted_policies_reach_the_exact_returns(assert_mean_return, length, p
     assert_mean_return(env, forward_then_up, env.memoryless_return)
 
 
+@pytest.mark.parametrize("passive", [True, False])
+def test_scripted_policies_reach_the_exact_returns_on_a_device(assert_mean_return, passive, device):
+    env = TMaze(2048, 10, passive, device)
+    assert_mean_return(env, Optimal(passive), env.optimal_return)
+    assert_mean_return(env, forward_then_up, env.memoryless_return)
+
+
 def test_one_episode_step_by_step():
     env = TMaze(1, length=2)
     observations, _ = env.reset(seed=0)

@@ -34,6 +34,12 @@ def test_scripted_policies_reach_the_exact_returns(assert_mean_return, num_suspe
     assert_mean_return(env, go_right_and_guess, env.memoryless_return)
 
 
+def test_scripted_policies_reach_the_exact_returns_on_a_device(assert_mean_return, device):
+    env = WitnessVote(2048, device=device)
+    assert_mean_return(env, Optimal(5), env.optimal_return)
+    assert_mean_return(env, go_right_and_guess, env.memoryless_return)
+
+
 def test_visibility_positions_and_the_cell_in_which_the_vote_counts():
     env = WitnessVote(30, num_suspects=3, corridor=4)
     observations, _ = env.reset(seed=0)
