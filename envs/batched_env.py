@@ -32,8 +32,9 @@ class BatchedEnv(VectorEnv):
     With a ``device`` everything is a tensor of torch there: actions (int64 or float32), observations, rewards (float32)
     and flags (bool). ``final_obs`` and ``_final_obs`` are then in the info of every step, and ``final_obs`` is valid in
     all rows: what they showed after the action, before any restart. A step never makes the host wait for the device,
-    and its shapes never change, so it can be captured as a CUDA graph, with ``generator`` registered. That is why
-    actions outside of the action space are not refused there: what comes of them is undefined.
+    its shapes never change and the state stays where it lies, as a CUDA graph of it needs (``generator`` has to be
+    registered with the graph). So actions outside of the action space are not refused there: what comes of them is
+    undefined.
 
     A task implements three methods and lists its per-copy arrays in ``state_names``:
 

@@ -120,6 +120,8 @@ def test_transitions_are_those_of_numpy(name, device):
             one, other = getattr(of_torch, state).cpu().numpy(), getattr(of_numpy, state)
             assert one.dtype == other.dtype
             np.testing.assert_allclose(one, other, rtol=10 * TOLERANCE[device.type], atol=TOLERANCE[device.type])
+        if device.type == "shadow":  # so that its roundings do not add up
+            of_torch.load_state_dict(of_numpy.state_dict())
         over = expected[2] | expected[3]
         ends |= over
         if over.all():

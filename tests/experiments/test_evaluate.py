@@ -81,7 +81,8 @@ def test_elsewhere_is_what_a_sweep_is_about(run_dir, command, monkeypatch):
     monkeypatch.setattr(evaluate, "run", lambda config: seen.append(run(config)))
     assert command("evaluate", "run=run", "episodes=8", "env=t_maze", "env.length=1").code == 0
     rows = json.loads((run_dir / "evaluation.json").read_text())
-    assert seen == [rows[4]["mean"]] and rows[4]["overrides"] == ["env._target_=envs.t_maze.TMaze", "env.length=1"]
+    chosen = ["env._target_=envs.t_maze.TMaze", "env.length=1", "env.device=null"]
+    assert seen == [rows[4]["mean"]] and rows[4]["overrides"] == chosen
     assert rows[4]["policy"] == "greedy" and rows[0]["mean"] != rows[4]["mean"]
 
 

@@ -67,8 +67,8 @@ class OneVector(TMaze):
 
     open = 0
 
-    def __init__(self, num_envs: int, length: int):
-        super().__init__(num_envs, length)
+    def __init__(self, num_envs: int, length: int, device: str | None = None):
+        super().__init__(num_envs, length, device=device)
         if OneVector.open:
             raise OSError(98, "Address already in use")
         OneVector.open = 1

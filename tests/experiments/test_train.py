@@ -40,7 +40,7 @@ def test_run_folder(finished, run_of):
     assert names - events_files == {"config.yaml", "train.log", "result.json", *checkpoints}
 
     config = OmegaConf.load(finished / "config.yaml")
-    assert config.env == {"_target_": "envs.t_maze.TMaze", "length": 2, "passive": True}  # defaults too
+    assert config.env == {"_target_": "envs.t_maze.TMaze", "length": 2, "passive": True, "device": None}  # defaults too
     assert (config.seed, config.total_steps, config.agent.bptt) == (1, 320, 4)
 
     lines = (finished / "train.log").read_text().splitlines()
