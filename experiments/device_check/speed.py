@@ -2,10 +2,12 @@
 
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,20 +28,24 @@ SIZES = ((16, 128, 16, 8), (256, 32, 32, 8), (4096, 32, 32, 8), (16384, 32, 32, 
 
 
 def count_waits(device: str, core_names: list[str]) -> Iterator[Finding]:
-    """Count how often acting and learning wait for the device; torch tells on CUDA alone."""
+    """Count how often acting and learning wait for the device, and where; torch tells on CUDA alone."""
     if torch.device(device).type != "cuda":
         yield Finding("waits", note=f"torch does not tell on {device}; pytest --device shadow counts what is read back")
         return
     work = replace(WORKLOADS["w1"], num_envs=64, num_steps=32, hidden_size=64)
-    for name in core_names:
-        run = make_training(work, name, bptt=16, env=TMaze(work.num_envs, length=5), device=device)
-        run()
-        collecting, learning = count(run.collect), count(partial(run.agent.learn, run.obs))
-        yield Finding(name, {"waits_per_step": collecting / work.num_steps, "waits_per_update": learning})
+    for name, kind in product(core_names, ("numpy", "torch")):
+        env = TMaze(work.num_envs, length=5, device=None if kind == "numpy" else device)
+        run = make_training(work, name, bptt=16, env=env, device=device)
+        for _ in range(3):  # kernels are compiled in the first, graphs recorded in the second
+            run()
+        collecting, learning = find_waits(run.collect), find_waits(partial(run.agent.learn, run.obs))
+        places = ", ".join(f"{place} {number}" for place, number in Counter(collecting + learning).items())
+        numbers = {"waits_per_step": len(collecting) / work.num_steps, "waits_per_update": float(len(learning))}
+        yield Finding(f"{name}, environments in {kind}", numbers, note=places)
 
 
-def count(call: Callable[[], object]) -> float:
-    """Count the calls that wait for a CUDA device while ``call`` runs."""
+def find_waits(call: Callable[[], object]) -> list[str]:
+    """Return the places, ``file:line``, that wait for a CUDA device while ``call`` runs."""
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -47,7 +53,8 @@ def count(call: Callable[[], object]) -> float:
             call()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    return float(sum("synchroniz" in str(each.message) for each in caught))
+    waits = [each for each in caught if "called a synchronizing" in str(each.message)]
+    return [f"{Path(each.filename).name}:{each.lineno}" for each in waits]
 
 
 def measure_kernels(device: str, core_names: list[str]) -> Iterator[Finding]:
@@ -70,12 +77,14 @@ def measure_kernels(device: str, core_names: list[str]) -> Iterator[Finding]:
 
 def measure_training(device: str, core_names: list[str], seconds: float = 4.0) -> Iterator[Finding]:
     """Train CartPole without velocities for some seconds with each number of environments."""
-    for (num_envs, num_steps, bptt, num_minibatches), name in product(SIZES, core_names):
+    for (num_envs, num_steps, bptt, num_minibatches), name, kind in product(SIZES, core_names, ("numpy", "torch")):
         work = replace(WORKLOADS["w1"], hidden_size=128, num_envs=num_envs, num_steps=num_steps)
         work = replace(work, num_minibatches=num_minibatches)
-        run = make_training(work, name, bptt, env=CartPoleNoVelocity(num_envs), device=device)
-        run()
-        yield Finding(f"{name}, {num_envs:,} environments", time_training(run, device, seconds))
+        env = CartPoleNoVelocity(num_envs, device=None if kind == "numpy" else device)
+        run = make_training(work, name, bptt, env=env, device=device)
+        for _ in range(3):  # kernels are compiled in the first, graphs recorded in the second
+            run()
+        yield Finding(f"{name}, {num_envs:,} environments in {kind}", time_training(run, device, seconds))
 
 
 def differentiate(weights: list[nn.Parameter], unroll: Callable[..., tuple[Tensor, Any]], *inputs: Any) -> None:

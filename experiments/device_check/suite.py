@@ -18,7 +18,8 @@ def run_suite(device: str, timeout: float) -> Iterator[Finding]:
         return
     kind = device.partition(":")[0]
     workers = str(min(8, os.cpu_count() or 1))
-    command = [sys.executable, "-m", "pytest", "-q", "-n", workers, "--device", kind, str(ROOT / "tests")]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", workers, "--device", kind]
+    command += ["-p", "no:benchmark", str(ROOT / "tests")]  # that plugin warns beside several workers
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=ROOT)
     except subprocess.TimeoutExpired:

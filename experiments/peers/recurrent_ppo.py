@@ -74,7 +74,7 @@ def make_training(
         entropy_coef=workloads.ENTROPY_COEF,
         max_grad_norm=workloads.MAX_GRAD_NORM,
     )
-    return Iterations(agent, VectorEnvAdapter(env))
+    return Iterations(agent, VectorEnvAdapter(env, tensors=True))
 
 
 class Iterations:
@@ -104,6 +104,11 @@ class Iterations:
     def collect(self) -> int:
         """Play one rollout; return how many episodes ended in it."""
         agent, episodes = self.agent, 0
+        if self.envs.tensors:
+            envs: Any = self.envs.envs.unwrapped
+            played = agent.collect(envs, self.obs)
+            self.obs = played.obs
+            return int(played.ended.sum())
         for _ in range(agent.num_steps):
             after = self.envs.step(agent.act(self.obs))
             agent.observe(after.rewards, after.terminated, after.truncated, after.final_obs, after.ignored)
