@@ -46,10 +46,10 @@ def count_waits(device: str, core_names: list[str]) -> Iterator[Finding]:
 
 def find_waits(call: Callable[[], object]) -> list[str]:
     """Return the places, ``file:line``, that wait for a CUDA device while ``call`` runs."""
-    torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")  # and warns that it is a prototype
             call()
     finally:
         torch.cuda.set_sync_debug_mode("default")

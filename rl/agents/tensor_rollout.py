@@ -10,7 +10,7 @@ from rl.agents.actor import PREVIOUS_ACTION, PREVIOUS_REWARD, Actor
 from rl.graphs import Recorded, Tensors, join, split
 from rl.ppo.rollout_buffer import RolloutBuffer
 from rl.spaces import leaf_arrays
-from rl.types import CutEpisodes, Observation
+from rl.types import CutEpisodes, Observation, State
 
 
 class TensorEnvs(Protocol):
@@ -102,6 +102,7 @@ class TensorRollout:
         given |= {"obs": {name: inputs[f"obs.{name}"] for name in actor.formats}}
         parts, starts = split(inputs, given), inputs["starts"]
         state, previous, obs, last = parts["state"], parts["previous"], parts["obs"], {}
+        closing: list[tuple[Observation, State]] = []  # what was observed after each step, and the memories then
         for t in range(buffer.capacity):
             params, values, after = network.step(obs | previous, state, starts)
             actions = head.sample(params, actor.generator)
@@ -110,18 +111,24 @@ class TensorRollout:
             observation, rewards, terminated, truncated, info = self.envs.step(head.to_tensor_environment(actions))
             if actor.feed_previous:
                 last = {PREVIOUS_ACTION: head.as_previous(actions), PREVIOUS_REWARD: rewards.float().unsqueeze(1)}
-            final = values
-            if "final_obs" in info:
-                _, final, _ = network.step(self.inputs(info["final_obs"]) | last, after, None)
+            if "final_obs" not in info:
+                self.final_values[t].copy_(values)
+            elif buffer.stride == 1:
+                closing.append((self.inputs(info["final_obs"]) | last, after))
+            else:  # the states of all steps take too much memory to be kept
+                self.final_values[t].copy_(network.step(self.inputs(info["final_obs"]) | last, after, None)[1])
+            buffer.rewards[t].copy_(rewards)
+            buffer.terminated[t].copy_(terminated)
+            buffer.truncated[t].copy_(truncated & ~terminated)
             starts = terminated | truncated
-            for column, told in zip(
-                (buffer.rewards, buffer.terminated, buffer.truncated, self.final_values),
-                (rewards, terminated, truncated & ~terminated, final),
-                strict=True,
-            ):
-                column[t].copy_(told)
             previous = {name: leaf.masked_fill(starts.unsqueeze(1), 0) for name, leaf in last.items()}
             obs, state = self.inputs(observation), after
+        if closing:
+            observed, states = (
+                {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+                for parts in zip(*closing, strict=True)
+            )
+            self.final_values.copy_(network.step(observed, states, None)[1].view_as(self.final_values))
         outputs = join({"state": state, "previous": previous, "obs": obs, "last": last}) | {"starts": starts}
         return {name: leaf.clone() for name, leaf in outputs.items()}  # none may be a place of the environment
 

@@ -6,6 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from rl.flat_adam import FlatAdam, is_usable
+from rl.graphs import Recorded
 from rl.networks import ActorCritic
 from rl.networks.heads import Head
 from rl.normalisation import AdvantageScale, ReturnScale
@@ -79,6 +80,9 @@ class PPO:
         """Check the values."""
         check_hyperparameters(asdict(self))
         self._step: MinibatchStep | None = None
+        self._estimate = Recorded(
+            lambda given: {"advantages": gae(**given, gamma=self.gamma, lam=self.gae_lambda)}, enabled=self.graphs
+        )
 
     def _step_of(self, network: ActorCritic, optimizer: FlatAdam, teacher: Teacher | None) -> MinibatchStep:
         """Return what takes the steps of these; it lasts from update to update, and with it its graphs."""
@@ -126,7 +130,8 @@ class PPO:
         if return_scale is not None:
             return_scale.update(rewards, starts, self.gamma)
             rewards = return_scale(rewards)
-        advantages = gae(rewards, values, next_values, terminated | truncated, self.gamma, self.gae_lambda)
+        given = {"rewards": rewards, "values": values, "next_values": next_values, "ended": terminated | truncated}
+        advantages = self._estimate(given)["advantages"]
         returns = advantages + values
         metrics = {"explained_variance": explained_variance(values, returns).item()}
         if self.normalise_advantages:

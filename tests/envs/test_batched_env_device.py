@@ -1,6 +1,7 @@
 """The tasks on a device of torch: they play as in numpy, and no step waits for the device."""
 
 import pickle
+import warnings
 from copy import deepcopy
 
 import numpy as np
@@ -318,8 +319,10 @@ def watched(device, request):
             shadow = request.getfixturevalue("shadow")
             function()
             return shadow.reads + shadow.uploads
-        torch.cuda.set_sync_debug_mode("error")
         try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it warns that it is a prototype
+                torch.cuda.set_sync_debug_mode("error")
             function()
         finally:
             torch.cuda.set_sync_debug_mode("default")

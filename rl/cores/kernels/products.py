@@ -14,9 +14,6 @@ import triton.language as tl
 BLOCK_B = 16
 """Sequences of one program: the fewest rows that tensor cores multiply."""
 
-PROCESSORS = 132
-"""Of an H100. With fewer programs than that each has one for itself, and more warps make a step shorter."""
-
 
 @triton.jit
 def sigmoid(x):
@@ -86,16 +83,14 @@ def choose_blocks(B: int, H: int) -> tuple[tuple[int], dict[str, Any]]:
 
     Products are those of float32 to its last bits (``tf32x3``), unless torch is allowed to round them.
     """
-    programs = triton.cdiv(B, BLOCK_B)
-    inner = min(128, max(16, triton.next_power_of_2(H)))
-    few = programs <= PROCESSORS and inner == H
-    return (programs,), {
+    block = min(128, max(16, triton.next_power_of_2(H)))
+    return (triton.cdiv(B, BLOCK_B),), {
         "H": H,
         "BLOCK_B": BLOCK_B,
-        "BLOCK_H": inner if few else min(32, inner),
-        "BLOCK_K": inner,
+        "BLOCK_H": block,
+        "BLOCK_K": 64 if block < H else block,  # more do not fit into the registers
         "PRECISION": "tf32" if rounds_products() else "tf32x3",
-        "num_warps": 8 if few else 4,
+        "num_warps": 8 if block == 128 else 4,
         "num_stages": 1,  # a later step must not be read ahead: this one writes it
     }
 

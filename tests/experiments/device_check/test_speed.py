@@ -14,15 +14,17 @@ def test_kernels_stand_beside_those_of_the_library(device, monkeypatch):
 
 def test_training_is_measured_in_whole_iterations(device, monkeypatch):
     monkeypatch.setattr(speed, "SIZES", ((4, 8, 4, 2),))
-    (found,) = speed.measure_training(str(device), ["gru"], seconds=0.05)
-    assert found.label == "gru, 4 environments"
-    assert found.numbers["steps_per_second"] > 0 and 0 < found.numbers["share_of_update"] < 1
+    found = list(speed.measure_training(str(device), ["gru"], seconds=0.05))
+    assert [each.label for each in found] == [f"gru, 4 environments in {kind}" for kind in ("numpy", "torch")]
+    for each in found:
+        assert each.numbers["steps_per_second"] > 0 and 0 < each.numbers["share_of_update"] < 1
 
 
 def test_waits_are_counted_on_cuda_alone(device):
     if device.type == "cuda":
-        (found,) = speed.count_waits("cuda", ["gru"])
-        assert found.numbers["waits_per_step"] >= 1  # the actions, for environments of numpy
+        of_numpy, of_torch = speed.count_waits("cuda", ["gru"])
+        assert of_numpy.numbers["waits_per_step"] >= 1  # the actions
+        assert of_torch.numbers["waits_per_step"] < 0.1  # the episodes that this counts, once in a rollout
     else:
         (found,) = speed.count_waits(str(device), ["gru"])
         assert (found.numbers, found.passed) == ({}, None)
