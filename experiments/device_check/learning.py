@@ -7,7 +7,6 @@ from functools import partial
 from itertools import product
 
 import numpy as np
-import torch
 
 from envs.batched_env import BatchedEnv
 from envs.classic_control import CartPoleNoVelocity
