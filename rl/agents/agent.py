@@ -107,7 +107,6 @@ class RecurrentAgent(Client):
         previous_action_reward: bool,
         normalise_returns: bool,
         ignore_leaves: Sequence[str],
-        graphs: bool = False,
     ):
         super().__init__()
         self.batched = num_envs is not None
@@ -130,7 +129,7 @@ class RecurrentAgent(Client):
         self.optimizer = flat_adam(self.network, learning_rate)
         self.num_parameters = sum(parameter.numel() for parameter in self.network.parameters())
         self.return_scale = ReturnScale(self.num_envs) if normalise_returns else None
-        self.actor = self.new_actor(self.num_envs, seed, graphs=graphs)
+        self.actor = self.new_actor(self.num_envs, seed)
         self.env_steps = self.updates = 0
         self.last_metrics: dict[str, float] = {}
         self._pending: Tensor | None = None  # actions [B, ...] that wait for their outcome

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Unpack, get_args
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import torch
@@ -14,11 +14,11 @@ from rl.agents.advice import Advisor
 from rl.agents.agent import RecurrentAgent
 from rl.agents.persistence import is_same_size, without_corrections
 from rl.agents.tensor_rollout import TensorEnvs, TensorRollout
-from rl.checks import one_of, within
+from rl.checks import within
 from rl.cores import gru
 from rl.flat_adam import undone_on_failure
 from rl.networks import ActorCritic
-from rl.networks.acceleration import Precision, set_precision
+from rl.networks.acceleration import Precision
 from rl.networks.diagnostics import read_numbers
 from rl.networks.encoders import ImageLayout
 from rl.normalisation import AdvantageScale
@@ -27,7 +27,7 @@ from rl.ppo.advantages import bootstrap_values_of_cut_episodes
 from rl.ppo.diagnostics import diagnose_rollout, measure_staleness, name_remedy
 from rl.ppo.options import PPOOptions, check_rollout, choose_stride
 from rl.ppo.rollout_buffer import RolloutBuffer
-from rl.ppo.teacher import Teacher
+from rl.ppo.teacher import Teacher, check_teacher
 from rl.schema import check_entry
 from rl.types import Core, CutEpisodes, Observation, Played, State, Targets
 
@@ -62,7 +62,7 @@ class RecurrentPPO(RecurrentAgent):
         image_layout: of observations with three or four axes, see ``rl.networks.encoders.Encoder``.
         ignore_leaves: names of observation leaves that are left out: texts, which no network takes, or others.
         action_names: names of the action branches.
-        compile_encoder: run encoders through ``torch.compile``; where that cannot be, the log says so.
+        compile_encoder: run encoders through ``torch.compile``, if that is possible.
         precision: ``float32``, in which replay is exact; ``tf32``, in which a GPU rounds products; or ``bfloat16``, for
             encoders alone, on any device that can. ``diagnostics/ratio_error`` shows the rounding.
         diagnostics_every: updates between two in which ``diagnostics/*`` are measured, ``ratio_error`` excepted, which
@@ -138,13 +138,7 @@ class RecurrentPPO(RecurrentAgent):
         self.advantage_scale = AdvantageScale().to(self.device)
         if self.return_scale is not None:
             self.return_scale.to(self.device)
-        one_of(get_args(Precision), precision=precision)
-        if compile_encoder or precision == "bfloat16":
-            self.network.accelerate(self.example_inputs(), compile_encoder, precision == "bfloat16")
-        self.precision: Precision = (
-            "float32" if precision == "bfloat16" and not self.network.actor.autocast else precision
-        )
-        set_precision(self.device, self.precision)
+        self.precision = self.network.accelerate(self.example_inputs(), compile_encoder, precision)
         self.teacher: Teacher | None = None  # load_network makes it
         self.buffer: RolloutBuffer | None = None
         self.rollout: TensorRollout | None = None  # collect makes it
@@ -159,19 +153,13 @@ class RecurrentPPO(RecurrentAgent):
         options = self.ppo.bptt, self.ppo.burn_in, self.ppo.num_minibatches
         check_rollout(*options, self.num_envs, self.num_steps, self.state_stride, fixed_size=self.batched)
 
-    def _check_teacher(self) -> None:
-        if self.ppo.teacher_kl and self.teacher is None:
-            raise ValueError(
-                f"teacher_kl={self.ppo.teacher_kl} needs a teacher: call load_network, or give init_from=RUN_DIR"
-            )
-
     def _store_action(
         self, obs: Observation, state: State, starts: np.ndarray, params: Tensor, values: Tensor, actions: Tensor
     ) -> None:
         if self.buffer is None or self.rollout is not None:
             self.rollout = None
-            self._check_teacher()
-            self.buffer = RolloutBuffer(self.num_steps, obs, state, actions, params, self.state_stride, self.device)
+            check_teacher(self.teacher, self.ppo.teacher_kl)
+            self.buffer = self._make_buffer(self.device)
         self.buffer.write_step(obs, state, starts, params, values, actions)
 
     def _store_outcome(self, outcome: StepOutcome, final_observation: Any) -> None:
@@ -184,20 +172,12 @@ class RecurrentPPO(RecurrentAgent):
         self.buffer.finish_step(*outcome)
 
     def collect(self, envs: TensorEnvs, observation: Any) -> Played:
-        """Play a rollout of ``num_steps`` steps in an environment of tensors, instead of ``act`` and ``observe``.
-
-        Args:
-            envs: of as many rows as the agent plays, on its device.
-            observation: what they show now, ``[B, ...]``.
-        """
+        """Play ``num_steps`` steps in environments of tensors that show ``observation [B, ...]`` now."""
         if self.rollout is None or self.rollout.envs is not envs:
-            self._check_teacher()
-            obs, params = self.example_inputs(), torch.empty(self.num_envs, self.network.head.num_params)
-            leaves = obs, self.actor.state, self.actor.actions, params
-            self.buffer = RolloutBuffer(self.num_steps, *leaves, self.state_stride, self.device, self.device)
+            check_teacher(self.teacher, self.ppo.teacher_kl)
+            self.buffer = self._make_buffer(self.device, told_on=self.device)
             self.rollout = TensorRollout(self.actor, envs, self.buffer, self.ppo.graphs)
-        seen, buffer = self.rollout(observation), self.rollout.buffer
-        return Played(seen, buffer.rewards, buffer.terminated | buffer.truncated)
+        return self.rollout(observation)
 
     @torch.enable_grad()  # an environment may have turned it off
     def learn(self, next_observation: Any = None) -> float:
@@ -216,9 +196,7 @@ class RecurrentPPO(RecurrentAgent):
                 of the returns are as they were, the rollout is dropped.
         """
         buffer = self.buffer
-        if not self.network.training or buffer is None or buffer.size < self.num_steps:
-            return 0.0
-        if buffer.has_gaps and buffer.ignored[: buffer.size].all(dim=0).any():  # some environment has no transition yet
+        if not self.network.training or buffer is None or buffer.size < self.num_steps or buffer.has_empty_row:
             return 0.0
         if self._pending is not None:
             raise RuntimeError(LEARN_TOO_EARLY)
@@ -261,10 +239,8 @@ class RecurrentPPO(RecurrentAgent):
         """
         buffer, last = self.buffer, None
         assert buffer is not None
-        if self.rollout is not None:
-            last = self.rollout.cut(next_observation)
-        elif next_observation is not None:
-            last = self.actor.cut_episodes(buffer.size, next_observation, np.arange(self.num_envs))
+        if next_observation is not None:
+            last = (self.rollout or self.actor).cut_episodes(buffer.size, next_observation, np.arange(self.num_envs))
         *columns, last_values = bootstrap_values_of_cut_episodes(
             self.network.step, buffer.values[: buffer.size], self._truncated, last
         )
@@ -292,9 +268,12 @@ class RecurrentPPO(RecurrentAgent):
 
     def describe(self) -> list[str]:
         """Say how observations are encoded, what the actions are, and what a rollout takes, a line for each."""
-        params = self.network.head.num_params
-        examples = self.example_inputs(), self.actor.state, self.actor.actions, torch.empty(self.num_envs, params)
-        return [*super().describe(), RolloutBuffer(self.num_steps, *examples, self.state_stride, "meta").describe()]
+        return [*super().describe(), self._make_buffer("meta").describe()]
+
+    def _make_buffer(self, device: Any, told_on: Any = "cpu") -> RolloutBuffer:
+        params = torch.empty(self.num_envs, self.network.head.num_params)
+        examples = self.example_inputs(), self.actor.state, self.actor.actions, params
+        return RolloutBuffer(self.num_steps, *examples, self.state_stride, device, told_on)
 
     @property
     def rollout_size(self) -> int:

@@ -10,7 +10,7 @@ from rl.agents.actor import PREVIOUS_ACTION, PREVIOUS_REWARD, Actor
 from rl.graphs import Recorded, Tensors, join, split
 from rl.ppo.rollout_buffer import RolloutBuffer
 from rl.spaces import leaf_arrays
-from rl.types import CutEpisodes, Observation, State
+from rl.types import CutEpisodes, Observation, Played, State
 
 
 class TensorEnvs(Protocol):
@@ -58,12 +58,8 @@ class TensorRollout:
         self.recorded = Recorded(self._play, self._anchors, draws, graphs and len(draws) == 2)
 
     @torch.inference_mode()
-    def __call__(self, observation: Any) -> Observation:
-        """Play one rollout from what the environments show now, ``[B, ...]``.
-
-        Returns:
-            What they show then: the leaves of the observation, by name.
-        """
+    def __call__(self, observation: Any) -> Played:
+        """Play one rollout from what the environments show now, ``[B, ...]``."""
         actor, obs = self.actor, self.inputs(observation)
         starts = torch.as_tensor(actor.starts, device=actor.device)
         given = {"state": actor.state, "previous": actor.previous if actor.feed_previous else {}, "obs": obs}
@@ -73,8 +69,9 @@ class TensorRollout:
         if actor.feed_previous:
             actor.previous = after["previous"]
             actor.last = split(found, {"last": actor.last})["last"]
-        self.buffer.size = self.buffer.capacity
-        return after["obs"]
+        buffer = self.buffer
+        buffer.size = buffer.capacity
+        return Played(after["obs"], buffer.rewards, buffer.terminated | buffer.truncated)
 
     def inputs(self, observation: Any) -> Observation:
         """Bring an observation into leaves of the shapes and dtypes that the network takes, ``[B, ...]``."""
@@ -89,11 +86,11 @@ class TensorRollout:
             obs[name] = torch.as_tensor(leaves[name], device=actor.device).to(kind).reshape(shape)
         return obs
 
-    def cut(self, observation: Any) -> CutEpisodes:
+    def cut_episodes(self, step: int, observation: Any, env_ids: np.ndarray) -> CutEpisodes:
         """Note what V needs of the future of all episodes, which the end of the rollout cuts."""
         actor = self.actor
         obs = self.inputs(observation) | (actor.last if actor.feed_previous else {})
-        return CutEpisodes(self.buffer.size, np.arange(actor.num_envs), obs, actor.state)
+        return CutEpisodes(step, env_ids, obs, actor.state)
 
     def _play(self, inputs: Tensors) -> Tensors:
         actor, buffer, network = self.actor, self.buffer, self.network

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, device, nn
 from torch.nn.functional import linear
 
+from rl.checks import one_of
 from rl.networks import acceleration
 from rl.networks.encoders import Encoder, ImageLayout
 from rl.networks.heads import CategoricalHead, make_head
@@ -127,12 +129,26 @@ class ActorCritic(nn.Module):
             params = params.masked_fill(~obs[MASK].bool(), -1e9)
         return params, values.squeeze(-1)
 
-    def accelerate(self, example: Observation, compile_encoder: bool, autocast: bool) -> None:
-        """Compile encoders, or run them in bfloat16, where that works; ``example`` is a batch of observations."""
+    def accelerate(
+        self, example: Observation, compile_encoder: bool, precision: acceleration.Precision
+    ) -> acceleration.Precision:
+        """Set the precision, and compile encoders where that works; ``example`` is a batch of observations.
+
+        Returns:
+            The precision: float32 where bfloat16 does not work.
+
+        Raises:
+            ValueError: ``precision`` is not known.
+        """
+        one_of(get_args(acceleration.Precision), precision=precision)
         for trunk in (self.actor, *([self.critic] if self.critic else [])):
-            trunk.autocast = autocast and acceleration.supports_autocast(trunk.encoder, example)
+            trunk.autocast = precision == "bfloat16" and acceleration.supports_autocast(trunk.encoder, example)
             if compile_encoder:
                 acceleration.compile_encoder(trunk.encoder, example)
+        if precision == "bfloat16" and not self.actor.autocast:
+            precision = "float32"
+        acceleration.set_precision(self.hidden.weight.device, precision)
+        return precision
 
     @property
     def normalises(self) -> bool:

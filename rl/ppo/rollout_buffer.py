@@ -72,15 +72,9 @@ class RolloutBuffer:
     def write_step(
         self, obs: Observation, state: State, starts: np.ndarray, params: Tensor, values: Tensor, actions: Tensor
     ) -> None:
-        """Write the acting half of step ``size``.
+        """Write the acting half of step ``size``: leaves ``[B, ...]``, starts and values ``[B]``, params ``[B, P]``.
 
-        Args:
-            obs: leaves ``[B, ...]``.
-            state: **before** the step and before the clearing that ``starts`` asks for, leaves ``[B, ...]``.
-            starts: ``[B]`` bool.
-            params: ``[B, P]``.
-            values: ``[B]``.
-            actions: ``[B, ...]``.
+        The state is that **before** the step and before the clearing that ``starts`` asks for.
         """
         t = self.size
         if t == self.capacity:
@@ -91,7 +85,7 @@ class RolloutBuffer:
     def write_tensors(
         self, t: int, obs: Observation, state: State, params: Tensor, values: Tensor, actions: Tensor
     ) -> None:
-        """Write what the policy saw and made of step ``t``, as ``write_step`` does."""
+        """Write the same of step ``t``, but for the starts."""
         written = (*[obs[name] for name in self.obs], params, values, actions)
         for view, leaf in zip(self._step_views[t], written, strict=True):
             view.copy_(leaf)
@@ -110,6 +104,11 @@ class RolloutBuffer:
         self.ignored.numpy()[t] = ignored
         self.has_gaps |= bool(np.any(ignored))
         self.size = t + 1
+
+    @property
+    def has_empty_row(self) -> bool:
+        """Whether some environment has no transition yet."""
+        return self.has_gaps and bool(self.ignored[: self.size].all(dim=0).any())
 
     def forget(self) -> None:
         """Forget the rollout; the memory stays allocated."""
@@ -180,7 +179,6 @@ class RolloutBuffer:
 
         Returns:
             The same for the new, smaller size.
-
         """
         assert self.stride == 1  # see store_every_state
         ignored = self.ignored[: self.size]

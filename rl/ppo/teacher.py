@@ -75,3 +75,9 @@ class Teacher:
         self.network.load_state_dict(state["network"])
         if same_size:
             self.state = {name: leaf.to(self.state[name].device) for name, leaf in state["state"].items()}
+
+
+def check_teacher(teacher: Teacher | None, teacher_kl: float) -> None:
+    """Raise a ``ValueError`` if there is no teacher where one is to be kept close to."""
+    if teacher_kl and teacher is None:
+        raise ValueError(f"teacher_kl={teacher_kl} needs a teacher: call load_network, or give init_from=RUN_DIR")

@@ -46,8 +46,7 @@ class Trainer:
         evaluate: ``evaluate() -> {tag: value}``, called every ``evaluate_every`` steps.
         evaluate_every: environment steps; None for never.
         evaluation_share: evaluations are left out as long as one more would make them take a greater share of the time;
-            None plays them all. Training does not depend on it, so it cannot be given with ``lends_envs`` or
-            ``stop_at_threshold``, with which it would.
+            None plays them all. Not with ``lends_envs`` or ``stop_at_threshold``: training would depend on it.
         lends_envs: ``evaluate`` plays in ``envs``: open episodes are closed as truncations before it, and training
             begins new ones after it.
         threshold: the ``eval/episodic_return`` that counts as solved.

@@ -56,6 +56,7 @@ def test_the_defaults():
         "anneal_learning_rate": False,
         "anneal_clip": False,
         "max_grad_norm": 0.5,
+        "graphs": True,
     }
 
 
