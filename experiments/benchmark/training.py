@@ -26,6 +26,7 @@ from experiments.peers.workloads import WORKLOADS, Workload
 from rl import cores
 from rl.agents import RecurrentPPOLSTM
 from rl.agents.actor import Actor
+from rl.ppo import minibatch_step
 from rl.ppo import update as ppo
 from rl.ppo.rollout_buffer import RolloutBuffer
 
@@ -126,7 +127,7 @@ def time_parts(run: Iterations) -> Iterator[dict[str, float]]:
         ("core", trunk.core, "unroll"),
         ("heads_loss", ppo.PPO, "loss"),
         ("backward", torch.autograd, "grad"),
-        ("clip", ppo, "guarded_step"),
+        ("clip", minibatch_step, "guarded_step"),
         ("optimiser", agent.optimizer, "step"),
         ("rest_of_update", agent, "learn"),
     )

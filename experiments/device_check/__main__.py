@@ -51,6 +51,7 @@ SECTIONS: dict[str, Callable[[Settings, float], Iterator[Finding]]] = {  # given
     "waits": lambda s, left: speed.count_waits(s.device, s.cores),
     "kernels": lambda s, left: speed.measure_kernels(s.device, s.cores),
     "training": lambda s, left: speed.measure_training(s.device, s.cores, s.seconds),
+    "batches": lambda s, left: speed.measure_few_minibatches(s.device, s.cores, s.seconds),
     "learning": lambda s, left: learning.measure_learning(s.device, [name for name in s.cores if name != "mlp"]),
     "tests": lambda s, left: run_suite(s.device, left),
 }

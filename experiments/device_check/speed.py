@@ -19,9 +19,20 @@ from experiments.device_check.findings import Finding
 from experiments.peers.recurrent_ppo import Iterations, make_training
 from experiments.peers.workloads import WORKLOADS
 from rl import cores
+from rl.networks.acceleration import Precision
 
 SHAPES = ((32, 64, 64), (16, 128, 128), (32, 512, 128), (32, 4096, 128), (128, 512, 256))
 """Steps, sequences and hidden units of one minibatch; one step in twenty opens an episode."""
+
+FEW_MINIBATCHES: tuple[tuple[str, int, int, int, Precision], ...] = (
+    ("gru", 4096, 1, 4, "float32"),
+    ("gru", 4096, 1, 4, "tf32"),
+    ("lstm", 4096, 1, 4, "float32"),
+    ("lstm", 4096, 1, 4, "tf32"),
+    ("mingru", 4096, 1, 1, "tf32"),
+    ("mingru", 16384, 4, 1, "float32"),
+)
+"""Core, environments in torch, minibatches, epochs and precision of rollouts of 32 steps: large batches suit a GPU."""
 
 SIZES = ((16, 128, 16, 8), (256, 32, 32, 8), (4096, 32, 32, 8), (16384, 32, 32, 16))
 """Environments, steps of each in a rollout, length of the sequences, minibatches."""
@@ -85,6 +96,20 @@ def measure_training(device: str, core_names: list[str], seconds: float = 4.0) -
         for _ in range(3):  # kernels are compiled in the first, graphs recorded in the second
             run()
         yield Finding(f"{name}, {num_envs:,} environments in {kind}", time_training(run, device, seconds))
+
+
+def measure_few_minibatches(device: str, core_names: list[str], seconds: float = 4.0) -> Iterator[Finding]:
+    """Train CartPole without velocities for some seconds with few minibatches, in environments of torch."""
+    for name, num_envs, num_minibatches, epochs, precision in FEW_MINIBATCHES:
+        if name in core_names:
+            work = replace(WORKLOADS["w1"], hidden_size=128, num_envs=num_envs, num_steps=32, epochs=epochs)
+            work = replace(work, num_minibatches=num_minibatches)
+            env = CartPoleNoVelocity(num_envs, device=device)
+            run = make_training(work, name, bptt=32, env=env, device=device, precision=precision)
+            for _ in range(3):
+                run()
+            label = f"{name}, {num_envs:,} environments, {num_minibatches} minibatches, {epochs} epochs, {precision}"
+            yield Finding(label, time_training(run, device, seconds))
 
 
 def differentiate(weights: list[nn.Parameter], unroll: Callable[..., tuple[Tensor, Any]], *inputs: Any) -> None:

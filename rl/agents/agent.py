@@ -118,9 +118,8 @@ class RecurrentAgent(Client):
         self.leaves = leaf_spaces(observation_space, ignore_leaves)
         self.ignored_leaves = find_ignored(observation_space, ignore_leaves)
         self._scales_kept = False  # a network that was trained elsewhere has the scales that it was trained with
-        self.device = torch.device(device)
+        self.device, self.feed_previous = torch.device(device), previous_action_reward
         self.model_name = type(self).__name__
-        self.feed_previous = previous_action_reward
         fed = previous_spaces(make_head(action_space).previous_space) if previous_action_reward else {}
         with torch.random.fork_rng(devices=[]):  # initialisation draws from the global generator: leave no trace there
             torch.seed() if seed is None else torch.manual_seed(seed)

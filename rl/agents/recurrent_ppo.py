@@ -63,10 +63,8 @@ class RecurrentPPO(RecurrentAgent):
         ignore_leaves: names of observation leaves that are left out: texts, which no network takes, or others.
         action_names: names of the action branches.
         compile_encoder: run encoders through ``torch.compile``, if that is possible.
-        precision: ``float32``, in which replay is exact; ``tf32``, in which a GPU rounds products; or ``bfloat16``, for
-            encoders alone, on any device that can. ``diagnostics/ratio_error`` shows the rounding.
-        diagnostics_every: updates between two in which ``diagnostics/*`` are measured, ``ratio_error`` excepted, which
-            each update gives; None for never. It changes nothing that is learned.
+        precision: ``float32`` (replay is exact), ``tf32`` (a GPU rounds products) or ``bfloat16`` (of encoders alone).
+        diagnostics_every: updates between two that measure ``diagnostics/*``; None for never. They change nothing.
         update: hyperparameters of ``rl.ppo.PPO``.
 
     Attributes:
@@ -110,10 +108,9 @@ class RecurrentPPO(RecurrentAgent):
         **update: Unpack[PPOOptions],
     ):
         self.ppo = ppo = self.algorithm(**update)
-        self.layer_size = layer_size
         self.advisor = Advisor(diagnostics_every, ppo.bptt, name_remedy(ppo, num_steps))
         within(0.0, 1.0, epsilon=epsilon, epsilon_min=epsilon_min)
-        self.epsilon, self.epsilon_min = epsilon, epsilon_min
+        self.layer_size, self.epsilon, self.epsilon_min = layer_size, epsilon, epsilon_min
         options = layer_size, separate_critic, normalise_observations, image_layout, action_names
         super().__init__(
             observation_space,
@@ -128,8 +125,8 @@ class RecurrentPPO(RecurrentAgent):
             previous_action_reward=previous_action_reward,
             normalise_returns=normalise_returns,
             ignore_leaves=ignore_leaves,
-            graphs=ppo.graphs,
         )
+        self.actor = self.new_actor(self.num_envs, seed, graphs=ppo.graphs)
         if state_stride is None:
             state_stride = choose_stride(ppo.bptt or num_steps, ppo.burn_in, self.batched, self.actor.state)
         self.state_stride = state_stride
@@ -207,8 +204,9 @@ class RecurrentPPO(RecurrentAgent):
         if buffer.size != self.num_steps:  # a client went on for longer: it may be cut at any step
             buffer.store_every_state(self.network.step)
         size, due = buffer.size, self.advisor.is_due(self.updates)
-        measuring = [part for part in (self.network, self.advantage_scale, self.return_scale) if part is not None]
-        moments = [moment for part in measuring for moment in part.buffers()]
+        moments = [
+            m for part in (self.network, self.advantage_scale, self.return_scale) if part for m in part.buffers()
+        ]
         try:
             with undone_on_failure(self.optimizer, moments):
                 targets, metrics = self.targets(next_observation)
@@ -250,9 +248,8 @@ class RecurrentPPO(RecurrentAgent):
             columns[0] = self.rollout.final_values
         if buffer.has_gaps:
             last_values, *columns = buffer.drop_ignored(last_values, *columns)
-        final_values, *teacher_params = columns
         scales = self.return_scale, self.advantage_scale
-        return self.ppo.targets(buffer, self.network.head, final_values, last_values, *scales, *teacher_params)
+        return self.ppo.targets(buffer, self.network.head, columns[0], last_values, *scales, *columns[1:])
 
     def forget_rollout(self) -> None:
         """Drop what was collected since the last training."""

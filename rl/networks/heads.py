@@ -199,17 +199,16 @@ class GaussianHead(nn.Module):
 
     def __init__(self, space: spaces.Box):
         super().__init__()
-        self.branches = ("action",)
-        self.shape = space.shape
-        size = int(np.prod(space.shape))
+        self.branches, self.shape = ("action",), space.shape
+        self.num_params = size = int(np.prod(space.shape))
         low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
         self.bounded = are_known(low, high)
         bottom, top = np.where(self.bounded, low, -1.0), np.where(self.bounded, high, 1.0)
         self.centre, self.half_width = (bottom + top) / 2, (top - bottom) / 2
         self.low, self.high, self.dtype = low, high, space.dtype
-        bounds = torch.from_numpy(np.stack([low, high, self.centre, self.half_width])).float()
-        self.register_buffer("bounds", bounds, persistent=False)
-        self.num_params = size
+        self.register_buffer(
+            "bounds", torch.from_numpy(np.stack([low, high, self.centre, self.half_width])).float(), False
+        )
         self.action_shape, self.action_dtype = (size,), torch.float32
         self.previous_space = spaces.Box(-np.inf, np.inf, (size,))
         self.log_std = nn.Parameter(torch.zeros(size))
@@ -274,8 +273,7 @@ class BernoulliHead(nn.Module):
 
     def __init__(self, shape: tuple[int, ...]):
         super().__init__()
-        self.branches = ("action",)
-        self.shape = shape
+        self.branches, self.shape = ("action",), shape
         self.num_params = int(np.prod(shape))
         self.action_shape, self.action_dtype = (self.num_params,), torch.int64
         self.previous_space = spaces.MultiDiscrete([3] * self.num_params)

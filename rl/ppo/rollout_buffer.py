@@ -26,9 +26,7 @@ class RolloutBuffer:
     Args:
         num_steps: T to begin with.
         obs: an example, leaves ``[B, ...]``, for shapes and dtypes.
-        state: an example, leaves ``[B, ...]``.
-        actions: an example, ``[B, ...]``.
-        params: an example, ``[B, P]``.
+        state, actions, params: likewise, the last one ``[B, P]``.
         state_stride: distance of the stored states in steps.
         device: where the tensors lie.
         told_on: where flags and rewards lie.
@@ -46,10 +44,9 @@ class RolloutBuffer:
         told_on: torch.device | str = "cpu",
     ):
         self.num_envs = actions.shape[0]
-        self.has_gaps = False  # whether a step of this rollout is ignored
         self.stride = state_stride
         self.capacity = num_steps
-        self.size = 0  # steps collected
+        self.size, self.has_gaps = 0, False  # steps collected; whether some of them are ignored
 
         def zeros(example: Tensor, count: int = num_steps) -> Tensor:
             return torch.zeros(count, *example.shape, dtype=example.dtype, device=device)
@@ -111,7 +108,7 @@ class RolloutBuffer:
         return self.has_gaps and bool(self.ignored[: self.size].all(dim=0).any())
 
     def forget(self) -> None:
-        """Forget the rollout; the memory stays allocated."""
+        """Forget the rollout; its memory stays."""
         self.size, self.has_gaps = 0, False
 
     def hide_branch(self, branch: int) -> None:

@@ -74,7 +74,7 @@ TRAINING = {
     "agent=recurrent_ppo_lst": ["there is no agent=recurrent_ppo_lst", "did you mean recurrent_ppo_lstm"],
     "agent/core=lsmt": ["there is no agent/core=lsmt", "did you mean lstm"],
     "env=t_mase": ["there is no env=t_mase", "did you mean t_maze"],
-    "env=xyz": ["there is no env=xyz", "there are bernoulli_bandit, cartpole_no_velocity"],
+    "env=xyz": ["there is no env=xyz", "there are bernoulli_bandit, brax, cartpole_no_velocity"],
     "experiment=t_maze_11": ["there is no experiment=t_maze_11", "did you mean t_maze_10"],
     "agent=null": ["given by name", "env=t_maze"],
     "agent.core=mlp": ["agent.core='mlp'", "agent/core=NAME"],

@@ -17,6 +17,7 @@ PPO = ("agent.num_minibatches=2", "agent.epochs=1")
 IQN = ("agent.burn_in=2", "agent.n_step=2", "agent.batch_size=16", "agent.capacity=500")
 CONTINUOUS = ("mountain_car_no_velocity", "pendulum_no_velocity")
 NEEDS = {  # a package of an extra, and what must differ from SMALL
+    "brax": ("brax",),
     "pettingzoo": ("mpe2", "num_envs=3"),
     "state_punishment": ("gymnasium", "num_envs=3"),
 }

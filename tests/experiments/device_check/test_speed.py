@@ -28,3 +28,11 @@ def test_waits_are_counted_on_cuda_alone(device):
     else:
         (found,) = speed.count_waits(str(device), ["gru"])
         assert (found.numbers, found.passed) == ({}, None)
+
+
+def test_few_minibatches_are_those_of_the_cores_asked_for(device, monkeypatch):
+    cases = (("gru", 4, 1, 2, "float32"), ("lstm", 4, 1, 1, "float32"))
+    monkeypatch.setattr(speed, "FEW_MINIBATCHES", cases)
+    (found,) = speed.measure_few_minibatches(str(device), ["gru"], seconds=0.05)
+    assert found.label == "gru, 4 environments, 1 minibatches, 2 epochs, float32"
+    assert found.numbers["steps_per_second"] > 0

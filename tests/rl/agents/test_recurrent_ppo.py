@@ -375,7 +375,7 @@ def test_the_encoder_computes_as_it_was_asked_to(make_agent, monkeypatch):
     make_agent((OBS, FOUR), num_envs=2, compile_encoder=True)
     make_agent((OBS, FOUR), num_envs=2, precision="bfloat16")
     make_agent((OBS, FOUR), num_envs=2)
-    assert asked == [((2, 2), (True, False)), ((2, 2), (False, True))]
+    assert asked == [((2, 2), how) for how in ((True, "float32"), (False, "bfloat16"), (False, "float32"))]
 
 
 def test_burn_in_longer_than_a_rollout_of_the_single_form(make_agent, play_turns):
