@@ -45,6 +45,10 @@ class Recorded:
         self.seen: set[tuple] = set()
         self.recordings: dict[tuple, Recording] = {}
 
+    def records(self, device: torch.device) -> bool:
+        """Tell whether it would be recorded on ``device``; if not, its caller may as well do without names."""
+        return self.enabled and can_record(device)
+
     def __call__(self, inputs: Tensors) -> Tensors:
         """Compute the function; the outputs are the caller's own."""
         if not self.enabled or not any(can_record(leaf.device) for leaf in inputs.values()):

@@ -12,7 +12,7 @@ from rl.agents.inputs import fit_leaf, name_leaves, seen_leaves
 from rl.graphs import Recorded, Tensors, join, split
 from rl.networks import ActorCritic, QuantileNetwork
 from rl.spaces import fed_dtype
-from rl.types import CutEpisodes, Observation
+from rl.types import CutEpisodes, Observation, State
 
 PREVIOUS_ACTION, PREVIOUS_REWARD = "previous_action", "previous_reward"
 LEARN_TOO_EARLY = (
@@ -85,7 +85,9 @@ class Actor:
         self.actions = torch.zeros(num_envs, *head.action_shape, dtype=head.action_dtype, device=self.device)
         self.state = self.before = network.initial_state(num_envs, self.device)  # now, and before the last step
         self.recorded = {
-            greedy: Recorded(partial(self._compute, greedy), lambda: list(network.buffers()), [self.generator], graphs)
+            greedy: Recorded(
+                partial(self._compute_named, greedy), lambda: list(network.buffers()), [self.generator], graphs
+            )
             for greedy in (False, True)
         }
         self.reset()
@@ -164,24 +166,31 @@ class Actor:
         """
         if self._needs_reward:
             raise RuntimeError(REWARD_IS_MISSING)
-        inputs = join({"obs": obs, "state": self.state})
+        starts, recorded = None, self.recorded[greedy]
         if isinstance(self.starts, Tensor) or self.device.type != "cpu" or self.starts.any():
-            inputs["starts"] = torch.as_tensor(self.starts).to(self.device, non_blocking=True)
-        found = self.recorded[greedy](inputs)
-        after = split(found, {"state": self.state})["state"]
+            starts = torch.as_tensor(self.starts).to(self.device, non_blocking=True)
+        if starts is not None and recorded.records(self.device):
+            found = recorded(join({"obs": obs, "state": self.state}) | {"starts": starts})
+            after = split(found, {"state": self.state})["state"]
+            params, values, self.actions = (found[name] for name in ("params", "values", "actions"))
+        else:
+            params, values, after, self.actions = self._compute(greedy, obs, self.state, starts)
         self.before, self.state, self.starts_before = self.state, after, self.starts
         if self.memory:
             self.starts = np.zeros(self.num_envs, dtype=bool)  # unless ``observe`` says otherwise
             self._needs_reward = self.feed_previous
-        self.actions = found["actions"]
-        return found["params"], found["values"], self.actions
+        return params, values, self.actions
 
-    def _compute(self, greedy: bool, inputs: Tensors) -> Tensors:
-        """Compute a step of the network, and actions."""
-        network, names = self.network, (*self.formats, *(self.previous if self.feed_previous else ()))
+    def _compute(self, greedy: bool, obs: Observation, state: State, starts: Tensor | None) -> tuple[Any, ...]:
+        """Compute a step of the network: parameters, values, the next state, and actions."""
+        params, values, after = self.network.step(obs, state, starts)
+        head = self.network.head
+        return params, values, after, head.mode(params) if greedy else head.sample(params, self.generator)
+
+    def _compute_named(self, greedy: bool, inputs: Tensors) -> Tensors:
+        names = (*self.formats, *(self.previous if self.feed_previous else ()))
         parts = split(inputs, {"obs": names, "state": self.state})
-        params, values, after = network.step(parts["obs"], parts["state"], inputs.get("starts"))
-        actions = network.head.mode(params) if greedy else network.head.sample(params, self.generator)
+        params, values, after, actions = self._compute(greedy, parts["obs"], parts["state"], inputs["starts"])
         return join({"state": after}) | {"params": params, "values": values, "actions": actions}
 
     def undo_step(self) -> None:

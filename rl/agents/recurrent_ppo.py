@@ -60,7 +60,7 @@ class RecurrentPPO(RecurrentAgent):
         normalise_returns: divide rewards by the running standard deviation of the discounted return.
         previous_action_reward: feed them as inputs.
         image_layout: of observations with three or four axes, see ``rl.networks.encoders.Encoder``.
-        ignore_leaves: names of observation leaves that are left out: texts, which no network takes, or others.
+        ignore_leaves: names of observation leaves that are left out.
         action_names: names of the action branches.
         compile_encoder: run encoders through ``torch.compile``, if that is possible.
         precision: ``float32`` (replay is exact), ``tf32`` (a GPU rounds products) or ``bfloat16`` (of encoders alone).
@@ -142,11 +142,7 @@ class RecurrentPPO(RecurrentAgent):
         self._truncated: list[CutEpisodes] = []  # of this rollout
 
     def check_rollout(self) -> None:
-        """Check that rollouts can be cut into sequences and minibatches.
-
-        Raises:
-            ValueError: the numbers do not fit each other.
-        """
+        """Check that rollouts can be cut into sequences and minibatches; raise a ``ValueError`` if not."""
         options = self.ppo.bptt, self.ppo.burn_in, self.ppo.num_minibatches
         check_rollout(*options, self.num_envs, self.num_steps, self.state_stride, fixed_size=self.batched)
 
@@ -162,6 +158,7 @@ class RecurrentPPO(RecurrentAgent):
     def _store_outcome(self, outcome: StepOutcome, final_observation: Any) -> None:
         assert self.buffer is not None  # the action has made it
         if outcome.ignored.any():
+            self.buffer.has_gaps = True
             self.buffer.store_every_state(self.network.step)  # sequences may then begin at any step
         if final_observation is not None and outcome.truncated.any():
             env_ids = np.flatnonzero(outcome.truncated)

@@ -37,7 +37,7 @@ def bootstrap_values_of_cut_episodes(
     state = {name: torch.cat([cut.state[name] for cut in cuts]) for name in cuts[0].state}
     parts = step(obs, state, None)[1].split([len(cut.env_ids) for cut in cuts])
     for cut, part in zip(truncated, parts, strict=False):
-        final_values[cut.step, torch.from_numpy(cut.env_ids).to(values.device)] = part
+        final_values[cut.step, torch.from_numpy(cut.env_ids).to(values.device, non_blocking=True)] = part
     return final_values, parts[-1].clone() if last else last_values
 
 

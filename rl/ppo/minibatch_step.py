@@ -6,7 +6,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from rl import graphs
 from rl.flat_adam import FlatAdam, guarded_step
 from rl.graphs import Recorded, Tensors
 from rl.networks import ActorCritic
@@ -44,14 +43,16 @@ class MinibatchStep:
     def __init__(self, ppo: Learner, network: ActorCritic, optimizer: FlatAdam, teacher: Teacher | None):
         self.ppo, self.network, self.optimizer, self.teacher = ppo, network, optimizer, teacher
         self.parameters = list(network.parameters())
-        self.recorded = Recorded(self._take, self._anchors, enabled=ppo.graphs)
+        self.recorded = Recorded(self._take_named, self._anchors, enabled=ppo.graphs)
         self.now: Coefficients | None = None
+        self.records = False
 
     def begin(self, now: Coefficients, device: torch.device) -> None:
         """Take the coefficients of an update; those that change become tensors where a graph may see them."""
         self.now = now
         self.annealed: Tensors = {}
-        if graphs.can_record(device) and self.recorded.enabled:
+        self.records = self.recorded.records(device)
+        if self.records:
             numbers = torch.tensor([getattr(now, name) for name in ANNEALED]).to(device, non_blocking=True)
             self.annealed = dict(zip(ANNEALED, numbers.unbind(), strict=True))
 
@@ -61,16 +62,22 @@ class MinibatchStep:
         Returns:
             What ``PPO.loss`` reports, and 0-d ``loss``, ``grad_norm``, ``finite`` and ``going_on``.
         """
+        assert self.now is not None  # begin was called
+        if not self.records:
+            return self._take(mb, warm_up, self.now, going_on)
         inputs = flatten("mb", mb) | flatten("warm_up", warm_up) | self.annealed | {"going_on": going_on}
         return self.recorded(inputs)
 
-    def _take(self, inputs: Tensors) -> Tensors:
-        assert self.now is not None  # begin was called
+    def _take_named(self, inputs: Tensors) -> Tensors:
+        assert self.now is not None
         annealed: dict[str, Any] = {name: inputs[name] for name in self.annealed}
-        now = self.now._replace(**annealed)
-        mb, going_on = unflatten(Sequences, "mb", inputs), inputs["going_on"]
-        if "warm_up.available" in inputs:
-            mb.state = warmed_state(self.network, mb.state, unflatten(WarmUp, "warm_up", inputs))
+        mb = unflatten(Sequences, "mb", inputs)
+        warm_up = unflatten(WarmUp, "warm_up", inputs) if "warm_up.available" in inputs else None
+        return self._take(mb, warm_up, self.now._replace(**annealed), inputs["going_on"])
+
+    def _take(self, mb: Sequences, warm_up: WarmUp | None, now: Coefficients, going_on: Tensor) -> Tensors:
+        if warm_up is not None:
+            mb.state = warmed_state(self.network, mb.state, warm_up)
         loss, metrics = self.ppo.loss(self.network, mb, now, self.teacher)
         if self.ppo.target_kl is not None:
             going_on = going_on & (approximate_kl(metrics["ratio"]) <= 1.5 * self.ppo.target_kl)

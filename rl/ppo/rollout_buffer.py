@@ -99,7 +99,6 @@ class RolloutBuffer:
         self.terminated.numpy()[t] = terminated
         self.truncated.numpy()[t] = truncated
         self.ignored.numpy()[t] = ignored
-        self.has_gaps |= bool(np.any(ignored))
         self.size = t + 1
 
     @property
