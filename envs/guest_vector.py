@@ -74,6 +74,8 @@ class GuestVector(VectorWrapper):
         mode: in which it resets.
     """
 
+    only_checks = True  # what reads tensors may read them from the environment itself
+
     def __init__(self, env: VectorEnv, name: str, mode: AutoresetMode):
         super().__init__(env)
         self.metadata = {**env.metadata, "autoreset_mode": mode}

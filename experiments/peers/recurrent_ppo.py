@@ -104,9 +104,8 @@ class Iterations:
     def collect(self) -> int:
         """Play one rollout; return how many episodes ended in it."""
         agent, episodes = self.agent, 0
-        if self.envs.tensors:
-            envs: Any = self.envs.envs.unwrapped
-            played = agent.collect(envs, self.obs)
+        if self.envs.tensors is not None:
+            played = agent.collect(self.envs.tensors, self.obs)
             self.obs = played.obs
             return int(played.ended.sum())
         for _ in range(agent.num_steps):

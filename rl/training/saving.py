@@ -59,7 +59,7 @@ def restore_envs(envs: VectorEnvAdapter, state: dict[str, Any], seed: int | None
     if type(stored) is not type(own):
         raise ValueError(f"the entry envs of the checkpoint is {describe(stored)}: it must be {describe(own)}")
     shown = as_tensors(obs)
-    if envs.tensors and isinstance(state["obs"], dict):  # without the leaves that the agent does not see
+    if envs.tensors is not None and isinstance(state["obs"], dict):  # without the leaves that the agent does not see
         shown = {name: leaf for name, leaf in shown.items() if name in state["obs"]}
     check_entry(state["obs"], like(shown), "obs")
     resetting = as_arrays(state["resetting"]) if "resetting" in state else envs.resetting

@@ -12,7 +12,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from torch import Tensor
 
 from rl.spaces import leaf_arrays
-from rl.training.tensors import HostView, speaks_tensors
+from rl.training.tensors import HostView, find_tensor_envs, speaks_tensors
 
 
 @dataclass
@@ -72,13 +72,16 @@ class VectorEnvAdapter:
         tensors: leave an environment of tensors as it is, for an agent that plays whole rollouts in it; ``step`` is not
             for these. Otherwise its tensors become arrays.
 
+    Attributes:
+        tensors: the environment of tensors that an agent may play whole rollouts in; None if there is none.
+
     Raises:
         ValueError: the environment has another autoreset mode.
     """
 
     def __init__(self, envs: VectorEnv, final_obs_of_terminated: bool = False, tensors: bool = False):
-        self.tensors = tensors and speaks_tensors(envs)
-        if speaks_tensors(envs) and not self.tensors:
+        self.tensors = find_tensor_envs(envs) if tensors else None
+        if speaks_tensors(envs) and self.tensors is None:
             envs = HostView(envs)
         mode = read_autoreset_mode(envs)
         if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP):
@@ -96,7 +99,7 @@ class VectorEnvAdapter:
         """Begin B episodes; return their first observations."""
         self.resetting = np.zeros(self.envs.num_envs, dtype=bool)
         obs = self.envs.reset(seed=seed)[0]
-        return leaf_arrays(self.envs.single_observation_space, obs) if self.tensors else obs
+        return obs if self.tensors is None else leaf_arrays(self.envs.single_observation_space, obs)
 
     def step(self, actions: np.ndarray) -> StepResult:
         """Take ``actions [B, ...]``; return what came of them.

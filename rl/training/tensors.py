@@ -13,6 +13,16 @@ def speaks_tensors(envs: VectorEnv) -> bool:
     return getattr(envs.unwrapped, "device", None) is not None
 
 
+def find_tensor_envs(envs: VectorEnv) -> Any:
+    """Return the environment of tensors inside wrappers that only check it; None if another wrapper changes it."""
+    inner: Any = envs
+    while isinstance(inner, VectorWrapper):
+        if not getattr(inner, "only_checks", False):
+            return None
+        inner = inner.env
+    return inner if speaks_tensors(envs) else None
+
+
 class HostView(VectorWrapper):
     """Arrays in place of the tensors of an environment; each step waits for its device."""
 

@@ -190,8 +190,8 @@ class Trainer:
 
     def collect(self) -> None:
         """Play one rollout."""
-        if self.envs.tensors and isinstance(self.agent, TensorAgent):
-            played = self.agent.collect(self.envs.envs.unwrapped, self.obs)
+        if self.envs.tensors is not None and isinstance(self.agent, TensorAgent):
+            played = self.agent.collect(self.envs.tensors, self.obs)
             self.episodes.add_rollout(played.rewards, played.ended)
             self.obs = played.obs
             return
