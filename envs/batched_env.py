@@ -69,6 +69,7 @@ class BatchedEnv(VectorEnv):
     """
 
     metadata = SAME_STEP
+    can_be_recorded = True  # steps on a device as a CUDA graph: all that changes lies in tensors that stay in place
     state_names: tuple[str, ...] = ()
     optimal_return: float | None = None
     memoryless_return: float | None = None

@@ -16,8 +16,8 @@ from rl.types import CutEpisodes, Observation, Played, State
 class TensorEnvs(Protocol):
     """A vector environment in SAME_STEP mode whose arrays are tensors on ``device``.
 
-    One whose steps are made of torch alone, in tensors that stay where they are, says so by a ``generator``, from which
-    all its random numbers come: its rollouts can be recorded as CUDA graphs.
+    One whose steps are made of torch alone, with all that changes in tensors that stay where they are, may say
+    ``can_be_recorded = True`` and show the ``generator`` of its random numbers: its rollouts become CUDA graphs.
 
     Its ``info["final_obs"]`` holds in every step what all rows observed after their actions, before new episodes began.
     Where there is none, V of the last observation acted on stands in for that of an episode's last one.
@@ -55,7 +55,8 @@ class TensorRollout:
         self.final_values = torch.zeros_like(buffer.values)  # [T, B], V(final observation)
         own = getattr(envs, "generator", None)
         draws = [actor.generator, *([own] if isinstance(own, torch.Generator) else [])]
-        self.recorded = Recorded(self._play, self._anchors, draws, graphs and len(draws) == 2)
+        graphs = graphs and getattr(envs, "can_be_recorded", False)
+        self.recorded = Recorded(self._play, self._anchors, draws, graphs)
 
     @torch.inference_mode()
     def __call__(self, observation: Any) -> Played:

@@ -1,7 +1,7 @@
 """What one minibatch does to the weights, as a function of tensors that a CUDA device records as a graph."""
 
 from dataclasses import fields
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ class Learner(Protocol):
     max_grad_norm: float
     target_kl: float | None
     graphs: bool
+    records_loss: ClassVar[bool]
 
     def loss(
         self, network: ActorCritic, mb: Sequences, now: Coefficients, teacher: Teacher | None = None
@@ -43,7 +44,7 @@ class MinibatchStep:
     def __init__(self, ppo: Learner, network: ActorCritic, optimizer: FlatAdam, teacher: Teacher | None):
         self.ppo, self.network, self.optimizer, self.teacher = ppo, network, optimizer, teacher
         self.parameters = list(network.parameters())
-        self.recorded = Recorded(self._take_named, self._anchors, enabled=ppo.graphs)
+        self.recorded = Recorded(self._take_named, self._anchors, enabled=ppo.graphs and ppo.records_loss)
         self.now: Coefficients | None = None
         self.records = False
 

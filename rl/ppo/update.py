@@ -1,6 +1,7 @@
 """The update of proximal policy optimisation over replayed sequences: hyperparameters and the loop over minibatches."""
 
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -23,7 +24,8 @@ from rl.types import Sequences, Targets
 class PPO:
     """PPO (Schulman et al., 2017) over sequences replayed from stored states (R2D2: Kapturowski et al., 2019).
 
-    A subclass that adds a term to the loss overrides ``loss``.
+    A subclass that adds a term to the loss overrides ``loss``. Its steps are not recorded as CUDA graphs, which would
+    not see numbers of Python change, unless it says ``records_loss = True``: then all that changes lies in tensors.
 
     Args:
         epochs: passes over a rollout.
@@ -53,6 +55,8 @@ class PPO:
         ValueError: a value is out of range, or two exclude each other.
     """
 
+    records_loss: ClassVar[bool] = True
+
     epochs: int = 4
     num_minibatches: int = 8
     bptt: int | None = 32
@@ -75,6 +79,11 @@ class PPO:
     anneal_clip: bool = False
     max_grad_norm: float = 0.5
     graphs: bool = True
+
+    def __init_subclass__(cls) -> None:
+        """Do not record a loss that may hold numbers of Python."""
+        if "loss" in vars(cls):
+            cls.records_loss = vars(cls).get("records_loss", False)
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -13,11 +13,12 @@ from envs.classic_control import CartPoleNoVelocity
 from envs.t_maze import TMaze
 from rl import cores, graphs
 from rl.agents import RecurrentPPO
+from rl.ppo import PPO
 from tests.tape import Tape
 
 B, T = 3, 8
 BOX, FOUR = spaces.Box(-3.0, 3.0, (3,)), spaces.Discrete(4)
-PPO = {"num_envs": B, "num_steps": T, "bptt": 4, "num_minibatches": 2, "epochs": 3, "layer_size": 8, "seed": 3}
+OPTIONS = {"num_envs": B, "num_steps": T, "bptt": 4, "num_minibatches": 2, "epochs": 3, "layer_size": 8, "seed": 3}
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def tape(shadow, request, monkeypatch):
 
 def make(device, space=BOX, action_space=FOUR, core=cores.gru, core_options=None, **options):
     memory = partial(core, hidden_size=8, **(core_options or {}))
-    return RecurrentPPO(space, action_space, device=str(device), core=memory, **PPO | options)
+    return RecurrentPPO(space, action_space, device=str(device), core=memory, **OPTIONS | options)
 
 
 def play(agent, iterations=3, seed=0):
@@ -131,3 +132,33 @@ def test_a_whole_rollout(kind, fed, tape, device):
         assert bool(tape.made) is recorded
     check_equal(*reversed(agents))
     assert agents[1].rollout.recorded.recordings
+
+
+class Fading(PPO):
+    """A term whose weight is a number of Python, as one writes it who knows nothing of graphs."""
+
+    weight = 1.0
+
+    def loss(self, *arguments):
+        loss, metrics = super().loss(*arguments)
+        self.weight *= 0.5
+        return loss * (1.0 + self.weight), metrics
+
+
+class Constant(Fading):
+    records_loss = True
+
+    def loss(self, *arguments):
+        loss, metrics = PPO.loss(self, *arguments)
+        return 2.0 * loss, metrics
+
+
+@pytest.mark.parametrize(("algorithm", "recorded"), [(Fading, False), (Constant, True)])
+def test_a_loss_of_ones_own_is_recorded_only_if_it_says_so(algorithm, recorded, tape, device, monkeypatch):
+    monkeypatch.setattr(RecurrentPPO, "algorithm", algorithm)
+    agent, plain = make(device), make(device, graphs=False)
+    play(agent)
+    step = agent.ppo._step
+    assert bool(step.recorded.recordings) is recorded
+    play(plain)
+    check_equal(agent, plain)
