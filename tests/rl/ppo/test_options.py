@@ -101,9 +101,12 @@ def test_a_fraction_of_a_step_is_refused():
         PPO(burn_in=1.5)
 
 
+KINDS = {field.name: get_type_hints(PPO)[field.name] for field in fields(PPO)}
+
+
 @pytest.mark.parametrize(
     "argument",
-    [name for name, kind in get_type_hints(PPO).items() if kind is not bool and type(None) not in get_args(kind)],
+    [name for name, kind in KINDS.items() if kind is not bool and type(None) not in get_args(kind)],
 )
 def test_none_is_refused_where_it_means_nothing(argument):
     """As a YAML file says ``null``."""
