@@ -26,7 +26,9 @@ class RolloutBuffer:
     Args:
         num_steps: T to begin with.
         obs: an example, leaves ``[B, ...]``, for shapes and dtypes.
-        state, actions, params: likewise, the last one ``[B, P]``.
+        state: likewise.
+        actions: likewise, ``[B, ...]``.
+        params: likewise, ``[B, P]``.
         state_stride: distance of the stored states in steps.
         device: where the tensors lie.
         told_on: where flags and rewards lie.
@@ -224,14 +226,8 @@ class RolloutBuffer:
             A minibatch and its warm-up (None without ``burn_in``).
         """
         chunks, device = self.chunks(bptt), self.values.device
-        columns = [
-            self.starts.to(device, non_blocking=True),
-            self.actions,
-            targets.old_log_probs,
-            targets.old_values,
-            targets.advantages,
-            targets.returns,
-        ]
+        columns = [self.starts.to(device, non_blocking=True), self.actions, targets.old_log_probs]
+        columns += [targets.old_values, targets.advantages, targets.returns]
         columns += [] if targets.teacher_params is None else [targets.teacher_params]
         for length in sorted({length for _, length in chunks}):
             begins = torch.tensor([begin for begin, chunk_length in chunks if chunk_length == length])
