@@ -106,6 +106,11 @@ class BatchedEnv(VectorEnv):
         self._num_choices = np.asarray(getattr(action_space, choices) if choices else 2, dtype=np.uint64)
 
     @property
+    def gives_tensors(self) -> bool:
+        """Whether actions and all that is returned are tensors of torch on ``device``."""
+        return self.device is not None
+
+    @property
     def draws(self) -> Any:
         """What draws random numbers: ``np_random``, or on a device the same methods with ``generator``."""
         return self.np_random if self.device is None else self.xp

@@ -81,6 +81,8 @@ class BraxEnv(VectorEnv):
     https://github.com/google-deepmind/mujoco_playground.
     """
 
+    gives_tensors = True
+
     def __init__(
         self,
         id: str = "inverted_pendulum",

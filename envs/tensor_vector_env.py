@@ -53,6 +53,8 @@ class TensorVectorEnv(VectorEnv):
     ``manager_based_rl_env.py`` of Isaac Lab 2.3.2.
     """
 
+    gives_tensors = True
+
     def __init__(self, env: Any, final_key: str | None = None, group: str | None = "policy", device: str | None = None):
         import torch
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -100,11 +101,17 @@ class Recording:
         return {name: leaf.clone() for name, leaf in self.outputs.items()}
 
 
-def join(parts: dict[str, dict[str, Tensor]]) -> Tensors:
-    """Name the leaves of several dicts: ``part.leaf``."""
-    return {f"{part}.{name}": leaf for part, leaves in parts.items() for name, leaf in leaves.items()}
+def flatten(value: Any, prefix: str = "") -> Tensors:
+    """Name all tensors inside dicts and dataclasses: ``part.leaf``; what is None has none."""
+    if value is None:
+        return {}
+    if isinstance(value, Tensor):
+        return {prefix: value}
+    parts = value if isinstance(value, dict) else {field.name: getattr(value, field.name) for field in fields(value)}
+    before = f"{prefix}." if prefix else ""
+    return {name: leaf for key, part in parts.items() for name, leaf in flatten(part, f"{before}{key}").items()}
 
 
 def split(tensors: Tensors, parts: dict[str, Any]) -> dict[str, Any]:
-    """Take apart what ``join`` named, into the parts and leaves that are asked for."""
+    """Take apart what ``flatten`` named, into the parts and leaves that are asked for."""
     return {part: {name: tensors[f"{part}.{name}"] for name in leaves} for part, leaves in parts.items()}

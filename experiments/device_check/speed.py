@@ -25,10 +25,13 @@ SHAPES = ((32, 64, 64), (16, 128, 128), (32, 512, 128), (32, 4096, 128), (128, 5
 """Steps, sequences and hidden units of one minibatch; one step in twenty opens an episode."""
 
 FEW_MINIBATCHES: tuple[tuple[str, int, int, int, Precision], ...] = (
+    ("gru", 4096, 2, 4, "float32"),
+    ("gru", 4096, 2, 4, "tf32"),
     ("gru", 4096, 1, 4, "float32"),
     ("gru", 4096, 1, 4, "tf32"),
-    ("lstm", 4096, 1, 4, "float32"),
-    ("lstm", 4096, 1, 4, "tf32"),
+    ("lstm", 4096, 2, 4, "float32"),
+    ("lstm", 4096, 2, 4, "tf32"),
+    ("mingru", 4096, 2, 1, "float32"),
     ("mingru", 4096, 1, 1, "tf32"),
     ("mingru", 16384, 4, 1, "float32"),
 )

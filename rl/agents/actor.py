@@ -9,7 +9,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rl.agents.inputs import fit_leaf, name_leaves, seen_leaves
-from rl.graphs import Recorded, Tensors, join, split
+from rl.graphs import Recorded, Tensors, flatten, split
 from rl.networks import ActorCritic, QuantileNetwork
 from rl.spaces import fed_dtype
 from rl.types import CutEpisodes, Observation, State
@@ -170,7 +170,7 @@ class Actor:
         if isinstance(self.starts, Tensor) or self.device.type != "cpu" or self.starts.any():
             starts = torch.as_tensor(self.starts).to(self.device, non_blocking=True)
         if starts is not None and recorded.records(self.device):
-            found = recorded(join({"obs": obs, "state": self.state}) | {"starts": starts})
+            found = recorded(flatten({"obs": obs, "state": self.state}) | {"starts": starts})
             after = split(found, {"state": self.state})["state"]
             params, values, self.actions = (found[name] for name in ("params", "values", "actions"))
         else:
@@ -191,7 +191,7 @@ class Actor:
         names = (*self.formats, *(self.previous if self.feed_previous else ()))
         parts = split(inputs, {"obs": names, "state": self.state})
         params, values, after, actions = self._compute(greedy, parts["obs"], parts["state"], inputs["starts"])
-        return join({"state": after}) | {"params": params, "values": values, "actions": actions}
+        return flatten({"state": after}) | {"params": params, "values": values, "actions": actions}
 
     def undo_step(self) -> None:
         """Put the memories back to where they were before the last step, whose outcome will not be told."""

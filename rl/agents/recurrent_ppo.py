@@ -167,6 +167,8 @@ class RecurrentPPO(RecurrentAgent):
 
     def collect(self, envs: TensorEnvs, observation: Any) -> Played:
         """Play ``num_steps`` steps in environments of tensors that show ``observation [B, ...]`` now."""
+        if not self.network.training or self._pending is not None:
+            raise RuntimeError("collect is for an agent in training whose last action has its outcome (observe)")
         if self.rollout is None or self.rollout.envs is not envs:
             check_teacher(self.teacher, self.ppo.teacher_kl)
             self.buffer = self._make_buffer(self.device, told_on=self.device)
@@ -213,8 +215,7 @@ class RecurrentPPO(RecurrentAgent):
                 if due:
                     after = (self.actor.state, self.actor.starts) if buffer.size == size else None  # None: closed up
                     metrics |= read_numbers(found | measure_staleness(self.network, buffer, self.ppo, after))
-                if self.network.normalises:
-                    self.network.update_moments(buffer.observations())
+                self.network.update_moments(buffer.observations())
         except FloatingPointError:
             self.forget_rollout()  # nothing can be learned from it, so it must not stay in the way
             self.actor.clear_broken_memories()

@@ -1,5 +1,6 @@
 """Rollouts in environments that give tensors on the device of the agent: nothing leaves it, and nothing waits."""
 
+import math
 from typing import Any, Protocol
 
 import numpy as np
@@ -7,14 +8,14 @@ import torch
 from torch import Tensor
 
 from rl.agents.actor import PREVIOUS_ACTION, PREVIOUS_REWARD, Actor
-from rl.graphs import Recorded, Tensors, join, split
+from rl.graphs import Recorded, Tensors, flatten, split
 from rl.ppo.rollout_buffer import RolloutBuffer
 from rl.spaces import leaf_arrays
 from rl.types import CutEpisodes, Observation, Played, State
 
 
 class TensorEnvs(Protocol):
-    """A vector environment in SAME_STEP mode whose arrays are tensors on ``device``.
+    """A vector environment in SAME_STEP mode whose arrays are tensors on ``device``; it says ``gives_tensors = True``.
 
     One whose steps are made of torch alone, with all that changes in tensors that stay where they are, may say
     ``can_be_recorded = True`` and show the ``generator`` of its random numbers: its rollouts become CUDA graphs.
@@ -64,7 +65,7 @@ class TensorRollout:
         actor, obs = self.actor, self.inputs(observation)
         starts = torch.as_tensor(actor.starts, device=actor.device)
         given = {"state": actor.state, "previous": actor.previous if actor.feed_previous else {}, "obs": obs}
-        found = self.recorded(join(given) | {"starts": starts})
+        found = self.recorded(flatten(given) | {"starts": starts})
         after = split(found, given)
         actor.state, actor.starts = after["state"], found["starts"]
         if actor.feed_previous:
@@ -75,7 +76,11 @@ class TensorRollout:
         return Played(after["obs"], buffer.rewards, buffer.terminated | buffer.truncated)
 
     def inputs(self, observation: Any) -> Observation:
-        """Bring an observation into leaves of the shapes and dtypes that the network takes, ``[B, ...]``."""
+        """Bring an observation into leaves of the shapes and dtypes that the network takes, ``[B, ...]``.
+
+        Raises:
+            ValueError: it holds more or fewer numbers.
+        """
         actor = self.actor
         if isinstance(observation, dict) and observation.keys() == actor.formats.keys():
             leaves = observation
@@ -83,8 +88,10 @@ class TensorRollout:
             leaves = leaf_arrays(actor.observation_space, observation, actor.formats)
         obs = {}
         for name, (shape, dtype) in actor.formats.items():
-            kind = getattr(torch, dtype.name)
-            obs[name] = torch.as_tensor(leaves[name], device=actor.device).to(kind).reshape(shape)
+            leaf = torch.as_tensor(leaves[name], device=actor.device)
+            if leaf.numel() != math.prod(shape):
+                raise ValueError(f"observation {name!r} has shape {tuple(leaf.shape)}, but {shape} is expected")
+            obs[name] = leaf.to(getattr(torch, dtype.name)).reshape(shape)
         return obs
 
     def cut_episodes(self, step: int, observation: Any, env_ids: np.ndarray) -> CutEpisodes:
@@ -100,7 +107,7 @@ class TensorRollout:
         given |= {"obs": {name: inputs[f"obs.{name}"] for name in actor.formats}}
         parts, starts = split(inputs, given), inputs["starts"]
         state, previous, obs, last = parts["state"], parts["previous"], parts["obs"], {}
-        closing: list[tuple[Observation, State]] = []  # what was observed after each step, and the memories then
+        closing: dict[int, tuple[Observation, State]] = {}  # what was observed after a step, and the memories then
         for t in range(buffer.capacity):
             params, values, after = network.step(obs | previous, state, starts)
             actions = head.sample(params, actor.generator)
@@ -112,22 +119,25 @@ class TensorRollout:
             if "final_obs" not in info:
                 self.final_values[t].copy_(values)
             elif buffer.stride == 1:
-                closing.append((self.inputs(info["final_obs"]) | last, after))
+                seen = self.inputs(info["final_obs"]) | last  # which the next step may overwrite
+                closing[t] = {name: leaf.clone() for name, leaf in seen.items()}, after
             else:  # the states of all steps take too much memory to be kept
                 self.final_values[t].copy_(network.step(self.inputs(info["final_obs"]) | last, after, None)[1])
             buffer.rewards[t].copy_(rewards)
             buffer.terminated[t].copy_(terminated)
-            buffer.truncated[t].copy_(truncated & ~terminated)
             starts = terminated | truncated
+            buffer.truncated[t].copy_(starts & ~terminated)
             previous = {name: leaf.masked_fill(starts.unsqueeze(1), 0) for name, leaf in last.items()}
             obs, state = self.inputs(observation), after
         if closing:
             observed, states = (
                 {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-                for parts in zip(*closing, strict=True)
+                for parts in zip(*closing.values(), strict=True)
             )
-            self.final_values.copy_(network.step(observed, states, None)[1].view_as(self.final_values))
-        outputs = join({"state": state, "previous": previous, "obs": obs, "last": last}) | {"starts": starts}
+            final_values = network.step(observed, states, None)[1].view(len(closing), -1)
+            for t, row in zip(closing, final_values, strict=True):
+                self.final_values[t].copy_(row)
+        outputs = flatten({"state": state, "previous": previous, "obs": obs, "last": last}) | {"starts": starts}
         return {name: leaf.clone() for name, leaf in outputs.items()}  # none may be a place of the environment
 
     def _anchors(self) -> list[Tensor]:

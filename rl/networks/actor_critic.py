@@ -150,11 +150,6 @@ class ActorCritic(nn.Module):
         acceleration.set_precision(self.hidden.weight.device, precision)
         return precision
 
-    @property
-    def normalises(self) -> bool:
-        """Whether running moments of observations are kept."""
-        return self.actor.encoder.normalises
-
     def update_moments(self, obs: Observation) -> None:
         """Take the observations of a rollout into the running normalisation."""
         self.actor.encoder.update_moments(obs)

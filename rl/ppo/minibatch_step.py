@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rl.flat_adam import FlatAdam, guarded_step
-from rl.graphs import Recorded, Tensors
+from rl.graphs import Recorded, Tensors, flatten
 from rl.networks import ActorCritic
 from rl.ppo.losses import Coefficients, approximate_kl
 from rl.ppo.teacher import Teacher
@@ -66,7 +66,7 @@ class MinibatchStep:
         assert self.now is not None  # begin was called
         if not self.records:
             return self._take(mb, warm_up, self.now, going_on)
-        inputs = flatten("mb", mb) | flatten("warm_up", warm_up) | self.annealed | {"going_on": going_on}
+        inputs = flatten({"mb": mb, "warm_up": warm_up}) | self.annealed | {"going_on": going_on}
         return self.recorded(inputs)
 
     def _take_named(self, inputs: Tensors) -> Tensors:
@@ -91,16 +91,6 @@ class MinibatchStep:
         state = self.optimizer.state.get(vector, {})  # asked for like this no empty one is made
         networks = [self.network, *([self.teacher.network] if self.teacher else [])]
         return [vector, *state.values(), *(leaf for network in networks for leaf in network.buffers())]
-
-
-def flatten(prefix: str, value: Any) -> Tensors:
-    """Name all tensors of a dataclass of tensors and dicts of them: ``prefix.field`` and ``prefix.field.leaf``."""
-    if value is None:
-        return {}
-    if isinstance(value, Tensor):
-        return {prefix: value}
-    parts = value if isinstance(value, dict) else {field.name: getattr(value, field.name) for field in fields(value)}
-    return {name: leaf for key, part in parts.items() for name, leaf in flatten(f"{prefix}.{key}", part).items()}
 
 
 def unflatten(kind: type, prefix: str, tensors: Tensors) -> Any:

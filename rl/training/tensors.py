@@ -9,8 +9,8 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 
 
 def speaks_tensors(envs: VectorEnv) -> bool:
-    """Tell whether a vector environment gives and takes tensors: it then has a ``device`` that is not None."""
-    return getattr(envs.unwrapped, "device", None) is not None
+    """Tell whether a vector environment says, by ``gives_tensors = True``, that it gives and takes tensors."""
+    return bool(getattr(envs.unwrapped, "gives_tensors", False))
 
 
 def find_tensor_envs(envs: VectorEnv) -> Any:

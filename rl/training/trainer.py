@@ -171,8 +171,8 @@ class Trainer:
 
     def watch(self, metrics: Metrics) -> Watchdog:
         """Make what ends a run whose environments do not return."""
-        functions = VectorEnvAdapter.reset, VectorEnvAdapter.step
-        return Watchdog(self.env_timeout, *functions, save=lambda: self.save_learned(metrics))
+        steps = VectorEnvAdapter.step if self.envs.tensors is None else self.envs.tensors.step
+        return Watchdog(self.env_timeout, VectorEnvAdapter.reset, steps, save=lambda: self.save_learned(metrics))
 
     def save_learned(self, metrics: Metrics, in_rollout: bool = True) -> str:
         """Save what was learned up to the last update; return a line that says so, empty if there is nothing.

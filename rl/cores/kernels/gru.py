@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from rl.cores.kernels.products import choose_blocks, gradient_product, sigmoid, state_product, tanh
+from rl.cores.kernels.products import choose_blocks, kept_rows, pass_back, sigmoid, state_product, tanh
 
 
 @triton.jit
@@ -29,7 +29,7 @@ def _forward(
     rows = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
     for t in range(T):
         at = (t * B + rows).to(tl.int64)
-        keeps = (rows < B) & (tl.load(starts + at, mask=rows < B, other=1) == 0)
+        keeps = kept_rows(starts, at, rows, B)
         for begin in range(0, H, BLOCK_H):
             columns = begin + tl.arange(0, BLOCK_H)
             exists = (rows < B)[:, None] & (columns < H)[None, :]
@@ -72,7 +72,7 @@ def _backward(
     rows = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
     for step in range(T):
         at = ((T - 1 - step) * B + rows).to(tl.int64)
-        keeps = (rows < B) & (tl.load(starts + at, mask=rows < B, other=1) == 0)
+        keeps = kept_rows(starts, at, rows, B)
         for begin in range(0, H, BLOCK_H):
             columns = begin + tl.arange(0, BLOCK_H)
             exists = (rows < B)[:, None] & (columns < H)[None, :]
@@ -93,26 +93,8 @@ def _backward(
             tl.store(d_gate + 3 * H, d_n, mask=exists)
             tl.store(carried, d * z, mask=exists)
         tl.debug_barrier()
-        for begin in range(0, H, BLOCK_H):
-            columns = begin + tl.arange(0, BLOCK_H)
-            exists = (rows < B)[:, None] & (columns < H)[None, :]
-            carried = dh + rows[:, None] * H + columns[None, :]
-            d = tl.load(carried, mask=exists, other=0.0)
-            for part in tl.static_range(3):  # of n, r, z, whose weights lie in the order r, z, n
-                d += gradient_product(
-                    d_gates + part * H,
-                    at,
-                    rows < B,
-                    weight + (part + 2) % 3 * H * H,
-                    columns,
-                    4 * H,
-                    H,
-                    BLOCK_B,
-                    BLOCK_H,
-                    BLOCK_K,
-                    PRECISION,
-                )
-            tl.store(carried, tl.where(keeps[:, None], d, 0.0), mask=exists)
+        # the gradients lie in the order n, r, z, the weights in the order r, z, n
+        pass_back(dh, d_gates, at, rows, keeps, weight, B, 3, 2, 4 * H, True, H, BLOCK_B, BLOCK_H, BLOCK_K, PRECISION)
         tl.debug_barrier()
 
 

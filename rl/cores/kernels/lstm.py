@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from rl.cores.kernels.products import choose_blocks, gradient_product, sigmoid, state_product, tanh
+from rl.cores.kernels.products import choose_blocks, kept_rows, pass_back, sigmoid, state_product, tanh
 
 
 @triton.jit
@@ -28,7 +28,7 @@ def _forward(
     rows = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
     for t in range(T):
         at = (t * B + rows).to(tl.int64)
-        keeps = (rows < B) & (tl.load(starts + at, mask=rows < B, other=1) == 0)
+        keeps = kept_rows(starts, at, rows, B)
         for begin in range(0, H, BLOCK_H):
             columns = begin + tl.arange(0, BLOCK_H)
             exists = (rows < B)[:, None] & (columns < H)[None, :]
@@ -73,7 +73,7 @@ def _backward(
     rows = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
     for step in range(T):
         at = ((T - 1 - step) * B + rows).to(tl.int64)
-        keeps = (rows < B) & (tl.load(starts + at, mask=rows < B, other=1) == 0)
+        keeps = kept_rows(starts, at, rows, B)
         for begin in range(0, H, BLOCK_H):
             columns = begin + tl.arange(0, BLOCK_H)
             exists = (rows < B)[:, None] & (columns < H)[None, :]
@@ -95,25 +95,7 @@ def _backward(
             tl.store(d_gate + 3 * H, d * bent * o * (1.0 - o), mask=exists)
             tl.store(dc + carried, tl.where(keeps[:, None], d_c * f, 0.0), mask=exists)
         tl.debug_barrier()
-        for begin in range(0, H, BLOCK_H):
-            columns = begin + tl.arange(0, BLOCK_H)
-            exists = (rows < B)[:, None] & (columns < H)[None, :]
-            d = tl.zeros((BLOCK_B, BLOCK_H), dtype=dh.dtype.element_ty)
-            for part in tl.static_range(4):
-                d += gradient_product(
-                    d_gates + part * H,
-                    at,
-                    rows < B,
-                    weight + part * H * H,
-                    columns,
-                    4 * H,
-                    H,
-                    BLOCK_B,
-                    BLOCK_H,
-                    BLOCK_K,
-                    PRECISION,
-                )
-            tl.store(dh + rows[:, None] * H + columns[None, :], tl.where(keeps[:, None], d, 0.0), mask=exists)
+        pass_back(dh, d_gates, at, rows, keeps, weight, B, 4, 0, 4 * H, False, H, BLOCK_B, BLOCK_H, BLOCK_K, PRECISION)
         tl.debug_barrier()
 
 

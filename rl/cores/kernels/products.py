@@ -28,6 +28,12 @@ def tanh(x):
 
 
 @triton.jit
+def kept_rows(starts, at, rows, B):
+    """Tell which ``rows`` are sequences that no episode opens at the steps ``at`` of ``starts``."""
+    return (rows < B) & (tl.load(starts + at, mask=rows < B, other=1) == 0)
+
+
+@triton.jit
 def state_product(
     state,
     at,
@@ -52,6 +58,7 @@ def state_product(
     return total
 
 
+# One function for this and the one above, with a flag, makes the compiler spill six times the registers in the LSTM.
 @triton.jit
 def gradient_product(
     gradient,
@@ -76,6 +83,43 @@ def gradient_product(
         part = tl.load(weight + inner[:, None] * H + columns[None, :], mask=there, other=0.0)
         total += tl.dot(d, part, input_precision=PRECISION, out_dtype=total.dtype)
     return total
+
+
+@triton.jit
+def pass_back(
+    dh,
+    d_gates,
+    at,
+    rows,
+    keeps,
+    weight,
+    B,
+    GATES: tl.constexpr,
+    FIRST: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ADDS: tl.constexpr,
+    H: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Write into ``dh [B, H]`` what the gates of the steps ``at`` say of the state before, 0 where not ``keeps``.
+
+    The gradients of the gates stand side by side in ``d_gates [., WIDTH]``; the weights of the first of them are those
+    of number FIRST in ``weight [GATES * H, H]``. With ADDS it comes to what ``dh`` holds.
+    """
+    for begin in range(0, H, BLOCK_H):
+        columns = begin + tl.arange(0, BLOCK_H)
+        exists = (rows < B)[:, None] & (columns < H)[None, :]
+        carried = dh + rows[:, None] * H + columns[None, :]
+        zeros = tl.zeros((BLOCK_B, BLOCK_H), dtype=dh.dtype.element_ty)
+        d = tl.load(carried, mask=exists, other=0.0) if ADDS else zeros
+        for part in tl.static_range(GATES):
+            own = weight + (part + FIRST) % GATES * H * H
+            given = d_gates + part * H
+            d += gradient_product(given, at, rows < B, own, columns, WIDTH, H, BLOCK_B, BLOCK_H, BLOCK_K, PRECISION)
+        tl.store(carried, tl.where(keeps[:, None], d, 0.0), mask=exists)
 
 
 def choose_blocks(B: int, H: int) -> tuple[tuple[int], dict[str, Any]]:

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from rl.cores.kernels.products import choose_blocks, gradient_product, state_product, tanh
+from rl.cores.kernels.products import choose_blocks, kept_rows, pass_back, state_product, tanh
 
 
 @triton.jit
@@ -27,7 +27,7 @@ def _forward(
     rows = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
     for t in range(T):
         at = (t * B + rows).to(tl.int64)
-        keeps = (rows < B) & (tl.load(starts + at, mask=rows < B, other=1) == 0)
+        keeps = kept_rows(starts, at, rows, B)
         for begin in range(0, H, BLOCK_H):
             columns = begin + tl.arange(0, BLOCK_H)
             exists = (rows < B)[:, None] & (columns < H)[None, :]
@@ -56,7 +56,7 @@ def _backward(
     rows = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
     for step in range(T):
         at = ((T - 1 - step) * B + rows).to(tl.int64)
-        keeps = (rows < B) & (tl.load(starts + at, mask=rows < B, other=1) == 0)
+        keeps = kept_rows(starts, at, rows, B)
         for begin in range(0, H, BLOCK_H):
             columns = begin + tl.arange(0, BLOCK_H)
             exists = (rows < B)[:, None] & (columns < H)[None, :]
@@ -66,11 +66,7 @@ def _backward(
             d += tl.load(dy + out, mask=exists, other=0.0)
             tl.store(d_inputs + out, d * (1.0 - h * h), mask=exists)
         tl.debug_barrier()
-        for begin in range(0, H, BLOCK_H):
-            columns = begin + tl.arange(0, BLOCK_H)
-            exists = (rows < B)[:, None] & (columns < H)[None, :]
-            d = gradient_product(d_inputs, at, rows < B, weight, columns, H, H, BLOCK_B, BLOCK_H, BLOCK_K, PRECISION)
-            tl.store(dh + rows[:, None] * H + columns[None, :], tl.where(keeps[:, None], d, 0.0), mask=exists)
+        pass_back(dh, d_inputs, at, rows, keeps, weight, B, 1, 0, H, False, H, BLOCK_B, BLOCK_H, BLOCK_K, PRECISION)
         tl.debug_barrier()
 
 

@@ -113,3 +113,45 @@ def test_an_agent_goes_back_to_arrays_and_on_from_a_file(make, tmp_path):
     again.load(tmp_path / "agent.pt")
     assert np.array_equal(again.actor.starts, agent.actor.read_starts())
     assert play(agent, PLAIN, 1) == play(again, PLAIN, 1)
+
+
+class Overwriting(Counting):
+    """Gives one piece of memory again and again, and says what closed episodes only where one ended."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.room: dict[int, torch.Tensor] = {}
+
+    def step(self, actions):
+        *told, info = super().step(actions)
+        ended = bool((told[2] | told[3]).any())
+        given = [told[0], told[1].clone(), told[2], told[3], info["final_obs"]]
+        for place, tensor in enumerate(given):
+            given[place] = self.room.setdefault(place, torch.empty_like(tensor)).copy_(tensor)
+        return *given[:4], {"final_obs": given[4]} if ended else {}
+
+
+@pytest.mark.parametrize("fed", [False, True])
+def test_an_environment_may_use_its_memory_again(fed, make, monkeypatch):
+    expected, found = (make(PLAIN, spaces.Discrete(3), previous_action_reward=fed) for _ in range(2))
+    right = play_tensors(expected, PLAIN)
+    monkeypatch.setitem(globals(), "Counting", Overwriting)
+    for before, after in zip(right, play_tensors(found, PLAIN), strict=True):
+        assert after == pytest.approx(before, abs=1e-5)
+    torch.testing.assert_close(dict(found.network.state_dict()), dict(expected.network.state_dict()), rtol=0, atol=1e-5)
+
+
+def test_what_cannot_be_collected_is_refused(make):
+    envs = Counting(PLAIN, lambda array: torch.from_numpy(array.copy()))
+    agent = make(PLAIN, spaces.Discrete(3))
+    with pytest.raises(ValueError, match=r"observation 'obs' has shape \(2, 2\), but \(3, 2\) is expected"):
+        agent.collect(envs, envs.show()[:2])
+    agent.act(envs.show().numpy())
+    with pytest.raises(RuntimeError, match="whose last action has its outcome"):
+        agent.collect(envs, envs.show())
+    agent.training = False
+    with pytest.raises(RuntimeError, match="in training"):
+        agent.collect(envs, envs.show())
+    envs.device = "meta"
+    with pytest.raises(ValueError, match="they must lie on the agent's device, cpu"):
+        make(PLAIN, spaces.Discrete(3)).collect(envs, envs.show())

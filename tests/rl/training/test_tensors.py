@@ -1,7 +1,8 @@
+import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.vector import VectorWrapper
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 from gymnasium.wrappers.vector import TransformReward
 
 from envs.classic_control import PendulumNoVelocity
@@ -19,6 +20,16 @@ def test_tensors_are_found_behind_wrappers_that_only_check():
     assert find_tensor_envs(envs) is find_tensor_envs(Checking(envs)) is envs
     assert find_tensor_envs(TransformReward(envs, lambda rewards: rewards)) is None  # its rewards would not be seen
     assert find_tensor_envs(TMaze(2)) is None
+
+
+def test_an_environment_of_arrays_may_have_a_device():
+    """For its pictures, say: only what it says of itself makes it one of tensors."""
+    envs = SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    envs.device = "cuda:0"
+    adapter = VectorEnvAdapter(envs, tensors=True)
+    assert adapter.tensors is None
+    assert isinstance(adapter.reset(0), np.ndarray)
+    assert isinstance(adapter.step(np.zeros(2, dtype=np.int64)).obs, np.ndarray)
 
 
 @pytest.mark.parametrize("make", [TMaze, PendulumNoVelocity])

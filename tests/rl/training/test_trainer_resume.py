@@ -14,6 +14,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from envs.probes import Counter, EchoCue, SpaceProbe
 from envs.repeat_previous import RepeatPrevious
 from envs.single_env import SingleEnv
+from envs.t_maze import TMaze
 from rl import cores
 from rl.agents import Population, RecurrentIQN, RecurrentPPO
 from rl.checkpoint import load_checkpoint
@@ -260,6 +261,21 @@ def test_a_stopped_run_can_be_resumed_exactly(make_trainer, notebook, assert_sam
     second.resume()
     assert second.agent.env_steps == 32
     second.train(notebook)
+    assert_same(straight.agent, second.agent)
+
+
+def test_a_run_in_an_environment_of_tensors_is_resumed_exactly(make_trainer, notebook, assert_same):
+    def make(total_steps, folder, **options):
+        return make_trainer(TMaze(2, length=2, device="cpu"), total_steps, folder, **options)
+
+    straight = make(64, "straight")
+    straight.train(notebook)
+    make(32, "broken").train(notebook)
+    second = make(64, "broken", agent_seed=5)
+    second.resume()
+    assert second.agent.env_steps == 32
+    second.train(notebook)
+    assert second.envs.tensors is not None and second.agent.rollout is not None
     assert_same(straight.agent, second.agent)
 
 
