@@ -33,7 +33,7 @@ FOLDERS = {  # name: left, top, width, height, colour, what it holds
         160,
         512,
         GREY,
-        ["the environments:", "numpy and Gymnasium", "", "import neither", "rl nor torch"],
+        ["the environments:", "numpy and Gymnasium", "", "import no rl, and", "torch only where", "a device is named"],
     ),
 }
 JOINS = [[(x, 192), (x, 221)] for x in (355, 520)]  # rl.export and rl.memory_check meet the line from rl.recordings
