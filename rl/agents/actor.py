@@ -8,6 +8,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from rl.agents.correlated_noise import CorrelatedNoise
 from rl.agents.inputs import fit_leaf, name_leaves, seen_leaves
 from rl.graphs import Recorded, Tensors, flatten, split
 from rl.networks import ActorCritic, QuantileNetwork
@@ -52,6 +53,10 @@ class Actor:
         feed_previous: add the previous action and reward to the observation; at a start there is none.
         memory: False clears it, and what is fed of the previous step, before every step: the control experiment.
         graphs: record a step where the device can, see ``rl.graphs``.
+        noise_correlation: of the noise of actions from one step to the next, see ``CorrelatedNoise``.
+
+    Raises:
+        ValueError: there is no such noise.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class Actor:
         feed_previous: bool = False,
         memory: bool = True,
         graphs: bool = False,
+        noise_correlation: float = 0.0,
     ):
         self.network = network
         self.observation_space = observation_space
@@ -83,6 +89,7 @@ class Actor:
             self.generator.manual_seed(int(seed))
         head = network.head
         self.actions = torch.zeros(num_envs, *head.action_shape, dtype=head.action_dtype, device=self.device)
+        self.noise = CorrelatedNoise(head, noise_correlation, num_envs, self.generator)
         self.state = self.before = network.initial_state(num_envs, self.device)  # now, and before the last step
         self.recorded = {
             greedy: Recorded(
@@ -184,8 +191,8 @@ class Actor:
     def _compute(self, greedy: bool, obs: Observation, state: State, starts: Tensor | None) -> tuple[Any, ...]:
         """Compute a step of the network: parameters, values, the next state, and actions."""
         params, values, after = self.network.step(obs, state, starts)
-        head = self.network.head
-        return params, values, after, head.mode(params) if greedy else head.sample(params, self.generator)
+        actions = self.network.head.mode(params) if greedy else self.noise.sample(params, starts)
+        return params, values, after, actions
 
     def _compute_named(self, greedy: bool, inputs: Tensors) -> Tensors:
         names = (*self.formats, *(self.previous if self.feed_previous else ()))
@@ -240,12 +247,14 @@ class Actor:
     def state_dict(self, undone: bool = False) -> dict[str, Any]:
         """Collect the memories, to go on from exactly here; ``undone``, from before the last step."""
         state, starts = (self.before, self.starts_before) if undone else (self.state, self.starts)
-        return {"state": state, "starts": torch.as_tensor(starts).cpu(), "previous": self.previous}
+        starts = torch.as_tensor(starts).cpu()
+        return {"state": state, "starts": starts, "previous": self.previous, "noise": self.noise.last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what ``state_dict`` gave."""
         self.state = {name: leaf.to(self.device) for name, leaf in state["state"].items()}
         self.starts, self._needs_reward = state["starts"].cpu().numpy(), False
+        self.noise.last.copy_(state["noise"])
         self.previous = {name: leaf.to(self.device) for name, leaf in state["previous"].items()}
 
 

@@ -247,10 +247,10 @@ class RecurrentAgent(Client):
         """Share of training done, 0 to 1; 0 without ``total_steps``."""
         return min(1.0, self.env_steps / self.total_steps) if self.total_steps else 0.0
 
-    def new_actor(self, num_envs: int, seed: int | None = None, memory: bool = True, graphs: bool = False) -> Actor:
+    def new_actor(self, num_envs: int, seed: int | None = None, memory: bool = True, **training: Any) -> Actor:
         """Make a player of ``num_envs`` other environments with the same weights and memories of its own."""
-        options = self.device, seed, self.feed_previous, memory, graphs
-        return Actor(self.network, self.observation_space, num_envs, *options)
+        options = self.device, seed, self.feed_previous, memory
+        return Actor(self.network, self.observation_space, num_envs, *options, **training)
 
     def example_inputs(self) -> Observation:
         """Make inputs of the network from an empty observation of the space, leaves ``[B, ...]``."""

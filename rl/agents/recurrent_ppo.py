@@ -59,6 +59,7 @@ class RecurrentPPO(RecurrentAgent):
         normalise_observations: by running moments, frozen at evaluation; images are always.
         normalise_returns: divide rewards by the running standard deviation of the discounted return.
         previous_action_reward: feed them as inputs.
+        noise_correlation: of the noise in actions that are numbers, from one step to the next: 0.8 explores further.
         image_layout: of observations with three or four axes, see ``rl.networks.encoders.Encoder``.
         ignore_leaves: names of observation leaves that are left out.
         action_names: names of the action branches.
@@ -99,6 +100,7 @@ class RecurrentPPO(RecurrentAgent):
         normalise_observations: bool = False,
         normalise_returns: bool = False,
         previous_action_reward: bool = False,
+        noise_correlation: float = 0.0,
         image_layout: ImageLayout = "auto",
         ignore_leaves: Sequence[str] = (),
         action_names: Sequence[str] | None = None,
@@ -126,10 +128,9 @@ class RecurrentPPO(RecurrentAgent):
             normalise_returns=normalise_returns,
             ignore_leaves=ignore_leaves,
         )
-        self.actor = self.new_actor(self.num_envs, seed, graphs=ppo.graphs)
-        if state_stride is None:
-            state_stride = choose_stride(ppo.bptt or num_steps, ppo.burn_in, self.batched, self.actor.state)
-        self.state_stride = state_stride
+        self.actor = self.new_actor(self.num_envs, seed, graphs=ppo.graphs, noise_correlation=noise_correlation)
+        chosen = choose_stride(ppo.bptt or num_steps, ppo.burn_in, self.batched, self.actor.state)
+        self.state_stride = chosen if state_stride is None else state_stride
         if not self.plays_only:
             self.check_rollout()
         self.advantage_scale = AdvantageScale().to(self.device)
@@ -203,9 +204,8 @@ class RecurrentPPO(RecurrentAgent):
         if buffer.size != self.num_steps:  # a client went on for longer: it may be cut at any step
             buffer.store_every_state(self.network.step)
         size, due = buffer.size, self.advisor.is_due(self.updates)
-        moments = [
-            m for part in (self.network, self.advantage_scale, self.return_scale) if part for m in part.buffers()
-        ]
+        parts = [part for part in (self.network, self.advantage_scale, self.return_scale) if part is not None]
+        moments = [leaf for part in parts for leaf in part.buffers()]
         try:
             with undone_on_failure(self.optimizer, moments):
                 targets, metrics = self.targets(next_observation)

@@ -18,6 +18,7 @@ class RecurrentPPOOptions(PPOOptions, total=False):
     normalise_observations: bool
     normalise_returns: bool
     previous_action_reward: bool
+    noise_correlation: float
     image_layout: ImageLayout
     ignore_leaves: Sequence[str]
     action_names: Sequence[str] | None

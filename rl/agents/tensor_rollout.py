@@ -110,7 +110,7 @@ class TensorRollout:
         closing: dict[int, tuple[Observation, State]] = {}  # what was observed after a step, and the memories then
         for t in range(buffer.capacity):
             params, values, after = network.step(obs | previous, state, starts)
-            actions = head.sample(params, actor.generator)
+            actions = actor.noise.sample(params, starts)
             buffer.write_tensors(t, obs | previous, state, params, values, actions)
             buffer.starts[t].copy_(starts)
             observation, rewards, terminated, truncated, info = self.envs.step(head.to_tensor_environment(actions))

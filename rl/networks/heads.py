@@ -92,10 +92,9 @@ def make_head(space: spaces.Space, names: Sequence[str] | None = None) -> Head:
         head = BernoulliHead(space.shape)
     else:
         raise ValueError(_unsupported(space))
-    if names is not None:
-        if len(names) != len(head.branches):
-            raise ValueError(f"action_names={list(names)}: {space} has {len(head.branches)} branch(es)")
-        head.branches = tuple(names)
+    if names is not None and len(names) != len(head.branches):
+        raise ValueError(f"action_names={list(names)}: {space} has {len(head.branches)} branch(es)")
+    head.branches = tuple(names or head.branches)
     return head
 
 
@@ -202,20 +201,21 @@ class GaussianHead(nn.Module):
         self.branches, self.shape = ("action",), space.shape
         self.num_params = size = int(np.prod(space.shape))
         low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
-        self.bounded = are_known(low, high)
+        self.low, self.high, self.bounded, self.dtype = low, high, are_known(low, high), space.dtype
         bottom, top = np.where(self.bounded, low, -1.0), np.where(self.bounded, high, 1.0)
         self.centre, self.half_width = (bottom + top) / 2, (top - bottom) / 2
-        self.low, self.high, self.dtype = low, high, space.dtype
-        self.register_buffer(
-            "bounds", torch.from_numpy(np.stack([low, high, self.centre, self.half_width])).float(), False
-        )
+        bounds = np.stack([low, high, self.centre, self.half_width])
+        self.register_buffer("bounds", torch.from_numpy(bounds).float(), persistent=False)
         self.action_shape, self.action_dtype = (size,), torch.float32
         self.previous_space = spaces.Box(-np.inf, np.inf, (size,))
         self.log_std = nn.Parameter(torch.zeros(size))
 
     def sample(self, params: Tensor, generator: Generator) -> Tensor:
         """Draw actions ``[B, P]``."""
-        noise = torch.empty_like(params).normal_(generator=generator)
+        return self.displace(params, torch.empty_like(params).normal_(generator=generator))
+
+    def displace(self, params: Tensor, noise: Tensor) -> Tensor:
+        """Turn standard normal ``noise [B, P]`` into actions ``[B, P]``."""
         return torch.addcmul(params, noise, self.log_std.exp())
 
     def mode(self, params: Tensor) -> Tensor:

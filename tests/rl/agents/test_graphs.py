@@ -68,9 +68,10 @@ def check_equal(found, expected):
         {"separate_critic": True, "normalise_observations": True, "normalise_returns": True, "refresh_states": True},
         {"core_options": {"num_layers": 2, "dropout": 0.3}, "burn_in": 4, "value_clip": 0.2, "target_kl": 0.003},
         {"action_space": spaces.Box(-1.0, 1.0, (2,)), "previous_action_reward": True, "ratio": "per_head"},
+        {"action_space": spaces.Box(-1.0, 1.0, (2,)), "noise_correlation": 0.8},
         {"action_space": spaces.MultiDiscrete([2, 3]), "num_minibatches": 4, "bptt": 8, "num_envs": B},
     ],
-    ids=[*cores.__all__, "annealed", "scales", "dropout-burn-in", "box-fed", "uneven"],
+    ids=[*cores.__all__, "annealed", "scales", "dropout-burn-in", "box-fed", "noise", "uneven"],
 )
 def test_learning(options, tape, device):
     if options.get("num_minibatches") == 4:

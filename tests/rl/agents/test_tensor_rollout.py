@@ -79,7 +79,11 @@ def play_tensors(agent, space, iterations=3):
     ("space", "action_space", "options"),
     [
         (PLAIN, spaces.Discrete(3, start=2), {}),
-        (NESTED, spaces.Box(-2.0, 6.0, (2,)), {"normalise_observations": True, "normalise_returns": True}),
+        (
+            NESTED,
+            spaces.Box(-2.0, 6.0, (2,)),
+            {"noise_correlation": 0.7, "normalise_observations": True, "normalise_returns": True},
+        ),
         (PLAIN, spaces.MultiDiscrete([2, 3]), {"previous_action_reward": True, "separate_critic": True}),
         (NESTED, spaces.MultiBinary(2), {"previous_action_reward": True, "burn_in": 2}),
     ],
