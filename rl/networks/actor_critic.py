@@ -11,6 +11,7 @@ from torch.nn.functional import linear
 
 from rl.checks import one_of
 from rl.networks import acceleration
+from rl.networks.distinct import encode_distinct
 from rl.networks.encoders import Encoder, ImageLayout
 from rl.networks.heads import CategoricalHead, make_head
 from rl.networks.scales import log_corrections
@@ -106,12 +107,12 @@ class ActorCritic(nn.Module):
         Returns:
             Distribution parameters ``[T, B, P]``, values ``[T, B]``, state after step T.
         """
-        features = self.actor.features(obs)
+        features = self.actor.sequence_features(obs)
         starts = starts.to(features.device, non_blocking=True)
         features, after = self.actor.core.unroll(features, state, starts)
         of_critic = features
         if self.critic is not None:
-            of_critic, own = self.critic.core.unroll(self.critic.features(obs), _of_critic(state), starts)
+            of_critic, own = self.critic.core.unroll(self.critic.sequence_features(obs), _of_critic(state), starts)
             after = _joined(after, own)
         params, values = self.decode(features, of_critic, obs)
         return params, values, after
@@ -183,6 +184,16 @@ class Trunk(nn.Module):
             return self.encoder(obs)
         with torch.autocast(next(iter(obs.values())).device.type, torch.bfloat16):
             return self.encoder(obs).float()
+
+    def sequence_features(self, obs: Observation) -> Tensor:
+        """Encode leaves ``[T, B, *shape]`` as ``[T, B, D]``; of images on a CPU each distinct one is encoded once."""
+        leaves = {name: obs[name] for name in self.encoder.names}
+        here = all(leaf.device.type == "cpu" and not leaf.requires_grad for leaf in leaves.values())
+        if not (self.encoder.sees_images and here):
+            return self.features(obs)
+        T, B = next(iter(leaves.values())).shape[:2]
+        flat = {name: leaf.flatten(0, 1) for name, leaf in leaves.items()}
+        return encode_distinct(self.features, flat).view(T, B, -1)
 
 
 def _of_critic(state: State) -> State:

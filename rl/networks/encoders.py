@@ -90,7 +90,9 @@ class Encoder(nn.Module):
         self.layer = nn.Linear(width, layer_size) if is_needed else None
         self.output_size = layer_size if is_needed else width
         sizes = torch.tensor([part.output_size for part in self.parts])
-        broad = (sizes > BROAD) & torch.tensor([isinstance(part, ImageEncoder) for part in self.parts])
+        images = [isinstance(part, ImageEncoder) for part in self.parts]
+        self.sees_images = any(images)
+        broad = (sizes > BROAD) & torch.tensor(images)
         divisors = torch.where(broad, sizes / NARROW, 1.0)
         self.register_buffer("divisors", divisors.repeat_interleave(sizes) if broad.any() else None)
         for module in self.modules():
