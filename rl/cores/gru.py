@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rl.cores.kernels import use_kernels
+from rl.cores.kernels import use_compiled, use_kernels
 from rl.cores.rnn import keep_mask
 from rl.cores.stack import Stack, build, initialise
 
@@ -113,6 +113,10 @@ class GRULayer(nn.Module):
             from rl.cores.kernels.gru import UnrollGRU
 
             y = UnrollGRU.apply(x, state[0], starts, *weights)
+        elif use_compiled(x):
+            from rl.cores.kernels.gru_on_cpu import UnrollGRU as UnrollGRUOnCPU
+
+            y = UnrollGRUOnCPU.apply(x, state[0], starts, *weights)
         else:
             y = _UnrollGRU.apply(x, state[0], *keep_mask(x, starts), *weights)
         return y, (y[-1],)

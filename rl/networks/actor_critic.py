@@ -107,12 +107,12 @@ class ActorCritic(nn.Module):
         Returns:
             Distribution parameters ``[T, B, P]``, values ``[T, B]``, state after step T.
         """
-        features = self.actor.sequence_features(obs)
+        features = self.actor.features(obs)
         starts = starts.to(features.device, non_blocking=True)
         features, after = self.actor.core.unroll(features, state, starts)
         of_critic = features
         if self.critic is not None:
-            of_critic, own = self.critic.core.unroll(self.critic.sequence_features(obs), _of_critic(state), starts)
+            of_critic, own = self.critic.core.unroll(self.critic.features(obs), _of_critic(state), starts)
             after = _joined(after, own)
         params, values = self.decode(features, of_critic, obs)
         return params, values, after
@@ -179,21 +179,23 @@ class Trunk(nn.Module):
         self.autocast = False
 
     def features(self, obs: Observation) -> Tensor:
-        """Encode leaves ``[..., *shape]`` as features ``[..., D]``, the input of the core."""
+        """Encode leaves ``[..., *shape]`` as features ``[..., D]``, the input of the core.
+
+        Of sequences ``[T, B, *shape]`` of images on a CPU each distinct one is encoded once.
+        """
+        if not (self.encoder.sees_images and self.encoder.is_sequence(obs)):
+            return self._encode(obs)
+        leaves = {name: obs[name] for name in self.encoder.names}
+        if any(leaf.device.type != "cpu" or leaf.requires_grad for leaf in leaves.values()):
+            return self._encode(obs)
+        T, B = next(iter(leaves.values())).shape[:2]
+        return encode_distinct(self._encode, {name: leaf.flatten(0, 1) for name, leaf in leaves.items()}).view(T, B, -1)
+
+    def _encode(self, obs: Observation) -> Tensor:
         if not self.autocast:
             return self.encoder(obs)
         with torch.autocast(next(iter(obs.values())).device.type, torch.bfloat16):
             return self.encoder(obs).float()
-
-    def sequence_features(self, obs: Observation) -> Tensor:
-        """Encode leaves ``[T, B, *shape]`` as ``[T, B, D]``; of images on a CPU each distinct one is encoded once."""
-        leaves = {name: obs[name] for name in self.encoder.names}
-        here = all(leaf.device.type == "cpu" and not leaf.requires_grad for leaf in leaves.values())
-        if not (self.encoder.sees_images and here):
-            return self.features(obs)
-        T, B = next(iter(leaves.values())).shape[:2]
-        flat = {name: leaf.flatten(0, 1) for name, leaf in leaves.items()}
-        return encode_distinct(self.features, flat).view(T, B, -1)
 
 
 def _of_critic(state: State) -> State:

@@ -83,6 +83,7 @@ class Encoder(nn.Module):
         if not leaves:
             raise ValueError("there is no observation to encode: a mask of the actions alone is none")
         self.names = tuple(leaves)
+        self.axes = len(get_shape(leaves[self.names[0]]))
         parts = [_make_leaf_encoder(name, space, normalise, image_layout) for name, space in leaves.items()]
         self.register_module("parts", nn.ModuleList(parts))
         width = sum(part.output_size for part in self.parts)
@@ -111,6 +112,10 @@ class Encoder(nn.Module):
         if self.layer is None:
             return joined
         return torch.tanh(self.layer(joined if self.divisors is None else joined / self.divisors))
+
+    def is_sequence(self, obs: Observation) -> bool:
+        """Tell whether the leaves are ``[T, B, *shape]``."""
+        return obs[self.names[0]].dim() == 2 + self.axes
 
     @property
     def normalises(self) -> bool:

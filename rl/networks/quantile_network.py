@@ -97,7 +97,7 @@ class QuantileNetwork(nn.Module):
 
     def unroll(self, obs: Observation, state: State, starts: Tensor) -> tuple[Tensor, State]:
         """Run sequences: leaves ``[T, B, ...]``, ``starts [T, B]`` on any device -> psi ``[T, B, H]``, last state."""
-        features = self.trunk.sequence_features(obs)
+        features = self.trunk.features(obs)
         return self.trunk.core.unroll(features, state, starts.to(features.device, non_blocking=True))
 
     def quantiles(self, features: Tensor, taus: Tensor) -> Tensor:
