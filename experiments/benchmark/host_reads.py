@@ -10,6 +10,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from rl.cores import kernels
+from rl.networks import actor_critic
+
 
 class HostReads(TorchDispatchMode):
     """A dispatch mode that counts reads to the host of tensors that would lie on the accelerator.
@@ -38,7 +41,9 @@ class HostReads(TorchDispatchMode):
         self.patches = ExitStack()
 
     def __enter__(self) -> "HostReads":
-        """Begin to count."""
+        """Begin to count; the ways that are for a CPU alone, where reading is free, are shut."""
+        self.patches.enter_context(patch.object(kernels, "has_numba", lambda: False))
+        self.patches.enter_context(patch.object(actor_critic, "encode_distinct", lambda encode, obs: encode(obs)))
         for name in self.METHODS:
             self.patches.enter_context(patch.object(Tensor, name, self._spy(name, getattr(Tensor, name))))
         return super().__enter__()

@@ -37,6 +37,7 @@ class PPOOptions(TypedDict, total=False):
     anneal_clip: bool
     max_grad_norm: float
     graphs: bool
+    recompute_parts: int
 
 
 def check_hyperparameters(values: dict[str, Any]) -> None:
@@ -47,7 +48,9 @@ def check_hyperparameters(values: dict[str, Any]) -> None:
     """
     optional = ("bptt", "value_clip", "entropy_coef_final", "teacher_kl_final", "target_kl")
     given = {name: value for name, value in values.items() if value is not None or name not in optional}
-    positive(**{name: given[name] for name in ("epochs", "num_minibatches", "bptt") if name in given})
+    positive(
+        **{name: given[name] for name in ("epochs", "num_minibatches", "bptt", "recompute_parts") if name in given}
+    )
     whole(0, given.get("bptt"), burn_in=given["burn_in"])
     within(0.0, 1.0, gamma=given["gamma"], gae_lambda=given["gae_lambda"])
     one_of(("joint", "per_head"), ratio=given["ratio"])

@@ -15,6 +15,7 @@ from rl.ppo.advantages import bootstrap_values, gae
 from rl.ppo.losses import Coefficients, approximate_kl, explained_variance, ppo_loss
 from rl.ppo.minibatch_step import MinibatchStep
 from rl.ppo.options import Ratio, check_hyperparameters
+from rl.ppo.recompute import unroll_in_parts
 from rl.ppo.rollout_buffer import RolloutBuffer
 from rl.ppo.teacher import Teacher
 from rl.types import Sequences, Targets
@@ -50,6 +51,8 @@ class PPO:
         anneal_clip: linearly to 0 at the end of training.
         max_grad_norm: a longer gradient is scaled down to this norm.
         graphs: on a CUDA device acting and the step of a minibatch are recorded as graphs, see ``rl.graphs``.
+        recompute_parts: above 1 the sequences of a minibatch are unrolled in so many parts, and the activations of each
+            are computed again in its backward pass: they take so many times less memory, see ``rl.ppo.recompute``.
 
     Raises:
         ValueError: a value is out of range, or two exclude each other.
@@ -79,6 +82,7 @@ class PPO:
     anneal_clip: bool = False
     max_grad_norm: float = 0.5
     graphs: bool = True
+    recompute_parts: int = 1
 
     def __init_subclass__(cls) -> None:
         """Do not record a loss that may hold numbers of Python."""
@@ -213,7 +217,7 @@ class PPO:
             The loss, 0-d; and by metric name ``ratio [L, N, heads]``, ``entropy [L, N, branches]`` and 0-d tensors,
             whose means over the minibatches are reported.
         """
-        params, values, _ = network.unroll(mb.obs, mb.state, mb.starts)  # [L, N, P], [L, N]
+        params, values = unroll_in_parts(network, mb, self.recompute_parts)  # [L, N, P], [L, N]
         log_probs, entropies = network.head.evaluate(params, mb.actions)  # each [L, N, branches]
         loss, ratio, metrics = ppo_loss(log_probs, values, entropies, mb, now)
         if teacher is not None:

@@ -5,7 +5,6 @@ import torch
 
 from experiments.benchmark.host_reads import HostReads
 from rl import cores
-from rl.cores import kernels
 from rl.networks.diagnostics import NAMES
 from rl.ppo import PPO
 from rl.ppo.diagnostics import choose_sequences, diagnose_rollout, measure_staleness, name_remedy, spread
@@ -177,8 +176,7 @@ def test_gates_are_looked_at_where_there_are_states(rollout):
 
 
 @pytest.mark.parametrize("core", [getattr(cores, name) for name in cores.__all__], ids=cores.__all__)
-def test_nothing_is_read_and_nothing_is_changed(core, rollout, monkeypatch):
-    monkeypatch.setattr(kernels, "has_numba", lambda: False)  # which reads where it runs, on the CPU alone
+def test_nothing_is_read_and_nothing_is_changed(core, rollout):
     network, buffer, targets = rollout(core, {"separate_critic": True})
     stored = [leaf for leaf in buffer.leaves() if leaf.is_floating_point()]
     before = [leaf.clone() for leaf in [*network.state_dict().values(), *buffer.leaves()]]

@@ -6,7 +6,6 @@ import torch
 
 from experiments.benchmark.host_reads import HostReads
 from rl import cores
-from rl.cores import kernels
 from rl.flat_adam import flat_adam
 from rl.ppo.teacher import Teacher
 
@@ -15,9 +14,8 @@ DROPOUT = {"core_options": {"num_layers": 2, "dropout": 0.3}}
 
 
 @pytest.fixture
-def host_reads(make_network, collect, update, monkeypatch):
+def host_reads(make_network, collect, update):
     """The ways in which one update reads from the device, once for each read."""
-    monkeypatch.setattr(kernels, "has_numba", lambda: False)  # which reads where it runs, on the CPU alone
 
     def count(core, network_options=None, **options):
         network = make_network(core, **(network_options or {}))

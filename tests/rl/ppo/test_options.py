@@ -57,6 +57,7 @@ def test_the_defaults():
         "anneal_clip": False,
         "max_grad_norm": 0.5,
         "graphs": True,
+        "recompute_parts": 1,
     }
 
 
