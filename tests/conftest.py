@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,26 @@ import torch
 torch.set_num_threads(1)
 
 DEVICES = "cpu", "cuda", "shadow"
+
+HERE = Path(__file__).parent
+WHOLE_PROCESSES = (  # half of the time that all tests take; what they run has tests of its own that are not slow
+    "experiments/benchmark/",
+    "experiments/char_lm/",
+    "experiments/device_check/",
+    "experiments/launch/test_paths.py",
+    "experiments/peers/",
+    "experiments/reliability/",
+    "experiments/tables/",
+    "experiments/test_bad_input.py",
+    "experiments/test_check_memory.py",
+    "experiments/test_train_folders.py",
+    "experiments/test_train_processes.py",
+    "experiments/test_train_resuming.py",
+    "rl/cores/kernels/test_compile.py",
+    "rl/cores/kernels/test_kernels.py",
+    "test_conf.py",
+)
+"""Tests that start commands one after the other, or compile: run with -m slow, by CI always."""
 
 
 def pytest_addoption(parser):
@@ -34,11 +55,16 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("device", [asked] if asked else ["cpu", "cuda"], indirect=True)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     if config.getoption("device"):
         others = [item for item in items if "device" not in item.fixturenames]
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if "device" in item.fixturenames]
+        return
+    for item in items:
+        if item.path.relative_to(HERE).as_posix().startswith(WHOLE_PROCESSES):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture
