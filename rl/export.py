@@ -170,7 +170,7 @@ def write(agent: Agent, path: str | Path) -> PolicyStep:
         with torch.no_grad():
             torch.export.save(torch.export.export(step, step.example, dynamic_shapes=shapes), memory)
         with atomic_write(path) as file:
-            file.write(memory.getbuffer())
+            file.write(memory.getvalue())
         return step
     with torch.no_grad(), _silence_exporter():
         program = torch.onnx.export(
