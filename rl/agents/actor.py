@@ -248,7 +248,7 @@ class Actor:
         """Collect the memories, to go on from exactly here; ``undone``, from before the last step."""
         state, starts = (self.before, self.starts_before) if undone else (self.state, self.starts)
         starts = torch.as_tensor(starts).cpu()
-        return {"state": state, "starts": starts, "previous": self.previous, "noise": self.noise.last}
+        return {"state": state, "starts": starts, "previous": self.previous, "noise": self.noise.last.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what ``state_dict`` gave."""

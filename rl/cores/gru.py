@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rl.cores.gru_gradients import weight_gradients
 from rl.cores.kernels import use_compiled, use_kernels
 from rl.cores.rnn import keep_mask
 from rl.cores.stack import Stack, build, initialise
@@ -51,7 +52,7 @@ class _UnrollGRU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, h0, y, gates, hidden, keep, weight_ih, weight_hh = ctx.saved_tensors
-        (T, B, D), H = x.shape, h0.shape[-1]
+        (T, B, _), H = x.shape, h0.shape[-1]
         _, r, z, n = (gates[..., part] for part in _gate_slices(H))
         before = torch.cat([h0.unsqueeze(0), y[:-1]]).mul_(keep)  # [T, B, H]
         # Every stepwise derivative is dL/dh times a factor known in advance. The order U_n, r, z, W_n makes both the
@@ -75,13 +76,8 @@ class _UnrollGRU(torch.autograd.Function):
             if ctx.starting[t]:
                 dh.mul_(masks[t])
 
-        flat = flat.view(T * B, 5 * H)
-        d_recurrent, d_input = flat[:, : 3 * H], flat[:, H : 4 * H]
-        dx = (d_input @ weight_ih).view(T, B, D) if ctx.needs_input_grad[0] else None
-        dw_hh = (d_recurrent.t() @ before.view(T * B, H)).roll(-H, 0)
-        sums = flat[:, : 4 * H].sum(0)
-        db_hh = sums[: 3 * H].roll(-H)
-        return dx, dh, None, None, d_input.t() @ x.reshape(T * B, D), dw_hh, sums[H:], db_hh
+        dx, *of_weights = weight_gradients(x, before, flat, weight_ih, ctx.needs_input_grad[0])
+        return dx, dh, None, None, *of_weights
 
 
 def _gate_slices(H: int) -> tuple[slice, slice, slice, slice]:

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from rl.cores.gru_gradients import weight_gradients
 from rl.cores.kernels.products import choose_blocks, kept_rows, pass_back, sigmoid, state_product, tanh
 
 
@@ -128,13 +129,10 @@ class UnrollGRU(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         """Differentiate."""
         x, y, gates, of_state, starts, weight_ih, weight_hh = ctx.saved_tensors
-        (T, B, D), H = x.shape, y.shape[-1]
+        (T, B, _), H = x.shape, y.shape[-1]
         dh, d_gates = torch.zeros_like(y[0]), x.new_empty(T, B, 4 * H)
         grid, blocks = choose_blocks(B, H)
         _backward[grid](dy.contiguous(), dh, d_gates, gates, of_state, y, starts, weight_hh, T, B, **blocks)
-        flat, sums = d_gates.view(T * B, 4 * H), d_gates.sum((0, 1))
-        before = y[:-1].masked_fill(starts.unsqueeze(-1), 0.0).view(T * B, H)
-        d_state, d_input = flat[:, : 3 * H], flat[:, H:]
-        dx = (d_input @ weight_ih).view(T, B, D) if ctx.needs_input_grad[0] else None
-        d_weights = d_input.t() @ x.reshape(T * B, D), (d_state.t() @ before).roll(-H, 0)
-        return dx, dh, None, *d_weights, sums[H:], sums[: 3 * H].roll(-H)
+        before = y[:-1].masked_fill(starts.unsqueeze(-1), 0.0)
+        dx, *of_weights = weight_gradients(x, before, d_gates, weight_ih, ctx.needs_input_grad[0])
+        return dx, dh, None, *of_weights

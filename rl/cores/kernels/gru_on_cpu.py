@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rl.cores.gru_gradients import weight_gradients
+
 FEW = 4
 """Of up to so many sequences the products are compiled as well, and with them the loop over time."""
 
@@ -157,7 +159,7 @@ class UnrollGRU(torch.autograd.Function):
         gates = torch.addmm(bias_ih, x.reshape(T * B, D), weight_ih.t()).view(T, B, 3 * H)
         hidden, before, y = x.new_empty(T, B, 3 * H), x.new_empty(T + 1, B, H), x.new_empty(T, B, H)
         torch.mul(h0, (~starts[0]).unsqueeze(1), out=before[0])
-        recurrent = weight_hh.detach().t().contiguous()
+        recurrent, starts = weight_hh.detach().t().contiguous(), starts.contiguous()  # of strides none is compiled for
         arrays = [leaf.detach().numpy() for leaf in (gates, hidden, before, y, starts, recurrent, bias_hh)]
         if B <= FEW:
             _forward(*arrays, 0, T, True)
@@ -172,7 +174,7 @@ class UnrollGRU(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         """Differentiate."""
         x, gates, hidden, before, starts, weight_ih, weight_hh = ctx.saved_tensors
-        (T, B, D), H = x.shape, before.shape[-1]
+        (T, B, _), H = x.shape, before.shape[-1]
         dh, d_gates = x.new_zeros(B, H), x.new_empty(T, B, 4 * H)
         recurrent = torch.cat([weight_hh[2 * H :], weight_hh[: 2 * H]])  # in the order of the gradients
         leaves = dy.contiguous(), dh, d_gates, gates, hidden, before, starts, recurrent
@@ -185,8 +187,5 @@ class UnrollGRU(torch.autograd.Function):
                 _backward(*arrays, t, t + 1, False)
                 dh.addmm_(of_state[t], recurrent)
         dh.mul_((~starts[0]).unsqueeze(1))
-        flat, sums = d_gates.view(T * B, 4 * H), d_gates.sum((0, 1))
-        d_state, d_input = flat[:, : 3 * H], flat[:, H:]
-        dx = (d_input @ weight_ih).view(T, B, D) if ctx.needs_input_grad[0] else None
-        d_weights = d_input.t() @ x.reshape(T * B, D), (d_state.t() @ before[:T].view(T * B, H)).roll(-H, 0)
-        return dx, dh, None, *d_weights, sums[H:], sums[: 3 * H].roll(-H)
+        dx, *of_weights = weight_gradients(x, before[:T], d_gates, weight_ih, ctx.needs_input_grad[0])
+        return dx, dh, None, *of_weights

@@ -90,6 +90,15 @@ def test_a_resumed_agent_goes_on_with_the_same_noise():
     np.testing.assert_array_equal(play(whole, T, 2)[0], play(again, T, 2)[0])
 
 
+def test_a_state_that_was_collected_stays_as_it_is():
+    agent = make_agent(noise_correlation=0.8)
+    play(agent, T)
+    noise = agent.state_dict()["memories"]["noise"]
+    before = noise.clone()
+    play(agent, 1)
+    assert torch.equal(noise, before) and not torch.equal(noise, agent.actor.noise.last)
+
+
 def test_a_run_without_it_goes_on_with_it():
     plain = make_agent()
     play(plain, T)

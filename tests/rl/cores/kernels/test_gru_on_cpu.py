@@ -60,6 +60,13 @@ def test_inputs_are_left_as_they_are():
     assert all(map(torch.equal, (x, h0, starts), before)) and torch.equal(y, again)
 
 
+def test_starts_with_strides_are_those_of_a_copy():
+    torch.manual_seed(0)
+    layer, x, h0, starts = GRULayer(3, 8), torch.randn(6, 2, 3), torch.randn(2, 8), (torch.rand(6, 4) < 0.5)[:, ::2]
+    assert torch.equal(layer.unroll(x, (h0,), starts)[0], layer.unroll(x, (h0,), starts.contiguous())[0])
+    assert {str(kind[4].layout) for kind in gru_on_cpu._forward.signatures} == {"C"}
+
+
 def test_tanh_and_sigmoid():
     x = np.concatenate([np.linspace(-20, 20, 40_001), [-1e9, 1e9, np.nextafter(7.9053, 8)]]).astype(np.float32)
     tanh = np.array([gru_on_cpu.tanh(value) for value in x])
