@@ -54,7 +54,6 @@ def run(config: DictConfig) -> float:
     with closing(build(whole)) as parts:
         if checkpoint is not None:
             parts.agent.load(checkpoint)
-        parts.settings.set_threads()
         agent, env = f"{parts.agent.model_name} with {name_core(parts.config.agent)}", name_env(parts.config.env)
         print(f"{agent}, {parts.agent.num_parameters} parameters, in {env}")
         verdicts = []

@@ -62,7 +62,6 @@ def run(config: DictConfig) -> float:
         if spaces is not None:
             check_spaces(spaces, (envs.single_observation_space, envs.single_action_space), overrides)
         agent.load(here / checkpoint)
-        parts.settings.set_threads()
         print(f"{agent.model_name} after {agent.env_steps} steps, {checkpoint}\n")
         played = play(agent, envs, request)
         rows = (

@@ -71,8 +71,8 @@ def imitate(config: DictConfig, resuming: bool, folder: RunFolder) -> float:
     hyperparameters, node = construct(config.imitation, "imitation")
     recording = read_recording(read_list(config.data, "data"))
     with ExitStack() as opened:
-        agent, envs, config = build_agent(config, recording, settings, opened)
         settings.set_threads()
+        agent, envs, config = build_agent(config, recording, settings, opened)
         config = to_config(to_dict(config) | {"imitation": node})
         evaluations = None if envs is None else Evaluations(agent, envs, settings)
         trainer = ImitationTrainer(

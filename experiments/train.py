@@ -7,27 +7,27 @@ python -m experiments.train init_from=RUN_DIR agent=recurrent_ppo_lstm agent/cor
 
 import logging
 import math
-from contextlib import chdir, closing
+from contextlib import ExitStack, chdir, closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.launch.build import Parts, build
-from experiments.launch.check import ConfigError
-from experiments.launch.claim import RunFolder, claim_folder, name_target, read_overrides, tell_how_to_go_on
+from experiments.launch.build import Parts, build, read_settings
+from experiments.launch.check import ConfigError, convert
+from experiments.launch.claim import RunFolder, tell_how_to_go_on
 from experiments.launch.command import launch
 from experiments.launch.evaluations import Evaluations, average_by_member, describe_final, summarise_final
-from experiments.launch.run_folder import (
-    flatten,
-    load_resumed_config,
-    name_core,
-    name_env,
-    write_config,
-    write_result,
-)
+from experiments.launch.ranks import claim_run
+from experiments.launch.run_folder import flatten, name_core, name_env, write_config, write_result
+from rl.agents.sharing import join
 from rl.checkpoint import find_newest
+from rl.shards import ALONE, Shards
 from rl.training import Metrics, Trainer
+from rl.training.distributed import Ranks
+from rl.training.metrics import Mute
 from rl.training.signals import Stopped
 from rl.types import Agent
 
@@ -49,23 +49,22 @@ def run(config: DictConfig, overrides: list[str] | None = None) -> float:
         ConfigError, ValueError, OSError: it cannot be run, or not in that folder.
         Stopped: a signal has ended it; what was learned is saved.
     """
-    resuming = config.resume is not None
-    env = "none" if config.get("env") is None else name_env(config.env)
-    name = f"{name_target(config.get('agent'))}-{env}-seed{config.seed}"
-    with claim_folder("train", config, name) as folder:
-        if resuming:
-            config = load_resumed_config(
-                config, read_overrides("train", f"resume={config.resume}") if overrides is None else overrides
-            )
-        if "imitation" in config:
-            reason = "learned from a recording: go on with experiments.imitate, or init_from it"
-            raise ConfigError(f"{config.resume} {reason}")
-        here = Path.cwd()
-        with closing(build(config)) as parts:
+    here = Path.cwd()
+    with Ranks(convert(config.rank_timeout, float, "rank_timeout")) as ranks, ExitStack() as opened:
+        config, run_dir, claimed = claim_run(config, overrides, ranks, opened)
+        resuming = config.resume is not None
+        shards = ranks.deal(read_settings(config).shards or 1)
+        parts = [opened.enter_context(closing(build(config, shards=shard))) for shard in shards]
+        for part in parts:
+            part.settings = replace(part.settings, threads=ranks.share_cores(part.settings.threads))
             if not resuming and config.init_from is not None:
                 with chdir(here):  # an environment may have changed it
-                    load_initial_network(parts.agent, config.init_from)
-            return train(parts, folder.path, resuming, folder)
+                    load_initial_network(part.agent, config.init_from)
+        works = [
+            partial(train, part, run_dir, resuming, claimed if shard.index == 0 else None, shard)
+            for part, shard in zip(parts, shards, strict=True)
+        ]
+        return ranks.run(works, shards)
 
 
 def load_initial_network(agent: Agent, run_dir: str) -> None:
@@ -83,7 +82,9 @@ def load_initial_network(agent: Agent, run_dir: str) -> None:
         raise ConfigError(f"init_from={run_dir}: {error}") from error
 
 
-def train(parts: Parts, run_dir: Path, resuming: bool, folder: RunFolder | None = None) -> float:
+def train(
+    parts: Parts, run_dir: Path, resuming: bool, folder: RunFolder | None = None, shards: Shards = ALONE
+) -> float:
     """Do what ``run`` does, with everything at hand.
 
     Args:
@@ -91,6 +92,7 @@ def train(parts: Parts, run_dir: Path, resuming: bool, folder: RunFolder | None 
         run_dir: the folder to fill.
         resuming: go on from its checkpoint.
         folder: the same folder, if it was claimed.
+        shards: of the run, of which ``parts`` are those of one; the first one reports and writes.
 
     Returns:
         The mean return of the final greedy evaluation.
@@ -99,7 +101,9 @@ def train(parts: Parts, run_dir: Path, resuming: bool, folder: RunFolder | None 
         Stopped: a signal has ended it; what was learned is saved.
     """
     agent, settings, config = parts.agent, parts.settings, parts.config
-    evaluations = Evaluations(agent, parts.evaluation_envs, settings)
+    if shards.size > 1:
+        join(agent, shards)
+    evaluations = Evaluations(agent, parts.evaluation_envs, settings, shards)
     # where more than curves depends on evaluations, they do not depend on the clock
     fixed = parts.lends_envs or settings.threshold is not None or settings.stop_at_threshold
     trainer = Trainer(
@@ -117,13 +121,16 @@ def train(parts: Parts, run_dir: Path, resuming: bool, folder: RunFolder | None 
         checkpoint_every=settings.checkpoint_every,
         threads=settings.threads,
         env_timeout=settings.env_timeout,
+        shards=shards,
     )
     if resuming:
         trainer.resume()
     if folder is not None:
         folder.begin("train.log")
-    write_config(run_dir, config)
-    with Metrics(run_dir, trainer.total_steps, agent.env_steps) as metrics:
+    leads = shards.index == 0
+    if leads:
+        write_config(run_dir, config)
+    with Metrics(run_dir, trainer.total_steps, agent.env_steps) if leads else Mute() as metrics:
         metrics.text("config", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
         metrics.say(f"{agent.model_name} with {agent.num_parameters} parameters, run folder {run_dir}")
         for line in agent.describe():
@@ -138,7 +145,8 @@ def train(parts: Parts, run_dir: Path, resuming: bool, folder: RunFolder | None 
             result = summarise(parts, trainer, evaluations)
         mean = result["eval_return_mean"]
         metrics.hparams(flatten(config), {} if mean is None else {"eval_return_mean": mean})
-    write_result(run_dir, result, config)
+    if leads:
+        write_result(run_dir, result, config)
     share = trainer.evaluation_seconds / max(trainer.wall_seconds, 1e-9)
     log.info(
         f"{describe_final(result)}, after {agent.env_steps} steps in {trainer.seconds:.1f} s of training; evaluations "

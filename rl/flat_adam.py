@@ -11,6 +11,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim import Adam
 
 from rl.schema import check_entry, finite
+from rl.shards import ALONE, Shards
 
 SUDDEN = 2.0
 """A gradient that is so many times as long as gradients were is cut to that."""
@@ -25,10 +26,12 @@ class FlatAdam(Adam):
     Attributes:
         grad_scale: 0-d, what the kernel divides the gradient by.
         found_inf: 0-d, 1 where the kernel is to leave weights and moments as they are.
+        shards: whose gradients are averaged before a step.
     """
 
     grad_scale: Tensor
     found_inf: Tensor
+    shards: Shards = ALONE
 
 
 def flat_adam(network: nn.Module, learning_rate: float) -> FlatAdam:
@@ -47,14 +50,7 @@ def flat_adam(network: nn.Module, learning_rate: float) -> FlatAdam:
 def guarded_step(
     optimizer: FlatAdam, loss: Tensor, parameters: Sequence[nn.Parameter], max_grad_norm: float, allowed: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Take one step down the gradient of ``loss``, unless it is not allowed or not finite.
-
-    Adam divides by the size that gradients had, so where they were small for long, as once a task is solved, one that
-    is not undoes what was learned. Hence a gradient longer than ``SUDDEN`` times the root mean square of the norms
-    before it, which the second moments know, is scaled down to that.
-
-    The decision is made on the device, so nothing waits for the host: the fused kernel leaves weights and moments as
-    they are where ``found_inf`` is 1, and divides the gradient by ``grad_scale``, which clips it without another pass.
+    """Take one step down the gradient of ``loss``, unless it is not allowed or not finite: see ``take_step``.
 
     Args:
         optimizer: from ``flat_adam``.
@@ -66,10 +62,51 @@ def guarded_step(
     Returns:
         The norm of the gradient before clipping, and whether norm and loss are finite, both 0-d.
     """
+    gradient, mean_loss = average_gradient(optimizer, loss, parameters)
+    return take_step(optimizer, gradient, mean_loss, max_grad_norm, allowed)
+
+
+def average_gradient(
+    optimizer: FlatAdam, loss: Tensor, parameters: Sequence[nn.Parameter], *others: Tensor
+) -> tuple[Tensor, ...]:
+    """Compute the gradient of ``loss``, averaged over the shards of the run.
+
+    Args:
+        optimizer: from ``flat_adam``; knows the shards.
+        loss: 0-d.
+        parameters: all those of the network, in its order.
+        others: 0-d each, averaged in the same transfer.
+
+    Returns:
+        The gradient ``[P]`` of all parameters end to end, the loss, and the ``others``, averaged and without gradients.
+    """
     gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
-    gradient = torch.cat([part.reshape(-1) for part in gradients]).detach()  # torch 2.8 lets unused ones require one
+    parts = [part.reshape(-1) for part in (*gradients, loss, *others)]
+    vector = torch.cat(parts).detach()  # torch 2.8 lets unused gradients require one
+    shards = optimizer.shards
+    if shards.size > 1:
+        vector = shards.sum(vector) / shards.size
+    gradient, *numbers = vector.split([vector.numel() - len(others) - 1, *[1] * (len(others) + 1)])
+    return gradient, *(number.squeeze(0) for number in numbers)
+
+
+def take_step(
+    optimizer: FlatAdam, gradient: Tensor, loss: Tensor, max_grad_norm: float, allowed: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Take one step down ``gradient [P]``, unless it is not allowed, or gradient or loss is not finite.
+
+    Adam divides by the size that gradients had, so where they were small for long, as once a task is solved, one that
+    is not undoes what was learned. Hence a gradient longer than ``SUDDEN`` times the root mean square of the norms
+    before it, which the second moments know, is scaled down to that.
+
+    The decision is made on the device, so nothing waits for the host: the fused kernel leaves weights and moments as
+    they are where ``found_inf`` is 1, and divides the gradient by ``grad_scale``, which clips it without another pass.
+
+    Returns:
+        See ``guarded_step``.
+    """
     norm = torch.linalg.vector_norm(gradient)
-    finite = torch.isfinite(norm + loss.detach())
+    finite = torch.isfinite(norm + loss)
     (vector,) = optimizer.param_groups[0]["params"]
     vector.grad = gradient
     longest = torch.full_like(norm, max_grad_norm)

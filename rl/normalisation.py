@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from rl.shards import ALONE, Shards, average
+
 
 class RunningMoments(nn.Module):
     """Mean and variance of all samples so far, for each feature (Chan, Golub and LeVeque, 1983).
@@ -18,6 +20,7 @@ class RunningMoments(nn.Module):
     mean: Tensor  # [*shape]
     var: Tensor  # [*shape]
     count: Tensor  # [], samples so far
+    shards: Shards = ALONE  # whose samples count
 
     def __init__(self, shape: tuple[int, ...], clip: float = 10.0):
         super().__init__()
@@ -35,25 +38,27 @@ class RunningMoments(nn.Module):
 
     @torch.no_grad()
     def update(self, samples: Tensor) -> None:
-        """Add ``samples [..., *shape]``.
+        """Add ``samples [..., *shape]``, and those of the other shards, in their order.
 
         Raises:
             FloatingPointError: mean or variance would not be finite; they are as they were.
         """
         samples = samples.reshape(-1, *self.mean.shape).float()
-        n = samples.shape[0]
-        var, mean = torch.var_mean(samples, dim=0, unbiased=False)
-        total = self.count + n
-        delta = mean - self.mean
-        var = (self.var * self.count + var * n + delta**2 * self.count * n / total) / total
-        mean = self.mean + delta * n / total
+        told = (*torch.var_mean(samples, dim=0, unbiased=False), len(samples)) if len(samples) else None
+        var, mean, count = self.var, self.mean, self.count
+        for more_var, more_mean, n in filter(None, self.shards.gather(told)):
+            total = count + n
+            delta = more_mean.to(mean) - mean
+            var = (var * count + more_var.to(var) * n + delta**2 * count * n / total) / total
+            mean, count = mean + delta * n / total, total
         if not bool(torch.isfinite(var + mean).all()):
+            largest = samples.abs().max().item() if len(samples) else 0.0
             raise FloatingPointError(
-                f"a number of size {samples.abs().max().item():.3g} is too large for its moments: nothing was learned"
+                f"a number of size {largest:.3g} is too large for its moments: nothing was learned"
             )
         self.var.copy_(var)
         self.mean.copy_(mean)
-        self.count.copy_(total)
+        self.count.copy_(count)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x [..., *shape]`` to mean 0 and variance 1."""
@@ -90,15 +95,13 @@ class ReturnScale(nn.Module):
             FloatingPointError: the scale would not be finite, and all rewards 0 from then on; it is as it was.
         """
         returns = discounted_returns(rewards, starts, self.running, gamma)
-        counted = returns if ignored is None else returns[~ignored]
-        if counted.numel():
-            try:
-                self.moments.update(counted)
-            except FloatingPointError as error:
-                raise FloatingPointError(
-                    f"a reward of size {rewards.abs().max().item():.3g} is too large for normalise_returns: "
-                    "nothing was learned"
-                ) from error
+        try:
+            self.moments.update(returns if ignored is None else returns[~ignored])
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                f"a reward of size {rewards.abs().max().item():.3g} is too large for normalise_returns: "
+                "nothing was learned"
+            ) from error
         self.running.copy_(returns[-1])
 
     def forward(self, rewards: Tensor) -> Tensor:
@@ -126,6 +129,7 @@ class AdvantageScale(nn.Module):
 
     var: Tensor  # [], mean of the variances of all rollouts so far
     count: Tensor  # [], rollouts so far
+    shards: Shards = ALONE  # whose advantages are one rollout
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,9 +138,13 @@ class AdvantageScale(nn.Module):
 
     @torch.no_grad()
     def forward(self, advantages: Tensor) -> Tensor:
-        """Take in the advantages of a rollout, of any shape, then bring them to mean 0 and variance 1 or less."""
-        centred = advantages - advantages.mean()
-        var = centred.square().mean()
+        """Take in the advantages of a rollout, of any shape, then bring them to mean 0 and variance 1 or less.
+
+        Those of the other shards belong to it; each must have as many.
+        """
+        (mean,) = average(self.shards, advantages.mean())
+        centred = advantages - mean
+        (var,) = average(self.shards, centred.square().mean())
         self.count += 1.0
         self.var += (var - self.var) / self.count
         return centred / (torch.maximum(var, self.var).sqrt() + 1e-8)

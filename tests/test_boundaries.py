@@ -26,6 +26,7 @@ LAYERS = (
         "rl.flat_adam",
         "rl.sizes",
         "rl.graphs",
+        "rl.shards",
     ),
     ("rl.cores", "rl.networks"),
     ("rl.ppo", "rl.iqn"),

@@ -127,7 +127,7 @@ def time_parts(run: Iterations) -> Iterator[dict[str, float]]:
         ("core", trunk.core, "unroll"),
         ("heads_loss", ppo.PPO, "loss"),
         ("backward", torch.autograd, "grad"),
-        ("clip", minibatch_step, "guarded_step"),
+        ("clip", minibatch_step, "take_step"),
         ("optimiser", agent.optimizer, "step"),
         ("rest_of_update", agent, "learn"),
     )

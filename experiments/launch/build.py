@@ -2,7 +2,7 @@
 
 import math
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
@@ -14,6 +14,8 @@ from envs.workers import close, step_seconds
 from experiments.launch.check import ConfigError, construct, convert, to_dict
 from experiments.launch.escape import to_config
 from rl.checks import positive, whole, within
+from rl.shards import ALONE, Shards
+from rl.training.run import make_shard_seed
 from rl.training.threads import check_threads
 from rl.training.watchdog import Watchdog
 from rl.types import Agent
@@ -42,6 +44,24 @@ class Settings:
     stop_at_threshold: bool
     checkpoint_every: int
     env_timeout: float | None
+    shards: int | None
+    rank_timeout: float
+
+    def of_shard(self, shards: Shards) -> "Settings":
+        """Return the settings of one shard: its share of the environments, a seed of its own.
+
+        Raises:
+            ConfigError: the environments cannot be shared out evenly.
+        """
+        if shards.size == 1:
+            return replace(self, shards=1)
+        shares: dict[str, Any] = {"seed": make_shard_seed(self.seed, shards.index)}
+        for name in ("num_envs", "evaluation_envs"):
+            number = getattr(self, name)
+            if number is not None and number % shards.size:
+                raise ConfigError(f"{name}={number}: it must be a multiple of the {shards.size} shards")
+            shares[name] = number if number is None else number // shards.size
+        return replace(self, shards=shards.size, **shares)
 
     def get_agent_arguments(self) -> dict[str, Any]:
         """Return the arguments of an agent that are among them."""
@@ -49,7 +69,7 @@ class Settings:
         return {name: getattr(self, name) for name in names}
 
     def set_threads(self) -> None:
-        """Give torch the threads for acting alone: ``auto`` measures updates, and acting then has one thread."""
+        """Give torch the threads for acting, one for ``auto``: initial weights hang on their number, too."""
         torch.set_num_threads(1 if isinstance(self.threads, str) else self.threads)
 
 
@@ -77,6 +97,9 @@ def read_settings(config: DictConfig) -> Settings:
     within(0, 2**31, seed=settings.seed)
     if settings.env_timeout is not None:
         within(1e-3, math.inf, env_timeout=settings.env_timeout)
+    if settings.shards is not None:
+        positive(shards=settings.shards)
+    within(1.0, math.inf, rank_timeout=settings.rank_timeout)
     check_threads(settings.threads)
     check_device(settings.device)
     return settings
@@ -124,18 +147,19 @@ class Parts:
             close(self.evaluation_envs)
 
 
-def build(config: DictConfig, playing: bool = False, at_most: int | None = None) -> Parts:
+def build(config: DictConfig, playing: bool = False, at_most: int | None = None, shards: Shards = ALONE) -> Parts:
     """Construct environments and agent, once every key has been checked; the caller closes what it gets.
 
     Args:
         config: of a run.
         playing: there is no training: construct environments to evaluate in alone, which are ``envs`` then, too.
         at_most: so many of them, or a few more to make whole worlds; None for as many as the run evaluates in.
+        shards: whose environments and agent they are to be, of a run that trains in several.
 
     Raises:
         ConfigError, ValueError: a key or value cannot be, or the run has no environment.
     """
-    settings = read_settings(config)
+    settings = read_settings(config).of_shard(shards)
     if config.get("env") is None:
         raise ConfigError("this run has no environment: it was trained on a recording alone")
     # if a later part cannot be made, no worker process of an earlier one is left behind
@@ -149,6 +173,7 @@ def build(config: DictConfig, playing: bool = False, at_most: int | None = None)
         runtime |= {"observation_space": envs.single_observation_space, "action_space": envs.single_action_space}
         if "action_names" not in config.agent:
             runtime["action_names"] = getattr(envs.unwrapped, "action_names", None)
+        settings.set_threads()
         agent, agent_node = construct(config.agent, "agent", **runtime)
         complete = to_config(to_dict(config) | {"agent": agent_node, "env": env_node})
         parts = Parts(agent, envs, evaluation_envs, settings, complete)
@@ -245,9 +270,10 @@ def count_evaluation_envs(settings: Settings, envs: VectorEnv, agent: DictConfig
             raise ConfigError(f"evaluation_envs={settings.evaluation_envs}: it must be {allowed}")
         return settings.evaluation_envs
     worlds = settings.num_envs / getattr(envs.unwrapped, "num_agents", 1)
+    at_most = -(-EVALUATION_ENVS // (settings.shards or 1))
     if hasattr(envs.unwrapped, "state_dict"):  # of ours: fifty copies cost little more than one
-        return fill_worlds(EVALUATION_ENVS, envs, agent)
-    return 0 if worlds <= 1 else fill_worlds(min(settings.num_envs, EVALUATION_ENVS), envs, agent)
+        return fill_worlds(at_most, envs, agent)
+    return 0 if worlds <= 1 else fill_worlds(min(settings.num_envs, at_most), envs, agent)
 
 
 def fill_worlds(at_least: int, envs: VectorEnv, agent: DictConfig) -> int:

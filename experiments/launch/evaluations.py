@@ -10,7 +10,8 @@ from gymnasium.vector import VectorEnv
 
 from experiments.launch.build import Settings
 from rl.agents import Population
-from rl.training.evaluation import Evaluation, evaluate
+from rl.shards import ALONE, Shards
+from rl.training.evaluation import Evaluation, evaluate, share_episodes
 from rl.types import Agent
 
 log = logging.getLogger(__name__)
@@ -52,13 +53,14 @@ class Evaluations:
         agent: plays.
         envs: to play in.
         settings: of the run.
+        shards: of the run, which share the episodes out and know all results; ``envs`` are those of one of them.
 
     Attributes:
         say: prints a line.
     """
 
-    def __init__(self, agent: Agent, envs: VectorEnv, settings: Settings):
-        self.agent, self.envs, self.settings = agent, envs, settings
+    def __init__(self, agent: Agent, envs: VectorEnv, settings: Settings, shards: Shards = ALONE):
+        self.agent, self.envs, self.settings, self.shards = agent, envs, settings, shards
         self.say: Callable[[str], None] = log.info
         self.told = False  # that episodes were cut
 
@@ -73,15 +75,21 @@ class Evaluations:
         Returns:
             Both; None for the second where ``evaluate_memory_zeroed`` is false.
         """
-        options: dict[str, Any] = {"max_steps": self.settings.evaluation_max_steps}
-        kept = evaluate_agent(self.agent, self.envs, episodes, seed, progress=name, **options)
+        kept = self._play_share(episodes, seed, name)
         if kept.cut and not self.told:
             self.told = True
             self.say(describe_cut(kept, "evaluation_max_steps", self.settings.evaluation_max_steps))
         if not self.settings.evaluate_memory_zeroed:
             return kept, None
-        label = f"{name}, memory zeroed"
-        return kept, evaluate_agent(self.agent, self.envs, episodes, seed, memory=False, progress=label, **options)
+        return kept, self._play_share(episodes, seed, f"{name}, memory zeroed", memory=False)
+
+    def _play_share(self, episodes: int, seed: int, name: str, memory: bool = True) -> Evaluation:
+        """Play the episodes of this shard; return those of all."""
+        share = int(share_episodes(episodes, self.shards.size)[self.shards.index])
+        label = name if self.shards.index == 0 else None
+        options: dict[str, Any] = {"max_steps": self.settings.evaluation_max_steps, "progress": label, "memory": memory}
+        own = evaluate_agent(self.agent, self.envs, share, seed, **options) if share else None
+        return Evaluation.merge(self.shards.gather(own), self.envs.num_envs)
 
     def play_between(self) -> dict[str, float]:
         """Play the evaluation between two updates; return mean returns by TensorBoard tag."""

@@ -31,6 +31,7 @@ from rl.checks import positive
 from rl.flat_adam import flat_adam
 from rl.networks import ActorCritic, QuantileNetwork, make_head
 from rl.normalisation import ReturnScale
+from rl.shards import ALONE, Shards
 from rl.spaces import find_ignored, leaf_spaces
 from rl.types import Observation, State
 
@@ -71,6 +72,7 @@ class RecurrentAgent(Client):
     plays_only: bool  # it was loaded to play; ``check_rollout`` comes when it begins to train
     network: ActorCritic | QuantileNetwork
     advisor: Advisor
+    shards: Shards = ALONE
     algorithm: ClassVar[Callable[..., Any]]
     """Class of the update; a subclass may name one of its own."""
 
@@ -261,11 +263,7 @@ class RecurrentAgent(Client):
         return [*self.network.describe(), *(f"observation {name!r}: ignored" for name in self.ignored_leaves)]
 
     def correct_scales(self, obs: Observation) -> bool:
-        """Correct scales that destroy ``obs``, leaves ``[..., *shape]``, of a network that was never trained.
-
-        Returns:
-            Whether one was; features, and with them memories, are others from then on.
-        """
+        """Correct scales that destroy ``obs``, leaves ``[..., *shape]``, before any training; say whether one was."""
         return not self.updates and not self._scales_kept and self.network.correct_scales(obs)
 
     # ----------------------------------------------------------------------------------------------------- checkpoints

@@ -27,6 +27,7 @@ from rl.networks.diagnostics import read_numbers
 from rl.networks.encoders import ImageLayout
 from rl.networks.frozen import frozen_copy
 from rl.schema import finite, natural
+from rl.shards import average_metrics
 from rl.sizes import describe_sizes
 from rl.types import Core, Observation, State
 
@@ -199,7 +200,7 @@ class RecurrentIQN(RecurrentAgent):
             return 0.0
         if self._pending is not None:
             raise RuntimeError(LEARN_TOO_EARLY)
-        played, self._played = self._played, 0
+        played, self._played = sum(self.shards.gather(self._played)), 0
         self.env_steps += played
         if self.network.normalises and played:
             self._update_moments()
@@ -217,7 +218,8 @@ class RecurrentIQN(RecurrentAgent):
                 empty.
         """
         obs = self.buffer.new_observations()
-        if not all(bool(torch.isfinite(leaf).all()) for leaf in obs.values()):
+        finite = all(bool(torch.isfinite(leaf).all()) for leaf in obs.values())
+        if not all(self.shards.gather(finite)):
             self.forget_rollout()
             raise FloatingPointError("an observation is not finite: nothing was learned from it")
         before = [leaf.clone() for leaf in self.network.buffers()]
@@ -233,9 +235,10 @@ class RecurrentIQN(RecurrentAgent):
 
     def _grant_minibatches(self, played: int) -> int:
         """Count the minibatches that ``played`` transitions grant, with what is left over from before."""
-        if len(self.buffer) < self.iqn.learning_starts or not self.buffer.ready().any():
+        sizes, ready = zip(*self.shards.gather((len(self.buffer), bool(self.buffer.ready().any()))), strict=True)
+        if sum(sizes) < self.iqn.learning_starts or not all(ready):
             return 0
-        self._owed += played * self.iqn.replay_ratio / (self.iqn.sequences * self.iqn.bptt)
+        self._owed += played * self.iqn.replay_ratio / (self.iqn.sequences * self.iqn.bptt * self.shards.size)
         count = int(self._owed)
         self._owed -= count
         return count
@@ -268,6 +271,7 @@ class RecurrentIQN(RecurrentAgent):
             self.actor.clear_broken_memories()
             raise
         self.updates += count
+        metrics = average_metrics(self.shards, metrics)
         self.last_metrics = metrics | {"epsilon": self.epsilon, "learning_rate": self.optimizer.param_groups[0]["lr"]}
         return metrics["loss"]
 

@@ -29,6 +29,7 @@ from rl.ppo.options import PPOOptions, check_rollout, choose_stride
 from rl.ppo.rollout_buffer import RolloutBuffer
 from rl.ppo.teacher import Teacher, check_teacher
 from rl.schema import check_entry
+from rl.shards import average_metrics
 from rl.types import Core, CutEpisodes, Observation, Played, State, Targets
 
 
@@ -193,17 +194,18 @@ class RecurrentPPO(RecurrentAgent):
                 of the returns are as they were, the rollout is dropped.
         """
         buffer = self.buffer
-        if not self.network.training or buffer is None or buffer.size < self.num_steps or buffer.has_empty_row:
+        size = 0 if buffer is None or buffer.has_empty_row or not self.network.training else buffer.size
+        if min(self.shards.gather(size)) < self.num_steps or buffer is None:
             return 0.0
         if self._pending is not None:
             raise RuntimeError(LEARN_TOO_EARLY)
         if self.correct_scales(buffer.observations()):  # other features: the rollout cannot be replayed
-            self.env_steps += buffer.size * self.num_envs
+            self.env_steps += buffer.size * self.num_envs * self.shards.size
             self.forget_rollout()
             return 0.0
         if buffer.size != self.num_steps:  # a client went on for longer: it may be cut at any step
             buffer.store_every_state(self.network.step)
-        size, due = buffer.size, self.advisor.is_due(self.updates)
+        due = self.advisor.is_due(self.updates)
         parts = [part for part in (self.network, self.advantage_scale, self.return_scale) if part is not None]
         moments = [leaf for part in parts for leaf in part.buffers()]
         try:
@@ -220,9 +222,10 @@ class RecurrentPPO(RecurrentAgent):
             self.forget_rollout()  # nothing can be learned from it, so it must not stay in the way
             self.actor.clear_broken_memories()
             raise
-        self.env_steps += buffer.size * self.num_envs
+        self.env_steps += buffer.size * self.num_envs * self.shards.size
         self.forget_rollout()
         self.updates += 1
+        metrics = average_metrics(self.shards, metrics)
         self.last_metrics = metrics | {"learning_rate": self.optimizer.param_groups[0]["lr"]}
         self.advisor.tell(metrics, self.precision)
         return metrics["loss"]
@@ -244,8 +247,10 @@ class RecurrentPPO(RecurrentAgent):
             columns.append(self.teacher.follow(buffer.observations(), buffer.starts[: buffer.size]))
         if self.rollout is not None:
             columns[0] = self.rollout.final_values
-        if buffer.has_gaps:
-            last_values, *columns = buffer.drop_ignored(last_values, *columns)
+        size = min(self.shards.gather(buffer.whole_steps))
+        if size < buffer.size:
+            buffer.store_every_state(self.network.step)
+            last_values, *columns = buffer.drop_ignored(size, last_values, *columns)
         scales = self.return_scale, self.advantage_scale
         return self.ppo.targets(buffer, self.network.head, columns[0], last_values, *scales, *columns[1:])
 
@@ -310,11 +315,6 @@ class RecurrentPPO(RecurrentAgent):
             self.teacher.load_state_dict(state["teacher"], is_same_size(self, state))
 
     def load_network(self, path: str | Path) -> None:
-        """Take the network of a checkpoint; with ``teacher_kl`` a frozen copy is the teacher from now on.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is damaged, foreign, or of another network; the agent is unchanged.
-        """
+        """Take the network of a checkpoint; with ``teacher_kl`` a frozen copy is the teacher from now on."""
         super().load_network(path)
         self.teacher = Teacher(self.network, self.num_envs, self.device) if self.ppo.teacher_kl else None

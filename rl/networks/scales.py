@@ -8,6 +8,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from rl.shards import ALONE, Shards
 from rl.spaces import are_known
 
 WIDE = {True: 32.0, False: 2.0}
@@ -42,6 +43,7 @@ class Scale(nn.Module):
     low: Tensor | None  # corrected, [] or [D]; None as long as the declared scale holds
     width: Tensor | None
     device_marker: Tensor
+    shards: Shards = ALONE  # what any of them saw counts
     declared_low: Tensor | float | None  # None to leave the numbers as they are
     declared_width: Tensor | float | None
 
@@ -93,7 +95,7 @@ class Scale(nn.Module):
         """
         if self.fixed:
             return None
-        lowest, highest = lowest.float(), highest.float()
+        lowest, highest = self._find_extremes(lowest.float(), highest.float())
         bottom, top = self(lowest), self(highest)
         old_low = self._like(lowest, 0.0 if self.declared_low is None else self.declared_low)
         old_width = self._like(lowest, 1.0 if self.declared_width is None else self.declared_width)
@@ -112,6 +114,12 @@ class Scale(nn.Module):
             f"first rollout, so they are divided by {divisors} instead; declare the bounds that it keeps"
             + ("" if self.shared else ", or set agent.normalise_observations=true")
         )
+
+    def _find_extremes(self, lowest: Tensor, highest: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the smallest and largest numbers that any shard saw."""
+        for low, high in self.shards.gather((lowest, highest)):
+            lowest, highest = torch.minimum(lowest, low.to(lowest)), torch.maximum(highest, high.to(highest))
+        return lowest, highest
 
     def _like(self, example: Tensor, value: Tensor | float) -> Tensor:
         return torch.as_tensor(value, dtype=example.dtype, device=example.device).expand_as(example)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from rl.flat_adam import FlatAdam, guarded_step
+from rl.flat_adam import FlatAdam, average_gradient, take_step
 from rl.graphs import Recorded, Tensors, flatten
 from rl.networks import ActorCritic
 from rl.ppo.losses import Coefficients, approximate_kl
@@ -52,7 +52,7 @@ class MinibatchStep:
         """Take the coefficients of an update; those that change become tensors where a graph may see them."""
         self.now = now
         self.annealed: Tensors = {}
-        self.records = self.recorded.records(device)
+        self.records = self.recorded.records(device) and self.optimizer.shards.size == 1  # a graph talks to nobody
         if self.records:
             numbers = torch.tensor([getattr(now, name) for name in ANNEALED]).to(device, non_blocking=True)
             self.annealed = dict(zip(ANNEALED, numbers.unbind(), strict=True))
@@ -80,10 +80,14 @@ class MinibatchStep:
         if warm_up is not None:
             mb.state = warmed_state(self.network, mb.state, warm_up)
         loss, metrics = self.ppo.loss(self.network, mb, now, self.teacher)
-        if self.ppo.target_kl is not None:
-            going_on = going_on & (approximate_kl(metrics["ratio"]) <= 1.5 * self.ppo.target_kl)
+        given = self.optimizer, loss, self.parameters
+        if self.ppo.target_kl is None:
+            gradient, mean_loss = average_gradient(*given)
+        else:
+            gradient, mean_loss, kl = average_gradient(*given, approximate_kl(metrics["ratio"]))
+            going_on = going_on & (kl <= 1.5 * self.ppo.target_kl)
         self.optimizer.param_groups[0]["lr"] = now.learning_rate
-        norm, finite = guarded_step(self.optimizer, loss, self.parameters, self.ppo.max_grad_norm, going_on)
+        norm, finite = take_step(self.optimizer, gradient, mean_loss, self.ppo.max_grad_norm, going_on)
         return metrics | {"loss": loss.detach(), "grad_norm": norm, "finite": finite, "going_on": going_on & finite}
 
     def _anchors(self) -> list[Tensor]:

@@ -108,6 +108,11 @@ class RolloutBuffer:
         """Whether some environment has no transition yet."""
         return self.has_gaps and bool(self.ignored[: self.size].all(dim=0).any())
 
+    @property
+    def whole_steps(self) -> int:
+        """How many steps the rollout has once gaps are closed: the transitions of the environment with the fewest."""
+        return int((~self.ignored[: self.size]).sum(0).min()) if self.has_gaps else self.size
+
     def forget(self) -> None:
         """Forget the rollout; its memory stays."""
         self.size, self.has_gaps = 0, False
@@ -166,12 +171,11 @@ class RolloutBuffer:
             setattr(self, name, torch.cat([leaf, torch.zeros_like(leaf)]))
         self._make_views()
 
-    def drop_ignored(self, last_values: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
-        """Close the gaps that ignored steps left, so that every step is a transition.
-
-        Environments with fewer gaps than others then have steps too many at the end; these are dropped.
+    def drop_ignored(self, size: int, last_values: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
+        """Close the gaps that ignored steps left, so that every step is a transition; drop those too many at the end.
 
         Args:
+            size: of the rollout then, at most ``whole_steps``.
             last_values: ``[B]``, V of the observation after the last step.
             columns: ``[size, B, ...]`` each, what else belongs to the steps.
 
@@ -181,8 +185,7 @@ class RolloutBuffer:
         assert self.stride == 1  # see store_every_state
         ignored = self.ignored[: self.size]
         order = torch.argsort(ignored.byte(), dim=0, stable=True)  # [size, B]: the steps that count, then the others
-        counts = (~ignored).sum(0)  # [B]
-        size, device = int(counts.min()), self.values.device
+        counts, device = (~ignored).sum(0), self.values.device  # [B]
         after = order[min(size, self.size - 1)].to(device)  # [B], the first step dropped
         following = self.values.gather(0, after.unsqueeze(0)).squeeze(0)
         last_values = torch.where((counts > size).to(device), following, last_values)

@@ -18,6 +18,7 @@ from rl.ppo.options import Ratio, check_hyperparameters
 from rl.ppo.recompute import unroll_in_parts
 from rl.ppo.rollout_buffer import RolloutBuffer
 from rl.ppo.teacher import Teacher
+from rl.shards import ALONE, Shards
 from rl.types import Sequences, Targets
 
 
@@ -59,6 +60,7 @@ class PPO:
     """
 
     records_loss: ClassVar[bool] = True
+    shards: ClassVar[Shards] = ALONE
 
     epochs: int = 4
     num_minibatches: int = 8
@@ -136,7 +138,7 @@ class PPO:
         told = buffer.rewards, buffer.terminated, buffer.truncated, buffer.starts
         rewards, terminated, truncated, starts = [leaf[steps].to(device, non_blocking=True) for leaf in told]
         next_values = bootstrap_values(values, last_values, terminated, truncated, final_values)
-        if not bool(torch.isfinite(rewards + values + next_values).all()):
+        if not all(self.shards.gather(bool(torch.isfinite(rewards + values + next_values).all()))):
             raise FloatingPointError(
                 "a value or observation of this rollout is not finite: nothing was learned from it"
             )

@@ -35,6 +35,22 @@ class Evaluation:
         """Mean return."""
         return float(self.returns.mean())
 
+    @classmethod
+    def merge(cls, parts: list["Evaluation | None"], num_envs: int) -> "Evaluation":
+        """Put the evaluations of several shards together, None where one played no episode.
+
+        Args:
+            parts: in the order of the shards.
+            num_envs: of each shard, whose rows are counted on.
+        """
+        played = [(index, part) for index, part in enumerate(parts) if part is not None]
+        return cls(
+            np.concatenate([part.returns for _, part in played]),
+            np.concatenate([part.lengths for _, part in played]),
+            np.concatenate([part.rows + index * num_envs for index, part in played]),
+            sum(part.cut for _, part in played),
+        )
+
     @property
     def stderr(self) -> float:
         """Standard error of the mean; 0 for a single episode."""

@@ -177,3 +177,34 @@ class Metrics:
         threading.excepthook = self._usual_hook
         if self.fault is not None and kind is None:
             raise self.fault
+
+
+class Mute(Metrics):
+    """The reports of a shard that is not the first of its run: there are none."""
+
+    def __init__(self) -> None:
+        self.fault = None
+
+    def text(self, tag: str, markdown: str) -> None:
+        """Write nothing."""
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        """Write nothing."""
+
+    def update(self, results: dict[str, float], step: int) -> None:
+        """Write nothing."""
+
+    def progress(self, step: int, value: float | None, steps_per_second: float, name: str = "return") -> None:
+        """Move nothing."""
+
+    def say(self, message: str) -> None:
+        """Say nothing."""
+
+    def flush(self) -> None:
+        """Send nothing."""
+
+    def hparams(self, config: dict[str, Any], results: dict[str, float]) -> None:
+        """Write nothing."""
+
+    def __exit__(self, *_: object) -> None:
+        """Close nothing."""

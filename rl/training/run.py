@@ -27,6 +27,13 @@ def make_later_seed(seed: int | None, env_steps: int) -> int | None:
     return drawn >> 1  # below 2 ** 31, for any environment
 
 
+def make_shard_seed(seed: int, index: int) -> int:
+    """Return the seed of a shard: that of the run for the first one, another one for each other."""
+    if index == 0:
+        return seed
+    return int(np.random.SeedSequence(seed, spawn_key=(index,)).generate_state(1)[0]) >> 1
+
+
 @contextmanager
 def naming_what_stands(run_dir: Path) -> Iterator[None]:
     """Let a run that has ruined its numbers say which checkpoint is still good, and how to go on from it.

@@ -5,15 +5,121 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from rl.checkpoint import as_arrays, as_tensors, load_checkpoint, naming_file
+from rl.agents.sharing import put_own, take_own, without_own
+from rl.checkpoint import BEST, as_arrays, as_tensors, find_newest, load_checkpoint, naming_file
 from rl.schema import check_entry, describe, like, natural
-from rl.training.stepping import VectorEnvAdapter
+from rl.shards import Shards
+from rl.training.run import checkpoint_path
+from rl.training.stepping import Episodes, VectorEnvAdapter
+from rl.types import Agent
 
 log = logging.getLogger(__name__)
+
+OF_SHARD = ("episodes", "envs", "resetting", "obs")
+"""Entries of a trainer's state that differ from shard to shard; so does a part of the agent's."""
+
+
+def add_others(state: dict[str, Any], shards: Shards) -> dict[str, Any]:
+    """Return the state of the first shard, with what the others have of their own under ``others``; the rest is equal.
+
+    Every shard calls it, and gets the same but for its own state.
+    """
+    own = {"agent": take_own(state["agent"])} | {name: state[name] for name in OF_SHARD}
+    _, *others = shards.gather(own)
+    return state | ({"others": others} if others else {})
+
+
+def state_of_shard(content: dict[str, Any], shards: Shards) -> dict[str, Any]:
+    """Return what ``add_others`` stored of one shard.
+
+    Where it was stored with another number of shards, or at a fault, when others cannot be asked, that is weights and
+    counters alone: environments, memories and generators begin anew.
+
+    Raises:
+        ValueError: an entry is missing, or of another type.
+    """
+    others = content.get("others", [])
+    if len(others) + 1 != shards.size:
+        return content | {"agent": without_own(content["agent"]), "envs": None, "obs": None}
+    if shards.index == 0:
+        return content
+    check_entry(content, {"others": [{"agent": dict, **dict.fromkeys(OF_SHARD, object)}] * len(others)}, "")
+    own = others[shards.index - 1]
+    return content | own | {"agent": put_own(content["agent"], own["agent"])}
+
+
+class Resumable(Protocol):
+    """What is stored of a trainer, see ``rl.training.Trainer``."""
+
+    agent: Agent
+    envs: VectorEnvAdapter
+    episodes: Episodes
+    shards: Shards
+    obs: Any
+    seed: int | None
+    run_dir: Path
+    evaluations: list[dict[str, float]]
+    best_return: float
+    saved_steps: int | None
+    seconds: float
+    wall_seconds: float
+    evaluation_seconds: float
+    last_evaluation_seconds: float
+
+
+def collect_state(trainer: Resumable) -> dict[str, Any]:
+    """Collect all that a resumed run needs of one shard."""
+    envs = None if trainer.obs is None else trainer.envs.state_dict()  # None: lent, in other episodes
+    return {
+        "agent": trainer.agent.state_dict(),
+        "episodes": trainer.episodes.state_dict(),
+        "evaluations": trainer.evaluations,
+        "seconds": [trainer.seconds, trainer.wall_seconds],
+        "evaluation_seconds": [trainer.evaluation_seconds, trainer.last_evaluation_seconds],
+        "envs": as_tensors(envs),
+        "resetting": as_tensors(trainer.envs.resetting),
+        "obs": None if envs is None else as_tensors(trainer.obs),  # of other episodes it is of no use
+    }
+
+
+def read_newest(run_dir: Path, device: torch.device) -> tuple[Path, dict[str, Any], float]:
+    """Read the newest whole checkpoint of a run, with its path, and the return of the best one.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged.
+    """
+    path = find_newest(run_dir)
+    return path, load_checkpoint(path, device), read_best_return(path.with_name(BEST))
+
+
+def restore_trainer(trainer: Resumable, path: Path, content: dict[str, Any], best_return: float) -> None:
+    """Give a trainer back what ``read_newest`` found, so far as it is of its shard.
+
+    Raises:
+        ValueError: an entry is missing or wrong; the agent is as it was.
+    """
+    with naming_file(path, content):
+        content = state_of_shard(content, trainer.shards)
+        check_trainer_state(content)
+        same_envs = len(content["episodes"]["returns"]) == trainer.envs.envs.num_envs
+        obs = restore_envs(trainer.envs, content, trainer.seed) if same_envs else None
+        trainer.agent.load_state_dict(content["agent"])
+    trainer.evaluations, (trainer.seconds, trainer.wall_seconds) = content["evaluations"], content["seconds"]
+    times = content.get("evaluation_seconds", [0.0, 0.0])  # checkpoints of before have none
+    trainer.evaluation_seconds, trainer.last_evaluation_seconds = times
+    trainer.obs, trainer.best_return = obs, best_return
+    if obs is None:
+        trainer.agent.reset()
+        log.info("environments begin new episodes on other seeds: they have no state to go on from")
+    else:
+        trainer.episodes.load_state_dict(content["episodes"])
+    if path == checkpoint_path(trainer.run_dir):
+        trainer.saved_steps = trainer.agent.env_steps
 
 
 def check_trainer_state(state: dict[str, Any]) -> None:

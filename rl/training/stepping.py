@@ -11,6 +11,7 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
+from rl.shards import ALONE, Shards
 from rl.spaces import leaf_arrays
 from rl.training.tensors import HostView, find_tensor_envs, speaks_tensors
 
@@ -196,13 +197,18 @@ class Episodes:
         self.count()
         self.returns[:], self.lengths[:] = 0.0, 0
 
-    def drain(self) -> dict[str, float]:
-        """Return means over the episodes that ended since the last call, by TensorBoard tag; empty if none did."""
+    def drain(self, shards: Shards = ALONE) -> dict[str, float]:
+        """Return means over the episodes of all shards that ended since the last call, by TensorBoard tag.
+
+        It is empty if none did.
+        """
         self.count()
-        if not self.new:
-            return {}
-        returns, lengths = zip(*self.new, strict=True)
+        told = shards.gather(self.new)
+        self.recent.extend(value for index, part in enumerate(told) if index != shards.index for value, _ in part)
         self.new = []
+        if not any(told):
+            return {}
+        returns, lengths = zip(*(episode for part in told for episode in part), strict=True)
         return {"charts/episodic_return": float(np.mean(returns)), "charts/episodic_length": float(np.mean(lengths))}
 
     def state_dict(self) -> dict[str, Any]:

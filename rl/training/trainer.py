@@ -5,6 +5,7 @@ import math
 import signal
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,17 +15,20 @@ from gymnasium.vector import VectorEnv
 
 from rl.checkpoint import (
     BEST,
-    as_tensors,
-    find_newest,
-    load_checkpoint,
-    naming_file,
     save_and_keep,
     save_checkpoint,
 )
 from rl.checks import positive, within
+from rl.shards import ALONE, Shards, average_metrics
 from rl.training.metrics import Metrics
 from rl.training.run import checkpoint_path, crossed, make_later_seed, naming_what_stands
-from rl.training.saving import check_trainer_state, read_best_return, restore_envs, saved_at_a_fault
+from rl.training.saving import (
+    add_others,
+    collect_state,
+    read_newest,
+    restore_trainer,
+    saved_at_a_fault,
+)
 from rl.training.signals import Stopped, StopSignals
 from rl.training.stepping import Episodes, VectorEnvAdapter
 from rl.training.threads import Threads
@@ -54,6 +58,8 @@ class Trainer:
         checkpoint_every: environment steps.
         threads: of torch, or "auto", see ``rl.training.threads.Threads``; None leaves torch as it is.
         env_timeout: seconds that a step or reset of the environments may take; None for any time.
+        shards: of the run, which learn as one; ``agent`` and ``envs`` are those of one of them, and ``agent.join`` was
+            called. Each has a trainer, with equal arguments but ``seed``; the first one reports and writes.
 
     Raises:
         ValueError: an argument is out of range, or does not go with another.
@@ -75,6 +81,7 @@ class Trainer:
         checkpoint_every: int = 25_000,
         threads: int | Literal["auto"] | None = None,
         env_timeout: float | None = None,
+        shards: Shards = ALONE,
     ):
         positive(total_steps=total_steps, checkpoint_every=checkpoint_every)
         if evaluate_every is not None:
@@ -92,7 +99,7 @@ class Trainer:
         self.evaluation_share, self.lends_envs = evaluation_share, lends_envs
         self.threshold, self.stop_at_threshold = threshold, stop_at_threshold
         self.threads = Threads(torch.get_num_threads() if threads is None else threads)
-        self.env_timeout = env_timeout
+        self.env_timeout, self.shards = env_timeout, shards
         self.episodes = Episodes(envs.num_envs)
         self.evaluations: list[dict[str, float]] = []
         self.obs: Any = None
@@ -123,7 +130,7 @@ class Trainer:
                     with saved_at_a_fault(lambda: self.save_learned(metrics)):
                         self.begin_episodes()
                 solved = self._has_left_out_an_evaluation() and self._evaluate(metrics, stop)
-                while agent.env_steps < self.total_steps and stop.number is None and not solved:
+                while agent.env_steps < self.total_steps and not solved and not self._is_asked_to_stop(stop):
                     before, began = agent.env_steps, time.perf_counter()
                     with saved_at_a_fault(lambda: self.save_learned(metrics)):
                         self.collect()
@@ -139,12 +146,18 @@ class Trainer:
             except Stopped:
                 pass  # out of an evaluation, which changes nothing
             except KeyboardInterrupt:
-                if stop.number is not None:  # the second signal
+                if stop.number is not None or self.shards.size > 1:  # the second signal, or one that others do not know
                     raise
                 stop.number, self.obs = signal.SIGINT, None  # the environment handles the signal itself
             self.save(metrics)
         self.stopped_by = stop.number
         return stop.number is None
+
+    def _is_asked_to_stop(self, stop: StopSignals) -> bool:
+        """Say whether a signal has come to any shard, so that all of them stop after the same update."""
+        numbers = (number for number in self.shards.gather(stop.number) if number is not None)
+        stop.number = next(numbers, None)
+        return stop.number is not None
 
     def _evaluate(self, metrics: Metrics, stop: StopSignals) -> bool:
         """Evaluate, if that is affordable; say whether training ends because the return has reached the threshold.
@@ -152,16 +165,17 @@ class Trainer:
         Raises:
             Stopped: a signal has come.
         """
-        if not self.affords_evaluation(metrics):
+        if not self.shards.gather(self.affords_evaluation(metrics))[0]:
             return False
-        with stop.raising(), saved_at_a_fault(lambda: self.save_learned(metrics, in_rollout=False)):
+        breaking_off = stop.raising() if self.shards.size == 1 else nullcontext()  # others would wait for its results
+        with breaking_off, saved_at_a_fault(lambda: self.save_learned(metrics, in_rollout=False)):
             results = self.play_evaluation()
         return self.record_evaluation(results, metrics) and self.stop_at_threshold
 
     def _has_left_out_an_evaluation(self) -> bool:
         """Say whether the run was stopped in the evaluation that belongs to the step it goes on from."""
         now = self.agent.env_steps
-        update = self.agent.num_steps * self.envs.envs.num_envs
+        update = self.agent.num_steps * self.envs.envs.num_envs * self.shards.size
         made = bool(self.evaluations) and self.evaluations[-1]["env_steps"] == now
         return now > 0 and not made and crossed(self.evaluate_every, now - update, now)
 
@@ -185,8 +199,8 @@ class Trainer:
             self.obs = None
         if self.agent.env_steps == 0:
             return ""
-        self.save(metrics)
-        return f"saved up to step {self.agent.env_steps}; go on with resume={self.run_dir}"
+        self.save(metrics, of_all=self.shards.size == 1)
+        return "" if self.shards.index else f"saved up to step {self.agent.env_steps}; go on with resume={self.run_dir}"
 
     def collect(self) -> None:
         """Play one rollout."""
@@ -206,7 +220,8 @@ class Trainer:
         steps = self.agent.env_steps
         speed = steps / self.seconds
         metrics.update(self.agent.last_metrics, steps)
-        metrics.scalars(self.episodes.drain() | self.envs.drain_statistics() | {"charts/SPS": speed}, steps)
+        statistics = average_metrics(self.shards, self.envs.drain_statistics())
+        metrics.scalars(self.episodes.drain(self.shards) | statistics | {"charts/SPS": speed}, steps)
         metrics.progress(steps, self.recent_return, speed)
 
     def affords_evaluation(self, metrics: Metrics) -> bool:
@@ -250,7 +265,9 @@ class Trainer:
         point = {"env_steps": self.agent.env_steps, "seconds": self.seconds, "return": mean, "solved": solved}
         self.evaluations.append(point)
         if mean > self.best_return:
-            save_checkpoint(self.state_dict(), checkpoint_path(self.run_dir).with_name(BEST))
+            content = add_others(self.state_dict(), self.shards)
+            if self.shards.index == 0:
+                save_checkpoint(content, checkpoint_path(self.run_dir).with_name(BEST))
             self.best_return = mean
         return solved
 
@@ -265,20 +282,14 @@ class Trainer:
         Raises:
             FloatingPointError: the agent has learned or remembers a number that is not finite.
         """
-        envs = None if self.obs is None else self.envs.state_dict()  # None: lent, in other episodes
-        return {
-            "agent": self.agent.state_dict(),
-            "episodes": self.episodes.state_dict(),
-            "evaluations": self.evaluations,
-            "seconds": [self.seconds, self.wall_seconds],
-            "evaluation_seconds": [self.evaluation_seconds, self.last_evaluation_seconds],
-            "envs": as_tensors(envs),
-            "resetting": as_tensors(self.envs.resetting),
-            "obs": None if envs is None else as_tensors(self.obs),  # of other episodes it is of no use
-        }
+        return collect_state(self)
 
-    def save(self, metrics: Metrics) -> None:
+    def save(self, metrics: Metrics, of_all: bool = True) -> None:
         """Write all that a resumed run needs, in one file that is whole or not there; the one before is kept.
+
+        Args:
+            metrics: as in ``train``.
+            of_all: with what is every shard's own; else without that of others, who cannot be asked at a fault.
 
         Raises:
             FloatingPointError: the agent is ruined; nothing was written.
@@ -287,8 +298,10 @@ class Trainer:
         try:
             metrics.flush()  # first, so that no curve ends before the checkpoint does
         finally:  # curves that cannot be written are no reason to lose what was learned
+            content = add_others(self.state_dict(), self.shards if of_all else ALONE)
             kept = self.saved_steps not in (None, self.agent.env_steps)
-            (save_and_keep if kept else save_checkpoint)(self.state_dict(), checkpoint_path(self.run_dir))
+            if self.shards.index == 0:
+                (save_and_keep if kept else save_checkpoint)(content, checkpoint_path(self.run_dir))
             self.saved_steps = self.agent.env_steps
 
     def resume(self) -> None:
@@ -299,22 +312,6 @@ class Trainer:
             ValueError: it is damaged, of an agent of another shape, or an entry is missing or wrong; the agent is as it
                 was.
         """
-        path = find_newest(self.run_dir)
-        content = load_checkpoint(path, self.agent.device)
-        with naming_file(path, content):
-            check_trainer_state(content)
-            same_envs = len(content["episodes"]["returns"]) == self.envs.envs.num_envs
-            obs = restore_envs(self.envs, content, self.seed) if same_envs else None
-            self.agent.load_state_dict(content["agent"])
-        self.evaluations, (self.seconds, self.wall_seconds) = content["evaluations"], content["seconds"]
-        times = content.get("evaluation_seconds", [0.0, 0.0])  # checkpoints of before have none
-        self.evaluation_seconds, self.last_evaluation_seconds = times
-        self.obs = obs
-        if obs is None:
-            self.agent.reset()
-            log.info("environments begin new episodes on other seeds: they have no state to go on from")
-        else:
-            self.episodes.load_state_dict(content["episodes"])
-        if path == checkpoint_path(self.run_dir):
-            self.saved_steps = self.agent.env_steps
-        self.best_return = read_best_return(path.with_name(BEST))
+        device = self.agent.device if self.shards.size == 1 else torch.device("cpu")  # from where all can take it
+        found = read_newest(self.run_dir, device) if self.shards.index == 0 else None
+        restore_trainer(self, *self.shards.gather(found)[0])

@@ -365,7 +365,7 @@ def test_rollouts_hold_the_steps_of_the_living_only(colony, agent):
         made.observe(after.rewards, after.terminated, after.truncated, after.final_obs, after.ignored)
         obs = after.obs
     buffer = made.buffer
-    _, size = buffer.drop_ignored(buffer.values[11]), buffer.size
+    _, size = buffer.drop_ignored(buffer.whole_steps, buffer.values[11]), buffer.size
     rows = {
         "obs": [[1, 2, 1, 2, 1, 2], [11, 12, 13, 14, 11, 12], [22, 23, 22, 23, 22, 23]],
         "rewards": [[1, 2, 1, 2, 1, 2], [101, 102, 103, 104, 101, 102], [202, 203, 202, 203, 202, 203]],

@@ -150,7 +150,7 @@ def test_a_fault_in_the_midst_of_an_update_leaves_nothing_of_it(make_trainer, no
 def test_a_failure_of_the_saving_does_not_hide_the_fault(make_trainer, notebook, monkeypatch):
     trainer = make_trainer(Failing(Counter(2), 21))
 
-    def save(metrics):
+    def save(metrics, of_all=True):
         raise OSError("no space left on device")
 
     monkeypatch.setattr(trainer, "save", save)

@@ -1,0 +1,59 @@
+"""An agent as one of several shards of a run: what it shares with the others, and what is its own."""
+
+from typing import Any
+
+from torch import nn
+
+from rl.shards import Shards
+
+OWN = ("generators", "memories", "return_scale", "replay", "granted", "teacher")
+"""Entries of an agent's ``state_dict`` that differ from shard to shard; all others are the same in each."""
+
+
+def join(agent: Any, shards: Shards) -> None:
+    """Let an agent learn from now on together with those of the other shards, from the networks of the first.
+
+    Every part of it that has ``shards`` gets them: the optimiser, the update, scales and moments.
+
+    A population does so for each of its members.
+
+    Raises:
+        ValueError: the agent is not of this package and knows of no shards.
+    """
+    for member in getattr(agent, "members", {}).values():
+        join(member, shards)
+    if hasattr(agent, "members"):
+        return
+    if not hasattr(agent, "shards"):
+        raise ValueError(f"{type(agent).__name__} cannot learn in several shards: it has no attribute shards")
+    for part in (agent, *vars(agent).values()):
+        modules = list(part.modules()) if isinstance(part, nn.Module) else [part]
+        for one in modules:
+            if hasattr(one, "shards"):
+                one.shards = shards
+        if isinstance(part, nn.Module):
+            part.load_state_dict(shards.gather(part.state_dict() if shards.index == 0 else None)[0])
+
+
+def take_own(state: dict[str, Any]) -> dict[str, Any]:
+    """Take out of an agent's ``state_dict`` what other shards do not have; of a population, for each member."""
+    if "network" in state:
+        return {name: state[name] for name in OWN if name in state}
+    return {name: take_own(part) for name, part in state.items() if isinstance(part, dict) and "network" in part}
+
+
+def put_own(state: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Return the ``state_dict`` of one shard with what ``take_own`` took of another in its place."""
+    if "network" in state:
+        return state | own
+    return state | {name: put_own(state[name], part) for name, part in own.items()}
+
+
+def without_own(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a ``state_dict`` from which an agent takes weights and counters, but no generators or memories."""
+    if "network" in state:
+        return state | {"num_envs": 0}
+    return {
+        name: without_own(part) if isinstance(part, dict) and "network" in part else part
+        for name, part in state.items()
+    }

@@ -1,0 +1,320 @@
+"""The shards of a run, dealt out to the ranks that torchrun has started: the only file that knows of ranks.
+
+A rank is a process. Each has the same number of shards; if it has several, each runs in a thread of its own, and they
+wait for each other as ranks do. So a run with the same shards computes the same on any number of ranks, bit for bit.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from rl.shards import ALONE, Shards
+from rl.training.threads import AUTO, available_cores
+
+Value = TypeVar("Value")
+FOLDER = "recurrent_ppo/run_dir"
+"""Key under which torchrun's store keeps the folder of the run, for ranks that are started again."""
+
+
+class RankLostError(RuntimeError):
+    """Another rank of the run has ended or does not answer."""
+
+
+class Ranks:
+    """The ranks of a run as one of them sees it; a process that torchrun did not start is the only one.
+
+    Args:
+        timeout: seconds that a rank waits for the others before it gives up.
+
+    Attributes:
+        rank: the place of this process among them, from 0; rank 0 speaks and writes for all.
+        world: how many there are.
+        restarts: how often torchrun has started them again.
+    """
+
+    def __init__(self, timeout: float):
+        self.timeout = timeout
+        launched = "TORCHELASTIC_RUN_ID" in os.environ
+        self.rank, self.world, self.restarts, self.local_rank, self.local_world = (
+            int(os.environ.get(name, usual)) if launched else usual
+            for name, usual in (
+                ("RANK", 0),
+                ("WORLD_SIZE", 1),
+                ("TORCHELASTIC_RESTART_COUNT", 0),
+                ("LOCAL_RANK", 0),
+                ("LOCAL_WORLD_SIZE", 1),
+            )
+        )
+
+    def __enter__(self) -> "Ranks":
+        """Meet the others."""
+        if self.world > 1:
+            self._use_device()
+            if self.rank > 0:
+                logging.disable(logging.WARNING)
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
+            with self.telling():
+                dist.init_process_group(backend, timeout=timedelta(seconds=self.timeout))
+                self.talk = dist.new_group(backend="gloo", timeout=timedelta(seconds=self.timeout))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the others, who may be gone already."""
+        if self.world > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+        if self.rank > 0:
+            logging.disable(logging.NOTSET)
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Put a failure to reach another rank into one sentence.
+
+        Raises:
+            RankLostError: the block has failed to.
+        """
+        try:
+            yield
+        except RuntimeError as error:  # whatever the backend raises
+            raise RankLostError(
+                f"rank {self.rank} of {self.world}: another rank has ended, or has not answered for "
+                f"rank_timeout={self.timeout:g} s"
+            ) from error
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all ranks in their order."""
+        if self.world == 1:
+            return [value]
+        found: list[Any] = [None] * self.world
+        with self.telling():
+            dist.all_gather_object(found, value, group=self.talk)
+        return found
+
+    def lead(self, make: Callable[[], Value]) -> Value:
+        """Let rank 0 make something, and give it to all.
+
+        Raises:
+            RankLostError: rank 0 could not, and says why; there it is that error itself.
+        """
+        if self.world == 1:
+            return make()
+        try:
+            told = (make(), "") if self.rank == 0 else None
+        except BaseException as error:
+            self.gather((None, str(error) or type(error).__name__))
+            raise
+        value, fault = self.gather(told)[0]
+        if fault:
+            raise RankLostError(f"rank 0: {fault}")
+        return value
+
+    def sum(self, vectors: list[Tensor]) -> Tensor:
+        """Sum vectors ``[P]`` of all shards, of which this rank has ``vectors``: the same bits on any number of ranks.
+
+        Of two shards the sum is the same in any order. Of more, each rank sums a part in the order of the shards, pairs
+        first, and the parts are gathered: as many bytes as in a ring.
+        """
+        if self.world == 1:
+            return sum_pairs(vectors)
+        with self.telling():
+            if self.world == 2 and len(vectors) == 1:
+                total = vectors[0].clone()
+                dist.all_reduce(total)
+                return total
+            own = torch.stack(vectors)  # [local, P]
+            width = -(-own.shape[1] // self.world)
+            own = torch.nn.functional.pad(own, (0, width * self.world - own.shape[1]))
+            parts = own.unflatten(1, (self.world, width)).transpose(0, 1).contiguous()  # [world, local, width]
+            received = torch.empty_like(parts)  # of each rank, its shards' numbers of this rank's part
+            dist.all_to_all_single(received, parts)
+            part = sum_pairs(list(received.flatten(0, 1).unbind()))
+            total = torch.empty(self.world * width, dtype=part.dtype, device=part.device)
+            dist.all_gather_into_tensor(total, part)
+            return total[: vectors[0].numel()].contiguous()
+
+    def deal(self, count: int) -> list[Shards]:
+        """Return the shards of this rank, of ``count`` in all.
+
+        Raises:
+            ValueError: they cannot be dealt out evenly.
+        """
+        if count % self.world:
+            raise ValueError(f"shards={count}: it must be a multiple of the {self.world} ranks")
+        if count == 1:
+            return [ALONE]
+        team = Team(self, count // self.world)
+        return [Shard(team, place) for place in range(team.count)]
+
+    def run(self, works: Sequence[Callable[[], Value]], shards: Sequence[Shards]) -> Value:
+        """Do the work of each shard of this rank, the first in this thread, the others in threads of their own.
+
+        Returns:
+            What the first of them returned.
+
+        Raises:
+            RankLostError: a rank is gone.
+            BaseException: that of a shard of this rank, if one failed.
+        """
+        if len(works) == 1:
+            return works[0]()
+        team, faults = find_team(shards), list[BaseException]()
+
+        def work_apart(work: Callable[[], Value]) -> None:
+            try:
+                self._use_device()
+                work()
+            except BaseException as error:
+                faults.append(error)
+                team.meeting.abort()
+
+        threads = [threading.Thread(target=work_apart, args=(work,), daemon=True) for work in works[1:]]
+        with muted(threads):
+            for thread in threads:
+                thread.start()
+            try:
+                value = works[0]()
+            except BaseException as error:
+                team.meeting.abort()
+                if isinstance(error, RankLostError) and faults:
+                    raise faults[0] from None
+                raise
+            for thread in threads:
+                thread.join()
+        if faults:
+            raise faults[0]
+        return value
+
+    def share_cores(self, threads: Any) -> Any:
+        """Return the threads of torch for this rank: ``auto`` shares the cores of the machine out to its ranks."""
+        return max(1, available_cores() // self.local_world) if threads == AUTO and self.world > 1 else threads
+
+    def _use_device(self) -> None:
+        """Let ``cuda`` mean the device of this rank, in this thread."""
+        if self.world > 1 and torch.cuda.is_available():
+            torch.cuda.set_device(self.local_rank % torch.cuda.device_count())
+
+    def remember(self, folder: str) -> None:
+        """Let ranks that torchrun starts again find the folder of the run."""
+        store = self._store()
+        if store is not None and self.rank == 0:
+            store.set(FOLDER, folder)
+
+    def recall(self) -> str | None:
+        """Return the folder that ranks of this job had before torchrun started them again; None if there is none."""
+        store = self._store() if self.restarts and self.rank == 0 else None
+        if store is None or not store.check([FOLDER]):
+            return None
+        return str(store.get(FOLDER).decode())
+
+    def _store(self) -> dist.TCPStore | None:
+        """Return the store of torchrun's agent, which outlives the ranks; None where the agent has none."""
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+            return None
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        return dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=30))
+
+
+class Team:
+    """The shards of one rank, which wait for each other wherever all shards do.
+
+    Args:
+        ranks: whose shards they are.
+        count: how many.
+    """
+
+    def __init__(self, ranks: Ranks, count: int):
+        self.ranks, self.count = ranks, count
+        self.meeting = threading.Barrier(count)
+        self.given: list[Any] = [None] * count
+        self.found: Any = None
+
+    def meet(self, place: int, value: Any, combine: Callable[[list[Any]], Any]) -> Any:
+        """Wait until all have given a value; one of them combines them with those of other ranks, for all.
+
+        Raises:
+            RankLostError: another shard has failed.
+        """
+        self.given[place] = value
+        try:
+            if self.meeting.wait() == 0:
+                try:
+                    self.found = combine(list(self.given))
+                except BaseException:
+                    self.meeting.abort()
+                    raise
+            self.meeting.wait()
+        except threading.BrokenBarrierError as error:
+            raise RankLostError("another shard of this process has failed") from error
+        return self.found
+
+
+class Shard:
+    """One shard of several, see ``rl.shards.Shards``.
+
+    Args:
+        team: the shards of its rank.
+        place: in the team.
+    """
+
+    def __init__(self, team: Team, place: int):
+        self.team, self.place = team, place
+        self.index, self.size = team.ranks.rank * team.count + place, team.ranks.world * team.count
+
+    def __deepcopy__(self, memo: dict) -> "Shard":
+        """Return the shard itself: a copy of a network belongs to the same one."""
+        return self
+
+    def sum(self, vector: Tensor) -> Tensor:
+        """See ``rl.shards.Shards.sum``; the vector is the caller's own."""
+        total: Tensor = self.team.meet(self.place, vector.detach(), self.team.ranks.sum)
+        return total.clone() if self.team.count > 1 else total
+
+    def gather(self, value: Any) -> list[Any]:
+        """See ``rl.shards.Shards.gather``."""
+        return list(self.team.meet(self.place, value, self._gather))
+
+    def _gather(self, values: list[Any]) -> list[Any]:
+        return [value for part in self.team.ranks.gather(values) for value in part]
+
+
+def find_team(shards: Sequence[Shards]) -> Team:
+    """Return the team of several shards of one rank."""
+    (team,) = {shard.team for shard in shards if isinstance(shard, Shard)}
+    return team
+
+
+@contextmanager
+def muted(threads: Sequence[threading.Thread]) -> Iterator[None]:
+    """While open, print nothing of what some threads log but their errors: the first shard says it all."""
+
+    def is_heard(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.WARNING or record.thread not in {thread.ident for thread in threads}
+
+    handlers = logging.getLogger().handlers[:]
+    for handler in handlers:
+        handler.addFilter(is_heard)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(is_heard)
+
+
+def sum_pairs(vectors: list[Tensor]) -> Tensor:
+    """Sum vectors in an order that depends on their number alone: neighbours first, then their sums."""
+    while len(vectors) > 1:
+        pairs = [one + other for one, other in zip(vectors[::2], vectors[1::2], strict=False)]
+        vectors = pairs + ([vectors[-1]] if len(vectors) % 2 else [])
+    return vectors[0]
+
+
+def speaks() -> bool:
+    """Tell whether this process is the one that prints: rank 0, or the only one."""
+    return Ranks(0.0).rank == 0
