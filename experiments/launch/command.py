@@ -27,6 +27,7 @@ from experiments.launch.help import answer, parse_options
 from experiments.launch.paths import find_resumed, quote_path
 from experiments.launch.stored import read_trust
 from experiments.launch.working_folder import add_working_folder
+from rl.training.distributed import Ranks
 from rl.training.signals import Stopped, StopSignals
 
 FAULTS = (
@@ -102,7 +103,7 @@ def launch(run: Callable[[DictConfig], Any], config_name: str) -> None:
         faults.append(error)
     except KeyboardInterrupt as interrupt:
         stop = interrupt if isinstance(interrupt, Stopped) else Stopped(signal.SIGINT)
-        print(f"{config_name}: {stop}", file=sys.stderr)
+        print(f"{name_speaker(config_name)}: {stop}", file=sys.stderr)
         sys.exit(stop.exit_code)
     finally:
         remove_unused()
@@ -110,8 +111,14 @@ def launch(run: Callable[[DictConfig], Any], config_name: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain once more at its end
         sys.exit(128 + signal.SIGPIPE)
     if faults:
-        print(f"{config_name}: {describe(faults[0], config_name)}", file=sys.stderr)
+        print(f"{name_speaker(config_name)}: {describe(faults[0], config_name)}", file=sys.stderr)
         sys.exit(1)
+
+
+def name_speaker(config_name: str) -> str:
+    """Return who ends: the command, with its rank where torchrun has started several."""
+    ranks = Ranks()
+    return f"{config_name}, rank {ranks.rank}" if ranks.world > 1 else config_name
 
 
 def cut_traceback(whole: TracebackType | None, run: Callable[..., Any]) -> TracebackType | None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from rl.shards import Shards
@@ -52,7 +53,9 @@ def put_own(state: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 def without_own(state: dict[str, Any]) -> dict[str, Any]:
     """Return a ``state_dict`` from which an agent takes weights and counters, but no generators or memories."""
     if "network" in state:
-        return state | {"num_envs": 0}
+        memories = state.get("memories")
+        emptied = memories | {"starts": torch.zeros(0, dtype=torch.bool)} if isinstance(memories, dict) else memories
+        return state | {"num_envs": 0, "memories": emptied}
     return {
         name: without_own(part) if isinstance(part, dict) and "network" in part else part
         for name, part in state.items()

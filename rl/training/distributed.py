@@ -17,15 +17,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rl.shards import ALONE, Shards
+from rl.training.team import RankLostError, Shard, Team, find_team, muted, sum_pairs
 from rl.training.threads import AUTO, available_cores
 
 Value = TypeVar("Value")
 FOLDER = "recurrent_ppo/run_dir"
 """Key under which torchrun's store keeps the folder of the run, for ranks that are started again."""
-
-
-class RankLostError(RuntimeError):
-    """Another rank of the run has ended or does not answer."""
 
 
 class Ranks:
@@ -40,7 +37,7 @@ class Ranks:
         restarts: how often torchrun has started them again.
     """
 
-    def __init__(self, timeout: float):
+    def __init__(self, timeout: float = 120.0):
         self.timeout = timeout
         launched = "TORCHELASTIC_RUN_ID" in os.environ
         self.rank, self.world, self.restarts, self.local_rank, self.local_world = (
@@ -84,8 +81,7 @@ class Ranks:
             yield
         except RuntimeError as error:  # whatever the backend raises
             raise RankLostError(
-                f"rank {self.rank} of {self.world}: another rank has ended, or has not answered for "
-                f"rank_timeout={self.timeout:g} s"
+                f"another of the {self.world} ranks has ended, or has not answered for rank_timeout={self.timeout:g} s"
             ) from error
 
     def gather(self, value: Any) -> list[Any]:
@@ -136,7 +132,7 @@ class Ranks:
             dist.all_to_all_single(received, parts)
             part = sum_pairs(list(received.flatten(0, 1).unbind()))
             total = torch.empty(self.world * width, dtype=part.dtype, device=part.device)
-            dist.all_gather_into_tensor(total, part)
+            dist.all_gather(list(total.split(width)), part)
             return total[: vectors[0].numel()].contiguous()
 
     def deal(self, count: int) -> list[Shards]:
@@ -219,102 +215,3 @@ class Ranks:
             return None
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         return dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=30))
-
-
-class Team:
-    """The shards of one rank, which wait for each other wherever all shards do.
-
-    Args:
-        ranks: whose shards they are.
-        count: how many.
-    """
-
-    def __init__(self, ranks: Ranks, count: int):
-        self.ranks, self.count = ranks, count
-        self.meeting = threading.Barrier(count)
-        self.given: list[Any] = [None] * count
-        self.found: Any = None
-
-    def meet(self, place: int, value: Any, combine: Callable[[list[Any]], Any]) -> Any:
-        """Wait until all have given a value; one of them combines them with those of other ranks, for all.
-
-        Raises:
-            RankLostError: another shard has failed.
-        """
-        self.given[place] = value
-        try:
-            if self.meeting.wait() == 0:
-                try:
-                    self.found = combine(list(self.given))
-                except BaseException:
-                    self.meeting.abort()
-                    raise
-            self.meeting.wait()
-        except threading.BrokenBarrierError as error:
-            raise RankLostError("another shard of this process has failed") from error
-        return self.found
-
-
-class Shard:
-    """One shard of several, see ``rl.shards.Shards``.
-
-    Args:
-        team: the shards of its rank.
-        place: in the team.
-    """
-
-    def __init__(self, team: Team, place: int):
-        self.team, self.place = team, place
-        self.index, self.size = team.ranks.rank * team.count + place, team.ranks.world * team.count
-
-    def __deepcopy__(self, memo: dict) -> "Shard":
-        """Return the shard itself: a copy of a network belongs to the same one."""
-        return self
-
-    def sum(self, vector: Tensor) -> Tensor:
-        """See ``rl.shards.Shards.sum``; the vector is the caller's own."""
-        total: Tensor = self.team.meet(self.place, vector.detach(), self.team.ranks.sum)
-        return total.clone() if self.team.count > 1 else total
-
-    def gather(self, value: Any) -> list[Any]:
-        """See ``rl.shards.Shards.gather``."""
-        return list(self.team.meet(self.place, value, self._gather))
-
-    def _gather(self, values: list[Any]) -> list[Any]:
-        return [value for part in self.team.ranks.gather(values) for value in part]
-
-
-def find_team(shards: Sequence[Shards]) -> Team:
-    """Return the team of several shards of one rank."""
-    (team,) = {shard.team for shard in shards if isinstance(shard, Shard)}
-    return team
-
-
-@contextmanager
-def muted(threads: Sequence[threading.Thread]) -> Iterator[None]:
-    """While open, print nothing of what some threads log but their errors: the first shard says it all."""
-
-    def is_heard(record: logging.LogRecord) -> bool:
-        return record.levelno > logging.WARNING or record.thread not in {thread.ident for thread in threads}
-
-    handlers = logging.getLogger().handlers[:]
-    for handler in handlers:
-        handler.addFilter(is_heard)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            handler.removeFilter(is_heard)
-
-
-def sum_pairs(vectors: list[Tensor]) -> Tensor:
-    """Sum vectors in an order that depends on their number alone: neighbours first, then their sums."""
-    while len(vectors) > 1:
-        pairs = [one + other for one, other in zip(vectors[::2], vectors[1::2], strict=False)]
-        vectors = pairs + ([vectors[-1]] if len(vectors) % 2 else [])
-    return vectors[0]
-
-
-def speaks() -> bool:
-    """Tell whether this process is the one that prints: rank 0, or the only one."""
-    return Ranks(0.0).rank == 0

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from rl.checkpoint import LAST
+from rl.training.team import RankLostError
 
 
 def checkpoint_path(run_dir: str | Path) -> Path:
@@ -36,16 +37,16 @@ def make_shard_seed(seed: int, index: int) -> int:
 
 @contextmanager
 def naming_what_stands(run_dir: Path) -> Iterator[None]:
-    """Let a run that has ruined its numbers say which checkpoint is still good, and how to go on from it.
+    """Let a run that has ruined its numbers, or lost a rank, say which checkpoint is good, and how to go on from it.
 
     Raises:
-        FloatingPointError: the block raised one.
+        FloatingPointError, RankLostError: the block raised one.
     """
     try:
         yield
-    except FloatingPointError as error:
+    except (FloatingPointError, RankLostError) as error:
         if getattr(error, "__notes__", ()):  # what was learned has been saved since, and the notes say so
             raise
         path = checkpoint_path(run_dir)
         stands = f"{path} is as it was, go on with resume={run_dir}" if path.is_file() else "nothing was saved before"
-        raise FloatingPointError(f"{error}; {stands}") from error
+        raise type(error)(f"{error}; {stands}") from error

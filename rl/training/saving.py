@@ -15,6 +15,7 @@ from rl.schema import check_entry, describe, like, natural
 from rl.shards import Shards
 from rl.training.run import checkpoint_path
 from rl.training.stepping import Episodes, VectorEnvAdapter
+from rl.training.team import RankLostError
 from rl.types import Agent
 
 log = logging.getLogger(__name__)
@@ -181,12 +182,14 @@ def restore_envs(envs: VectorEnvAdapter, state: dict[str, Any], seed: int | None
 def saved_at_a_fault(save: Callable[[], str]) -> Iterator[None]:
     """Save what was learned if the block raises anything, and note on the exception how to go on.
 
+    Not where another rank is lost: the last checkpoint holds what all ranks need to go on exactly, this one could not.
+
     Args:
         save: saves it and returns a line that says so, empty if there is nothing.
     """
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RankLostError):
         raise
     except BaseException as error:
         try:
