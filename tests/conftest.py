@@ -25,6 +25,7 @@ WHOLE_PROCESSES = (  # half of the time that all tests take; what they run has t
     "experiments/test_check_memory.py",
     "experiments/test_train_folders.py",
     "experiments/test_train_processes.py",
+    "experiments/test_train_ranks.py",
     "experiments/test_train_resuming.py",
     "rl/cores/kernels/test_compile.py",
     "rl/cores/kernels/test_kernels.py",

@@ -4,8 +4,12 @@ A rank is a process. Each has the same number of shards; if it has several, each
 wait for each other as ranks do. So a run with the same shards computes the same on any number of ranks, bit for bit.
 """
 
+import atexit
+import ctypes
 import logging
 import os
+import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +25,8 @@ from rl.training.team import RankLostError, Shard, Team, find_team, muted, sum_p
 from rl.training.threads import AUTO, available_cores
 
 Value = TypeVar("Value")
+GRACE_SECONDS = 10.0
+PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 FOLDER = "recurrent_ppo/run_dir"
 """Key under which torchrun's store keeps the folder of the run, for ranks that are started again."""
 
@@ -58,15 +64,15 @@ class Ranks:
             if self.rank > 0:
                 logging.disable(logging.WARNING)
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
+            timeout = timedelta(seconds=self.timeout)
             with self.telling():
-                dist.init_process_group(backend, timeout=timedelta(seconds=self.timeout))
-                self.talk = dist.new_group(backend="gloo", timeout=timedelta(seconds=self.timeout))
+                if not dist.is_initialized():  # by an earlier run of this process: ranks can meet only once
+                    _meet(backend, timeout, self.restarts)
+                self.talk = dist.new_group(backend="gloo", timeout=timeout)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the others, who may be gone already."""
-        if self.world > 1 and dist.is_initialized():
-            dist.destroy_process_group()
+        """Speak again."""
         if self.rank > 0:
             logging.disable(logging.NOTSET)
 
@@ -178,6 +184,8 @@ class Ranks:
                 value = works[0]()
             except BaseException as error:
                 team.meeting.abort()
+                for thread in threads:
+                    thread.join(GRACE_SECONDS)  # it ends where it hears of it, before its environments are closed
                 if isinstance(error, RankLostError) and faults:
                     raise faults[0] from None
                 raise
@@ -215,3 +223,16 @@ class Ranks:
             return None
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         return dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=30))
+
+
+def _meet(backend: str, timeout: timedelta, restarts: int) -> None:
+    """Meet the other ranks, for as long as this process lives.
+
+    The store may be one with what ranks have left there before torchrun started them again.
+    """
+    store, rank, world = next(dist.rendezvous("env://", timeout=timeout))
+    named = dist.PrefixStore(f"restart{restarts}", store)
+    dist.init_process_group(backend, store=named, rank=rank, world_size=world, timeout=timeout)
+    atexit.register(dist.destroy_process_group)
+    if sys.platform == "linux":  # or they would go on without torchrun if that is killed
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
