@@ -18,7 +18,7 @@ import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from experiments.benchmark import diagnostics, peers, seeds, steps, training
+from experiments.benchmark import diagnostics, peers, ranks, seeds, steps, training
 from experiments.benchmark.rows import Row, close_rows, format_table
 from experiments.launch.check import choose_names, convert, prepare_output
 from experiments.launch.command import launch
@@ -50,6 +50,7 @@ SECTIONS: dict[str, Callable[[Settings], list[Row]]] = {
     "growth": lambda s: training.make_growth_rows(s.seconds / 2, s.threads),
     "diagnostics": lambda s: diagnostics.make_rows(s.workloads, s.cores),
     "seeds": lambda s: seeds.make_rows(s.seconds / 2, s.cores),
+    "ranks": lambda s: ranks.make_rows(3 * s.seconds, s.cores),
     "peers": lambda s: peers.make_rows(s.seconds, s.workloads, s.cores, s.purejaxrl, s.jax_python),
     "threshold": lambda s: peers.make_threshold_rows(),
     "steps": lambda s: steps.make_rows(),

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from experiments.launch.check import ConfigError, choose_names, convert, prepare_output
 from experiments.launch.command import launch
-from experiments.reliability import damage, disk, environments, hostile, kills, mistakes, signals
+from experiments.reliability import damage, disk, environments, hostile, kills, mistakes, ranks, signals
 from experiments.reliability.judge import Fault
 from experiments.reliability.page import Part, format_page
 from experiments.reliability.processes import import_commands
@@ -35,6 +35,7 @@ class Settings:
     share: float
     seed: int
     kills: int
+    ranks: int
     signals: int
     damage: int
     processes: int
@@ -43,6 +44,7 @@ class Settings:
 
 KINDS: dict[str, tuple[str, Callable[[Settings], list[Try]]]] = {
     "kills": (kills.WORDS, lambda s: kills.list_tries(s.kills, s.seed)),
+    "ranks": (ranks.WORDS, lambda s: ranks.list_tries(s.ranks, s.seed)),
     "signals": (signals.WORDS, lambda s: signals.list_tries(s.signals, s.seed)),
     "disk": (disk.WORDS, lambda s: disk.list_tries(s.seed)),
     "environments": (environments.WORDS, lambda s: environments.list_tries()),
@@ -105,7 +107,7 @@ def read_settings(config: DictConfig) -> Settings:
     Raises:
         ConfigError, ValueError: a value is of another type, or out of range.
     """
-    counts = {name: convert(config[name], int, name) for name in ("kills", "signals", "damage", "processes")}
+    counts = {name: convert(config[name], int, name) for name in ("kills", "ranks", "signals", "damage", "processes")}
     positive(**counts)
     share, seed = convert(config.share, float, "share"), convert(config.seed, int, "seed")
     within(0.001, 1, share=share)

@@ -20,6 +20,7 @@ SIZES = ("layer_size=4", "core.hidden_size=4")
 PPO = (*SIZES, "bptt=4", "num_minibatches=1", "epochs=1")
 QUANTILES = (*SIZES, "bptt=2", "burn_in=0", "n_step=1", "batch_size=2", "learning_starts=1")
 MAZE = ("env=t_maze", "env.length=3")
+SHARDS = "shards=2", "rank_timeout=15", "evaluation_share=null"
 SEATS = ("first", "second", "third")
 
 
@@ -70,6 +71,17 @@ RECIPES = {
     "iqn": Recipe(
         "train",
         ("agent=recurrent_iqn", *MAZE, *LOOP, "total_steps=96", "evaluate_every=48", *_options(QUANTILES)),
+    ),
+    "ppo_in_shards": Recipe(
+        "train",
+        (*SHARDS, *MAZE, *LOOP, "total_steps=320", "evaluate_every=80", *_options(PPO)),
+    ),
+    "iqn_in_shards": Recipe(
+        "train",
+        (
+            *(*SHARDS, "agent=recurrent_iqn", *MAZE, *LOOP, "total_steps=96", "evaluate_every=48"),
+            *_options(QUANTILES),
+        ),
     ),
     "population": Recipe(
         "train",
