@@ -21,13 +21,14 @@ from rl.cores import gru
 from rl.flat_adam import undone_on_failure
 from rl.iqn import IQN
 from rl.iqn.diagnostics import diagnose_replay
-from rl.iqn.sequence_replay import SequenceReplay
+from rl.iqn.sequence_replay import PLAIN, SequenceReplay
 from rl.networks import QuantileNetwork
 from rl.networks.acceleration import set_precision
 from rl.networks.diagnostics import read_numbers
 from rl.networks.encoders import ImageLayout
 from rl.networks.frozen import frozen_copy
 from rl.schema import finite, natural
+from rl.sizes import describe_sizes
 from rl.types import Core, Observation, Played, State
 
 
@@ -164,24 +165,21 @@ class RecurrentIQN(RecurrentAgent):
         self, obs: Observation, state: State, starts: np.ndarray, params: Tensor, values: Tensor, actions: Tensor
     ) -> None:
         """Store the acting half of a step; ``params`` and ``values`` are not kept, other weights will replay it."""
-        self._starts = self._upload(starts)
-        self.buffer.write_step(obs, state, self._starts, actions)
+        self._starts = torch.from_numpy(starts)
+        self.buffer.write_step(obs, state, starts, actions)
 
     def _store_outcome(self, outcome: StepOutcome, final_observation: Any) -> None:
         """Store what came of the step, and what was observed where it cut an episode."""
-        rewards, terminated = self._upload(outcome.rewards), self._upload(outcome.terminated)
-        ignored = self._upload(outcome.ignored) if outcome.ignored.any() else None
-        is_known = final_observation is not None and outcome.truncated.any()
-        final = self.actor.cut_episodes(0, final_observation, np.arange(self.num_envs)) if is_known else None
+        ignored, cut = (outcome.ignored if outcome.ignored.any() else None), None
+        if final_observation is not None and outcome.truncated.any():
+            cut = self.actor.cut_episodes(0, final_observation, np.arange(self.num_envs))
         if self.return_scale is not None:  # first, for it may refuse the rewards
-            among = None if ignored is None else ignored.unsqueeze(0)
-            self.return_scale.update(rewards.unsqueeze(0), self._starts.unsqueeze(0), self.iqn.gamma, among)
-        self.buffer.finish_step(rewards, terminated, ignored)
-        if final is not None:
-            self.buffer.write_final(final.obs, final.state, self._upload(outcome.truncated & ~outcome.ignored))
-
-    def _upload(self, column: np.ndarray) -> Tensor:
-        return torch.tensor(column).to(self.device, non_blocking=True)
+            told = [torch.tensor(outcome.rewards), self._starts, *([] if ignored is None else [torch.tensor(ignored)])]
+            rewards, starts, *among = (column.to(self.device, non_blocking=True).unsqueeze(0) for column in told)
+            self.return_scale.update(rewards, starts, self.iqn.gamma, *among)
+        self.buffer.finish_step(outcome.rewards, outcome.terminated, ignored)
+        if cut is not None:
+            self.buffer.write_final(cut.obs, cut.state, outcome.truncated & ~outcome.ignored)
 
     def collect(self, envs: TensorEnvs, observation: Any) -> Played:
         """Play ``num_steps`` steps in environments of tensors that show ``observation [B, ...]`` now.
@@ -274,7 +272,9 @@ class RecurrentIQN(RecurrentAgent):
 
     def describe(self) -> list[str]:
         """Say how observations are encoded, what the actions are, and what the replay takes, a line for each."""
-        return [*super().describe(), self.buffer.describe()]
+        plain = {name: getattr(self.buffer, name) for name in PLAIN}
+        groups = {"observation": self.buffer.obs, "state": self.buffer.state, "": plain}
+        return [*super().describe(), describe_sizes("replay", groups)]
 
     def forget_rollout(self) -> None:
         """Empty the replay."""

@@ -2,16 +2,19 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from rl.graphs import flatten
 from rl.schema import check_entry, finite, natural
-from rl.sizes import describe_sizes
 from rl.types import Observation, ReplayBatch, State
 
 FLAGS = "rewards", "starts", "terminated", "final"
 PLAIN = ("actions", *FLAGS, "priorities", "highest", "written", "given_out", "added")
+
+Column = np.ndarray | Tensor
+"""A number or a flag for each of B environments, on the host or on the device."""
 
 
 class SequenceReplay:
@@ -95,7 +98,7 @@ class SequenceReplay:
         """Count the steps that can be learned from, now or once what follows them is there, 0-d."""
         return (self._kept() & ~self.final).sum()
 
-    def write_step(self, obs: Observation, state: State, starts: Tensor, actions: Tensor) -> None:
+    def write_step(self, obs: Observation, state: State, starts: Column, actions: Tensor) -> None:
         """Write the acting half of a step.
 
         Where it opens an episode, the entry before it has to be an end; if it is none, it becomes the final entry.
@@ -106,16 +109,15 @@ class SequenceReplay:
             starts: ``[B]`` bool.
             actions: ``[B, branches]``.
         """
-        places = self._write(obs, state)
-        self.actions.index_copy_(0, places, actions)
-        self.starts.index_copy_(0, places, starts)
-        self.final.index_fill_(0, places, False)
-        if self.device.type != "cpu" or starts.any():  # elsewhere that would mean to wait
-            before = self._places(self.written - 1)  # of an empty ring it is never read
-            unknown = starts & ~self.terminated.index_select(0, before)
-            self.final.index_copy_(0, before, self.final.index_select(0, before) | unknown)
+        places, on_device = self._write(obs, state)
+        self.actions.index_copy_(0, on_device, actions)
+        opens, final, terminated = (self._array(column) for column in (starts, self.final, self.terminated))
+        self._array(self.starts)[places] = opens
+        final[places] = False
+        before = self._places(self._array(self.written) - 1)
+        final[before] |= opens & ~terminated[before]  # of an empty ring this is never read
 
-    def finish_step(self, rewards: Tensor, terminated: Tensor, ignored: Tensor | None = None) -> None:
+    def finish_step(self, rewards: Column, terminated: Column, ignored: Column | None = None) -> None:
         """Write what came of the step, which counts from now on.
 
         Args:
@@ -123,13 +125,19 @@ class SequenceReplay:
             terminated: ``[B]`` bool.
             ignored: ``[B]`` bool: it was no step and does not count; None for nowhere.
         """
-        places = self._places(self.written)
-        self.rewards.index_copy_(0, places, rewards)
-        self.terminated.index_copy_(0, places, terminated)
-        self.written += 1 if ignored is None else ~ignored
-        self.added += self.num_envs if ignored is None else (~ignored).sum()
+        written, added = self._array(self.written), self._array(self.added)
+        places = self._places(written)
+        self._array(self.rewards)[places] = self._array(rewards)
+        self._array(self.terminated)[places] = self._array(terminated)
+        if ignored is None:
+            written += 1
+            added += self.num_envs
+        else:
+            counted = ~self._array(ignored)
+            written += counted
+            added += counted.sum()
 
-    def write_final(self, obs: Observation, state: State, cut: Tensor) -> None:
+    def write_final(self, obs: Observation, state: State, cut: Column) -> None:
         """Write what was observed after the last step, where that step counts and cut an episode.
 
         Args:
@@ -137,28 +145,53 @@ class SequenceReplay:
             state: after the last step, leaves ``[B, ...]``.
             cut: ``[B]`` bool; other environments are left out.
         """
-        places = self._write(obs, state)
-        self.final.index_fill_(0, places, True)
-        for leaf in (self.rewards, self.starts, self.terminated):
-            leaf.index_fill_(0, places, 0)
-        self.written += cut
+        places, _ = self._write(obs, state)
+        self._array(self.final)[places] = True
+        for column in (self.rewards, self.starts, self.terminated):
+            self._array(column)[places] = 0
+        written = self._array(self.written)
+        written += self._array(cut)
 
-    def _write(self, obs: Observation, state: State) -> Tensor:
-        """Write observation and state of the next entry of every environment; return its places ``[B]``."""
-        places = self._places(self.written)
+    def _write(self, obs: Observation, state: State) -> tuple[Any, Tensor]:
+        """Write observation and state of the next entry of every environment; return its places ``[B]``, twice."""
+        written = self._array(self.written)
+        places = self._places(written)
+        on_device = torch.as_tensor(places)
         for name, leaf in self.obs.items():
-            leaf.index_copy_(0, places, obs[name])
-        due = self.written % self.stride == 0
-        if self.device.type != "cpu" or due.any():
-            slots = places // (self.num_envs * self.stride) * self.num_envs + self.env_ids
-            for name, leaf in self.state.items():
-                _copy_where(due, leaf, slots, state[name])
-            _copy_where(due, self.priorities, slots, self.highest)
-        return places
+            leaf.index_copy_(0, on_device, obs[name])
+        self._write_states(state, places, written % self.stride == 0)
+        return places, on_device
 
-    def _places(self, entries: Tensor) -> Tensor:
+    def _write_states(self, state: State, places: Any, due: Any) -> None:
+        """Write the states in front of the entries at ``places [B]``, where they are ``due [B]``."""
+        if not isinstance(due, Tensor):
+            rows = np.flatnonzero(due)
+            if len(rows):
+                slots = self._slots(places[rows])
+                self.priorities.numpy()[slots] = self.highest
+                to, of = torch.from_numpy(slots), torch.from_numpy(rows)
+                for name, leaf in self.state.items():
+                    leaf.index_copy_(0, to, state[name].index_select(0, of))
+            return
+        slots = self._slots(places)  # to look which are due would mean to wait
+        self.priorities[slots] = torch.where(due, self.highest, self.priorities[slots])
+        for name, leaf in self.state.items():
+            wide = due.view(-1, *[1] * (leaf.dim() - 1))
+            leaf[slots] = torch.where(wide, state[name], leaf[slots])
+
+    def _slots(self, places: Any) -> Any:
+        return places // (self.num_envs * self.stride) * self.num_envs + places % self.num_envs
+
+    def _array(self, column: Column) -> Any:
+        """Return a tensor on the device; on the CPU an array with its memory, which numpy writes faster than torch."""
+        if self.device.type == "cpu":
+            return column.numpy() if isinstance(column, Tensor) else column
+        return column if isinstance(column, Tensor) else torch.tensor(column).to(self.device, non_blocking=True)
+
+    def _places(self, entries: Any) -> Any:
         """Return where ``entries [..., B]``, counted since the replay was empty, stand in the rings."""
-        return torch.add(self.env_ids, entries % self.size, alpha=self.num_envs)
+        env_ids: Any = self.env_ids if isinstance(entries, Tensor) else self.env_ids.numpy()
+        return entries % self.size * self.num_envs + env_ids
 
     def _kept(self) -> Tensor:
         """Say which places hold an entry that counts, ``[size * B]`` bool; the one written next is half written."""
@@ -241,11 +274,6 @@ class SequenceReplay:
         """List every stored tensor."""
         return [*self.obs.values(), *self.state.values(), *(getattr(self, name) for name in PLAIN)]
 
-    def describe(self) -> str:
-        """Say how many bytes the replay takes, and which leaves most of them."""
-        plain = {name: getattr(self, name) for name in PLAIN}
-        return describe_sizes("replay", {"observation": self.obs, "state": self.state, "": plain})
-
     def state_dict(self) -> dict[str, Any]:
         """Collect all entries that are in use, and where the rings stand."""
         cloned = {
@@ -290,9 +318,3 @@ class SequenceReplay:
         for name, leaf in flatten(columns).items():
             leaf.copy_(stored[name])
         self.highest.fill_(state["highest"])
-
-
-def _copy_where(chosen: Tensor, leaf: Tensor, index: Tensor, values: Tensor) -> None:
-    """Copy ``values [B, ...]`` to the rows ``index [B]`` of ``leaf``, but only where ``chosen [B]``."""
-    rows = leaf.index_select(0, index)
-    leaf.index_copy_(0, index, torch.where(chosen.view(-1, *[1] * (rows.dim() - 1)), values, rows))
