@@ -221,12 +221,13 @@ def test_rollouts_and_minibatches_are_recorded(kind, options, make, tape, device
 
     In the course of it epsilon falls, the learning rate too, rings go round and the target moves.
     """
-    plain = learn_in(make, device, kind, graphs=False, capacity=60, **options)
+    options = options | {"capacity": 60, "total_steps": 200, "exploration": 1.0}
+    plain = learn_in(make, device, kind, graphs=False, **options)
     assert not tape.made
-    agent = learn_in(make, device, kind, capacity=60, **options)
+    agent = learn_in(make, device, kind, **options)
     assert agent.rollout.recorded.recordings and agent.iqn._step.recorded.recordings
     assert tape.replays > 8 and agent.updates == plain.updates > 8
-    assert agent.epsilon < 0.2 and agent.last_metrics == pytest.approx(plain.last_metrics, abs=1e-5)
+    assert 0.4 < agent.epsilon < 0.6 and agent.last_metrics == pytest.approx(plain.last_metrics, abs=1e-5)
     check_equal(agent, plain, 1e-6)
 
 
