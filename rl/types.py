@@ -198,6 +198,33 @@ class Sequences:
 
 
 @dataclass
+class ReplayBatch:
+    """A minibatch of ``N`` sequences of ``M`` entries of a replay, oldest first.
+
+    Attributes:
+        obs: leaves ``[M, N, ...]``.
+        state: the stored state before the first entry, leaves ``[N, ...]``.
+        actions: ``[M, N, branches]``.
+        rewards: ``[M, N]``.
+        starts: ``[M, N]`` bool: the entry opens an episode.
+        terminated: ``[M, N]`` bool: the episode terminated in this step.
+        final: ``[M, N]`` bool: the entry is no step, only what was observed when its episode was cut.
+        slots: ``[N]``, where the sequences stand, for their priorities.
+        weights: ``[N]``, which correct for drawing some sequences more often than others.
+    """
+
+    obs: Observation
+    state: State
+    actions: Tensor
+    rewards: Tensor
+    starts: Tensor
+    terminated: Tensor
+    final: Tensor
+    slots: Tensor
+    weights: Tensor
+
+
+@dataclass
 class Targets:
     """The numbers of a rollout that its losses compare with.
 

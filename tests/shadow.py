@@ -74,7 +74,8 @@ class ShadowDevice:
             raise RuntimeError(
                 f"{operation}: tensors on two devices: {[(*leaf.shape, leaf.device) for leaf in tensors]}"
             )
-        by_mask = name.startswith("index") and any(leaf.dtype == torch.bool and leaf.dim() for leaf in tensors[1:])
+        indices = tree_leaves(args[1]) if name.startswith("index") else []  # values may be bool, too
+        by_mask = any(isinstance(leaf, Tensor) and leaf.dtype == torch.bool and leaf.dim() for leaf in indices)
         if name in HostReads.OPERATIONS or by_mask:
             self.note(self.reads, name)
         if name == "set_" and not isinstance(args[1], Tensor):

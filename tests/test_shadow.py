@@ -49,6 +49,15 @@ def test_what_is_read_back_is_noted(read, on_shadow, shadow):
     assert shadow.reads
 
 
+def test_flags_that_are_written_are_not_read(on_shadow, shadow):
+    flags, places = on_shadow(3) > 5, on_shadow(2).long()
+    flags[places] = on_shadow(2) > 0
+    flags[places] |= on_shadow(2) > 0
+    flags.index_copy_(0, places, on_shadow(2) > 0)
+    assert flags[places].shape == (2,)
+    assert shadow.reads == []
+
+
 def test_views_share_their_memory(on_shadow):
     x = on_shadow(2, 3)
     x[1].fill_(9.0)

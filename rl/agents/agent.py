@@ -129,7 +129,7 @@ class RecurrentAgent(Client):
             self.shuffle = torch.Generator().manual_seed(torch.initial_seed())
         self.optimizer = flat_adam(self.network, learning_rate)
         self.num_parameters = sum(parameter.numel() for parameter in self.network.parameters())
-        self.return_scale = ReturnScale(self.num_envs) if normalise_returns else None
+        self.return_scale = ReturnScale(self.num_envs).to(self.device) if normalise_returns else None
         self.actor = self.new_actor(self.num_envs, seed)
         self.env_steps = self.updates = 0
         self.last_metrics: dict[str, float] = {}

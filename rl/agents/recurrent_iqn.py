@@ -15,12 +15,13 @@ from rl.agents.agent import RecurrentAgent
 from rl.agents.client_options import QuantileOptions, as_spaces, translate_quantile_options, uses_client_options
 from rl.agents.persistence import is_same_size
 from rl.agents.state_checks import check_finite
+from rl.agents.tensor_rollout import ReplayedRollout, TensorEnvs, check_collecting
 from rl.checks import positive, within
 from rl.cores import gru
 from rl.flat_adam import undone_on_failure
 from rl.iqn import IQN
 from rl.iqn.diagnostics import diagnose_replay
-from rl.iqn.sequence_replay import SequenceReplay
+from rl.iqn.sequence_replay import PLAIN, SequenceReplay
 from rl.networks import QuantileNetwork
 from rl.networks.acceleration import set_precision
 from rl.networks.diagnostics import read_numbers
@@ -29,7 +30,7 @@ from rl.networks.frozen import frozen_copy
 from rl.schema import finite, natural
 from rl.shards import average_metrics
 from rl.sizes import describe_sizes
-from rl.types import Core, Observation, State
+from rl.types import Core, Observation, Played, State
 
 
 class RecurrentIQN(RecurrentAgent):
@@ -142,12 +143,14 @@ class RecurrentIQN(RecurrentAgent):
             normalise_returns=normalise_returns,
             ignore_leaves=ignore_leaves,
         )
+        self.actor = self.new_actor(self.num_envs, seed, graphs=iqn.graphs)
         self.target = frozen_copy(self.network)
         self.epsilon, self.epsilon_start, self.epsilon_min = epsilon, epsilon, epsilon_min
         examples = self.example_inputs(), self.actor.state, self.actor.actions
         set_precision(self.device, "float32")
         self.buffer = SequenceReplay(iqn.capacity, iqn.length, self.state_stride, *examples, self.device)
-        self._played = 0  # transitions since the last call of learn
+        self.rollout: ReplayedRollout | None = None  # collect makes it
+        self._learned = 0  # transitions written up to the last call of learn
         self._owed = 0.0  # minibatches that the replay ratio grants and that have not been trained yet
 
     @property
@@ -168,18 +171,31 @@ class RecurrentIQN(RecurrentAgent):
 
     def _store_outcome(self, outcome: StepOutcome, final_observation: Any) -> None:
         """Store what came of the step, and what was observed where it cut an episode."""
-        before, cut = self.buffer.added, None
+        ignored, cut = (outcome.ignored if outcome.ignored.any() else None), None
         if final_observation is not None and outcome.truncated.any():
-            cut = self.actor.cut_episodes(before, final_observation, np.flatnonzero(outcome.truncated))
+            cut = self.actor.cut_episodes(0, final_observation, np.arange(self.num_envs))
         if self.return_scale is not None:  # first, for it may refuse the rewards
-            rewards, ignored = torch.from_numpy(outcome.rewards), torch.from_numpy(outcome.ignored)
-            self.return_scale.update(
-                rewards.unsqueeze(0), self._starts.unsqueeze(0), self.iqn.gamma, ignored.unsqueeze(0)
-            )
-        self.buffer.finish_step(*outcome)
-        self._played += self.buffer.added - before
+            told = [torch.tensor(outcome.rewards), self._starts, *([] if ignored is None else [torch.tensor(ignored)])]
+            rewards, starts, *among = (column.to(self.device, non_blocking=True).unsqueeze(0) for column in told)
+            self.return_scale.update(rewards, starts, self.iqn.gamma, *among)
+        self.buffer.finish_step(outcome.rewards, outcome.terminated, ignored)
         if cut is not None:
-            self.buffer.write_final(cut.env_ids, cut.obs, cut.state)
+            self.buffer.write_final(cut.obs, cut.state, outcome.truncated & ~outcome.ignored)
+
+    def collect(self, envs: TensorEnvs, observation: Any) -> Played:
+        """Play ``num_steps`` steps in environments of tensors that show ``observation [B, ...]`` now.
+
+        Raises:
+            RuntimeError: the agent is not in training, or an action waits for its outcome.
+            FloatingPointError: rewards would ruin the scale of the returns, which is as it was.
+        """
+        check_collecting(self.network.training, self._pending is not None)
+        if self.rollout is None or self.rollout.envs is not envs:
+            self.rollout = ReplayedRollout(self.actor, envs, self.buffer, self.num_steps, self.iqn.graphs)
+        played = self.rollout.play(observation)
+        if self.return_scale is not None:
+            self.return_scale.update(played.rewards, self.rollout.starts, self.iqn.gamma)
+        return played
 
     @torch.enable_grad()  # an environment may have turned it off
     def learn(self, next_observation: Any = None) -> float:
@@ -200,11 +216,20 @@ class RecurrentIQN(RecurrentAgent):
             return 0.0
         if self._pending is not None:
             raise RuntimeError(LEARN_TOO_EARLY)
-        played, self._played = sum(self.shards.gather(self._played)), 0
+        counts = self.buffer.added, self.buffer.count(), self.buffer.ready().sum()
+        added, size, sequences = torch.stack(counts).tolist()  # one transfer from the device
+        told = self.shards.gather((added - self._learned, size, sequences))
+        plays, sizes, ready = zip(*told, strict=True)
+        played, size, sequences = sum(plays), sum(sizes), min(ready)
+        self._learned = added
         self.env_steps += played
         if self.network.normalises and played:
             self._update_moments()
-        loss = self._learn_minibatches(self._grant_minibatches(played))
+        if size >= self.iqn.learning_starts and sequences:
+            self._owed += played * self.iqn.replay_ratio / (self.batch_size * self.shards.size)
+        count = int(self._owed)
+        self._owed -= count
+        loss = self._learn_minibatches(count) if count else 0.0
         if self.total_steps:
             share = min(1.0, self.progress / self.exploration) if self.exploration else 1.0
             self.epsilon = self.epsilon_start + share * (self.epsilon_min - self.epsilon_start)
@@ -217,13 +242,10 @@ class RecurrentIQN(RecurrentAgent):
             FloatingPointError: an observation is not finite or too large; the moments are as they were, the replay is
                 empty.
         """
-        obs = self.buffer.new_observations()
-        finite = all(bool(torch.isfinite(leaf).all()) for leaf in obs.values())
-        if not all(self.shards.gather(finite)):
-            self.forget_rollout()
-            raise FloatingPointError("an observation is not finite: nothing was learned from it")
-        before = [leaf.clone() for leaf in self.network.buffers()]
+        obs, before = self.buffer.new_observations(), [leaf.clone() for leaf in self.network.buffers()]
         try:
+            if not all(self.shards.gather(all(bool(torch.isfinite(leaf).all()) for leaf in obs.values()))):
+                raise FloatingPointError("an observation is not finite: nothing was learned from it")
             self.network.update_moments(obs)
         except FloatingPointError:
             for leaf, was in zip(self.network.buffers(), before, strict=True):
@@ -233,36 +255,14 @@ class RecurrentIQN(RecurrentAgent):
         for behind, ahead in zip(self.target.buffers(), self.network.buffers(), strict=True):
             behind.copy_(ahead)
 
-    def _grant_minibatches(self, played: int) -> int:
-        """Count the minibatches that ``played`` transitions grant, with what is left over from before."""
-        sizes, ready = zip(*self.shards.gather((len(self.buffer), bool(self.buffer.ready().any()))), strict=True)
-        if sum(sizes) < self.iqn.learning_starts or not all(ready):
-            return 0
-        self._owed += played * self.iqn.replay_ratio / (self.iqn.sequences * self.iqn.bptt * self.shards.size)
-        count = int(self._owed)
-        self._owed -= count
-        return count
-
     def _learn_minibatches(self, count: int) -> float:
         """Learn from ``count`` minibatches; return their mean loss."""
-        if count == 0:
-            return 0.0
-        if self.correct_scales(self.buffer.observations()):
+        if not self.updates and self.correct_scales(self.buffer.observations()):
             self.target.load_state_dict(self.network.state_dict())
         try:
             with undone_on_failure(self.optimizer, self.target.parameters()):
-                metrics = self.iqn.update(
-                    self.network,
-                    self.target,
-                    self.optimizer,
-                    self.buffer,
-                    count=count,
-                    count_before=self.updates,
-                    shuffle=self.shuffle,
-                    generator=self.actor.generator,
-                    progress=self.progress,
-                    return_scale=self.return_scale,
-                )
+                given = self.network, self.target, self.optimizer, self.buffer, count, self.updates, self.shuffle
+                metrics = self.iqn.update(*given, self.actor.generator, self.progress, self.return_scale)
             if self.advisor.is_due(self.updates, count):
                 metrics |= read_numbers(diagnose_replay(self.network, self.buffer, self.iqn.burn_in, self.iqn.bptt))
                 self.advisor.tell(metrics)
@@ -277,7 +277,7 @@ class RecurrentIQN(RecurrentAgent):
 
     def describe(self) -> list[str]:
         """Say how observations are encoded, what the actions are, and what the replay takes, a line for each."""
-        plain = {name: getattr(self.buffer, name) for name in ("actions", "rewards", "starts", "terminated", "final")}
+        plain = {name: getattr(self.buffer, name) for name in PLAIN}
         groups = {"observation": self.buffer.obs, "state": self.buffer.state, "": plain}
         return [*super().describe(), describe_sizes("replay", groups)]
 
@@ -299,7 +299,7 @@ class RecurrentIQN(RecurrentAgent):
         """Collect all that training needs to go on exactly, the replay included."""
         own = {"target": self.target.state_dict(), "replay": self.buffer.state_dict()}
         check_finite(own, self.network)
-        return super().state_dict() | own | {"granted": [self._played, self._owed]}
+        return super().state_dict() | own | {"granted": [int(self.buffer.added) - self._learned, self._owed]}
 
     def schema(self, same_size: bool) -> dict[str, Any]:
         """Say what ``state_dict`` holds, see ``RecurrentAgent.schema``."""
@@ -307,14 +307,11 @@ class RecurrentIQN(RecurrentAgent):
         return super().schema(same_size) | own
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what ``state_dict`` gave; memories, generators and replay only with as many environments.
-
-        Raises:
-            ValueError: the state belongs to an agent of another shape; this one is unchanged.
-        """
+        """Take back what ``state_dict`` gave, see ``RecurrentAgent.load_state_dict``; the replay goes with memories."""
         super().load_state_dict(state)
         self.target.load_state_dict(state["target"])
-        self._played, self._owed = state["granted"] if is_same_size(self, state) else (0, 0.0)
+        played, self._owed = state["granted"] if is_same_size(self, state) else (0, 0.0)
+        self._learned = int(self.buffer.added) - played
         self.buffer.load_state_dict(state["replay"])
 
     def load_network(self, path: str | Path) -> None:

@@ -13,7 +13,7 @@ from rl.agents.actor import LEARN_TOO_EARLY, StepOutcome
 from rl.agents.advice import Advisor
 from rl.agents.agent import RecurrentAgent
 from rl.agents.persistence import is_same_size, without_corrections
-from rl.agents.tensor_rollout import TensorEnvs, TensorRollout
+from rl.agents.tensor_rollout import BufferedRollout, TensorEnvs, check_collecting
 from rl.checks import within
 from rl.cores import gru
 from rl.flat_adam import undone_on_failure
@@ -135,12 +135,10 @@ class RecurrentPPO(RecurrentAgent):
         if not self.plays_only:
             self.check_rollout()
         self.advantage_scale = AdvantageScale().to(self.device)
-        if self.return_scale is not None:
-            self.return_scale.to(self.device)
         self.precision = self.network.accelerate(self.example_inputs(), compile_encoder, precision)
         self.teacher: Teacher | None = None  # load_network makes it
         self.buffer: RolloutBuffer | None = None
-        self.rollout: TensorRollout | None = None  # collect makes it
+        self.rollout: BufferedRollout | None = None  # collect makes it
         self._truncated: list[CutEpisodes] = []  # of this rollout
 
     def check_rollout(self) -> None:
@@ -169,13 +167,12 @@ class RecurrentPPO(RecurrentAgent):
 
     def collect(self, envs: TensorEnvs, observation: Any) -> Played:
         """Play ``num_steps`` steps in environments of tensors that show ``observation [B, ...]`` now."""
-        if not self.network.training or self._pending is not None:
-            raise RuntimeError("collect is for an agent in training whose last action has its outcome (observe)")
+        check_collecting(self.network.training, self._pending is not None)
         if self.rollout is None or self.rollout.envs is not envs:
             check_teacher(self.teacher, self.ppo.teacher_kl)
             self.buffer = self._make_buffer(self.device, told_on=self.device)
-            self.rollout = TensorRollout(self.actor, envs, self.buffer, self.ppo.graphs)
-        return self.rollout(observation)
+            self.rollout = BufferedRollout(self.actor, envs, self.buffer, self.ppo.graphs)
+        return self.rollout.play(observation)
 
     @torch.enable_grad()  # an environment may have turned it off
     def learn(self, next_observation: Any = None) -> float:

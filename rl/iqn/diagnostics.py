@@ -3,11 +3,10 @@
 Nothing is drawn at random, no priority and no weight changes: training goes on as it would have gone on anyway.
 """
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from rl.iqn.sequence_replay import ReplayBatch, SequenceReplay
+from rl.iqn.sequence_replay import SequenceReplay
 from rl.networks import QuantileNetwork
 from rl.networks.diagnostics import (
     Difference,
@@ -17,6 +16,7 @@ from rl.networks.diagnostics import (
     measure_gates,
     measure_memory,
 )
+from rl.types import ReplayBatch
 
 SEQUENCES = 8
 """So many are looked at."""
@@ -36,29 +36,29 @@ def diagnose_replay(network: QuantileNetwork, replay: SequenceReplay, burn_in: i
     Returns:
         See ``rl.networks.diagnostics``; of a core without a state the features alone.
     """
-    slots = np.flatnonzero(replay.ready())
+    slots = replay.ready().nonzero().squeeze(1)
     slots = slots[:: -(-len(slots) // SEQUENCES)]
-    mb, core = replay.read(slots, torch.ones(len(slots))), network.trunk.core
+    mb, core = replay.read(slots, torch.ones(len(slots), device=replay.device)), network.trunk.core
     with torch.no_grad():
         features = network.trunk.features(mb.obs)  # [M, N, D]
     found = measure_dead_features(network.trunk.encoder, features)
     if not mb.state:
         return found
-    starts = mb.starts.to(features.device, non_blocking=True)
-    found |= measure_gates(core, features[0], mb.state, starts[0]) | _measure_staleness(network, replay, burn_in, mb)
+    found |= measure_gates(core, features[0], mb.state, mb.starts[0]) | _measure_staleness(network, replay, burn_in, mb)
     trained, state = slice(burn_in, burn_in + bptt), mb.state
     if burn_in:
         with torch.no_grad():
-            _, state = core.unroll(features[:burn_in], state, starts[:burn_in])
+            _, state = core.unroll(features[:burn_in], state, mb.starts[:burn_in])
     obs = {name: leaf[trained] for name, leaf in mb.obs.items()}
     taken = network.head.codes(mb.actions[trained]).unsqueeze(-1)
 
     def loss(outputs: Tensor) -> Tensor:
         return network.action_values(outputs, obs).gather(-1, taken).sum()
 
-    given = MemoryInputs(features[trained], state, mb.starts[trained])
-    longest = int(count_history(mb.starts).max())
-    return found | measure_memory(core, given, loss, longest, counts=~mb.final[trained])
+    starts, final = mb.starts.cpu(), mb.final.cpu()
+    given = MemoryInputs(features[trained], state, starts[trained])
+    longest = int(count_history(starts).max())
+    return found | measure_memory(core, given, loss, longest, counts=~final[trained])
 
 
 @torch.no_grad()
@@ -81,10 +81,9 @@ def _measure_staleness(
 
     right = unroll(slice(0, ready), mb.state)
     slots = (mb.slots + replay.num_envs) % len(replay.priorities)  # the ring ends and goes on at its beginning
-    stored = torch.from_numpy(slots).to(replay.device, non_blocking=True)
-    used = {name: leaf.index_select(0, stored) for name, leaf in replay.state.items()}
+    used = {name: leaf.index_select(0, slots) for name, leaf in replay.state.items()}
     if burn_in:
         used = unroll(slice(begin, ready), used)
     difference = Difference()
-    difference.add(used, right, ~mb.starts[ready].to(replay.device, non_blocking=True))
+    difference.add(used, right, ~mb.starts[ready])
     return difference.compute()

@@ -67,13 +67,14 @@ def n_step_returns(
     length = rewards.shape[0] - n_step
     returns, factors = torch.zeros_like(rewards[:length]), torch.ones_like(rewards[:length])
     going = torch.ones_like(terminated[:length])
-    following = torch.arange(length).view(-1, *[1] * (rewards.dim() - 1)).repeat(1, *rewards.shape[1:])
+    following = torch.arange(length, device=rewards.device).view(-1, *[1] * (rewards.dim() - 1))
+    following = following.repeat(1, *rewards.shape[1:])
     for k in range(n_step):
+        ends = terminated[k : k + length]
         returns += rewards[k : k + length] * factors * going
         following += going
-        factors[going] *= gamma
-        factors[going & terminated[k : k + length]] = 0.0
-        going &= ~terminated[k : k + length] & ~final[k + 1 : k + 1 + length]
+        factors = torch.where(going, factors * gamma, factors).masked_fill_(going & ends, 0.0)
+        going &= ~ends & ~final[k + 1 : k + 1 + length]
     return returns, factors, following
 
 

@@ -27,3 +27,4 @@ class IQNOptions(TypedDict, total=False):
     learning_rate: float
     anneal_learning_rate: bool
     max_grad_norm: float
+    graphs: bool

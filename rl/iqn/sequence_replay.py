@@ -1,42 +1,20 @@
 """Replay buffer: one ring of recent steps per environment, sampled as sequences."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from rl.graphs import flatten
 from rl.schema import check_entry, finite, natural
-from rl.types import Observation, State
+from rl.types import Observation, ReplayBatch, State
 
+FLAGS = "rewards", "starts", "terminated", "final"
+PLAIN = ("actions", *FLAGS, "priorities", "highest", "written", "given_out", "added")
 
-@dataclass
-class ReplayBatch:
-    """A minibatch of ``N`` sequences of ``M`` entries of a ``SequenceReplay``, oldest first.
-
-    Attributes:
-        obs: leaves ``[M, N, ...]``.
-        state: the stored state before the first entry, leaves ``[N, ...]``.
-        actions: ``[M, N, branches]``.
-        rewards: ``[M, N]``, on the CPU as all flags.
-        starts: ``[M, N]`` bool: the entry opens an episode.
-        terminated: ``[M, N]`` bool: the episode terminated in this step.
-        final: ``[M, N]`` bool: the entry is no step, only what was observed when its episode was cut.
-        slots: ``[N]``, where the sequences stand, for their priorities.
-        weights: ``[N]`` on the CPU, which correct for drawing some sequences more often than others.
-    """
-
-    obs: Observation
-    state: State
-    actions: Tensor
-    rewards: Tensor
-    starts: Tensor
-    terminated: Tensor
-    final: Tensor
-    slots: np.ndarray
-    weights: Tensor
+Column = np.ndarray | Tensor
+"""A number or a flag for each of B environments, on the host or on the device."""
 
 
 class SequenceReplay:
@@ -53,8 +31,10 @@ class SequenceReplay:
         final   False False True   False ...
 
     States are stored in front of every ``stride``-th entry, where sequences may begin; with a stride below their length
-    they overlap. Each number is stored once all the same. Observations, states and actions lie on ``device``, what
-    comes from the environment on the CPU.
+    they overlap. Each number is stored once all the same.
+
+    All of it lies on ``device``, in tensors that are changed in place: writing, drawing and reading sequences wait for
+    nothing. The entry that is written next belongs to no sequence, so it may hold anything until it counts.
 
     Args:
         capacity: entries of all environments together; at least two sequences of each find room.
@@ -66,9 +46,9 @@ class SequenceReplay:
         device: where the tensors lie.
 
     Attributes:
-        written: ``[B]``, entries of each environment since the beginning.
-        added: steps of all environments since the beginning.
-        priorities: ``[slots]``, for ``minibatches``.
+        written: ``[B]``, entries of each environment since the replay was empty.
+        added: 0-d, steps of all environments that were ever written.
+        priorities: ``[slots]``, for ``draw``.
     """
 
     def __init__(
@@ -95,27 +75,30 @@ class SequenceReplay:
         self.state = {name: allocate(leaf, slots) for name, leaf in state.items()}
         self.actions = allocate(actions, total)
         self.device = self.actions.device
-        self.rewards = np.zeros(total, dtype=np.float32)
-        self.starts, self.terminated, self.final = np.zeros((3, total), dtype=bool)
-        self.priorities = np.zeros(slots)
-        self.env_ids = np.arange(self.num_envs)
-        self.clear()
+        self.rewards = torch.zeros(total, device=device)
+        self.starts, self.terminated, self.final = torch.zeros(3, total, dtype=torch.bool, device=device)
+        self.priorities = torch.zeros(slots, dtype=torch.float64, device=device)
+        self.highest = torch.ones((), dtype=torch.float64, device=device)  # priority so far
+        self.written, self.given_out = torch.zeros(2, self.num_envs, dtype=torch.int64, device=device)
+        self.added = torch.zeros((), dtype=torch.int64, device=device)
+        self.env_ids = torch.arange(self.num_envs, device=device)
+        self.steps = torch.arange(length, device=device).unsqueeze(1)  # [M, 1]
 
     def clear(self) -> None:
         """Forget everything; the memory stays allocated."""
-        self.written = np.zeros(self.num_envs, dtype=np.int64)
-        self.given_out = self.written.copy()  # entries that ``new_observations`` has returned
-        self.truncated = np.zeros(self.num_envs, dtype=bool)  # where the last step cut an episode
-        self.added = 0
-        self.highest = 1.0  # priority so far
+        self.written.zero_()
+        self.given_out.zero_()
+        self.highest.fill_(1.0)
 
     def __len__(self) -> int:
-        """Count the steps that can be learned from, now or once what follows them is there."""
-        entries = np.arange(self.size)[:, None]
-        kept = (entries < self.written) & (entries != self.written % self.size)  # the next one may be half written
-        return int((kept.ravel() & ~self.final).sum())
+        """Wait for ``count``."""
+        return int(self.count())
 
-    def write_step(self, obs: Observation, state: State, starts: np.ndarray, actions: Tensor) -> None:
+    def count(self) -> Tensor:
+        """Count the steps that can be learned from, now or once what follows them is there, 0-d."""
+        return (self._kept() & ~self.final).sum()
+
+    def write_step(self, obs: Observation, state: State, starts: Column, actions: Tensor) -> None:
         """Write the acting half of a step.
 
         Where it opens an episode, the entry before it has to be an end; if it is none, it becomes the final entry.
@@ -126,142 +109,170 @@ class SequenceReplay:
             starts: ``[B]`` bool.
             actions: ``[B, branches]``.
         """
-        places, on_device = self._write(self.env_ids, obs, state)
+        places, on_device = self._write(obs, state)
         self.actions.index_copy_(0, on_device, actions)
-        self.starts[places], self.final[places] = starts, False
-        before = (self.written - 1) % self.size * self.num_envs + self.env_ids
-        self.final[before] |= starts & ~self.terminated[before]  # of an empty ring this is never read
+        opens, final, terminated = (self._array(column) for column in (starts, self.final, self.terminated))
+        self._array(self.starts)[places] = opens
+        final[places] = False
+        before = self._places(self._array(self.written) - 1)
+        final[before] |= opens & ~terminated[before]  # of an empty ring this is never read
 
-    def finish_step(
-        self, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, ignored: np.ndarray
-    ) -> None:
+    def finish_step(self, rewards: Column, terminated: Column, ignored: Column | None = None) -> None:
         """Write what came of the step, which counts from now on.
 
         Args:
             rewards: ``[B]``.
             terminated: ``[B]`` bool.
-            truncated: ``[B]`` bool.
-            ignored: ``[B]`` bool: it was no step and does not count.
+            ignored: ``[B]`` bool: it was no step and does not count; None for nowhere.
         """
-        places = self._places(self.env_ids)
-        self.rewards[places], self.terminated[places] = rewards, terminated
-        self.truncated = truncated & ~ignored
-        self.written += ~ignored
-        self.added += self.num_envs - int(np.count_nonzero(ignored))
+        written, added = self._array(self.written), self._array(self.added)
+        places = self._places(written)
+        self._array(self.rewards)[places] = self._array(rewards)
+        self._array(self.terminated)[places] = self._array(terminated)
+        if ignored is None:
+            written += 1
+            added += self.num_envs
+        else:
+            counted = ~self._array(ignored)
+            written += counted
+            added += counted.sum()
 
-    def write_final(self, env_ids: np.ndarray, obs: Observation, state: State) -> None:
-        """Write what was observed where the last step cut an episode; other environments are left out.
+    def write_final(self, obs: Observation, state: State, cut: Column) -> None:
+        """Write what was observed after the last step, where that step counts and cut an episode.
 
         Args:
-            env_ids: ``[K]``, environments.
-            obs: leaves ``[K, ...]``.
-            state: after the last step, leaves ``[K, ...]``.
+            obs: leaves ``[B, ...]``.
+            state: after the last step, leaves ``[B, ...]``.
+            cut: ``[B]`` bool; other environments are left out.
         """
-        kept = np.flatnonzero(self.truncated[env_ids])
-        if len(kept) == 0:
-            return
-        if len(kept) < len(env_ids):
-            index = self._upload(kept)
-            obs = {name: leaf[index] for name, leaf in obs.items()}
-            state, env_ids = {name: leaf[index] for name, leaf in state.items()}, env_ids[kept]
-        places, _ = self._write(env_ids, obs, state)
-        self.rewards[places], self.final[places] = 0.0, True
-        self.starts[places] = self.terminated[places] = False
-        self.written[env_ids] += 1
+        places, _ = self._write(obs, state)
+        self._array(self.final)[places] = True
+        for column in (self.rewards, self.starts, self.terminated):
+            self._array(column)[places] = 0
+        written = self._array(self.written)
+        written += self._array(cut)
 
-    def _write(self, env_ids: np.ndarray, obs: Observation, state: State) -> tuple[np.ndarray, Tensor]:
-        """Write observation and state of the next entry of ``env_ids [K]``; return its places, on CPU and device."""
-        places = self._places(env_ids)
-        on_device = self._upload(places)
+    def _write(self, obs: Observation, state: State) -> tuple[Any, Tensor]:
+        """Write observation and state of the next entry of every environment; return its places ``[B]``, twice."""
+        written = self._array(self.written)
+        places = self._places(written)
+        on_device = torch.as_tensor(places)
         for name, leaf in self.obs.items():
             leaf.index_copy_(0, on_device, obs[name])
-        due = np.flatnonzero(self.written[env_ids] % self.stride == 0)
-        if len(due):
-            slots = places[due] // self.num_envs // self.stride * self.num_envs + env_ids[due]
-            self.priorities[slots] = self.highest
-            slots_on_device, due_on_device = self._upload(slots), self._upload(due)
-            for name, leaf in self.state.items():
-                leaf.index_copy_(0, slots_on_device, state[name].index_select(0, due_on_device))
+        self._write_states(state, places, written % self.stride == 0)
         return places, on_device
 
-    def _places(self, env_ids: np.ndarray) -> np.ndarray:
-        """Return where the next entries of ``env_ids`` go."""
-        return self.written[env_ids] % self.size * self.num_envs + env_ids
+    def _write_states(self, state: State, places: Any, due: Any) -> None:
+        """Write the states in front of the entries at ``places [B]``, where they are ``due [B]``."""
+        if not isinstance(due, Tensor):
+            rows = np.flatnonzero(due)
+            if len(rows):
+                slots = self._slots(places[rows])
+                self.priorities.numpy()[slots] = self.highest
+                to, of = torch.from_numpy(slots), torch.from_numpy(rows)
+                for name, leaf in self.state.items():
+                    leaf.index_copy_(0, to, state[name].index_select(0, of))
+            return
+        slots = self._slots(places)  # to look which are due would mean to wait
+        self.priorities[slots] = torch.where(due, self.highest, self.priorities[slots])
+        for name, leaf in self.state.items():
+            wide = due.view(-1, *[1] * (leaf.dim() - 1))
+            leaf[slots] = torch.where(wide, state[name], leaf[slots])
 
-    def _upload(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self.device, non_blocking=True)
+    def _slots(self, places: Any) -> Any:
+        return places // (self.num_envs * self.stride) * self.num_envs + places % self.num_envs
+
+    def _array(self, column: Column) -> Any:
+        """Return a tensor on the device; on the CPU an array with its memory, which numpy writes faster than torch."""
+        if self.device.type == "cpu":
+            return column.numpy() if isinstance(column, Tensor) else column
+        return column if isinstance(column, Tensor) else torch.tensor(column).to(self.device, non_blocking=True)
+
+    def _places(self, entries: Any) -> Any:
+        """Return where ``entries [..., B]``, counted since the replay was empty, stand in the rings."""
+        env_ids: Any = self.env_ids if isinstance(entries, Tensor) else self.env_ids.numpy()
+        return entries % self.size * self.num_envs + env_ids
+
+    def _kept(self) -> Tensor:
+        """Say which places hold an entry that counts, ``[size * B]`` bool; the one written next is half written."""
+        entries = torch.arange(self.size, device=self.device).unsqueeze(1)
+        return ((entries < self.written) & (entries != self.written % self.size)).flatten()
 
     def new_observations(self) -> Observation:
         """Return the observations ``[n, ...]`` written since the last call, so far as they are still there."""
-        first = np.maximum(self.given_out, self.written - self.size + 1)
-        entries = first + np.arange((self.written - first).max())[:, None]  # [longest, B]
-        places = (entries % self.size * self.num_envs + self.env_ids)[entries < self.written]
-        self.given_out = self.written.copy()
-        return {name: leaf.index_select(0, self._upload(places)) for name, leaf in self.obs.items()}
+        first = torch.maximum(self.given_out, self.written - self.size + 1)
+        longest = int((self.written - first).max())
+        entries = first + torch.arange(longest, device=self.device).unsqueeze(1)  # [longest, B]
+        places = self._places(entries)[entries < self.written]
+        self.given_out.copy_(self.written)
+        return {name: leaf.index_select(0, places) for name, leaf in self.obs.items()}
 
     def observations(self) -> Observation:
         """Return all observations of whole steps that are still there, ``[n, ...]``."""
-        entries = np.arange(self.size)[:, None]
-        places = np.flatnonzero((entries < self.written) & (entries != self.written % self.size))
-        return {name: leaf.index_select(0, self._upload(places)) for name, leaf in self.obs.items()}
+        places = self._kept().nonzero().squeeze(1)
+        return {name: leaf.index_select(0, places) for name, leaf in self.obs.items()}
 
-    def ready(self) -> np.ndarray:
+    def ready(self) -> Tensor:
         """Say where a whole sequence stands, ``[slots]`` bool; the entry about to be written is not part of any."""
-        first = np.arange(0, self.size, self.stride)[:, None]
+        first = torch.arange(0, self.size, self.stride, device=self.device).unsqueeze(1)
         first = first + (self.written - 1 - first) // self.size * self.size  # since the beginning, as ``written``
         there = (first >= 0) & (first > self.written - self.size) & (first + self.length <= self.written)
-        return there.ravel()
+        return there.flatten()
 
-    def minibatches(
+    def draw(
         self, count: int, sequences: int, shuffle: Generator, alpha: float = 0.0, beta: float = 0.0
-    ) -> Iterator[ReplayBatch]:
-        """Draw minibatches with replacement; none if there is no whole sequence yet.
+    ) -> tuple[Tensor, Tensor]:
+        """Draw minibatches with replacement; there has to be a whole sequence.
 
         A sequence is drawn with probability proportional to its priority to the power ``alpha``, and weighs
         ``(1 / (number of sequences * probability)) ** beta``, divided by the largest such weight of the minibatch
-        (Schaul et al., 2016, section 3.4). Priorities set while this goes on count in the next call.
+        (Schaul et al., 2016, section 3.4).
 
         Args:
             count: minibatches.
             sequences: N of each.
-            shuffle: draws them, on the CPU.
+            shuffle: draws them, on the CPU: wherever the replay lies, they are the same.
             alpha: the priority exponent; 0 draws all alike.
             beta: the importance-sampling exponent; 0 weighs all alike.
 
-        Yields:
-            The minibatches.
+        Returns:
+            Slots and weights for ``read``, each ``[count, N]``.
         """
         chances = self.ready() * self.priorities**alpha
-        if not chances.any():
-            return
         chances /= chances.sum()
-        drawn = torch.multinomial(torch.from_numpy(chances), count * sequences, replacement=True, generator=shuffle)
-        for slots in drawn.numpy().reshape(count, sequences):
-            weights = chances[slots] ** -beta
-            yield self.read(slots, torch.from_numpy(weights / weights.max()).float())
+        bounds = chances.cumsum(0)
+        uniform = torch.rand(count, sequences, dtype=torch.float64, generator=shuffle)
+        slots = torch.searchsorted(bounds / bounds[-1], uniform.to(self.device, non_blocking=True), right=True)
+        weights = chances[slots] ** -beta
+        return slots, (weights / weights.amax(1, keepdim=True)).float()
 
-    def read(self, slots: np.ndarray, weights: Tensor) -> ReplayBatch:
+    def read(self, slots: Tensor, weights: Tensor) -> ReplayBatch:
         """Read the sequences that begin at ``slots [N]``; ``weights [N]`` are passed on."""
-        first = slots // self.num_envs * self.stride
-        entries = (first + np.arange(self.length)[:, None]) % self.size  # [M, N]
+        entries = (slots // self.num_envs * self.stride + self.steps) % self.size  # [M, N]
         places = entries * self.num_envs + slots % self.num_envs
-        shape, on_device, stored = places.shape, self._upload(places.ravel()), self._upload(slots)
+
+        def gather(leaf: Tensor) -> Tensor:
+            return leaf.index_select(0, places.view(-1)).unflatten(0, places.shape)
+
         return ReplayBatch(
-            obs={name: leaf.index_select(0, on_device).unflatten(0, shape) for name, leaf in self.obs.items()},
-            state={name: leaf.index_select(0, stored) for name, leaf in self.state.items()},
-            actions=self.actions.index_select(0, on_device).unflatten(0, shape),
-            rewards=torch.from_numpy(self.rewards[places]),
-            starts=torch.from_numpy(self.starts[places]),
-            terminated=torch.from_numpy(self.terminated[places]),
-            final=torch.from_numpy(self.final[places]),
+            obs={name: gather(leaf) for name, leaf in self.obs.items()},
+            state={name: leaf.index_select(0, slots) for name, leaf in self.state.items()},
             slots=slots,
             weights=weights,
+            **{name: gather(getattr(self, name)) for name in ("actions", *FLAGS)},
         )
 
-    def prioritise(self, slots: np.ndarray, priorities: np.ndarray) -> None:
+    def prioritise(self, slots: Tensor, priorities: Tensor) -> None:
         """Set priorities above 0, each ``[n]``; of several for one sequence the last one counts."""
-        self.priorities[slots] = priorities
-        self.highest = max(self.highest, float(priorities.max()))
+        order = torch.arange(len(slots), device=self.device)
+        last = torch.full(self.priorities.shape, -1, device=self.device).scatter_reduce_(0, slots, order, "amax")
+        given = priorities.to(self.priorities.dtype)
+        self.priorities.copy_(torch.where(last >= 0, given[last.clamp_min(0)], self.priorities))
+        torch.maximum(self.highest, given.max(), out=self.highest)
+
+    def leaves(self) -> list[Tensor]:
+        """List every stored tensor."""
+        return [*self.obs.values(), *self.state.values(), *(getattr(self, name) for name in PLAIN)]
 
     def state_dict(self) -> dict[str, Any]:
         """Collect all entries that are in use, and where the rings stand."""
@@ -269,21 +280,21 @@ class SequenceReplay:
             name: part.clone() if isinstance(part, Tensor) else {key: leaf.clone() for key, leaf in part.items()}
             for name, part in self._columns(self.written).items()
         }
-        return {"sizes": self.sizes, **cloned, "highest": self.highest}
+        return {"sizes": self.sizes, **cloned, "highest": self.highest.item()}
 
-    def _columns(self, written: np.ndarray) -> dict[str, Any]:
+    def _columns(self, written: Tensor) -> dict[str, Any]:
         """Return views of what is stored where the rings stand at ``written [B]``."""
-        used = min(self.size, int(written.max(initial=0)))
+        used = min(self.size, int(written.max()))
         used = -(-used // self.stride) * self.stride
         count, slots = used * self.num_envs, used // self.stride * self.num_envs
         return {
             "obs": {name: leaf[:count] for name, leaf in self.obs.items()},
             "state": {name: leaf[:slots] for name, leaf in self.state.items()},
             "actions": self.actions[:count],
-            "flags": {name: torch.from_numpy(column[:count]) for name, column in self._flags().items()},
-            "priorities": torch.from_numpy(self.priorities[:slots]),
-            "written": torch.from_numpy(self.written),
-            "seen": torch.from_numpy(self.given_out),
+            "flags": {name: getattr(self, name)[:count] for name in FLAGS},
+            "priorities": self.priorities[:slots],
+            "written": self.written,
+            "seen": self.given_out,
         }
 
     def check_state(self, state: Any, name: str) -> None:
@@ -294,24 +305,16 @@ class SequenceReplay:
         """
         check_entry(state, {"sizes": [natural] * 4}, name)
         if state["sizes"] == self.sizes:
-            check_entry(state, {"written": torch.from_numpy(self.written), "highest": finite}, name)
-            check_entry(state, self._columns(state["written"].clamp_min(0).cpu().numpy()), name)
+            check_entry(state, {"written": self.written, "highest": finite}, name)
+            check_entry(state, self._columns(state["written"].clamp_min(0)), name)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what ``state_dict`` gave; a state of rings of other sizes leaves this replay empty."""
         self.clear()
         if state["sizes"] != self.sizes:
             return
-        for own, stored in ((self.obs, state["obs"]), (self.state, state["state"])):
-            for name, leaf in own.items():
-                leaf[: len(stored[name])] = stored[name]
-        self.actions[: len(state["actions"])] = state["actions"]
-        for name, column in self._flags().items():
-            column[: len(state["flags"][name])] = state["flags"][name].cpu().numpy()
-        self.priorities[: len(state["priorities"])] = state["priorities"].cpu().numpy()
-        self.written, self.given_out = (state[name].cpu().numpy().copy() for name in ("written", "seen"))
-        self.highest = state["highest"]
-
-    def _flags(self) -> dict[str, np.ndarray]:
-        """Return what comes from the environment, ``[size * B]`` each, by name."""
-        return {"rewards": self.rewards, "starts": self.starts, "terminated": self.terminated, "final": self.final}
+        columns = self._columns(state["written"])
+        stored = flatten({name: state[name] for name in columns})
+        for name, leaf in flatten(columns).items():
+            leaf.copy_(stored[name])
+        self.highest.fill_(state["highest"])

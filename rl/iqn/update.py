@@ -1,24 +1,27 @@
 """The update of implicit quantile networks over replayed sequences: hyperparameters and the loop over minibatches."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
 from rl.checks import positive, whole, within
-from rl.flat_adam import FlatAdam, guarded_step, is_usable
+from rl.flat_adam import FlatAdam, is_usable
 from rl.iqn.losses import n_step_returns, quantile_huber_loss, sequence_priorities, squash, unsquash
-from rl.iqn.sequence_replay import ReplayBatch, SequenceReplay
+from rl.iqn.minibatch_step import MinibatchStep
+from rl.iqn.sequence_replay import SequenceReplay
 from rl.networks import QuantileNetwork
 from rl.normalisation import ReturnScale
+from rl.types import ReplayBatch
 
 
 @dataclass(kw_only=True)
 class IQN:
     """IQN (Dabney et al., 2018) over sequences replayed from stored states (R2D2: Kapturowski et al., 2019).
 
-    A subclass that adds a term to the loss overrides ``loss``.
+    A subclass that adds a term to the loss overrides ``loss``. Its steps are not recorded as CUDA graphs, which would
+    not see numbers of Python change, unless it says ``records_loss = True``: then all that changes lies in tensors.
 
     Args:
         batch_size: transitions in a minibatch, rounded to whole sequences.
@@ -42,6 +45,7 @@ class IQN:
         learning_rate: of Adam.
         anneal_learning_rate: linearly to 0 at the end of training.
         max_grad_norm: a longer gradient is scaled down to this norm.
+        graphs: on a CUDA device acting and the step of a minibatch are recorded as graphs, see ``rl.graphs``.
 
     Attributes:
         sequences: N, sequences in a minibatch.
@@ -50,6 +54,8 @@ class IQN:
     Raises:
         ValueError: a value is out of range.
     """
+
+    records_loss: ClassVar[bool] = True
 
     batch_size: int = 128
     bptt: int = 16
@@ -72,6 +78,12 @@ class IQN:
     learning_rate: float = 1e-3
     anneal_learning_rate: bool = False
     max_grad_norm: float = 10.0
+    graphs: bool = True
+
+    def __init_subclass__(cls) -> None:
+        """Do not record a loss that may hold numbers of Python."""
+        if "loss" in vars(cls):
+            cls.records_loss = vars(cls).get("records_loss", False)
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -86,6 +98,7 @@ class IQN:
         within(1e-12, float("inf"), **{name: getattr(self, name) for name in above_zero})
         self.sequences = max(1, round(self.batch_size / self.bptt))
         self.length = self.burn_in + self.bptt + self.n_step
+        self._step: MinibatchStep | None = None  # lasts from update to update, and with it its graphs
 
     def update(
         self,
@@ -122,26 +135,26 @@ class IQN:
                 taken.
         """
         left = max(0.0, 1.0 - progress) if self.anneal_learning_rate else 1.0
-        optimizer.param_groups[0]["lr"] = self.learning_rate * left
-        parameters = list(network.parameters())
+        learning_rate, parts = self.learning_rate * left, (network, target, optimizer, replay, generator, return_scale)
+        step = self._step
+        if step is None or not step.serves(*parts):
+            step = self._step = MinibatchStep(self, *parts)
+        step.begin(learning_rate)
         minibatches: list[dict[str, Tensor]] = []
-        slots: list[np.ndarray] = []
-        all_finite = torch.ones((), dtype=torch.bool, device=replay.device)
-        drawn = replay.minibatches(
-            count, self.sequences, shuffle, alpha=self.priority_exponent, beta=self.priority_correction
-        )
-        for number, mb in enumerate(drawn, start=count_before + 1):
-            loss, metrics = self.loss(network, target, mb, generator, return_scale)
-            norm, finite = guarded_step(optimizer, loss, parameters, self.max_grad_norm, all_finite)
-            all_finite = all_finite & finite
+        going_on = torch.ones((), dtype=torch.bool, device=replay.device)
+        exponents = self.priority_exponent, self.priority_correction
+        slots, weights = replay.draw(count, self.sequences, shuffle, *exponents)  # each [count, N]
+        for number, drawn in enumerate(zip(slots, weights, strict=True), start=count_before + 1):
+            metrics = step(*drawn, going_on)
+            going_on = metrics.pop("going_on")
             if number % self.target_interval == 0:
                 move_target(target, network, self.target_share)
-            minibatches.append(metrics | {"loss": loss.detach(), "grad_norm": norm})
-            slots.append(mb.slots)
-        all_finite = all_finite & is_usable(optimizer)
-        means, priorities = read_results(minibatches, all_finite, with_priorities=self.priority_exponent > 0.0)
-        if priorities:
-            replay.prioritise(np.concatenate(slots), np.array(priorities))
+            minibatches.append(metrics)
+        optimizer.param_groups[0]["lr"] = learning_rate  # a number again
+        priorities = torch.cat([metrics.pop("priorities") for metrics in minibatches])
+        means = read_means(minibatches, going_on & is_usable(optimizer))
+        if self.priority_exponent > 0.0:
+            replay.prioritise(slots.flatten(), priorities)
         return means
 
     def loss(
@@ -204,7 +217,7 @@ class IQN:
     def _returns_and_weights(
         self, mb: ReplayBatch, return_scale: ReturnScale | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Compute what rewards and ends alone say of the targets, on the CPU, where they lie.
+        """Compute what rewards and ends alone say of the targets.
 
         Args:
             mb: the minibatch.
@@ -213,7 +226,7 @@ class IQN:
         Returns:
             The returns and factors of ``rl.iqn.losses.n_step_returns``, the weights of the steps in the loss, and
             the entries whose values stand for the rest, counted from the one after the first trained step: each
-            ``[L, N]``, on the device of the minibatch.
+            ``[L, N]``.
         """
         rewards = mb.rewards if return_scale is None else return_scale(mb.rewards)
         after_burn_in, trained = slice(self.burn_in, None), slice(self.burn_in, self.burn_in + self.bptt)
@@ -226,16 +239,13 @@ class IQN:
         )
         counts = ~mb.final[trained]
         weights = counts * mb.weights / counts.sum().clamp_min(1)
-        device = mb.actions.device
-        returns, factors, weights = torch.stack([returns, factors, weights]).to(device, non_blocking=True).unbind(0)
-        return returns, factors, weights, (following - 1).to(device, non_blocking=True)
+        return returns, factors, weights, following - 1
 
 
 @torch.no_grad()
 def move_target(target: nn.Module, network: nn.Module, share: float) -> None:
     """Move the weights of ``target`` the ``share`` of the way to those of ``network``."""
-    for behind, ahead in zip(target.parameters(), network.parameters(), strict=True):
-        behind.lerp_(ahead, share)
+    torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), share)
 
 
 def quantiles_of_actions(quantiles: Tensor, actions: Tensor) -> Tensor:
@@ -244,29 +254,24 @@ def quantiles_of_actions(quantiles: Tensor, actions: Tensor) -> Tensor:
     return quantiles.gather(-1, index).squeeze(-1)
 
 
-def read_results(
-    minibatches: list[dict[str, Tensor]], finite: Tensor, with_priorities: bool
-) -> tuple[dict[str, float], list[float]]:
+def read_means(minibatches: list[dict[str, Tensor]], finite: Tensor) -> dict[str, float]:
     """Read the results of an update, in the one transfer to the host.
 
     Args:
-        minibatches: the metrics of each, from ``IQN.loss``.
+        minibatches: 0-d metrics of each, by name.
         finite: 0-d bool, whether all losses and gradients were, and what became of the weights.
-        with_priorities: read those, too.
 
     Returns:
-        Means over the minibatches, by metric name; and the priorities of all sequences in order, if asked for.
+        Means over the minibatches, by metric name.
 
     Raises:
         FloatingPointError: something was not finite.
     """
-    priorities = [metrics.pop("priorities") for metrics in minibatches]
     means = {name: torch.stack([metrics[name] for metrics in minibatches]).mean() for name in minibatches[0]}
-    numbers = torch.stack([finite.float(), *means.values()])
-    is_finite, *results = torch.cat([numbers, *(priorities if with_priorities else [])]).tolist()
+    is_finite, *results = torch.stack([finite.float(), *means.values()]).tolist()
     if not is_finite:
         raise FloatingPointError(
             "a loss or gradient was not finite, or a weight after it: look for extreme rewards or observations, or "
             "lower learning_rate"
         )
-    return dict(zip(means, results[: len(means)], strict=True)), results[len(means) :]
+    return dict(zip(means, results, strict=True))

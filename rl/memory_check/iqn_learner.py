@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from rl.agents import RecurrentIQN
-from rl.iqn.sequence_replay import ReplayBatch
 from rl.memory_check.comparing import take_steps
 from rl.memory_check.network_subject import NetworkSubject
 from rl.memory_check.our_learner import OurLearner, UnrollSpy, count_steps, link_weights, patched
 from rl.memory_check.subject import Replayed, Trace
+from rl.types import ReplayBatch
 
 MINIBATCHES = 8
 """So many are replayed."""
@@ -40,7 +40,7 @@ class IQNLearner(OurLearner):
         replay, kept = self.agent.buffer, self.recorder.kept
         env = torch.arange(replay.num_envs)
         entries = torch.from_numpy(np.stack(self.recorder.entries))[kept, env]
-        written = torch.from_numpy(replay.written)
+        written = replay.written.cpu()
         steps = torch.full((int(written.max()), replay.num_envs), -1)  # by entry; -1 where it is no step
         steps[entries, env] = torch.arange(entries.numel()).view_as(entries)
         self.steps_at = torch.full((replay.size, replay.num_envs), -1)
@@ -80,7 +80,7 @@ class IQNLearner(OurLearner):
             sums.append((returns, factors))
             return returns, factors, weights, following
 
-        ratio = MINIBATCHES * iqn.sequences * iqn.bptt / max(1, twin.buffer.added)
+        ratio = MINIBATCHES * iqn.sequences * iqn.bptt / max(1, int(twin.buffer.added))
         with (
             patched(iqn, learning_rate=0.0, replay_ratio=ratio, loss=compute_loss, _returns_and_weights=add_rewards),
             patched(twin.network, unroll=spy),
@@ -89,12 +89,12 @@ class IQNLearner(OurLearner):
             twin.learn(self.next_obs)
         return minibatches
 
-    def _find_steps(self, slots: np.ndarray) -> Tensor:
+    def _find_steps(self, slots: Tensor) -> Tensor:
         """Return the step of the trace that each trained entry of the sequences is, ``[bptt, N]``, -1 for none."""
         replay, iqn = self.agent.buffer, self.agent.iqn
-        trained = np.arange(iqn.burn_in, iqn.burn_in + iqn.bptt)[:, None]
+        trained, slots = torch.arange(iqn.burn_in, iqn.burn_in + iqn.bptt).unsqueeze(1), slots.cpu()
         entries = (slots // replay.num_envs * replay.stride + trained) % replay.size
-        return self.steps_at[torch.from_numpy(entries * replay.num_envs + slots % replay.num_envs)]
+        return self.steps_at[entries * replay.num_envs + slots % replay.num_envs]
 
 
 def _do_nothing() -> None:

@@ -56,7 +56,7 @@ class Recorder:
             if len(self.obs) % self.stride == 0:
                 self.states.append({name: leaf.clone() for name, leaf in state.items()})
             if isinstance(self.agent, RecurrentIQN):
-                self.entries.append(self.agent.buffer.written.copy())
+                self.entries.append(self.agent.buffer.written.cpu().numpy().copy())
             self.obs.append({name: leaf.clone() for name, leaf in obs.items()})
             self.inputs.append({name: leaf.clone() for name, leaf in self.subject.encode(obs).items()})
             params, values, after = whole(obs, state, starts)

@@ -149,12 +149,14 @@ class EpsilonGreedyHead(nn.Module):
     weighing most.
 
     Attributes:
-        epsilon: of ``sample``.
+        epsilon: of ``sample``; a graph sees it change, for it lies in a tensor, too.
     """
 
     digits: Tensor
     weights: Tensor
     columns: Tensor
+    starts: Tensor  # [branches], the least actions of the space
+    chance: Tensor  # [], epsilon
 
     def __init__(self, space: spaces.Space, names: Sequence[str] | None = None):
         super().__init__()
@@ -173,22 +175,40 @@ class EpsilonGreedyHead(nn.Module):
         self.action_shape, self.action_dtype = branches.action_shape, branches.action_dtype
         self.previous_space, self.describe = branches.previous_space, branches.describe
         self.to_environment, self.as_previous = branches.to_environment, branches.as_previous
+        self.flat = branches.flat
         digits = np.stack(np.unravel_index(np.arange(self.num_params), self.sizes), axis=-1)  # [A, branches]
         weights = np.cumprod([1, *self.sizes[:0:-1]])[::-1]
         columns = digits + np.cumsum([0, *self.sizes[:-1]])
-        for name, table in (("digits", digits), ("weights", weights), ("columns", columns)):
+        tables = {"digits": digits, "weights": weights, "columns": columns, "starts": branches.starts}
+        for name, table in tables.items():
             self.register_buffer(name, torch.from_numpy(table.copy()), persistent=False)
+        self.register_buffer("chance", torch.zeros(()), persistent=False)
         self.epsilon = 0.0
+
+    @property
+    def epsilon(self) -> float:
+        """Probability of a random action."""
+        return self._epsilon
+
+    @epsilon.setter
+    def epsilon(self, value: float) -> None:
+        self._epsilon = value
+        self.chance.fill_(value)
 
     def sample(self, params: Tensor, generator: Generator) -> Tensor:
         """Draw actions ``[B, branches]``; random ones come from those that the mask allows."""
         draws = torch.empty(len(params), self.num_params + 1, device=params.device).uniform_(generator=generator)
         random = draws[:, 1:].masked_fill(params <= FORBIDDEN, -1.0)
-        return self.mode(torch.where(draws[:, :1] < self.epsilon, random, params))
+        return self.mode(torch.where(draws[:, :1] < self.chance, random, params))
 
     def mode(self, params: Tensor) -> Tensor:
         """Choose the best actions ``[B, branches]``."""
         return self.digits[params.argmax(-1)]
+
+    def to_tensor_environment(self, actions: Tensor) -> Tensor:
+        """Turn ``[B, branches]`` into ``[B]`` for a Discrete space, else ``[B, branches]``."""
+        actions = actions + self.starts
+        return actions[:, 0] if self.flat else actions
 
     def codes(self, actions: Tensor) -> Tensor:
         """Encode branches ``[..., branches]`` as actions ``[...]``."""

@@ -20,7 +20,7 @@ def stored():
 
     def look(agent, env_id=0):
         replay = agent.buffer
-        places = np.arange(replay.written[env_id]) * replay.num_envs + env_id
+        places = torch.arange(int(replay.written[env_id])) * replay.num_envs + env_id
         columns = (replay.starts, replay.terminated, replay.final, replay.rewards)
         flags = [column[places].tolist() for column in columns]
         return list(zip(replay.obs["obs"][places, 0].tolist(), *flags, strict=True))
@@ -78,9 +78,9 @@ def test_what_is_seen_at_a_cut_is_replayed_under_the_state_that_led_there(make_i
     collect_steps(agent, stepper, stepper.reset(0), 12)
     replay = agent.buffer
     for env_id, length in enumerate((2, 3, 5)):
-        places = np.arange(replay.written[env_id]) * 3 + env_id
+        places = torch.arange(int(replay.written[env_id])) * 3 + env_id
         obs = {name: leaf[places].unsqueeze(1) for name, leaf in replay.obs.items()}
-        starts = torch.from_numpy(replay.starts[places]).unsqueeze(1)
+        starts = replay.starts[places].unsqueeze(1)
         state = agent.network.initial_state(1)
         for t in range(len(places)):
             if not starts[t]:  # or it is cleared anyway

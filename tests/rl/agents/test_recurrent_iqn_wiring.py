@@ -30,9 +30,9 @@ def learn_beside(make_iqn, collect_steps, make_envs):
         slow, stepper = SlowIQN(agent.iqn, agent.network, agent.target), VectorEnvAdapter(make_envs())
         obs, owed, updates = stepper.reset(0), 0.0, 0
         for _ in range(5):
-            before = agent.buffer.added
+            before = int(agent.buffer.added)
             obs = collect_steps(agent, stepper, obs)
-            replay, played = deepcopy(agent.buffer), agent.buffer.added - before
+            replay, played = deepcopy(agent.buffer), int(agent.buffer.added) - before
             draws = [torch.Generator().set_state(g.get_state()) for g in (agent.shuffle, agent.actor.generator)]
             agent.learn(obs)
             if len(replay) < agent.iqn.learning_starts:
@@ -44,8 +44,8 @@ def learn_beside(make_iqn, collect_steps, make_envs):
             expected, priorities = slow.update(replay, count, updates, *draws, progress, variance)
             updates += count
             assert {name: agent.last_metrics[name] for name in expected} == pytest.approx(expected, rel=1e-4)
-            replay.priorities[list(priorities)] = list(priorities.values())
-            assert agent.buffer.priorities == pytest.approx(replay.priorities, rel=1e-3)
+            replay.priorities[list(priorities)] = torch.tensor([*priorities.values()], dtype=torch.float64)
+            torch.testing.assert_close(agent.buffer.priorities, replay.priorities, rtol=1e-3, atol=0)
         assert agent.updates == updates > 0
         for mine, theirs in ((agent.network, slow.network), (agent.target, slow.target)):
             for one, other in zip(mine.parameters(), theirs.parameters(), strict=True):

@@ -59,21 +59,28 @@ def make_parts(randomise):
             obs, actions = observe(B), torch.randint(2, (B, 2), generator=generator)
             if replay is None:
                 replay = SequenceReplay(10_000, iqn.length, 2, obs, state, actions)
-            replay.write_step(obs, state, starts, actions)
+            replay.write_step(obs, state, torch.from_numpy(starts), actions)
             with torch.no_grad():
                 _, _, state = network.step(obs, state, torch.from_numpy(starts))
             terminated, known, unknown = random.random((3, B)) < 0.12
             truncated = (known | unknown) & ~terminated
             rewards = 2.0 * random.standard_normal(B)
-            replay.finish_step(rewards.astype(np.float32), terminated, truncated, np.zeros(B, bool))
-            env_ids = np.flatnonzero(truncated & known)
-            if len(env_ids):
-                after = {name: leaf[env_ids] for name, leaf in state.items()}
-                replay.write_final(env_ids, observe(len(env_ids)), after)
+            replay.finish_step(torch.from_numpy(rewards.astype(np.float32)), torch.from_numpy(terminated))
+            cut = torch.from_numpy(truncated & known)
+            if cut.any():
+                replay.write_final(spread(observe(int(cut.sum())), cut), state, cut)
             starts = terminated | truncated
         return Parts(iqn, network, target, replay)
 
     return make
+
+
+def spread(leaves, rows):
+    """Leaves ``[B, ...]`` whose ``rows``, bool ``[B]``, are those given."""
+    whole = {name: leaf.new_zeros(len(rows), *leaf.shape[1:]) for name, leaf in leaves.items()}
+    for name, leaf in leaves.items():
+        whole[name][rows] = leaf
+    return whole
 
 
 @pytest.fixture
@@ -94,7 +101,7 @@ def read_all():
     """Every whole sequence of a replay, each with the weight 1."""
 
     def read(replay):
-        slots = np.flatnonzero(replay.ready())
+        slots = replay.ready().nonzero().squeeze(1)
         return replay.read(slots, torch.ones(len(slots)))
 
     return read

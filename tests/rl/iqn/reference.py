@@ -44,14 +44,14 @@ class SlowIQN:
         options = self.options
         rate = options.learning_rate * (1.0 - progress if options.anneal_learning_rate else 1.0)
         sequences = max(1, round(options.batch_size / options.bptt))
-        chances = np.where(replay.ready(), replay.priorities**options.priority_exponent, 0.0)
+        chances = np.where(replay.ready().numpy(), replay.priorities.numpy() ** options.priority_exponent, 0.0)
         chances /= chances.sum()
         drawn = torch.multinomial(torch.from_numpy(chances), count * sequences, replacement=True, generator=shuffle)
         metrics, priorities = [], {}
         for index, slots in enumerate(drawn.view(count, sequences).tolist()):
             unlikely = np.array([(1.0 / (np.count_nonzero(chances) * chances[slot])) for slot in slots])
             weights = (unlikely / unlikely.max()) ** options.priority_correction
-            batch = replay.read(np.array(slots), torch.ones(sequences))
+            batch = replay.read(torch.tensor(slots), torch.ones(sequences))
             loss, q_mean, errors = self.loss(batch, weights, generator, variance)
             gradients = torch.autograd.grad(loss, self.parameters)
             norm = math.sqrt(sum((gradient**2).sum().item() for gradient in gradients))

@@ -45,7 +45,7 @@ def test_staleness_needs_a_stride_and_a_burn_in_within_a_sequence(make_parts, di
 def test_stored_states_are_those_of_the_same_environment(make_parts, diagnose):
     """Those one stride after the first, also where the ring goes on at its beginning: put far off, they show."""
     parts = make_parts(steps=40)
-    slots = np.flatnonzero(parts.replay.ready())
+    slots = parts.replay.ready().nonzero().squeeze(1)
     slots = slots[:: -(-len(slots) // 8)]
     following = (slots + 3) % len(parts.replay.priorities)
     others = np.setdiff1d(np.arange(len(parts.replay.priorities)), [*slots, *following])
@@ -70,7 +70,7 @@ def test_final_entries_are_no_steps_whose_gradient_counts(make_parts, diagnose, 
         "rl.iqn.diagnostics.measure_memory", lambda core, given, loss, longest, counts: seen.append(counts) or {}
     )
     diagnose(parts)
-    slots = np.flatnonzero(parts.replay.ready())
+    slots = parts.replay.ready().nonzero().squeeze(1)
     slots = slots[:: -(-len(slots) // 8)]
     final = parts.replay.read(slots, torch.ones(len(slots))).final[3:8]
     assert final.any() and torch.equal(seen[0], ~final)
@@ -80,9 +80,9 @@ def test_final_entries_are_no_steps_whose_gradient_counts(make_parts, diagnose, 
 def test_nothing_is_changed(name, make_parts):
     parts = make_parts(name, masked=True)
     before = [leaf.clone() for leaf in parts.network.state_dict().values()]
-    priorities, random = parts.replay.priorities.copy(), torch.get_rng_state()
+    priorities, random = parts.replay.priorities.clone(), torch.get_rng_state()
     found = diagnose_replay(parts.network, parts.replay, 3, 5)
     assert {"dead_features"} <= found.keys() <= {*NAMES}
     assert (len(found) == 1) == (name == "mlp") and all(torch.isfinite(value) for value in found.values())
     assert all(map(torch.equal, before, parts.network.state_dict().values()))
-    assert np.array_equal(priorities, parts.replay.priorities) and torch.equal(random, torch.get_rng_state())
+    assert torch.equal(priorities, parts.replay.priorities) and torch.equal(random, torch.get_rng_state())

@@ -41,16 +41,16 @@ class Logged:
         replay, B = self.replay, self.replay.num_envs
         obs, state = self.draw(B)
         actions = torch.from_numpy(self.random.integers(5, size=(B, 2)))
-        replay.write_step(obs, state, self.starts, actions)
+        replay.write_step(obs, state, torch.from_numpy(self.starts), actions)
         kinds = ("go", "terminated", "known", "unknown", "ignored")
         kinds = self.random.choice(kinds, size=B, p=[1 - self.ends, *[self.ends / 4] * 4])
         rewards = self.random.standard_normal(B).astype(np.float32)
-        truncated = (kinds == "known") | (kinds == "unknown")
-        replay.finish_step(rewards, kinds == "terminated", truncated, kinds == "ignored")
-        known = np.flatnonzero(kinds == "known")
-        final, after = self.draw(len(known))
-        if len(known):
-            replay.write_final(known, final, after)
+        given = (torch.from_numpy(column) for column in (rewards, kinds == "terminated", kinds == "ignored"))
+        replay.finish_step(*given)
+        cut = torch.from_numpy(kinds == "known")
+        final, after = self.draw(B)
+        if cut.any():
+            replay.write_final(final, after, cut)
         for b, kind in enumerate(kinds):
             if self.starts[b] and self.entries[b] and not self.entries[b][-1]["terminated"]:
                 self.entries[b][-1]["final"] = True
@@ -65,9 +65,9 @@ class Logged:
                         "final": False,
                     }
                 )
-        for b, number in zip(known, final["number"].flatten().tolist(), strict=True):
+        for b in np.flatnonzero(kinds == "known"):
             entry = {
-                "number": number,
+                "number": final["number"][b].item(),
                 "action": None,
                 "reward": 0.0,
                 "start": False,
@@ -97,7 +97,7 @@ def test_every_sequence_is_what_was_written(make, steps, stride):
     """Rings of 20 entries or a little more, which go round up to six times; environments drift apart."""
     replay = make(stride=stride)
     log = Logged(replay, seed=steps).play(steps)
-    ready = np.flatnonzero(replay.ready())
+    ready = replay.ready().nonzero().squeeze(1)
     expected = begins(log, replay)
     assert len(ready) == sum(map(len, expected))
     if not len(ready):
@@ -105,7 +105,7 @@ def test_every_sequence_is_what_was_written(make, steps, stride):
     batch = replay.read(ready, torch.ones(len(ready)))
     found = set()
     for n in range(len(ready)):
-        b = ready[n] % 3
+        b = int(ready[n]) % 3
         (begin,) = [a for a in expected[b] if log.entries[b][a]["number"] == batch.obs["number"][0, n, 0].item()]
         found.add((b, begin))
         entries = log.entries[b][begin : begin + LENGTH]
@@ -123,18 +123,23 @@ def test_every_sequence_is_what_was_written(make, steps, stride):
 
 
 def test_what_is_seen_belongs_to_steps_that_count(make):
-    """Of three environments said to be cut one was ignored: it gets no entry, and the others get their own."""
+    """Of three environments one was ignored and one was cut: only the latter gets an entry for what was seen."""
     replay = make()
     log = Logged(replay)
     obs, state = log.draw(3)
-    replay.write_step(obs, state, np.ones(3, dtype=bool), torch.zeros(3, 2, dtype=torch.int64))
-    never = np.zeros(3, dtype=bool)
-    replay.finish_step(np.zeros(3, dtype=np.float32), never, ~never, np.array([False, True, False]))
+    always = torch.ones(3, dtype=torch.bool)
+    replay.write_step(obs, state, always, torch.zeros(3, 2, dtype=torch.int64))
+    replay.finish_step(torch.zeros(3), ~always, torch.tensor([False, True, False]))
     final, after = log.draw(3)
-    replay.write_final(np.arange(3), final, after)
-    assert replay.written.tolist() == [2, 0, 2]
-    assert replay.obs["number"][3:6, 0].tolist() == [4, 0, 6]
-    assert replay.final[:6].tolist() == [False, False, False, True, False, True]
+    replay.write_final(final, after, torch.tensor([False, False, True]))
+    assert replay.written.tolist() == [1, 0, 2]
+    obs, state = log.draw(3)
+    replay.write_step(obs, state, torch.tensor([False, True, True]), torch.zeros(3, 2, dtype=torch.int64))
+    replay.finish_step(torch.ones(3), ~always)
+    assert replay.obs["number"].view(-1, 3)[:3].T.tolist() == [[1, 7, 0], [8, 0, 0], [3, 6, 9]]
+    assert replay.final.view(-1, 3)[:3].T.tolist() == [[False] * 3, [False] * 3, [False, True, False]]
+    assert replay.rewards.view(-1, 3)[:3].T.tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1]]
+    assert (replay.written.tolist(), int(replay.added)) == ([2, 1, 3], 5)
 
 
 def test_dtypes_and_sizes(make):
@@ -157,7 +162,7 @@ def test_the_length_counts_what_can_be_learned_from(make):
     assert len(replay) == sum(not entry["final"] for entry in kept)
     assert replay.added == sum(entry["action"] is not None for entries in log.entries for entry in entries)
     replay.clear()
-    assert len(replay) == replay.added == 0
+    assert len(replay) == 0
     assert not replay.ready().any()
 
 
@@ -166,8 +171,8 @@ def test_an_action_that_was_dropped_leaves_no_trace(make):
     replay = make(num_envs=1, capacity=20)
     log = Logged(replay, ends=0.0).play(40)
     obs, state = log.draw(1)
-    replay.write_step(obs, state, np.array([False]), torch.zeros(1, 2, dtype=torch.int64))
-    batch = replay.read(np.flatnonzero(replay.ready()), torch.ones(1))
+    replay.write_step(obs, state, torch.tensor([False]), torch.zeros(1, 2, dtype=torch.int64))
+    batch = replay.read(replay.ready().nonzero().squeeze(1), torch.ones(1))
     assert obs["number"].item() not in batch.obs["number"]
     assert (
         batch.obs["number"].min() == log.entries[0][22]["number"]
@@ -198,25 +203,25 @@ def draw():
     """Slots ``[count, n]`` and weights of many minibatches."""
 
     def run(replay, count=400, sequences=50, seed=0, **exponents):
-        batches = list(replay.minibatches(count, sequences, torch.Generator().manual_seed(seed), **exponents))
-        return np.stack([batch.slots for batch in batches]), torch.stack([batch.weights for batch in batches])
+        slots, weights = replay.draw(count, sequences, torch.Generator().manual_seed(seed), **exponents)
+        return slots.numpy(), weights
 
     return run
 
 
-def test_nothing_is_drawn_before_a_sequence_is_whole(make):
+def test_nothing_is_ready_before_a_sequence_is_whole(make, draw):
     replay = make(num_envs=1, capacity=40)
     Logged(replay, ends=0.0).play(LENGTH - 1)
-    assert list(replay.minibatches(2, 4, torch.Generator())) == []
+    assert not replay.ready().any()
     Logged(replay, ends=0.0).play(1)
-    assert len(list(replay.minibatches(2, 4, torch.Generator()))) == 2
+    assert draw(replay, 2, 4)[0].tolist() == [[0] * 4] * 2
 
 
 def test_all_sequences_are_drawn_alike(make, draw):
     replay = make()
     Logged(replay).play(60)
     slots, weights = draw(replay)
-    ready = np.flatnonzero(replay.ready())
+    ready = np.flatnonzero(replay.ready().numpy())
     counts = np.bincount(slots.ravel(), minlength=len(replay.priorities))
     assert set(np.flatnonzero(counts)) == set(ready)
     expected = slots.size / len(ready)
@@ -230,9 +235,9 @@ def test_sequences_are_drawn_by_their_priority(make, draw):
     """Priorities 1 and 16 to the power 1/2: 1 and 4. Chances p and 4 p, weights 1 and (p / 4 p) ** 0.7."""
     replay = make()
     Logged(replay).play(60)
-    ready = np.flatnonzero(replay.ready())
+    ready = replay.ready().nonzero().squeeze(1)
     high = ready[: len(ready) // 2]
-    replay.prioritise(high, np.full(len(high), 16.0))
+    replay.prioritise(high, torch.full(high.shape, 16.0))
     slots, weights = draw(replay, alpha=0.5, beta=0.7)
     favoured = np.isin(slots, high)
     share = 4 * len(high) / (4 * len(high) + len(ready) - len(high))
@@ -244,8 +249,8 @@ def test_sequences_are_drawn_by_their_priority(make, draw):
 def test_a_new_sequence_has_the_highest_priority_so_far(make):
     replay = make(num_envs=1, capacity=20)
     log = Logged(replay, ends=0.0).play(10)
-    replay.prioritise(np.array([0, 1, 0]), np.array([9.0, 5.0, 3.0]))
-    replay.prioritise(np.array([1]), np.array([4.0]))
+    replay.prioritise(torch.tensor([0, 1, 0]), torch.tensor([9.0, 5.0, 3.0]))
+    replay.prioritise(torch.tensor([1]), torch.tensor([4.0]))
     assert replay.priorities[:5].tolist() == [3.0, 4.0, 1.0, 1.0, 1.0]
     log.play(12)
     assert replay.priorities.tolist() == [9.0, 4.0, 1.0, 1.0, 1.0, 9.0, 9.0, 9.0, 9.0, 9.0]
@@ -263,7 +268,7 @@ def test_a_replay_goes_on_from_a_checkpoint(make, draw, steps):
     straight, other = make(), make()
     log = Logged(straight).play(steps)
     if straight.ready().any():
-        straight.prioritise(np.flatnonzero(straight.ready())[:3], np.full(3, 5.0))
+        straight.prioritise(straight.ready().nonzero().squeeze(1)[:3], torch.full((3,), 5.0))
     Logged(other, seed=5).play(40)
     stored = straight.state_dict()
     other.load_state_dict(stored)
@@ -275,7 +280,7 @@ def test_a_replay_goes_on_from_a_checkpoint(make, draw, steps):
             again.play(written)
         if straight.ready().any():
             assert np.array_equal(draw(straight, 3, 8, alpha=0.5)[0], draw(other, 3, 8, alpha=0.5)[0])
-        slots = np.flatnonzero(straight.ready())
+        slots = straight.ready().nonzero().squeeze(1)
         one, two = (replay.read(slots, torch.ones(len(slots))) for replay in (straight, other))
         assert torch.equal(one.obs["number"], two.obs["number"])
         assert torch.equal(one.state["leaf"], two.state["leaf"])

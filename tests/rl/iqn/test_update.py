@@ -10,7 +10,7 @@ from experiments.benchmark.host_reads import HostReads
 from rl.flat_adam import flat_adam
 from rl.iqn import IQN
 from rl.iqn.losses import squash
-from rl.iqn.update import move_target, quantiles_of_actions, read_results
+from rl.iqn.update import move_target, quantiles_of_actions, read_means
 
 
 @pytest.fixture
@@ -137,13 +137,12 @@ def test_a_subclass_adds_a_term_and_a_metric_by_its_loss(make_parts, update):
 
 def test_metrics_are_means_over_the_minibatches():
     minibatches = [
-        {"loss": torch.tensor(1.0), "priorities": torch.tensor([5.0, 6.0])},
-        {"loss": torch.tensor(4.0), "priorities": torch.tensor([7.0, 8.0])},
+        {"loss": torch.tensor(1.0), "q": torch.tensor(2.0)},
+        {"loss": torch.tensor(4.0), "q": torch.tensor(4)},
     ]
-    for with_priorities in (True, False):
-        means, priorities = read_results([dict(row) for row in minibatches], torch.tensor(True), with_priorities)
-        assert means == {"loss": 2.5}
-        assert priorities == ([5.0, 6.0, 7.0, 8.0] if with_priorities else [])
+    assert read_means(minibatches, torch.tensor(True)) == {"loss": 2.5, "q": 3.0}
+    with pytest.raises(FloatingPointError, match="not finite"):
+        read_means(minibatches, torch.tensor(False))
 
 
 def test_the_target_network_moves_at_its_interval(make_parts, update):
@@ -213,8 +212,8 @@ def test_no_step_is_taken_from_a_bad_minibatch_on(make_parts, update, kind):
     parts, twin = make_parts(kind=kind), make_parts()
     with pytest.raises(FloatingPointError, match="a loss or gradient was not finite"):
         update(parts, count=3)
-    first = next(twin.replay.minibatches(3, twin.iqn.sequences, torch.Generator().manual_seed(0)))
-    twin.replay.minibatches = lambda *_, **__: [first]
+    drawn = twin.replay.draw(3, twin.iqn.sequences, torch.Generator().manual_seed(0), beta=0.6)
+    twin.replay.draw = lambda *_: [part[:1] for part in drawn]
     update(twin, count=1)
     for mine, theirs in zip(parts.network.parameters(), twin.network.parameters(), strict=True):
         assert torch.equal(mine, theirs)
@@ -227,11 +226,11 @@ def test_a_bad_number_leaves_weights_and_priorities_as_they_were(make_parts, upd
         parts.replay.obs["numbers"][:] = float("nan")
     else:
         parts.replay.rewards[:] = np.inf
-    before, priorities = deepcopy(parts.network.state_dict()), parts.replay.priorities.copy()
+    before, priorities = deepcopy(parts.network.state_dict()), parts.replay.priorities.clone()
     with pytest.raises(FloatingPointError, match="not finite"):
         update(parts)
     assert all(torch.equal(value, before[name]) for name, value in parts.network.state_dict().items())
-    assert np.array_equal(parts.replay.priorities, priorities)
+    assert torch.equal(parts.replay.priorities, priorities)
 
 
 # ------------------------------------------------------------------------------------------------ the device, options

@@ -53,7 +53,7 @@ OTHER = {
     "anneal_learning_rate": False,
     "max_grad_norm": 100.0,
 }
-OF_THE_AGENT = {"capacity", "learning_starts", "replay_ratio"}
+OF_THE_AGENT = {"capacity", "learning_starts", "replay_ratio", "graphs"}
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def learn_twice(make_parts, make_scale):
             got = iqn.update(network, target, optimizer, replay, 2, count_before, *draws, progress, scale)
             expected, priorities = slow.update(copy, 2, count_before, *twins, progress, 2.25)
             assert got == pytest.approx(expected, rel=1e-4)
-            copy.priorities[list(priorities)] = list(priorities.values())
+            copy.priorities[list(priorities)] = torch.tensor([*priorities.values()], dtype=torch.float64)
             np.testing.assert_allclose(replay.priorities, copy.priorities, rtol=1e-3)
         for mine, theirs in ((network, slow.network), (target, slow.target)):
             for one, other in zip(mine.parameters(), theirs.parameters(), strict=True):
