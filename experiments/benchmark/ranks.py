@@ -12,6 +12,7 @@ import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from statistics import mean, pstdev
 from typing import Any, cast
 
@@ -25,19 +26,18 @@ from rl.agents.sharing import join
 from rl.shards import Shards
 from rl.training.distributed import Ranks
 
-SIZES = (("w1", 256), ("w2", 16))
-"""Workloads with their environments in all: small steps of many environments, and large ones of few."""
+RUNS = (("w1", (256, 256)), ("w2", (16, 32)), ("w2", (None, 16)))
+"""Workloads, with their environments on one rank and on two: shared out, as many for each, and few shared out."""
 
-WORLDS = (1, 2)
 BPTT = 16
 
 
 def make_rows(seconds: float, core_names: list[str]) -> list[Row]:
     """Return a row for each workload, core and number of ranks."""
     rows = []
-    for name, num_envs in SIZES:
-        for core in core_names:
-            for world in WORLDS:
+    for (name, sizes), core in product(RUNS, core_names):
+        for world, num_envs in enumerate(sizes, start=1):
+            if num_envs is not None:
                 ranks = StartedRanks(world, name, core, num_envs)
                 label = f"{name} {core}, {num_envs} environments, {world} {'rank' if world == 1 else 'ranks'}"
                 rows.append(Row(label, partial(ranks.measure, seconds), ranks.close))

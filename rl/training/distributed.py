@@ -21,10 +21,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rl.shards import ALONE, Shards
+from rl.training.shared_sum import SharedSum, can_share
 from rl.training.team import RankLostError, Shard, Team, find_team, muted, sum_pairs
 from rl.training.threads import AUTO, available_cores
 
 Value = TypeVar("Value")
+log = logging.getLogger(__name__)
 GRACE_SECONDS = 10.0
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 FOLDER = "recurrent_ppo/run_dir"
@@ -56,6 +58,9 @@ class Ranks:
                 ("LOCAL_WORLD_SIZE", 1),
             )
         )
+
+        self.shares = can_share(self.world, self.local_world)
+        self.shared: SharedSum | None = None
 
     def __enter__(self) -> "Ranks":
         """Meet the others."""
@@ -126,6 +131,8 @@ class Ranks:
         if self.world == 1:
             return sum_pairs(vectors)
         with self.telling():
+            if shared := self._share(vectors):
+                return shared(vectors)
             if self.world == 2 and len(vectors) == 1:
                 total = vectors[0].clone()
                 dist.all_reduce(total)
@@ -140,6 +147,21 @@ class Ranks:
             total = torch.empty(self.world * width, dtype=part.dtype, device=part.device)
             dist.all_gather(list(total.split(width)), part)
             return total[: vectors[0].numel()].contiguous()
+
+    def _share(self, vectors: list[Tensor]) -> SharedSum | None:
+        """Return what sums vectors through shared memory, if there is such memory; all ranks find the same."""
+        vector = vectors[0]
+        if not self.shares or vector.device.type != "cpu" or vector.dtype != torch.float32:
+            return None
+        if self.shared is None or self.shared.length < len(vector):
+            try:
+                sizes = self.rank, self.world, len(vectors), len(vector)
+                self.shared = SharedSum(*sizes, self.lead, self.gather, self.timeout)
+            except OSError as error:
+                self.shares = False
+                log.warning("there is too little shared memory, so ranks talk through sockets, slower: %s", error)
+                return None
+        return self.shared
 
     def deal(self, count: int) -> list[Shards]:
         """Return the shards of this rank, of ``count`` in all.

@@ -28,10 +28,15 @@ def vectors(index):
     return torch.randn(1001, generator=torch.Generator().manual_seed(index))
 
 with Ranks(60) as ranks:
+    ranks.shares = ranks.shares and sys.argv[1] == "memory"
     shards = ranks.deal(12)
     def work(shard):
-        total, heard = shard.sum(vectors(shard.index)), shard.gather(shard.index)
-        return total.tolist(), heard
+        small = shard.sum(vectors(shard.index)[:3])  # the memory of these does not do for those that follow
+        for turn in range(5):  # each place in it is used again
+            total, heard = shard.sum(vectors(shard.index) + turn), shard.gather(shard.index)
+        total = shard.sum(vectors(shard.index))
+        double = shard.sum(torch.ones(2, dtype=torch.float64))
+        return total.tolist(), heard, small.tolist(), double.tolist()
     found = ranks.run([partial(work, shard) for shard in shards], shards)
     told = ranks.lead(lambda: f"from {ranks.rank}")
     if ranks.rank == 0:
@@ -120,21 +125,25 @@ def test_torchrun_says_who_a_rank_is(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("way", ["memory", "sockets"])
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
-def test_sums_are_the_same_bits_on_any_number_of_ranks(world):
-    first, *others = finish(start_ranks(world, TALK))
-    (total, heard), told, size = json.loads(first)
+def test_sums_are_the_same_bits_on_any_number_of_ranks(world, way):
+    first, *others = finish(start_ranks(world, TALK, way))
+    (total, heard, small, double), told, size = json.loads(first)
     vectors = [torch.randn(1001, generator=torch.Generator().manual_seed(index)) for index in range(12)]
     assert torch.equal(torch.tensor(total), sum_pairs(vectors))
+    assert torch.equal(torch.tensor(small), sum_pairs([vector[:3] for vector in vectors]))
+    assert double == [12.0, 12.0]
     assert heard == list(range(12))
     assert (told, size) == ("from 0", world)
     assert not any(others)
 
 
 @pytest.mark.slow
-def test_two_shards_on_two_ranks_sum_as_in_one_process():
+@pytest.mark.parametrize("way", ["memory", "sockets"])
+def test_two_shards_on_two_ranks_sum_as_in_one_process(way):
     program = TALK.replace("deal(12)", "deal(2)")
-    (one,), (two, _) = (finish(start_ranks(world, program)) for world in (1, 2))
+    (one,), (two, _) = (finish(start_ranks(world, program, way)) for world in (1, 2))
     assert json.loads(one)[0] == json.loads(two)[0]
 
 

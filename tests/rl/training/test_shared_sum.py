@@ -1,0 +1,90 @@
+import os
+import threading
+import time
+
+import pytest
+import torch
+
+from rl.training import shared_sum
+from rl.training.shared_sum import SharedSum, can_share
+from rl.training.team import sum_pairs
+
+pytestmark = pytest.mark.skipif(not can_share(1, 1), reason="no memory to share, or processors of another kind")
+
+
+@pytest.fixture
+def share(monkeypatch, tmp_path):
+    """``share(world, count, length)``: one sum for each rank, all in threads of this process."""
+    monkeypatch.setattr(shared_sum, "FOLDER", tmp_path)
+
+    def make(world, count, length, timeout=10.0):
+        paths = []
+
+        def lead(reserve):
+            if not paths:
+                paths.append(reserve())
+            return paths[0]
+
+        met = threading.Barrier(world)
+        found = [None] * world
+
+        def build(rank):
+            found[rank] = SharedSum(rank, world, count, length, lead, lambda _: met.wait(), timeout)
+
+        first = threading.Thread(target=build, args=(0,))
+        first.start()
+        while not paths:
+            time.sleep(0.001)
+        others = [threading.Thread(target=build, args=(rank,)) for rank in range(1, world)]
+        for thread in others:
+            thread.start()
+        for thread in (first, *others):
+            thread.join()
+        return found
+
+    return make
+
+
+def test_all_get_the_sum_in_the_order_of_the_ranks(share):
+    sums, found = share(3, 2, 5), {}
+
+    def work(rank):
+        for turn in range(50):
+            length = 5 - turn % 2
+            vectors = [torch.full((length,), 10.0 * rank + place + turn) for place in range(2)]
+            found[rank, turn] = sums[rank](vectors)
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for turn in range(50):
+        vectors = [torch.full((5 - turn % 2,), 10.0 * rank + place + turn) for rank in range(3) for place in range(2)]
+        assert all(torch.equal(found[rank, turn], sum_pairs(vectors)) for rank in range(3))
+
+
+def test_nothing_is_left_behind(share, tmp_path):
+    share(2, 1, 1000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rank_that_does_not_answer_is_told(share):
+    one, _ = share(2, 1, 3, timeout=0.2)
+    with pytest.raises(RuntimeError, match="has not written its vector"):
+        one([torch.ones(3)])
+
+
+def test_too_little_memory_is_told_before_it_is_used(monkeypatch, tmp_path):
+    monkeypatch.setattr(shared_sum, "FOLDER", tmp_path)
+    with pytest.raises(OSError):
+        SharedSum(0, 2, 1, 2**48, lambda make: make(), list, 1.0)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(shared_sum, "FOLDER", tmp_path / "missing")
+    with pytest.raises(OSError):
+        SharedSum(0, 2, 1, 8, lambda make: make(), list, 1.0)
+
+
+def test_ranks_of_several_machines_share_nothing():
+    assert not can_share(4, 2)
+    assert os.path.isdir(shared_sum.FOLDER)
