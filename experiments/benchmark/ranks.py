@@ -13,7 +13,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import product
-from statistics import mean, pstdev
+from math import log, pi, sqrt
+from statistics import mean
 from typing import Any, cast
 
 import torch
@@ -71,21 +72,28 @@ class StartedRanks:
     def measure(self, seconds: float, _round: int = 0) -> Numbers:
         """Train for so long: steps per second, and milliseconds of an iteration and of what belongs to it.
 
-        ``talking_ms`` is what the ranks spend in each other's answers, waiting included, ``spread_ms`` the standard
-        deviation of what one computes in an iteration.
+        The shortest time that a rank needs for a sum of gradients is its transfer, the rest of the others is waiting
+        for that one. ``deviation_ms`` is that of the time between two sums, as if it were normally distributed.
         """
         for process in self.processes:
             with suppress(BrokenPipeError):
                 print(seconds, file=process.stdin, flush=True)
-        told = self._read()
-        computing = [whole - talking for one in told for whole, talking in one["iterations"]]
-        return {
-            "steps_per_second": told[0]["env_steps"] / told[0]["wall_seconds"],
-            "iteration_ms": 1e3 * mean(whole for one in told for whole, _ in one["iterations"]),
-            "talking_ms": 1e3 * mean(talking for one in told for _, talking in one["iterations"]),
-            "spread_ms": 1e3 * pstdev(computing),
-            "sums": told[0]["sums"] / len(told[0]["iterations"]),
-            "MB_of_a_sum": told[0]["bytes"] / 1e6,
+        first, *_ = told = self._read()
+        iterations, sums = len(first["iterations"]), list(zip(*(one["sums"] for one in told), strict=True))
+        found = {
+            "steps_per_second": first["env_steps"] / first["wall_seconds"],
+            "iteration_ms": 1e3 * mean(first["iterations"]),
+        }
+        if not sums:
+            return found
+        waiting = sum(max(both) - min(both) for both in sums)
+        return found | {
+            "sums": len(sums) / iterations,
+            "MB_of_a_sum": first["bytes"] / 1e6,
+            "transfer_ms": 1e3 * sum(map(min, sums)) / iterations,
+            "waiting_ms": 1e3 * waiting / iterations,
+            "gathers_ms": 1e3 * first["gathers"] / iterations,
+            "deviation_ms": 1e3 * waiting / len(sums) * sqrt(pi) / 2,  # two of them differ by 2 / sqrt(pi) of it
         }
 
     def _read(self) -> list[dict[str, Any]]:
@@ -109,7 +117,7 @@ class StartedRanks:
 
 
 class Watched:
-    """Shards that count what is said and how long it takes, see ``rl.shards.Shards``.
+    """Shards that note how long what they say takes, see ``rl.shards.Shards``.
 
     Args:
         shards: that are watched.
@@ -117,27 +125,61 @@ class Watched:
 
     def __init__(self, shards: Shards):
         self.shards, self.index, self.size = shards, shards.index, shards.size
-        self.seconds, self.sums, self.bytes = 0.0, 0, 0
+        self.bytes = 0  # of a gradient
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was noted."""
+        self.sums: list[float] = []  # seconds of each sum of gradients
+        self.gathers = 0.0  # seconds of all else
 
     def __deepcopy__(self, memo: dict) -> "Watched":
         """Return itself, as shards do."""
         return self
 
     def sum(self, vector: Tensor) -> Tensor:
-        """Sum, and count."""
+        """Sum, and note."""
         began = time.perf_counter()
         total = self.shards.sum(vector)
-        self.seconds += time.perf_counter() - began
-        self.sums += vector.numel() > 100  # gradients
-        self.bytes = max(self.bytes, vector.nbytes)
+        seconds = time.perf_counter() - began
+        if vector.nbytes >= self.bytes:
+            self.bytes = vector.nbytes
+            self.sums.append(seconds)
+        else:
+            self.gathers += seconds
         return total
 
     def gather(self, value: Any) -> list[Any]:
-        """Gather, and count."""
+        """Gather, and note."""
         began = time.perf_counter()
         values = self.shards.gather(value)
-        self.seconds += time.perf_counter() - began
+        self.gathers += time.perf_counter() - began
         return values
+
+
+def predict_efficiency(
+    ranks: int,
+    compute_ms: float,
+    sums: int,
+    megabytes: float,
+    deviation_ms: float,
+    hop_ms: float = 0.04,
+    gigabytes_per_second: float = 2.5,
+) -> float:
+    """Predict which share of its time a rank computes, if gradients go round in a ring and all wait for the slowest.
+
+    Args:
+        ranks: how many, at least 2.
+        compute_ms: of a rank in an iteration.
+        sums: of gradients in it.
+        megabytes: of a gradient.
+        deviation_ms: of what a rank computes between two sums; the slowest of N is about sqrt(2 ln N) of them behind.
+        hop_ms: until the next rank has a message.
+        gigabytes_per_second: of a connection.
+    """
+    ring = 2 * (ranks - 1) * hop_ms + 2 * megabytes / gigabytes_per_second * (ranks - 1) / ranks
+    waiting = deviation_ms * sqrt(2 * log(ranks))
+    return compute_ms / (compute_ms + sums * (ring + waiting))
 
 
 def train(workload: str, core: str, num_envs: int) -> None:
@@ -155,19 +197,17 @@ def train(workload: str, core: str, num_envs: int) -> None:
         run()
         print(json.dumps({"ready": ranks.rank}), file=output, flush=True)
         for line in sys.stdin:
-            watched.sums, steps, iterations, over = 0, run.agent.env_steps, [], False
-            began = time.perf_counter()
+            watched.begin()
+            steps, iterations, over, began = run.agent.env_steps, list[float](), False, time.perf_counter()
             while not over:
-                start, said = time.perf_counter(), watched.seconds
+                start = time.perf_counter()
                 run()
-                iterations.append((time.perf_counter() - start, watched.seconds - said))
+                iterations.append(time.perf_counter() - start)
                 over = shard.gather(time.perf_counter() - began >= float(line))[0]
-            answer: dict[str, Any] = {
-                "env_steps": run.agent.env_steps - steps,
-                "wall_seconds": time.perf_counter() - began,
-            }
-            answer |= {"iterations": iterations, "sums": watched.sums, "bytes": watched.bytes}
-            print(json.dumps(answer), file=output, flush=True)
+            wall = time.perf_counter() - began
+            answer: dict[str, Any] = {"env_steps": run.agent.env_steps - steps, "wall_seconds": wall}
+            answer |= {"iterations": iterations, "sums": watched.sums, "gathers": watched.gathers}
+            print(json.dumps(answer | {"bytes": watched.bytes}), file=output, flush=True)
 
 
 if __name__ == "__main__":

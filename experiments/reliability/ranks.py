@@ -19,6 +19,9 @@ WORDS = (
     "rank or on two, killed once more or to the end, weights equal to those of an unbroken run in one process"
 )
 NAMES = ("ppo_in_shards", "iqn_in_shards")
+TIMEOUT = "rank_timeout=15"
+"""A rank may be killed before it has met the other, who waits so long for it where torchrun does not end them all."""
+
 LOST = "has ended, or has not answered"
 
 
@@ -52,7 +55,7 @@ def kill_and_resume(place: Place, name: str, kills: Sequence[tuple[int, tuple[in
     for world, killed, moment in kills:
         kill(start_ranks(words, place.folder, world), killed, moment * seconds)
         begun = checkpoint_path(place.folder / "run").is_file()
-        words = recipe.resume() if begun else [*recipe.start(place), "overwrite=true"]
+        words = recipe.resume("run", TIMEOUT) if begun else [*recipe.start(place), "overwrite=true"]
     for running in start_ranks(words, place.folder, last):
         check_success(running.wait())
     check_finished(place, name)

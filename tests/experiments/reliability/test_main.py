@@ -12,6 +12,7 @@ LEAST = {
     "kills": 60,
     "signals": 40,
     "disk": 30,
+    "ranks": 200,
     "environments": 40,
     "command_lines": 250,
     "damage": 400,
