@@ -284,15 +284,25 @@ def describe_override(error: OverrideParseException) -> str:
     return f"{argument!r} cannot be read: quote a value with special characters twice, \"KEY='VALUE'\""
 
 
+def list_files(config_name: str) -> list[str]:
+    """Return the names of a YAML file of ``conf`` and of those that it takes in whole, its own last."""
+    parts = load_defaults(config_name).get("defaults", ())
+    taken = [name for part in parts if isinstance(part, str) and part != "_self_" for name in list_files(part)]
+    return [*taken, config_name]
+
+
 def _list_keys(config_name: str) -> list[str]:
     """Return the keys of a YAML file of ``conf`` and the groups that it takes in."""
-    content = load_defaults(config_name)
-    groups = [str(key) for part in content.get("defaults", ()) if isinstance(part, DictConfig) for key in part]
-    keys = [str(key) for key in content if key not in ("defaults", "hydra")]
+    contents = [load_defaults(name) for name in list_files(config_name)]
+    parts = [part for content in contents for part in content.get("defaults", ())]
+    groups = [str(key) for part in parts if isinstance(part, DictConfig) for key in part]
+    keys = [str(key) for content in contents for key in content if key not in ("defaults", "hydra")]
     return keys + [key for key in groups if " " not in key]
 
 
 def _list_optional_groups(config_name: str) -> set[str]:
     """Return the groups from which nothing need be chosen."""
-    parts = [part for part in load_defaults(config_name).get("defaults", ()) if isinstance(part, DictConfig)]
-    return {str(key) for part in parts for key, choice in part.items() if choice is None}
+    parts = [part for name in list_files(config_name) for part in load_defaults(name).get("defaults", ())]
+    return {
+        str(key) for part in parts if isinstance(part, DictConfig) for key, choice in part.items() if choice is None
+    }
