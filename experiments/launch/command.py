@@ -24,6 +24,7 @@ from envs.faults import UserCodeError, describe_fault, find_users_frame, read_me
 from experiments.launch.check import ConfigError, load_yaml, suggest
 from experiments.launch.claim import remove_unused
 from experiments.launch.help import answer, parse_options
+from experiments.launch.launchers import choose_jobs
 from experiments.launch.paths import find_resumed, quote_path
 from experiments.launch.stored import read_trust
 from experiments.launch.working_folder import add_working_folder
@@ -42,7 +43,7 @@ FAULTS = (
 )
 
 
-def launch(run: Callable[[DictConfig], Any], config_name: str) -> None:
+def launch(run: Callable[..., Any], config_name: str) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and run a command on it.
 
     A fault ends the process with one sentence and exit code 1; with ``HYDRA_FULL_ERROR=1`` it ends with its traceback.
@@ -63,12 +64,12 @@ def launch(run: Callable[[DictConfig], Any], config_name: str) -> None:
             add_working_folder(config)
             # errors as the user wants them, also for processes that the command starts
             with set_full_error(full_error), tell_broken_logs(config_name):
-                value = run(config)
+                value = run(config, *jobs.prepare(config))
             if sweeping:
                 done.append(HydraConfig.get().job.num)
             return value
         except Stopped as stop:  # ends a sweep, too: Hydra catches errors of a job, but no interrupt
-            if sweeping:
+            if sweeping and not jobs.apart:
                 stop.sentence = tell_of_sweep(stop, done)
             raise
         except KeyboardInterrupt:
@@ -79,6 +80,8 @@ def launch(run: Callable[[DictConfig], Any], config_name: str) -> None:
             error.with_traceback(whole)
             if not isinstance(error, FAULTS) and not is_users:  # a fault of this program
                 raise
+            if jobs.apart and not full_error:  # what it holds need not pass between processes
+                raise ConfigError(f"job {HydraConfig.get().job.num} failed: {describe(error, config_name)}") from None
             if full_error or sweeping:  # a sweep goes on with its other jobs
                 if isinstance(error, Exception):
                     raise
@@ -89,12 +92,14 @@ def launch(run: Callable[[DictConfig], Any], config_name: str) -> None:
     try:
         given, options = parse_options(sys.argv[1:])
         given.overrides = list(rewrite_overrides(given.overrides, given.multirun))
-        sys.argv[1:] = [*options, *given.overrides]  # Hydra takes no option between two overrides
+        jobs, shared = choose_jobs(given.overrides, given.multirun)
+        sys.argv[1:] = [*options, *given.overrides, *shared]  # Hydra takes no option between two overrides
         if answer(given, run, config_name, check_keys):
             return
         # Hydra would print an error, but the sentence is ours
-        with set_full_error(True), StopSignals() as signals, signals.raising():
-            hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)(run_guarded)()
+        with set_full_error(True), StopSignals() as signals, jobs.going_on(signals):
+            task = jobs.wrap(run_guarded)
+            hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)(task)()
             flush_stdout()
     except FAULTS as error:
         if full_error:
