@@ -23,7 +23,7 @@ import conf
 from envs.faults import UserCodeError, describe_fault, find_users_frame, read_message
 from experiments.launch.check import ConfigError, load_yaml, suggest
 from experiments.launch.claim import remove_unused
-from experiments.launch.help import answer, parse_options
+from experiments.launch.help import answer, list_files, parse_options
 from experiments.launch.launchers import choose_jobs
 from experiments.launch.paths import find_resumed, quote_path
 from experiments.launch.stored import read_trust
@@ -287,13 +287,6 @@ def describe_override(error: OverrideParseException) -> str:
     if "=" not in argument:
         return f"{argument!r} is no argument: give KEY=VALUE"
     return f"{argument!r} cannot be read: quote a value with special characters twice, \"KEY='VALUE'\""
-
-
-def list_files(config_name: str) -> list[str]:
-    """Return the names of a YAML file of ``conf`` and of those that it takes in whole, its own last."""
-    parts = load_defaults(config_name).get("defaults", ())
-    taken = [name for part in parts if isinstance(part, str) and part != "_self_" for name in list_files(part)]
-    return [*taken, config_name]
 
 
 def _list_keys(config_name: str) -> list[str]:

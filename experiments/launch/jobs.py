@@ -124,6 +124,7 @@ class JobsApart(Jobs):
         def run(config: DictConfig) -> Any:
             number = HydraConfig.get().job.num
             if self._is_over():
+                self._end_orphan()
                 return None
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # between jobs: of Ctrl-C this process hears by the notes
             label_lines(number)
@@ -134,6 +135,7 @@ class JobsApart(Jobs):
             except Stopped as stop:  # joblib would end the other jobs at once
                 print(f"job {number}: {stop}", file=sys.stderr)
                 self._note(number, "stopped")
+                self._end_orphan()
                 return None
             except Exception as error:
                 print(f"{error}; the other jobs go on", file=sys.stderr)
@@ -143,6 +145,13 @@ class JobsApart(Jobs):
             return value
 
         return run
+
+    def _end_orphan(self) -> None:
+        """End this process if the command has ended, for joblib would let it wait for further jobs."""
+        pid, start = self.parent
+        if self.launcher == JOBLIB and measure_start(pid) != start:
+            sys.stderr.flush()
+            os._exit(128 + signal.SIGTERM)
 
     def _note(self, number: int, word: str) -> None:
         """Write down, in the process of a job, what became of it."""

@@ -48,9 +48,13 @@ def write_report(folder: Path, trials: Trials, plan: Plan, choices: dict[str, st
 
 
 def find_best(study: "Study") -> "FrozenTrial | None":
-    """Return the complete trial with the highest value, None before there is one."""
+    """Return the complete trial with the highest value, None before there is one.
+
+    Of equal ones, which a task with a highest return has many of, the one whose evaluations were best from first to
+    last: it learned the fastest.
+    """
     complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
-    return max(complete, key=lambda trial: trial.value or 0.0, default=None)
+    return max(complete, key=lambda trial: (trial.value or 0.0, _average(trial)), default=None)
 
 
 def describe_trial(trial: "FrozenTrial", folder: Path) -> dict[str, Any]:
@@ -149,6 +153,12 @@ def flatten_run(arguments: list[str]) -> dict[str, Any]:
     config = compose("train", list(rewrite_overrides(arguments)))
     assert isinstance(config, DictConfig)
     return flatten(config)
+
+
+def _average(trial: "FrozenTrial") -> float:
+    """Return the mean of all evaluations of a trial."""
+    values = list(trial.intermediate_values.values())
+    return sum(values) / max(len(values), 1)
 
 
 def _value(trial: "FrozenTrial") -> float:

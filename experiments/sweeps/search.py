@@ -17,6 +17,7 @@ from typing import Any, Literal
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -24,7 +25,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from experiments.launch.build import Settings, build, read_settings
 from experiments.launch.check import OUTPUTS, ConfigError, convert
 from experiments.launch.claim import claim_new, holds_run, locate_new, make_folder, read_overrides
-from experiments.launch.command import check_keys, load_defaults, rewrite_overrides
+from experiments.launch.command import check_keys, describe, load_defaults, rewrite_overrides
 from experiments.launch.run_folder import name_env, name_folder
 from experiments.sweeps.report import find_best, format_table, tell_command, write_report
 from experiments.sweeps.space import Parameter, list_corners, read_space
@@ -131,16 +132,17 @@ def check_space(space: list[Parameter], base: list[str]) -> None:
     build(compose_run([*TRIAL, *base])).close()
     keys = {each.key.rpartition(".")[2]: each.key for each in space}
     for corner in list_corners(space):
-        config = compose_run([*TRIAL, *base, *corner])
-        check_keys(config, "train")
         try:
+            config = compose_run([*TRIAL, *base, *corner])
+            check_keys(config, "train")
             build(config).close()
-        except ConfigError:
-            raise
-        except ValueError as error:
-            name, _, words = str(error).partition("=")
-            if name in keys and ": it must be " in words:
-                raise ConfigError(f"search.{keys[name]}: {error}") from error
+        except (HydraException, ValueError) as error:
+            sentence = describe(error, "train")
+            name = sentence.partition("=")[0].rpartition(".")[2]
+            if isinstance(error, ConfigError) or "there is no " in sentence:
+                raise ConfigError(f"search: {sentence}") from error
+            if name in keys and ": it must be " in sentence:
+                raise ConfigError(f"search.{keys[name]}: {sentence}") from error
 
 
 def compose_run(arguments: list[str]) -> DictConfig:

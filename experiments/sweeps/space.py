@@ -88,7 +88,8 @@ def _read_parameter(key: str, part: dict[str, Any]) -> Parameter:
     allowed = CHOICES if "choices" in part else RANGE
     unknown = [name for name in part if name not in allowed]
     if unknown:
-        raise ConfigError(f"search.{key}: there is no key {unknown[0]!r} beside {allowed[0]}{suggest('', allowed)}")
+        kind = "a list of choices" if allowed == CHOICES else "a range"
+        raise ConfigError(f"search.{key}: {unknown[0]} does not belong to {kind}{suggest('', allowed)}")
     if "choices" not in part:
         return _read_range(key, part)
     choices = part["choices"]

@@ -57,10 +57,10 @@ def load_study(folder: Path, **options: Any) -> "Study":
 
     Args:
         folder: exists.
-        **options: ``sampler`` and ``pruner`` of Optuna.
+        **options: ``sampler`` and ``pruner`` of Optuna; without any nothing is begun.
 
     Raises:
-        ConfigError: its journal is damaged.
+        ConfigError: its journal is damaged, or holds no study.
     """
     import optuna
     from optuna.storages import JournalStorage
@@ -69,6 +69,8 @@ def load_study(folder: Path, **options: Any) -> "Study":
     path = folder / JOURNAL
     try:
         storage = JournalStorage(JournalFileBackend(str(path)))
+        if not options:
+            return optuna.load_study(study_name=NAME, storage=storage)
         return optuna.create_study(
             storage=storage, study_name=NAME, direction="maximize", load_if_exists=True, **options
         )
