@@ -150,7 +150,7 @@ def read_newest(folder: Path) -> tuple[int, float | None, float]:
 
 def describe_run(progress: Progress) -> list[str]:
     """Return the cells of a run."""
-    share = f" ({progress.steps / progress.total:.0%})" if progress.total else ""
+    share = f" ({min(progress.steps / progress.total, 1):.0%})" if progress.total else ""
     steps = f"{progress.steps:_} of {progress.total:_}{share}" if progress.total else f"{progress.steps:_}"
     value = "-" if progress.value is None else f"{progress.value:.4g}"
     return [progress.state, steps, value, f"{progress.seconds:.0f}", progress.note]
