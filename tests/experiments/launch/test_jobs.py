@@ -158,7 +158,8 @@ def test_a_job_with_a_folder_of_its_own_or_a_run_to_resume(submitted, tmp_path):
     jobs, again = JobsApart(LOCAL, 1), config_of(run_dir=str(run))
     jobs.prepare(config_of())
     assert jobs.prepare(again) == [[]] and again == config_of(resume=str(run))
-    resumed = config_of(resume="other")
+    make_run(submitted / "3-begun")
+    resumed = config_of(resume="other")  # the folder that it goes on with is its own
     assert jobs.prepare(resumed) == [] and resumed == config_of(resume="other")
 
 
