@@ -55,7 +55,7 @@ GLOSSARY = {
 
 # all other results of an update are losses
 GROUPS = {"learning_rate": "charts", "epsilon": "charts"} | dict.fromkeys(("ratio_error", *NAMES), "diagnostics")
-FLUSH_SECONDS = 5  # after which others see a point of the curves: experiments.sweep ends trials by them
+FLUSH_SECONDS = 5  # after which others see a point of the curves, also where TensorFlow is installed, which buffers
 log = logging.getLogger(__name__)
 
 
