@@ -7,12 +7,13 @@ and goes on in its own run folder once the cluster runs it again.
 
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -150,12 +151,13 @@ class JobsApart(Jobs):
         """End this process if the command has ended, for joblib would let it wait for further jobs."""
         pid, start = self.parent
         if self.launcher == JOBLIB and measure_start(pid) != start:
+            shutil.rmtree(self.notes, ignore_errors=True)  # which the command could not remove
             sys.stderr.flush()
             os._exit(128 + signal.SIGTERM)
 
     def _note(self, number: int, word: str) -> None:
         """Write down, in the process of a job, what became of it."""
-        if self.notes.is_dir():
+        with suppress(OSError):  # it went with the command
             (self.notes / f"{number}.{word}").touch()
 
     def _is_over(self) -> bool:

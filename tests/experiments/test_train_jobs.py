@@ -86,6 +86,7 @@ def test_jobs_save_and_end_when_their_command_is_killed(process, cwd):
     wait_for(lambda: all((run / "checkpoints/last.pt").is_file() for run in runs(cwd)))
     wait_for(lambda: not any((run / ".lock").exists() for run in runs(cwd)))
     assert len(runs(cwd)) == 2
+    assert all("Stopped by SIGTERM at step" in said_by(run) for run in runs(cwd))
 
 
 def list_tasks(cwd):
