@@ -25,7 +25,8 @@ from omegaconf import OmegaConf
 
 import experiments.launch.build
 from experiments.launch.build import build
-from experiments.launch.command import check_keys
+from experiments.launch.command import check_keys, load_defaults
+from experiments.sweeps.space import list_corners, read_space
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -118,14 +119,28 @@ def variants(overrides):
 def check_experiment(name, arguments, run_dir):
     overrides = [word.replace("RUN_DIR", str(run_dir)).replace("SWEEP_DIR", str(run_dir.parent)) for word in arguments]
     overrides = [word for word in overrides if word not in ("-m", "--multirun", "--cfg", "job", "--help")]
+    if importlib.util.find_spec("optuna") is None:  # nor are the launchers of its extra there
+        overrides = [word for word in overrides if not word.startswith(("hydra/launcher=", "hydra.launcher."))]
     for chosen in variants(overrides):
         config = compose_checked(name, chosen)
+        if name == "sweep":
+            check_space(config, chosen)
         if name == "train" and config.resume is None:
             check_build(config)
         elif name in ("evaluate", "plot") and "RUN_DIR" in " ".join(arguments):
             run(name, config)
         elif config.get("player") is not None:
             assert pydoc.locate(config.player) is not None
+
+
+def check_space(config, overrides):
+    """What a search varies can be read, and its runs can be made with all of it."""
+    pytest.importorskip("optuna")
+    space = read_space(config.search)
+    own = {*map(str, load_defaults("sweep")), "search"}
+    base = [word for word in overrides if word.partition("=")[0].partition(".")[0] not in own]
+    for corner in list_corners(space):
+        check_build(compose_checked("train", [*base, *corner]))
 
 
 def check_build(config):

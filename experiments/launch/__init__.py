@@ -10,7 +10,9 @@ Others may use:
   ``check_device``.
 - ``evaluations`` evaluates: ``Evaluations`` of a run, ``evaluate_agent``.
 - ``claim`` gives a run a folder of its own: ``claim_folder`` and what it yields, ``RunFolder``; ``read_overrides``,
-  ``tell_how_to_go_on``, ``name_target``, ``holds_run``. It uses ``lock``.
+  ``tell_how_to_go_on``, ``name_target``, ``holds_run``. It uses ``lock``, which also
+  says who has a folder: ``find_holder``, ``is_locked``.
+- ``jobs`` runs the jobs of a sweep; ``launchers`` reads from a command line where.
 - ``run_folder`` reads and writes what a run leaves: ``load_run_config``, ``load_resumed_config``, ``flatten``,
   ``name_core``, ``name_env``, ``write_result``.
 """

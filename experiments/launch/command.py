@@ -23,7 +23,8 @@ import conf
 from envs.faults import UserCodeError, describe_fault, find_users_frame, read_message
 from experiments.launch.check import ConfigError, load_yaml, suggest
 from experiments.launch.claim import remove_unused
-from experiments.launch.help import answer, parse_options
+from experiments.launch.help import answer, list_files, parse_options
+from experiments.launch.launchers import choose_jobs
 from experiments.launch.paths import find_resumed, quote_path
 from experiments.launch.stored import read_trust
 from experiments.launch.working_folder import add_working_folder
@@ -43,7 +44,7 @@ FAULTS = (
 )
 
 
-def launch(run: Callable[[DictConfig], Any], config_name: str) -> None:
+def launch(run: Callable[..., Any], config_name: str) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and run a command on it.
 
     A fault ends the process with one sentence and exit code 1; with ``HYDRA_FULL_ERROR=1`` it ends with its traceback.
@@ -64,12 +65,12 @@ def launch(run: Callable[[DictConfig], Any], config_name: str) -> None:
             add_working_folder(config)
             # errors as the user wants them, also for processes that the command starts
             with set_full_error(full_error), tell_broken_logs(config_name):
-                value = run(config)
+                value = run(config, *jobs.prepare(config))
             if sweeping:
                 done.append(HydraConfig.get().job.num)
             return value
         except Stopped as stop:  # ends a sweep, too: Hydra catches errors of a job, but no interrupt
-            if sweeping:
+            if sweeping and not jobs.apart:
                 stop.sentence = tell_of_sweep(stop, done)
             raise
         except KeyboardInterrupt:
@@ -80,6 +81,8 @@ def launch(run: Callable[[DictConfig], Any], config_name: str) -> None:
             error.with_traceback(whole)
             if not isinstance(error, FAULTS) and not is_users:  # a fault of this program
                 raise
+            if jobs.apart and not full_error:  # what it holds need not pass between processes
+                raise ConfigError(f"job {HydraConfig.get().job.num} failed: {describe(error, config_name)}") from None
             if full_error or sweeping:  # a sweep goes on with its other jobs
                 if isinstance(error, Exception):
                     raise
@@ -90,12 +93,14 @@ def launch(run: Callable[[DictConfig], Any], config_name: str) -> None:
     try:
         given, options = parse_options(sys.argv[1:])
         given.overrides = list(rewrite_overrides(given.overrides, given.multirun))
-        sys.argv[1:] = [*options, *given.overrides]  # Hydra takes no option between two overrides
+        jobs, shared = choose_jobs(given.overrides, given.multirun)
+        sys.argv[1:] = [*options, *given.overrides, *shared]  # Hydra takes no option between two overrides
         if answer(given, run, config_name, check_keys):
             return
         # Hydra would print an error, but the sentence is ours
-        with set_full_error(True), StopSignals() as signals, signals.raising():
-            hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)(run_guarded)()
+        with set_full_error(True), StopSignals() as signals, jobs.going_on(signals):
+            task = jobs.wrap(run_guarded)
+            hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)(task)()
             flush_stdout()
     except FAULTS as error:
         if full_error:
@@ -293,13 +298,16 @@ def describe_override(error: OverrideParseException) -> str:
 
 def _list_keys(config_name: str) -> list[str]:
     """Return the keys of a YAML file of ``conf`` and the groups that it takes in."""
-    content = load_defaults(config_name)
-    groups = [str(key) for part in content.get("defaults", ()) if isinstance(part, DictConfig) for key in part]
-    keys = [str(key) for key in content if key not in ("defaults", "hydra")]
+    contents = [load_defaults(name) for name in list_files(config_name)]
+    parts = [part for content in contents for part in content.get("defaults", ())]
+    groups = [str(key) for part in parts if isinstance(part, DictConfig) for key in part]
+    keys = [str(key) for content in contents for key in content if key not in ("defaults", "hydra")]
     return keys + [key for key in groups if " " not in key]
 
 
 def _list_optional_groups(config_name: str) -> set[str]:
     """Return the groups from which nothing need be chosen."""
-    parts = [part for part in load_defaults(config_name).get("defaults", ()) if isinstance(part, DictConfig)]
-    return {str(key) for part in parts for key, choice in part.items() if choice is None}
+    parts = [part for name in list_files(config_name) for part in load_defaults(name).get("defaults", ())]
+    return {
+        str(key) for part in parts if isinstance(part, DictConfig) for key, choice in part.items() if choice is None
+    }

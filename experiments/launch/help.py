@@ -21,7 +21,7 @@ from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 import conf
-from experiments.launch.check import ConfigError, check_node, import_path, to_dict
+from experiments.launch.check import ConfigError, check_node, import_path, load_yaml, to_dict
 from experiments.launch.escape import to_config
 
 GIVEN = {
@@ -131,7 +131,7 @@ def describe_command(
         choices: the file that was chosen of each group.
         own: the user's folder of YAML files.
     """
-    comments = read_comments(_file(config_name).read_text())
+    comments = {key: said for name in list_files(config_name) for key, said in read_comments(_read(name)).items()}
     nodes = [str(key) for key, value in config.items_ex(resolve=False) if _is_node(value)]
     groups = {key.partition("@")[0]: choice for key, choice in choices.items() if not key.startswith("hydra/")}
     parts = [purpose.strip()]
@@ -236,6 +236,17 @@ def _tabulate(rows: list[tuple[str, str]]) -> str:
         head = f"  {first:<{left}}" if len(first) < left else f"  {first}\n{'':{left + 2}}"
         lines.append((head + f"\n{'':{left + 2}}".join(folded)).rstrip())
     return "\n".join(lines)
+
+
+def list_files(config_name: str) -> list[str]:
+    """Return the names of a YAML file of ``conf`` and of those that it takes in whole, its own last."""
+    parts = load_yaml(_file(config_name)).get("defaults", ())
+    taken = [name for part in parts if isinstance(part, str) and part != "_self_" for name in list_files(part)]
+    return [*taken, config_name]
+
+
+def _read(config_name: str) -> str:
+    return _file(config_name).read_text()
 
 
 def _file(config_name: str) -> Path:

@@ -93,10 +93,8 @@ class FolderLock:
     def _read(self) -> dict[str, Any] | None:
         """Return what a process wrote of itself; None of nothing, or of what broke off."""
         try:
-            holder = json.loads(os.pread(self.file, 4096, 0))
-            datetime.fromtimestamp(holder["since"])
-            return {"pid": int(holder["pid"]), **{name: holder[name] for name in ("start", "since", "host")}}
-        except (ValueError, KeyError, TypeError, OverflowError, OSError):
+            return parse_holder(os.pread(self.file, 4096, 0))
+        except OSError:
             return None
 
     def _tell(self, holder: dict[str, Any] | None) -> str:
@@ -124,6 +122,38 @@ class FolderLock:
             with suppress(FileNotFoundError):
                 self.path.unlink()
             os.close(self.file)
+
+
+def parse_holder(content: bytes) -> dict[str, Any] | None:
+    """Return what a process wrote of itself into a lock; None of nothing, or of what broke off."""
+    try:
+        holder = json.loads(content)
+        datetime.fromtimestamp(holder["since"])
+        return {"pid": int(holder["pid"]), **{name: holder[name] for name in ("start", "since", "host")}}
+    except (ValueError, KeyError, TypeError, OverflowError, OSError):
+        return None
+
+
+def find_holder(folder: Path) -> dict[str, Any] | None:
+    """Return what the lock of a folder says of the process that has it, without touching the lock; None without one.
+
+    Beside what the process wrote there is ``alive``: None if it runs on another host, where it cannot be looked for.
+    """
+    try:
+        holder = parse_holder((folder / NAME).read_bytes())
+    except OSError:
+        return None
+    if holder is None:
+        return None
+    if holder["host"] != socket.gethostname():
+        return holder | {"alive": None}
+    return holder | {"alive": measure_start(holder["pid"]) == holder["start"] is not None}
+
+
+def is_locked(folder: Path) -> bool:
+    """Tell whether a process has, or may have, the lock of a folder."""
+    holder = find_holder(folder)
+    return holder is not None and holder["alive"] is not False
 
 
 def measure_start(pid: int) -> str | None:

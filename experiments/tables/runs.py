@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from tqdm import tqdm
 
@@ -102,6 +102,12 @@ class Children:
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise RuntimeError(f"{' '.join(arguments[1:])} failed: {last}")
 
+    def start(self, *arguments: str, output: IO[bytes]) -> "subprocess.Popen[bytes]":
+        """Start ``python -m`` with a module and its arguments; what it prints goes into a file."""
+        line = [sys.executable, "-m", *arguments]
+        # not of our group: Ctrl-C in a terminal reaches it through the pipe alone, once
+        return subprocess.Popen(line, stdin=self._theirs, stdout=output, stderr=subprocess.STDOUT, process_group=0)
+
     def map(self, work: Callable[[T], R], jobs: list[T], workers: int) -> list[R]:
         """Return ``[work(job) for job in jobs]``, so many at a time, with a progress bar.
 
@@ -113,22 +119,22 @@ class Children:
             for result in tqdm(pool.map(work, jobs), total=len(jobs), unit=" runs", disable=None):
                 done.append(result)
         except Stopped as stop:
-            self._end()
+            self.end()
             sentence = f"after {len(done)} of {len(jobs)} runs; the same command goes on with the others"
             raise Stopped(stop.number, sentence) from stop
         finally:
             pool.shutdown(cancel_futures=True)
         return done
 
-    def _end(self) -> None:
-        """Close our end of the pipe."""
+    def end(self) -> None:
+        """Let all of them save and end: close our end of the pipe."""
         if self._ours is not None:
             os.close(self._ours)
             self._ours = None
 
     def __exit__(self, *_: object) -> None:
         """Close the pipe."""
-        self._end()
+        self.end()
         os.close(self._theirs)
 
 

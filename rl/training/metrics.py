@@ -55,6 +55,7 @@ GLOSSARY = {
 
 # all other results of an update are losses
 GROUPS = {"learning_rate": "charts", "epsilon": "charts"} | dict.fromkeys(("ratio_error", *NAMES), "diagnostics")
+FLUSH_SECONDS = 5  # after which others see a point of the curves, also where TensorFlow is installed, which buffers
 log = logging.getLogger(__name__)
 
 
@@ -90,7 +91,7 @@ class Metrics:
         self.fault: OSError | None = None  # what keeps the event file from being written
         self._usual_hook, threading.excepthook = threading.excepthook, self._tell_of_thread
         try:
-            self.writer = SummaryWriter(str(run_dir), purge_step=step + 1 if step else None)
+            self.writer = SummaryWriter(str(run_dir), purge_step=step + 1 if step else None, flush_secs=FLUSH_SECONDS)
         except OSError as error:
             threading.excepthook = self._usual_hook
             raise self._name_folder(error) from error

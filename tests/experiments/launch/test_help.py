@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments.launch.check import ConfigError, import_path
-from experiments.launch.help import GIVEN, find_sentence, parse_options, read_arguments, read_comments
+from experiments.launch.help import GIVEN, find_sentence, list_files, parse_options, read_arguments, read_comments
 from rl.agents import DualHeadRecurrentPPO, RecurrentIQN, RecurrentPPOLSTM
 from rl.cores import gru
 
@@ -41,6 +41,15 @@ def test_the_help_page_of_training(page, cwd):
     assert not list(cwd.iterdir())
 
 
+def test_a_command_that_takes_in_another_has_its_keys_with_their_meanings(page):
+    assert list_files("sweep") == ["train", "sweep"] and list_files("train") == ["train"]
+    out = page("sweep", "experiment=witness_vote", "agent.clip=0.3")
+    assert re.search(r"^  search +\[ppo\], ppo_few$", out, re.MULTILINE)
+    assert re.search(r"^  evaluate_every=20000 +environment steps; null for never$", out, re.MULTILINE)
+    assert re.search(r"^  pruner=median +ends trials that fall behind", out, re.MULTILINE)
+    assert re.search(r"^  agent\.clip=0\.3 +clip range of the probability ratio", out, re.MULTILINE)
+
+
 @pytest.mark.parametrize("agent", ["recurrent_ppo_lstm", "recurrent_iqn", "dual_head_recurrent_ppo"])
 def test_every_hyperparameter_has_its_line(agent, page):
     """Each with a meaning, wherever the docstring stands that says it."""
@@ -65,7 +74,8 @@ def test_the_help_page_of_members(page):
 
 
 @pytest.mark.parametrize(
-    "name", ["evaluate", "export", "record", "plot", "imitate", "char_lm", "realtime", "learning_table", "benchmark"]
+    "name",
+    ["evaluate", "export", "record", "plot", "imitate", "char_lm", "realtime", "learning_table", "benchmark", "status"],
 )
 def test_every_command_has_a_page(name, page):
     out = page(name)

@@ -15,7 +15,7 @@ import pytest
 
 from experiments.launch import lock
 from experiments.launch.check import ConfigError
-from experiments.launch.lock import FolderLock, is_running, measure_start
+from experiments.launch.lock import FolderLock, find_holder, is_locked, is_running, measure_start
 
 HOLD = """
 import sys, time
@@ -132,6 +132,23 @@ def test_a_lock_whose_file_its_owner_has_just_removed_is_tried_again(tmp_path, m
 def test_a_folder_that_cannot_be_written_is_no_folder_in_use(tmp_path):
     with pytest.raises(FileNotFoundError, match=re.escape("nowhere/.lock")):
         FolderLock(tmp_path / "nowhere", "a")
+
+
+def test_others_see_who_has_a_folder_without_touching_its_lock(tmp_path, holder):
+    assert find_holder(tmp_path / "none") is None and not is_locked(tmp_path / "none")
+    found = find_holder(tmp_path)
+    assert (found["pid"], found["alive"]) == (holder.pid, True) and is_locked(tmp_path)
+    with pytest.raises(ConfigError, match="is in use"):  # it still is
+        FolderLock(tmp_path, "resume=a")
+    holder.kill()
+    holder.wait()
+    assert find_holder(tmp_path)["alive"] is False and not is_locked(tmp_path)
+    write(tmp_path, host="elsewhere")
+    assert find_holder(tmp_path)["alive"] is None and is_locked(tmp_path)
+    write(tmp_path, pid=os.getpid(), start="another process of that number")
+    assert not is_locked(tmp_path)
+    (tmp_path / ".lock").write_text("{")
+    assert find_holder(tmp_path) is None and not is_locked(tmp_path)
 
 
 def test_processes_of_this_host():

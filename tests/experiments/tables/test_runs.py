@@ -128,6 +128,17 @@ def test_runs_end_with_a_process_that_was_killed(nap, cwd):
     wait_for(cwd / "a.saved", cwd / "b.saved")
 
 
+def test_a_run_that_is_watched_writes_into_a_file_and_hears_of_the_end_by_the_pipe_alone(nap, cwd):
+    """Not of Ctrl-C in a terminal, which goes to a whole group: it would be a second signal while the run saves."""
+    with (cwd / "said.txt").open("wb") as file, Children() as children:
+        process = children.start(CHILD, "nap", str(cwd / "0"), output=file)
+        wait_for(cwd / "0")
+        assert os.getpgid(process.pid) == process.pid != os.getpgid(0)
+        children.end()
+        assert process.wait(30) == 143
+    wait_for(cwd / "0.saved")
+
+
 def test_the_others_go_on_when_one_fails(cwd):
     """Those that have begun; what has not begins no more."""
     began, ended = threading.Event(), []

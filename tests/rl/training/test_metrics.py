@@ -71,6 +71,18 @@ def run():
     return train
 
 
+def test_others_see_points_of_the_curves_soon(tmp_path, read):
+    """Without a save of the run, or its end; beside TensorFlow, which buffers, once the time is over."""
+    with Metrics(tmp_path, 100) as metrics:
+        for step in (10, 20):
+            metrics.scalars({"eval/episodic_return": 0.5}, step)
+        end = time.monotonic() + 20
+        while read(tmp_path) != {"eval/episodic_return": [(10, 0.5), (20, 0.5)]}:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert metrics.writer.flush_secs <= 5
+
+
 def test_an_event_file_begins_in_a_later_second_than_the_ones_before(tmp_path):
     """In one second they would be read in the order of process ids: a resumed run's first, if its id is the lower."""
     second = int(time.time())
