@@ -22,6 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.utils import get_method
 from omegaconf import OmegaConf
+from torch.distributed.run import get_args_parser as torchrun_parser
 
 import experiments.launch.build
 from experiments.launch.build import build
@@ -37,7 +38,7 @@ INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 SHORTER = {"100_000": "4_096"}
 """Numbers of steps in blocks of Python, and what stands for them here."""
 COMMANDS, PYTHON, DATA = ("", "bash"), ("python",), ("yaml", "text")
-PROGRAMS = ("python", "python3", "pip", "pytest", "ruff", "mypy", "mkdocs", "pre-commit", "tensorboard")
+PROGRAMS = ("python", "python3", "pip", "pytest", "ruff", "mypy", "mkdocs", "pre-commit", "tensorboard", "torchrun")
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 
@@ -155,6 +156,9 @@ def check_build(config):
 @pytest.mark.parametrize("words", commands())
 def test_every_command_is_one(words, run_dir):
     program, *arguments = words
+    if program == "torchrun":
+        arguments = torchrun_parser().parse_args(arguments)
+        program, arguments = "python", ["-m", arguments.training_script, *arguments.training_script_args]
     if program.startswith("python") and arguments[0] == "-m":
         module = arguments[1]
         if module.startswith("experiments."):
