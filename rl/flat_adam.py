@@ -85,7 +85,7 @@ def average_gradient(
     vector = torch.cat(parts).detach()  # torch 2.8 lets unused gradients require one
     shards = optimizer.shards
     if shards.size > 1:
-        vector = shards.sum(vector) / shards.size
+        vector = shards.sum(vector).div_(shards.size)
     gradient, *numbers = vector.split([vector.numel() - len(others) - 1, *[1] * (len(others) + 1)])
     return gradient, *(number.squeeze(0) for number in numbers)
 

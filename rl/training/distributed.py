@@ -8,6 +8,7 @@ import atexit
 import ctypes
 import logging
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -21,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rl.shards import ALONE, Shards
-from rl.training.shared_sum import SharedSum, can_share
+from rl.training.shared_memory import SharedMemory, can_share
 from rl.training.team import RankLostError, Shard, Team, find_team, muted, sum_pairs
 from rl.training.threads import AUTO, available_cores
 
@@ -60,7 +61,7 @@ class Ranks:
         )
 
         self.shares = can_share(self.world, self.local_world)
-        self.shared: SharedSum | None = None
+        self.shared: SharedMemory | None = None
 
     def __enter__(self) -> "Ranks":
         """Meet the others."""
@@ -101,6 +102,8 @@ class Ranks:
             return [value]
         found: list[Any] = [None] * self.world
         with self.telling():
+            if self.shared is not None and (messages := self.shared.gather(pickle.dumps(value))) is not None:
+                return [pickle.loads(message) for message in messages]
             dist.all_gather_object(found, value, group=self.talk)
         return found
 
@@ -132,7 +135,7 @@ class Ranks:
             return sum_pairs(vectors)
         with self.telling():
             if shared := self._share(vectors):
-                return shared(vectors)
+                return shared.sum(vectors)
             if self.world == 2 and len(vectors) == 1:
                 total = vectors[0].clone()
                 dist.all_reduce(total)
@@ -148,7 +151,7 @@ class Ranks:
             dist.all_gather(list(total.split(width)), part)
             return total[: vectors[0].numel()].contiguous()
 
-    def _share(self, vectors: list[Tensor]) -> SharedSum | None:
+    def _share(self, vectors: list[Tensor]) -> SharedMemory | None:
         """Return what sums vectors through shared memory, if there is such memory; all ranks find the same."""
         vector = vectors[0]
         if not self.shares or vector.device.type != "cpu" or vector.dtype != torch.float32:
@@ -156,7 +159,7 @@ class Ranks:
         if self.shared is None or self.shared.length < len(vector):
             try:
                 sizes = self.rank, self.world, len(vectors), len(vector)
-                self.shared = SharedSum(*sizes, self.lead, self.gather, self.timeout)
+                self.shared = SharedMemory(*sizes, self.lead, self.gather, self.timeout)
             except OSError as error:
                 self.shares = False
                 log.warning("there is too little shared memory, so ranks talk through sockets, slower: %s", error)

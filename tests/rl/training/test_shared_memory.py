@@ -5,8 +5,8 @@ import time
 import pytest
 import torch
 
-from rl.training import shared_sum
-from rl.training.shared_sum import SharedSum, can_share
+from rl.training import shared_memory
+from rl.training.shared_memory import SharedMemory, can_share
 from rl.training.team import sum_pairs
 
 pytestmark = pytest.mark.skipif(not can_share(1, 1), reason="no memory to share, or processors of another kind")
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not can_share(1, 1), reason="no memory to share,
 @pytest.fixture
 def share(monkeypatch, tmp_path):
     """``share(world, count, length)``: one sum for each rank, all in threads of this process."""
-    monkeypatch.setattr(shared_sum, "FOLDER", tmp_path)
+    monkeypatch.setattr(shared_memory, "FOLDER", tmp_path)
 
     def make(world, count, length, timeout=10.0):
         paths = []
@@ -29,7 +29,7 @@ def share(monkeypatch, tmp_path):
         found = [None] * world
 
         def build(rank):
-            found[rank] = SharedSum(rank, world, count, length, lead, lambda _: met.wait(), timeout)
+            found[rank] = SharedMemory(rank, world, count, length, lead, lambda _: met.wait(), timeout)
 
         first = threading.Thread(target=build, args=(0,))
         first.start()
@@ -52,7 +52,7 @@ def test_all_get_the_sum_in_the_order_of_the_ranks(share):
         for turn in range(50):
             length = 5 - turn % 2
             vectors = [torch.full((length,), 10.0 * rank + place + turn) for place in range(2)]
-            found[rank, turn] = sums[rank](vectors)
+            found[rank, turn] = sums[rank].sum(vectors)
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(3)]
     for thread in threads:
@@ -64,6 +64,26 @@ def test_all_get_the_sum_in_the_order_of_the_ranks(share):
         assert all(torch.equal(found[rank, turn], sum_pairs(vectors)) for rank in range(3))
 
 
+def test_messages_of_any_length(share, monkeypatch):
+    monkeypatch.setattr(shared_memory, "MESSAGE", 64)
+    memories, found = share(2, 1, 4), {}
+    said = [b"", b"a", b"b" * 56, b"c" * 57, b"d" * 1000, b"e"]
+
+    def work(rank):
+        for turn, message in enumerate(said):
+            found[rank, turn] = memories[rank].gather(message if rank == 0 else b"from the other")
+            memories[rank].sum([torch.ones(4)])  # in turn with vectors
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for turn, message in enumerate(said):
+        expected = [message, b"from the other"] if len(message) <= 56 else None
+        assert found[0, turn] == found[1, turn] == expected
+
+
 def test_nothing_is_left_behind(share, tmp_path):
     share(2, 1, 1000)
     assert list(tmp_path.iterdir()) == []
@@ -71,20 +91,20 @@ def test_nothing_is_left_behind(share, tmp_path):
 
 def test_a_rank_that_does_not_answer_is_told(share):
     one, _ = share(2, 1, 3, timeout=0.2)
-    with pytest.raises(RuntimeError, match="has not written its vector"):
-        one([torch.ones(3)])
+    with pytest.raises(RuntimeError, match="has not written what all wait for"):
+        one.sum([torch.ones(3)])
 
 
 def test_too_little_memory_is_told_before_it_is_used(monkeypatch, tmp_path):
-    monkeypatch.setattr(shared_sum, "FOLDER", tmp_path)
+    monkeypatch.setattr(shared_memory, "FOLDER", tmp_path)
     with pytest.raises(OSError):
-        SharedSum(0, 2, 1, 2**48, lambda make: make(), list, 1.0)
+        SharedMemory(0, 2, 1, 2**48, lambda make: make(), list, 1.0)
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(shared_sum, "FOLDER", tmp_path / "missing")
+    monkeypatch.setattr(shared_memory, "FOLDER", tmp_path / "missing")
     with pytest.raises(OSError):
-        SharedSum(0, 2, 1, 8, lambda make: make(), list, 1.0)
+        SharedMemory(0, 2, 1, 8, lambda make: make(), list, 1.0)
 
 
 def test_ranks_of_several_machines_share_nothing():
     assert not can_share(4, 2)
-    assert os.path.isdir(shared_sum.FOLDER)
+    assert os.path.isdir(shared_memory.FOLDER)
