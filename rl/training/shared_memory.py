@@ -105,7 +105,7 @@ class SharedMemory:
         return sum_pairs([vector[:length] for vector in place.flatten(0, 1)])
 
     def _wait(self) -> None:
-        """Say that this rank has written, and wait for all: at first without rest, for so long as minibatches differ."""
+        """Say that this rank has written, and wait for all; at first without rest, as minibatches differ little."""
         self.counts[self.rank] = self.turn
         looks, end = 0, 0.0
         while self.counts.min() < self.turn:
