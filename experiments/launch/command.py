@@ -60,6 +60,8 @@ def launch(run: Callable[..., Any], config_name: str) -> None:
     def run_guarded(config: DictConfig) -> Any:
         sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
+            if Ranks().world > 1 and config_name != "train":
+                raise ConfigError("torchrun is for experiments.train alone: start this command without it")
             check_keys(config, config_name)
             read_trust(config.get("trust"))
             add_working_folder(config)

@@ -254,3 +254,15 @@ def test_ranks_that_cannot_be_served_are_told_once(torchrun, cwd):
     out, _ = child.communicate(timeout=120)
     assert child.returncode == 1
     assert "--multirun does not go with torchrun" in out, out
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("evaluate", ["run=run"]), ("imitate", ["data=x"]), ("plot", ["runs=[run]"])]
+)
+def test_other_commands_are_not_for_torchrun(command, monkeypatch, name, words):
+    """Each rank would do the whole of it, and write over what the others write."""
+    for variable, value in {"TORCHELASTIC_RUN_ID": "none", "RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(variable, value)
+    ended = command(name, *words)
+    sentence = "torchrun is for experiments.train alone: start this command without it"
+    assert (ended.code, ended.err) == (1, f"{name}, rank 1: {sentence}\n")
