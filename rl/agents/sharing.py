@@ -1,11 +1,16 @@
 """An agent as one of several shards of a run: what it shares with the others, and what is its own."""
 
+import hashlib
+import logging
 from typing import Any
 
 import torch
 from torch import nn
 
+from rl.flat_adam import load_optimizer
 from rl.shards import Shards
+
+log = logging.getLogger(__name__)
 
 OWN = ("generators", "memories", "return_scale", "replay", "granted", "teacher")
 """Entries of an agent's ``state_dict`` that differ from shard to shard; all others are the same in each."""
@@ -28,10 +33,39 @@ def join(agent: Any, shards: Shards) -> None:
     if not hasattr(agent, "shards"):
         raise ValueError(f"{type(agent).__name__} cannot learn in several shards: it has no attribute shards")
     for part in (agent, *vars(agent).values()):
-        modules = list(part.modules()) if isinstance(part, nn.Module) else [part]
-        for one in modules:
+        for one in part.modules() if isinstance(part, nn.Module) else [part]:
             if hasattr(one, "shards"):
                 one.shards = shards
+    _take_first(agent, shards)
+
+
+def keep_equal(agent: Any, shards: Shards) -> None:
+    """Check that an agent has the same weights and moments in all shards; if not, those of the first are taken.
+
+    Processors of several kinds may round a step differently, and nothing else would ever bring the copies together.
+    """
+    if shards.size == 1:
+        return
+    for member in getattr(agent, "members", {}).values():
+        keep_equal(member, shards)
+    if hasattr(agent, "members"):
+        return
+    (vector,) = agent.optimizer.param_groups[0]["params"]
+    numbers = [vector.detach(), *agent.optimizer.state.get(vector, {}).values()]
+    digest = hashlib.sha256(b"".join(leaf.cpu().numpy().tobytes() for leaf in numbers)).hexdigest()
+    if len(set(shards.gather(digest))) == 1:
+        return
+    log.warning(
+        "the weights of %s have become different from shard to shard: those of the first are taken", agent.model_name
+    )
+    _take_first(agent, shards)
+    state = shards.gather(agent.optimizer.state_dict() if shards.index == 0 else None)[0]
+    load_optimizer(agent.optimizer, state)
+
+
+def _take_first(agent: Any, shards: Shards) -> None:
+    """Take over what the networks and scales of the first shard hold."""
+    for part in vars(agent).values():
         if isinstance(part, nn.Module):
             part.load_state_dict(shards.gather(part.state_dict() if shards.index == 0 else None)[0])
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
+from rl.agents.sharing import keep_equal
 from rl.checkpoint import (
     BEST,
     save_and_keep,
@@ -298,7 +299,9 @@ class Trainer:
         try:
             metrics.flush()  # first, so that no curve ends before the checkpoint does
         finally:  # curves that cannot be written are no reason to lose what was learned
-            content = add_others(self.state_dict(), self.shards if of_all else ALONE)
+            shards = self.shards if of_all else ALONE
+            keep_equal(self.agent, shards)
+            content = add_others(self.state_dict(), shards)
             kept = self.saved_steps not in (None, self.agent.env_steps)
             if self.shards.index == 0:
                 (save_and_keep if kept else save_checkpoint)(content, checkpoint_path(self.run_dir))

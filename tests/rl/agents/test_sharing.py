@@ -7,7 +7,7 @@ from gymnasium import spaces
 
 from rl import cores
 from rl.agents import Population, RecurrentIQN, RecurrentPPO
-from rl.agents.sharing import OWN, join, put_own, take_own, without_own
+from rl.agents.sharing import OWN, join, keep_equal, put_own, take_own, without_own
 from rl.training.distributed import Ranks
 
 SPACE, ACTIONS = spaces.Box(-1.0, 1.0, (3,)), spaces.Discrete(2)
@@ -149,3 +149,32 @@ def test_rollouts_with_gaps_shrink_to_the_shortest():
     run(2, work)
     assert {agent.env_steps for agent in agents} == {3 * 2 * 2}
     assert same(agents[0].network.state_dict(), agents[1].network.state_dict())
+
+
+@pytest.mark.parametrize("kind", [PPO, IQN, Population])
+def test_copies_that_have_become_different_are_brought_together(kind, caplog):
+    """Without a word as long as they are equal."""
+    agents, shown = [make(kind, seed) for seed in (1, 2)], []
+
+    def work(shard):
+        agent = agents[shard.index]
+        join(agent, shard)
+        play(agent, shard.index)
+        shard.gather(None)
+        keep_equal(agent, shard)
+        shown.append([record.message for record in caplog.records if "different" in record.message])
+        shard.gather(None)
+        if shard.index == 1:
+            for member in members(agent):
+                (vector,) = member.optimizer.param_groups[0]["params"]
+                member.optimizer.state[vector]["exp_avg"][0] += 1e-7
+                with torch.no_grad():
+                    vector[0] += 1e-6
+        shard.gather(None)
+        keep_equal(agent, shard)
+
+    run(2, work)
+    assert shown == [[], []]
+    assert "have become different from shard to shard" in caplog.text
+    first, second = (agent.state_dict() for agent in agents)
+    assert same(put_own(second, take_own(first)), first)
