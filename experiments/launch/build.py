@@ -44,8 +44,8 @@ class Settings:
     stop_at_threshold: bool
     checkpoint_every: int
     env_timeout: float | None
-    shards: int | None
-    rank_timeout: float
+    shards: int | None = None
+    rank_timeout: float = 120.0
 
     def of_shard(self, shards: Shards) -> "Settings":
         """Return the settings of one shard: its share of the environments, a seed of its own.

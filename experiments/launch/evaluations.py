@@ -89,6 +89,8 @@ class Evaluations:
         label = name if self.shards.index == 0 else None
         options: dict[str, Any] = {"max_steps": self.settings.evaluation_max_steps, "progress": label, "memory": memory}
         own = evaluate_agent(self.agent, self.envs, share, seed, **options) if share else None
+        if own is not None and self.shards.size == 1:
+            return own
         return Evaluation.merge(self.shards.gather(own), self.envs.num_envs)
 
     def play_between(self) -> dict[str, float]:

@@ -74,6 +74,8 @@ def _go_on_after_restart(
 
 def _count_shards(config: DictConfig, ranks: Ranks) -> DictConfig:
     """Fill in the number of shards: one for each rank, unless it is given; a resumed run keeps its own if it can."""
+    if config.shards is None and ranks.world == 1:
+        return config
     number = ranks.world if config.shards is None else config.shards
     if config.resume is not None and isinstance(number, int) and number % ranks.world:
         log.warning(

@@ -111,7 +111,7 @@ def test_every_setting_arrives(tmp_path, monkeypatch, capsys):
     OmegaConf.save(OmegaConf.create(stored), tmp_path / "config.yaml")
     done, asked = [], []
     agent = SimpleNamespace(load=done.append, model_name="Agent", env_steps=8)
-    settings = SimpleNamespace(set_threads=lambda: done.append("threads"))
+    settings = SimpleNamespace()
     parts = SimpleNamespace(
         agent=agent, evaluation_envs="evaluation", settings=settings, close=lambda: done.append("closed")
     )
@@ -122,7 +122,7 @@ def test_every_setting_arrives(tmp_path, monkeypatch, capsys):
         return parts
 
     def evaluate_agent(agent, envs, episodes, seed, *, memory, greedy, max_steps, progress):
-        assert done[-1] == "threads" and progress.startswith("greedy" if greedy else "sampled")
+        assert done[-1] == tmp_path / "checkpoints/last.pt" and progress.startswith("greedy" if greedy else "sampled")
         asked.append((agent, envs, episodes, seed, memory, greedy, max_steps))
         return Evaluation(np.array([1.0, 3.0]) * len(asked), np.array([2, 6]), np.array([0, 1]), cut=1)
 
@@ -133,7 +133,7 @@ def test_every_setting_arrives(tmp_path, monkeypatch, capsys):
     assert evaluate.run(OmegaConf.create(values | {"memory_zeroed": True})) == 2.0  # greedy, with memory
     kinds = [(memory, greedy) for greedy in (True, False) for memory in (True, False)]
     assert asked == [(agent, "evaluation", 7, 5, *kind, 6) for kind in kinds]
-    assert done == [tmp_path / "checkpoints/last.pt", "threads", "closed"]
+    assert done == [tmp_path / "checkpoints/last.pt", "closed"]
     rows = json.loads((tmp_path / "evaluation.json").read_text())
     numbers = {"mean": 8.0, "stderr": 4.0, "episodes": 2, "episodes_cut": 1, "mean_length": 4.0}
     assert rows[3] == {"policy": "sampled", "memory": "zeroed"} | numbers

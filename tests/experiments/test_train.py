@@ -14,6 +14,7 @@ from envs.t_maze import TMaze
 from experiments import train
 from experiments.launch.evaluations import Evaluations
 from rl.checkpoint import as_arrays
+from rl.shards import ALONE
 from rl.training.evaluation import Evaluation
 from rl.training.metrics import GLOSSARY
 from rl.training.trainer import Trainer
@@ -154,7 +155,8 @@ def test_every_setting_arrives(train_maze, monkeypatch, cwd):
     agent, envs, _ = (noted.pop(name) for name in ("agent", "envs", "evaluate"))
     options = {"seed": 5, "total_steps": 16, "evaluate_every": 8, "threshold": 9.0, "stop_at_threshold": True}
     options |= {"evaluation_share": None, "lends_envs": False}
-    assert noted == options | {"run_dir": cwd / "run", "checkpoint_every": 24, "threads": 2, "env_timeout": 9.0}
+    options |= {"run_dir": cwd / "run", "checkpoint_every": 24, "threads": 2, "env_timeout": 9.0, "shards": ALONE}
+    assert noted == options
     assert agent.env_steps == 16 and envs.num_envs == 2
     (playground,) = {envs for envs, _, _ in evaluations}
     assert playground is not envs

@@ -40,6 +40,8 @@ VALUES = {
     "stop_at_threshold": True,
     "checkpoint_every": 60,
     "env_timeout": 30,
+    "shards": 1,
+    "rank_timeout": 40.0,
 }
 AGENT = {
     "_target_": "rl.agents.RecurrentPPOLSTM",
@@ -257,3 +259,35 @@ def test_seats_that_do_not_fit_a_world_are_refused(seats):
     envs = SimpleNamespace(unwrapped=SimpleNamespace(num_agents=3))
     with pytest.raises(ConfigError, match=rf"^agent\.seats has {seats} names, but a world .* has 3 agents$"):
         fill_worlds(6, envs, OmegaConf.create({"seats": ["name"] * seats}))
+
+
+def test_the_settings_of_a_shard():
+    """A third of the environments, the seed of the run in the first one and another in each other."""
+    values = VALUES | {"num_envs": 6, "evaluation_envs": 9}
+    shards = [SimpleNamespace(index=index, size=3) for index in range(3)]
+    found = [read_settings(OmegaConf.create(values)).of_shard(shard) for shard in shards]
+    assert {(settings.num_envs, settings.evaluation_envs, settings.shards) for settings in found} == {(2, 3, 3)}
+    assert found[0].seed == VALUES["seed"] and len({settings.seed for settings in found}) == 3
+    assert all(0 <= settings.seed < 2**31 for settings in found)
+    assert {settings.total_steps for settings in found} == {VALUES["total_steps"]}
+    with pytest.raises(ConfigError, match="evaluation_envs=5: it must be a multiple of the 3 shards"):
+        read_settings(OmegaConf.create(values | {"evaluation_envs": 5})).of_shard(shards[0])
+
+
+def test_torch_has_its_threads_before_weights_are_drawn(config, monkeypatch):
+    """Orthogonal weights differ in their last digits from one number of threads to another."""
+    noted = []
+
+    def construct(node, name, **given):
+        noted.append((name, torch.get_num_threads()))
+        return real(node, name, **given)
+
+    real = building.construct
+    monkeypatch.setattr(building, "construct", construct)
+    try:
+        build(OmegaConf.merge(config, {"threads": 2})).close()
+        torch.set_num_threads(2)
+        build(OmegaConf.merge(config, {"threads": "auto"})).close()
+    finally:
+        torch.set_num_threads(1)
+    assert [number for name, number in noted if name == "agent"] == [2, 1]

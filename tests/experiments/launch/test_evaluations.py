@@ -145,3 +145,31 @@ def test_evaluations_of_other_numbers_of_episodes_are_no_pairs():
     kept = Evaluation(np.array([0.0, 2.0]), np.ones(2), np.array([0, 1]), cut=1)
     zeroed = Evaluation(np.array([0.0, 4.0]), np.ones(2), np.array([1, 1]))
     assert estimate_gap_error(kept, zeroed) == pytest.approx(5**0.5)
+
+
+class Three:
+    """The middle one of three shards, whose others have played."""
+
+    index, size = 1, 3
+
+    def __init__(self, *others):
+        self.others = others
+
+    def gather(self, value):
+        return [self.others[0], value, self.others[1]]
+
+
+def test_shards_share_the_episodes_out_and_put_them_together(calls, make_evaluations):
+    """Seven episodes in three shards: 3, 2 and 2; rows are counted on from shard to shard, four in each."""
+    first = Evaluation(np.array([2.0, 3.0, 4.0]), np.array([1, 2, 3]), np.array([0, 1, 2]), cut=1)
+    last = Evaluation(np.array([5.0, 6.0]), np.array([4, 5]), np.array([3, 0]), cut=1)
+    evaluations = make_evaluations(evaluate_memory_zeroed=False)
+    evaluations.shards, evaluations.envs = Three(first, last), SimpleNamespace(num_envs=4)
+    kept, _ = evaluations.play(7, 3, "evaluation")
+    assert (calls[0]["episodes"], calls[0]["progress"]) == (2, None)  # the first one alone shows a bar
+    assert kept.returns.tolist() == [2.0, 3.0, 4.0, 1.0, 5.0, 6.0]
+    assert kept.lengths.tolist() == [1, 2, 3, 1, 4, 5]
+    assert kept.rows.tolist() == [0, 1, 2, 4, 11, 8]
+    assert kept.cut == 2
+    evaluations.shards = Three(first, None)  # of one episode the last ones play none
+    assert evaluations.play(4, 3, "evaluation")[0].returns.tolist() == [2.0, 3.0, 4.0, 1.0]
