@@ -22,6 +22,7 @@ FOLDER = Path("/dev/shm")
 LINE = 64  # bytes of a cache line: each rank has one for its count
 LOOKS = 2_000  # at the counts of the others, before a rank begins to sleep between two of them
 NAP_SECONDS = 5e-5
+CHECK_SECONDS = 0.1  # from one look at the processes of the others to the next
 MESSAGE = 1 << 16  # bytes of a message; longer ones go through sockets
 
 
@@ -66,7 +67,7 @@ class SharedMemory:
         if isinstance(path, OSError):
             raise path
         memory = torch.from_file(path, shared=True, size=size, dtype=torch.uint8)
-        gather(None)  # all have it: the name may go, and nothing is left whatever ends them
+        self.pids = gather(os.getpid())  # all have it: the name may go, and nothing is left whatever ends them
         if rank == 0:
             os.unlink(path)
         counts, messages, vectors = memory.split(parts)
@@ -107,7 +108,7 @@ class SharedMemory:
     def _wait(self) -> None:
         """Say that this rank has written, and wait for all; at first without rest, as minibatches differ little."""
         self.counts[self.rank] = self.turn
-        looks, end = 0, 0.0
+        looks, end, next_check = 0, 0.0, 0.0
         while self.counts.min() < self.turn:
             looks += 1
             if looks < LOOKS:
@@ -117,7 +118,20 @@ class SharedMemory:
             end = end or now + self.timeout
             if now > end:
                 raise RuntimeError("a rank has not written what all wait for")
+            if now > next_check:
+                next_check = now + CHECK_SECONDS
+                if any(map(is_gone, self.pids)):
+                    raise RuntimeError("a rank has ended")
             time.sleep(NAP_SECONDS)
+
+
+def is_gone(pid: int) -> bool:
+    """Tell whether a process has ended, also where nobody has asked for its exit code yet."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state in ("Z", "X")
 
 
 def _reserve(size: int) -> str | OSError:

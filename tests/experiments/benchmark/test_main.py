@@ -51,7 +51,7 @@ def test_end_to_end(command, cwd, small_workloads):
     "argument, words",
     [
         ("sections=[trainin]", ["sections: there is no section 'trainin'", "did you mean training?"]),
-        ("sections=[training,speed]", ["sections: there is no section 'speed'", "did you mean peers?"]),
+        ("sections=[training,speed]", ["sections: there is no section 'speed'", "did you mean seeds or peers?"]),
         ("workloads=[w4]", ["workloads: there is no workload 'w4'", "w1"]),
         ("cores=[lstmm]", ["cores: there is no core 'lstmm'", "did you mean lstm"]),
         ("sections=[]", ["sections is empty"]),

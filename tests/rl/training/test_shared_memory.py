@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -28,8 +30,12 @@ def share(monkeypatch, tmp_path):
         met = threading.Barrier(world)
         found = [None] * world
 
+        def gather(pid):
+            met.wait()
+            return [pid] * world
+
         def build(rank):
-            found[rank] = SharedMemory(rank, world, count, length, lead, lambda _: met.wait(), timeout)
+            found[rank] = SharedMemory(rank, world, count, length, lead, gather, timeout)
 
         first = threading.Thread(target=build, args=(0,))
         first.start()
@@ -93,6 +99,20 @@ def test_a_rank_that_does_not_answer_is_told(share):
     one, _ = share(2, 1, 3, timeout=0.2)
     with pytest.raises(RuntimeError, match="has not written what all wait for"):
         one.sum([torch.ones(3)])
+
+
+def test_a_rank_that_has_ended_is_missed_at_once(share):
+    one, _ = share(2, 1, 3, timeout=60.0)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    one.pids = [os.getpid(), child.pid]
+    assert not any(map(shared_memory.is_gone, one.pids))
+    threading.Timer(0.3, child.kill).start()  # and nobody asks for its exit code
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match="has ended"):
+        one.sum([torch.ones(3)])
+    assert time.monotonic() - began < 10
+    child.wait()
+    assert shared_memory.is_gone(child.pid)
 
 
 def test_too_little_memory_is_told_before_it_is_used(monkeypatch, tmp_path):
