@@ -16,6 +16,10 @@ OWN = ("generators", "memories", "return_scale", "replay", "granted", "teacher")
 """Entries of an agent's ``state_dict`` that differ from shard to shard; all others are the same in each."""
 
 
+OF_ROWS = ("running",)
+"""Entries of a part's ``state_dict`` that have a number for each environment, see ``rl.normalisation.ReturnScale``."""
+
+
 def join(agent: Any, shards: Shards) -> None:
     """Let an agent learn from now on together with those of the other shards, from the networks of the first.
 
@@ -51,7 +55,7 @@ def keep_equal(agent: Any, shards: Shards) -> None:
     if hasattr(agent, "members"):
         return
     (vector,) = agent.optimizer.param_groups[0]["params"]
-    numbers = [vector.detach(), *agent.optimizer.state.get(vector, {}).values()]
+    numbers = [vector.detach(), *agent.optimizer.state.get(vector, {}).values(), *agent.network.buffers()]
     digest = hashlib.sha256(b"".join(leaf.cpu().numpy().tobytes() for leaf in numbers)).hexdigest()
     if len(set(shards.gather(digest))) == 1:
         return
@@ -64,10 +68,12 @@ def keep_equal(agent: Any, shards: Shards) -> None:
 
 
 def _take_first(agent: Any, shards: Shards) -> None:
-    """Take over what the networks and scales of the first shard hold."""
+    """Take over what the networks and scales of the first shard hold, but for what is counted for each environment."""
     for part in vars(agent).values():
         if isinstance(part, nn.Module):
-            part.load_state_dict(shards.gather(part.state_dict() if shards.index == 0 else None)[0])
+            own = part.state_dict()
+            kept = {name: leaf for name, leaf in own.items() if name in OF_ROWS}
+            part.load_state_dict(shards.gather(own if shards.index == 0 else None)[0] | kept)
 
 
 def take_own(state: dict[str, Any]) -> dict[str, Any]:

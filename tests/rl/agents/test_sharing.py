@@ -1,3 +1,4 @@
+from copy import deepcopy
 from functools import partial
 
 import numpy as np
@@ -170,8 +171,13 @@ def test_copies_that_have_become_different_are_brought_together(kind, caplog):
                 member.optimizer.state[vector]["exp_avg"][0] += 1e-7
                 with torch.no_grad():
                     vector[0] += 1e-6
+                for leaf in member.network.buffers():
+                    if leaf.is_floating_point():
+                        leaf += 1e-6
         shard.gather(None)
+        before = deepcopy(take_own(agent.state_dict()))
         keep_equal(agent, shard)
+        assert same(before, take_own(agent.state_dict()))  # what each environment has stays its own
 
     run(2, work)
     assert shown == [[], []]
