@@ -104,25 +104,7 @@ def train(
     if shards.size > 1:
         join(agent, shards)
     evaluations = Evaluations(agent, parts.evaluation_envs, settings, shards)
-    # where more than curves depends on evaluations, they do not depend on the clock
-    fixed = parts.lends_envs or settings.threshold is not None or settings.stop_at_threshold
-    trainer = Trainer(
-        agent,
-        parts.envs,
-        run_dir,
-        settings.total_steps,
-        seed=settings.seed,
-        evaluate=evaluations.play_between,
-        evaluate_every=settings.evaluate_every,
-        evaluation_share=None if fixed else settings.evaluation_share,
-        lends_envs=parts.lends_envs,
-        threshold=settings.threshold,
-        stop_at_threshold=settings.stop_at_threshold,
-        checkpoint_every=settings.checkpoint_every,
-        threads=settings.threads,
-        env_timeout=settings.env_timeout,
-        shards=shards,
-    )
+    trainer = make_trainer(parts, run_dir, evaluations, shards)
     if resuming:
         trainer.resume()
     if folder is not None:
@@ -155,6 +137,30 @@ def train(
     if mean is not None:
         return float(mean)
     return math.nan if trainer.recent_return is None else trainer.recent_return
+
+
+def make_trainer(parts: Parts, run_dir: Path, evaluations: Evaluations, shards: Shards) -> Trainer:
+    """Return the trainer that the settings of a run describe."""
+    settings = parts.settings
+    # where more than curves depends on evaluations, they do not depend on the clock
+    fixed = parts.lends_envs or settings.threshold is not None or settings.stop_at_threshold
+    return Trainer(
+        parts.agent,
+        parts.envs,
+        run_dir,
+        settings.total_steps,
+        seed=settings.seed,
+        evaluate=evaluations.play_between,
+        evaluate_every=settings.evaluate_every,
+        evaluation_share=None if fixed else settings.evaluation_share,
+        lends_envs=parts.lends_envs,
+        threshold=settings.threshold,
+        stop_at_threshold=settings.stop_at_threshold,
+        checkpoint_every=settings.checkpoint_every,
+        threads=settings.threads,
+        env_timeout=settings.env_timeout,
+        shards=shards,
+    )
 
 
 def summarise(parts: Parts, trainer: Trainer, evaluations: Evaluations) -> dict[str, Any]:

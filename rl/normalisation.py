@@ -52,9 +52,9 @@ class RunningMoments(nn.Module):
             var = (var * count + more_var.to(var) * n + delta**2 * count * n / total) / total
             mean, count = mean + delta * n / total, total
         if not bool(torch.isfinite(var + mean).all()):
-            largest = samples.abs().max().item() if len(samples) else 0.0
             raise FloatingPointError(
-                f"a number of size {largest:.3g} is too large for its moments: nothing was learned"
+                f"a number of size {find_largest(samples, self.shards):.3g} is too large for its moments: nothing was "
+                "learned"
             )
         self.var.copy_(var)
         self.mean.copy_(mean)
@@ -98,9 +98,9 @@ class ReturnScale(nn.Module):
         try:
             self.moments.update(returns if ignored is None else returns[~ignored])
         except FloatingPointError as error:
+            largest = find_largest(rewards, self.moments.shards)
             raise FloatingPointError(
-                f"a reward of size {rewards.abs().max().item():.3g} is too large for normalise_returns: "
-                "nothing was learned"
+                f"a reward of size {largest:.3g} is too large for normalise_returns: nothing was learned"
             ) from error
         self.running.copy_(returns[-1])
 
@@ -148,6 +148,11 @@ class AdvantageScale(nn.Module):
         self.count += 1.0
         self.var += (var - self.var) / self.count
         return centred / (torch.maximum(var, self.var).sqrt() + 1e-8)
+
+
+def find_largest(numbers: Tensor, shards: Shards) -> float:
+    """Return the largest size of the numbers of all shards."""
+    return max(shards.gather(numbers.abs().max().item() if numbers.numel() else 0.0))
 
 
 def discounted_returns(rewards: Tensor, starts: Tensor, before: Tensor, gamma: float) -> Tensor:

@@ -66,10 +66,12 @@ class SharedMemory:
         path = lead(lambda: _reserve(size))
         if isinstance(path, OSError):
             raise path
-        memory = torch.from_file(path, shared=True, size=size, dtype=torch.uint8)
-        self.pids = gather(os.getpid())  # all have it: the name may go, and nothing is left whatever ends them
-        if rank == 0:
-            os.unlink(path)
+        try:
+            memory = torch.from_file(path, shared=True, size=size, dtype=torch.uint8)
+            self.pids = gather(os.getpid())  # all have it: the name may go, and nothing is left whatever ends them
+        finally:
+            if rank == 0:
+                os.unlink(path)
         counts, messages, vectors = memory.split(parts)
         self.counts = counts.view(torch.int64).view(world, -1).numpy()[:, 0]  # [world]
         self.messages = messages.view(2, world, MESSAGE).numpy()

@@ -14,22 +14,12 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from rl.agents.sharing import keep_equal
-from rl.checkpoint import (
-    BEST,
-    save_and_keep,
-    save_checkpoint,
-)
+from rl.checkpoint import BEST, save_and_keep, save_checkpoint
 from rl.checks import positive, within
 from rl.shards import ALONE, Shards, average_metrics
 from rl.training.metrics import Metrics
 from rl.training.run import checkpoint_path, crossed, make_later_seed, naming_what_stands
-from rl.training.saving import (
-    add_others,
-    collect_state,
-    read_newest,
-    restore_trainer,
-    saved_at_a_fault,
-)
+from rl.training.saving import add_others, collect_state, read_newest, restore_trainer, saved_at_a_fault
 from rl.training.signals import Stopped, StopSignals
 from rl.training.stepping import Episodes, VectorEnvAdapter
 from rl.training.threads import Threads
@@ -59,8 +49,9 @@ class Trainer:
         checkpoint_every: environment steps.
         threads: of torch, or "auto", see ``rl.training.threads.Threads``; None leaves torch as it is.
         env_timeout: seconds that a step or reset of the environments may take; None for any time.
-        shards: of the run, which learn as one; ``agent`` and ``envs`` are those of one of them, and ``agent.join`` was
-            called. Each has a trainer, with equal arguments but ``seed``; the first one reports and writes.
+        shards: of the run, which learn as one; ``agent`` and ``envs`` are those of one of them, and the agent has
+            joined the others, see ``rl.agents.sharing.join``. Each has a trainer, with equal arguments but ``seed``;
+            the first one reports and writes.
 
     Raises:
         ValueError: an argument is out of range, or does not go with another.

@@ -112,8 +112,8 @@ def test_moments_of_a_shard_that_saw_nothing_are_those_of_the_others():
 
 def test_a_number_of_another_shard_that_is_too_large_is_refused_here_too():
     scale = ReturnScale(1)
-    scale.moments.shards = Told([(torch.tensor(float("inf")), torch.tensor(1.0), 5)])
-    with pytest.raises(FloatingPointError, match="too large"):
+    scale.moments.shards = Told([(torch.tensor(float("inf")), torch.tensor(1.0), 5)], [3e38], [2e38])
+    with pytest.raises(FloatingPointError, match=r"a reward of size 2e\+38 is too large"):  # not one of its own
         scale.update(torch.ones(2, 1), torch.zeros(2, 1, dtype=torch.bool), 0.9)
     assert scale.moments.count.item() == 0.0
 

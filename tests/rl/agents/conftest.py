@@ -211,3 +211,49 @@ def global_streams():
 def make_iqn(make_agent):
     """A recurrent IQN of the size that ``make_agent`` makes."""
     return partial(make_agent, kind=RecurrentIQN)
+
+
+@pytest.fixture
+def with_own_loss():
+    """``with_own_loss(PPO, says_so)``: an algorithm with a loss of one's own; only one that says so is recorded."""
+
+    def make(algorithm, says_so):
+        class Fading(algorithm):
+            """A term whose weight is a number of Python, as one writes it who knows nothing of graphs."""
+
+            weight = 1.0
+
+            def loss(self, *arguments):
+                loss, metrics = super().loss(*arguments)
+                self.weight *= 0.5
+                return loss * (1.0 + self.weight), metrics
+
+        class Constant(algorithm):
+            records_loss = True
+
+            def loss(self, *arguments):
+                loss, metrics = super().loss(*arguments)
+                return 2.0 * loss, metrics
+
+        return Constant if says_so else Fading
+
+    return make
+
+
+@pytest.fixture
+def check_collect_is_refused():
+    """An agent that waits for an outcome, that plays, and environments that lie elsewhere are refused."""
+
+    def check(make, envs):
+        agent = make()
+        agent.act(envs.show().numpy())
+        with pytest.raises(RuntimeError, match="whose last action has its outcome"):
+            agent.collect(envs, envs.show())
+        agent.training = False
+        with pytest.raises(RuntimeError, match="in training"):
+            agent.collect(envs, envs.show())
+        envs.device = "meta"
+        with pytest.raises(ValueError, match="they must lie on the agent's device, cpu"):
+            make().collect(envs, envs.show())
+
+    return check

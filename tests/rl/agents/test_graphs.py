@@ -135,28 +135,9 @@ def test_a_whole_rollout(kind, fed, tape, device):
     assert agents[1].rollout.recorded.recordings
 
 
-class Fading(PPO):
-    """A term whose weight is a number of Python, as one writes it who knows nothing of graphs."""
-
-    weight = 1.0
-
-    def loss(self, *arguments):
-        loss, metrics = super().loss(*arguments)
-        self.weight *= 0.5
-        return loss * (1.0 + self.weight), metrics
-
-
-class Constant(Fading):
-    records_loss = True
-
-    def loss(self, *arguments):
-        loss, metrics = PPO.loss(self, *arguments)
-        return 2.0 * loss, metrics
-
-
-@pytest.mark.parametrize(("algorithm", "recorded"), [(Fading, False), (Constant, True)])
-def test_a_loss_of_ones_own_is_recorded_only_if_it_says_so(algorithm, recorded, tape, device, monkeypatch):
-    monkeypatch.setattr(RecurrentPPO, "algorithm", algorithm)
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_loss_of_ones_own_is_recorded_only_if_it_says_so(recorded, with_own_loss, tape, device, monkeypatch):
+    monkeypatch.setattr(RecurrentPPO, "algorithm", with_own_loss(PPO, recorded))
     agent, plain = make(device), make(device, graphs=False)
     play(agent)
     step = agent.ppo._step

@@ -153,17 +153,8 @@ def test_steps_of_a_rollout_that_was_not_learned_from_are_in_the_file(make):
     assert again.env_steps == T * B
 
 
-def test_what_cannot_be_collected_is_refused(make):
-    envs, agent = give_tensors(), make()
-    agent.act(envs.show().numpy())
-    with pytest.raises(RuntimeError, match="whose last action has its outcome"):
-        agent.collect(envs, envs.show())
-    agent.training = False
-    with pytest.raises(RuntimeError, match="in training"):
-        agent.collect(envs, envs.show())
-    envs.device = "meta"
-    with pytest.raises(ValueError, match="they must lie on the agent's device, cpu"):
-        make().collect(envs, envs.show())
+def test_what_cannot_be_collected_is_refused(make, check_collect_is_refused):
+    check_collect_is_refused(make, give_tensors())
 
 
 def test_rewards_that_would_ruin_their_scale_are_refused(make):
@@ -262,28 +253,9 @@ def test_acting_in_arrays_is_recorded(make, tape, device):
     check_equal(*agents, 1e-6)
 
 
-class Fading(IQN):
-    """A term whose weight is a number of Python, as one writes it who knows nothing of graphs."""
-
-    weight = 1.0
-
-    def loss(self, *arguments):
-        loss, metrics = super().loss(*arguments)
-        self.weight *= 0.5
-        return loss * (1.0 + self.weight), metrics
-
-
-class Constant(Fading):
-    records_loss = True
-
-    def loss(self, *arguments):
-        loss, metrics = IQN.loss(self, *arguments)
-        return 2.0 * loss, metrics
-
-
-@pytest.mark.parametrize(("algorithm", "recorded"), [(Fading, False), (Constant, True)])
-def test_a_loss_of_ones_own_is_recorded_only_if_it_says_so(algorithm, recorded, make, tape, device, monkeypatch):
-    monkeypatch.setattr(RecurrentIQN, "algorithm", algorithm)
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_loss_of_ones_own_is_recorded_only_if_it_says_so(recorded, with_own_loss, make, tape, device, monkeypatch):
+    monkeypatch.setattr(RecurrentIQN, "algorithm", with_own_loss(IQN, recorded))
     kind = partial(TMaze, length=3)
     agent, plain = learn_in(make, device, kind), learn_in(make, device, kind, graphs=False)
     assert bool(agent.iqn._step.recorded.recordings) is recorded

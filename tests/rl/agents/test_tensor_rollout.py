@@ -145,17 +145,9 @@ def test_an_environment_may_use_its_memory_again(fed, make, monkeypatch):
     torch.testing.assert_close(dict(found.network.state_dict()), dict(expected.network.state_dict()), rtol=0, atol=1e-5)
 
 
-def test_what_cannot_be_collected_is_refused(make):
+def test_what_cannot_be_collected_is_refused(make, check_collect_is_refused):
     envs = Counting(PLAIN, lambda array: torch.from_numpy(array.copy()))
     agent = make(PLAIN, spaces.Discrete(3))
     with pytest.raises(ValueError, match=r"observation 'obs' has shape \(2, 2\), but \(3, 2\) is expected"):
         agent.collect(envs, envs.show()[:2])
-    agent.act(envs.show().numpy())
-    with pytest.raises(RuntimeError, match="whose last action has its outcome"):
-        agent.collect(envs, envs.show())
-    agent.training = False
-    with pytest.raises(RuntimeError, match="in training"):
-        agent.collect(envs, envs.show())
-    envs.device = "meta"
-    with pytest.raises(ValueError, match="they must lie on the agent's device, cpu"):
-        make(PLAIN, spaces.Discrete(3)).collect(envs, envs.show())
+    check_collect_is_refused(lambda: make(PLAIN, spaces.Discrete(3)), envs)

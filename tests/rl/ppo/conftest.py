@@ -58,6 +58,7 @@ def numbered(device):
                 number.unsqueeze(1),
             )
             ignored = np.array([(t, b) in gaps for b in range(B)])
+            buffer.has_gaps |= bool(ignored.any())
             buffer.finish_step(np.full(B, t, np.float32), np.full(B, t % 2 == 0), np.full(B, t % 3 == 0), ignored)
         grid = torch.arange(size * B, device=device).view(size, B).float()
         taught = torch.stack([grid, -grid], dim=-1) if teacher else None

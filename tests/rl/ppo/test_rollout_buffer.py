@@ -250,7 +250,6 @@ def test_ignored_steps_leave_no_gap(numbered, device):
     buffer, _ = numbered(6, capacity=8, gaps={(2, 0), (4, 0), (0, 1)})
     remaining = torch.tensor([[0, 1, 0], [1, 2, 1], [3, 3, 2], [5, 4, 3]])  # the former step, [T, B]
     cut = torch.arange(6 * B, device=device).view(6, B) + 0.5
-    buffer.has_gaps = True
     assert buffer.whole_steps == 4
     last_values, cut = buffer.drop_ignored(4, torch.tensor([100.0, 101.0, 102.0], device=device), cut)
     step = remaining * B + torch.arange(B)

@@ -95,6 +95,16 @@ def test_nothing_is_left_behind(share, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_nothing_is_left_if_the_ranks_never_meet(monkeypatch, tmp_path):
+    def fail(_):
+        raise RuntimeError("gone")
+
+    monkeypatch.setattr(shared_memory, "FOLDER", tmp_path)
+    with pytest.raises(RuntimeError, match="gone"):
+        SharedMemory(0, 2, 1, 8, lambda make: make(), fail, 1.0)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_rank_that_does_not_answer_is_told(share):
     one, _ = share(2, 1, 3, timeout=0.2)
     with pytest.raises(RuntimeError, match="has not written what all wait for"):
