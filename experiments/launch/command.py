@@ -1,16 +1,14 @@
 """Compose a configuration from a command line, run a command on it, and turn any fault into one clear sentence."""
 
-import logging
 import os
 import re
-import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -25,6 +23,7 @@ from experiments.launch.check import ConfigError, load_yaml, suggest
 from experiments.launch.claim import remove_unused
 from experiments.launch.help import answer, list_files, parse_options
 from experiments.launch.launchers import choose_jobs
+from experiments.launch.output import flush_stdout, has_lost_reader, tell_broken_logs
 from experiments.launch.paths import find_resumed, quote_path
 from experiments.launch.stored import read_trust
 from experiments.launch.working_folder import add_working_folder
@@ -60,10 +59,7 @@ def launch(run: Callable[..., Any], config_name: str) -> None:
     def run_guarded(config: DictConfig) -> Any:
         sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
-            if Ranks().world > 1 and config_name != "train":
-                raise ConfigError("torchrun is for experiments.train alone: start this command without it")
-            check_keys(config, config_name)
-            read_trust(config.get("trust"))
+            check_command(config, config_name)
             add_working_folder(config)
             # errors as the user wants them, also for processes that the command starts
             with set_full_error(full_error), tell_broken_logs(config_name):
@@ -114,12 +110,30 @@ def launch(run: Callable[..., Any], config_name: str) -> None:
         sys.exit(stop.exit_code)
     finally:
         remove_unused()
-    if faults and isinstance(faults[0], BrokenPipeError) and has_lost_reader():
+    if faults:
+        end_with(faults[0], config_name)
+
+
+def check_command(config: DictConfig, config_name: str) -> None:
+    """Check what can be checked of a command before it does anything.
+
+    Raises:
+        ConfigError: a key is unknown or missing, ``trust`` is no list of packages, or torchrun has started a command
+            that is not for it.
+    """
+    if Ranks().world > 1 and config_name != "train":
+        raise ConfigError("torchrun is for experiments.train alone: start this command without it")
+    check_keys(config, config_name)
+    read_trust(config.get("trust"))
+
+
+def end_with(fault: BaseException, config_name: str) -> NoReturn:
+    """End the process with one sentence, or with none where nobody reads on."""
+    if isinstance(fault, BrokenPipeError) and has_lost_reader():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain once more at its end
         sys.exit(128 + signal.SIGPIPE)
-    if faults:
-        print(f"{name_speaker(config_name)}: {describe(faults[0], config_name)}", file=sys.stderr)
-        sys.exit(1)
+    print(f"{name_speaker(config_name)}: {describe(fault, config_name)}", file=sys.stderr)
+    sys.exit(1)
 
 
 def name_speaker(config_name: str) -> str:
@@ -134,52 +148,6 @@ def cut_traceback(whole: TracebackType | None, run: Callable[..., Any]) -> Trace
     while link is not None and link.tb_frame.f_code is not getattr(run, "__code__", None):
         link = link.tb_next
     return whole if link is None else link.tb_next
-
-
-@contextmanager
-def tell_broken_logs(config_name: str) -> Iterator[None]:
-    """While open, say once that a log cannot be written, where Python would print a traceback for each line of it."""
-    told: set[int] = set()
-
-    def tell(handler: logging.Handler, record: logging.LogRecord) -> None:
-        """Say it, and be silent from then on."""
-        name = getattr(handler, "baseFilename", "the log")
-        if id(handler) not in told:
-            told.add(id(handler))
-            with suppress(OSError):
-                print(f"{config_name}: {name} cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
-
-    usual = logging.Handler.handleError
-    setattr(logging.Handler, "handleError", tell)  # noqa: B010  # for a type checker; also of handlers made later
-    try:
-        yield
-    finally:
-        setattr(logging.Handler, "handleError", usual)  # noqa: B010
-
-
-def flush_stdout() -> None:
-    """Write what was printed, for at its end Python would tell of a full device in lines of its own.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise OSError(f"stdout cannot be written: {error.strerror}") from error
-
-
-def has_lost_reader() -> bool:
-    """Tell whether the program that reads what is printed has ended, ``head`` say."""
-    try:
-        waiting = select.poll()
-        waiting.register(sys.stdout.fileno(), select.POLLOUT)
-        return any(event & select.POLLERR for _, event in waiting.poll(0))
-    except (OSError, ValueError):  # it is no file
-        return False
 
 
 def tell_of_sweep(stop: Stopped, done: list[int]) -> str:

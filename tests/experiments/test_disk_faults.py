@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from experiments.launch.command import tell_broken_logs
+from experiments.launch.output import tell_broken_logs
 from rl.checkpoint import load_checkpoint
 from rl.training.trainer import Trainer
 
