@@ -22,12 +22,12 @@ from experiments.launch.command import launch
 from experiments.launch.evaluations import Evaluations, average_by_member, describe_final, summarise_final
 from experiments.launch.ranks import claim_run
 from experiments.launch.run_folder import flatten, name_core, name_env, write_config, write_result
-from rl.agents.sharing import join
 from rl.checkpoint import find_newest
 from rl.shards import ALONE, Shards
 from rl.training import Metrics, Trainer
 from rl.training.distributed import Ranks
 from rl.training.metrics import Mute
+from rl.training.sharing import join
 from rl.training.signals import Stopped
 from rl.types import Agent
 

@@ -23,9 +23,9 @@ from torch import Tensor
 from experiments.benchmark.rows import Numbers, Row
 from experiments.peers.recurrent_ppo import make_training
 from experiments.peers.workloads import WORKLOADS
-from rl.agents.sharing import join
 from rl.shards import Shards
 from rl.training.distributed import Ranks
+from rl.training.sharing import join
 
 RUNS = (("w1", (256, 256)), ("w2", (16, 32)), ("w2", (None, 16)))
 """Workloads, with their environments on one rank and on two: shared out, as many for each, and few shared out."""

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 import torch
 
-from rl.agents.sharing import put_own, take_own, without_own
 from rl.checkpoint import BEST, as_arrays, as_tensors, find_newest, load_checkpoint, naming_file
 from rl.schema import check_entry, describe, like, natural
 from rl.shards import Shards
 from rl.training.run import checkpoint_path
+from rl.training.sharing import put_own, take_own, without_own
 from rl.training.stepping import Episodes, VectorEnvAdapter
 from rl.training.team import RankLostError
 from rl.types import Agent

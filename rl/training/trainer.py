@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
-from rl.agents.sharing import keep_equal
 from rl.checkpoint import BEST, save_and_keep, save_checkpoint
 from rl.checks import positive, within
 from rl.shards import ALONE, Shards, average_metrics
 from rl.training.metrics import Metrics
 from rl.training.run import checkpoint_path, crossed, make_later_seed, naming_what_stands
 from rl.training.saving import add_others, collect_state, read_newest, restore_trainer, saved_at_a_fault
+from rl.training.sharing import keep_equal
 from rl.training.signals import Stopped, StopSignals
 from rl.training.stepping import Episodes, VectorEnvAdapter
 from rl.training.threads import Threads
@@ -50,7 +50,7 @@ class Trainer:
         threads: of torch, or "auto", see ``rl.training.threads.Threads``; None leaves torch as it is.
         env_timeout: seconds that a step or reset of the environments may take; None for any time.
         shards: of the run, which learn as one; ``agent`` and ``envs`` are those of one of them, and the agent has
-            joined the others, see ``rl.agents.sharing.join``. Each has a trainer, with equal arguments but ``seed``;
+            joined the others, see ``rl.training.sharing.join``. Each has a trainer, with equal arguments but ``seed``;
             the first one reports and writes.
 
     Raises:

@@ -8,8 +8,8 @@ from gymnasium import spaces
 
 from rl import cores
 from rl.agents import Population, RecurrentIQN, RecurrentPPO
-from rl.agents.sharing import OWN, join, keep_equal, put_own, take_own, without_own
 from rl.training.distributed import Ranks
+from rl.training.sharing import OWN, join, keep_equal, put_own, take_own, without_own
 
 SPACE, ACTIONS = spaces.Box(-1.0, 1.0, (3,)), spaces.Discrete(2)
 SMALL = {"core": partial(cores.gru, hidden_size=4), "layer_size": 4, "num_steps": 4}
