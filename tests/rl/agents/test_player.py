@@ -208,7 +208,7 @@ def test_a_single_observation_gives_a_single_action_of_the_space(make, action_sp
     for obs in 9 * OBSERVATIONS[:, 0]:
         action = player.act(obs)
         assert isinstance(action, kind) and action_space.contains(action)
-        np.testing.assert_array_equal(action, agent.act(obs))
+        np.testing.assert_allclose(action, agent.act(obs), rtol=1e-6)  # kernels round as the processor has them do
 
 
 def test_observations_of_many_parts_come_as_a_dict_or_flat(make, expected):
