@@ -42,9 +42,9 @@ def scheduled(options: Any, name: str, progress: float) -> float:
 def value_at(progress: float, schedule: RateSchedule, first: float, final: float | None, warmup: float = 0.0) -> float:
     """Compute the value of a schedule.
 
-    ``linear`` goes from ``first`` to ``final`` on a line, ``cosine`` on half a period of a cosine, which is level at both
-    ends (Loshchilov and Hutter, 2017, equation 5, without restarts). Both begin where the warm-up ends, so that what is
-    reached there is ``first``.
+    ``linear`` goes from ``first`` to ``final`` on a line, ``cosine`` on half a period of a cosine, which is level at
+    both ends (Loshchilov and Hutter, 2017, equation 5, without restarts). Both begin where the warm-up ends, so that
+    what is reached there is ``first``.
 
     Args:
         progress: share of training done.
@@ -102,7 +102,9 @@ def check_schedules(values: Mapping[str, Any], names: Iterable[str], rate: Any =
             continue
         within(0.0, math.inf, **{f"{name}_final": final})
         if schedule in ("constant", "adaptive"):
-            raise ValueError(f"{name}_final={final!r}: it goes with {name}_schedule='linear' or 'cosine', not {schedule!r}")
+            raise ValueError(
+                f"{name}_final={final!r}: it goes with {name}_schedule='linear' or 'cosine', not {schedule!r}"
+            )
     if "learning_rate_warmup" in values:
         within(0.0, 0.99, learning_rate_warmup=values["learning_rate_warmup"])
     if values.get("learning_rate_schedule") == "adaptive":

@@ -12,7 +12,7 @@ PRESET = [
     *("experiment=repeat_previous_4", f"total_steps={STEPS}", "agent.learning_rate_schedule=constant"),
     *("evaluate_every=null", "evaluate_memory_zeroed=false"),
 ]
-"""The learning rate stays as it is: annealed to 0 at so few steps it would be another one."""
+"""The learning rate stays as it is: falling to 0 over so few steps it would be another one."""
 LSTM = ["agent/core=lstm", "agent.core.forget_bias=0"]
 
 

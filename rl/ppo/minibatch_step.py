@@ -14,6 +14,7 @@ from rl.ppo.options import SCHEDULED
 from rl.ppo.teacher import Teacher
 from rl.types import Sequences, State, WarmUp
 
+
 class Learner(Protocol):
     """What is read of ``rl.ppo.PPO``."""
 

@@ -52,8 +52,8 @@ EVERYTHING = {
     "normalise_observations": True,
     "normalise_returns": True,
     "previous_action_reward": True,
-    "anneal_learning_rate": True,
-    "entropy_coef_final": 0.0,
+    "learning_rate_schedule": "linear",
+    "entropy_coef_schedule": "linear",
 }
 
 
