@@ -1,8 +1,8 @@
 """The named wrappers of any environment: frames that are skipped or stacked, rewards that are scaled or clipped.
 
-A single environment gets Gymnasium's own ``RepeatAction`` and ``FrameStackObservation`` before it is vectorised. The tasks
-of this package, which step all copies at once, get what Gymnasium does not have: the same for a vector that resets ended
-rows within a step. Rewards are changed outermost, and what they were is told beside them.
+A single environment gets Gymnasium's own ``RepeatAction`` and ``FrameStackObservation`` before it is vectorised. The
+tasks of this package, which step all copies at once, get what Gymnasium does not have: the same for a vector that
+resets ended rows within a step. Rewards are changed outermost, and what they were is told beside them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import FrameStackObservation, RepeatAction, TransformObservation
 
@@ -115,9 +115,8 @@ class BatchedFrameSkip(VectorWrapper):
 
     def __init__(self, env: VectorEnv, frame_skip: int):
         super().__init__(env)
-        self.task: Any = env.unwrapped
-        self.frame_skip = frame_skip
-        self.names = ("elapsed_steps", *self.task.state_names)
+        task: Any = env.unwrapped
+        self.task, self.frame_skip, self.names = task, frame_skip, ("elapsed_steps", *task.state_names)
         if any(np.shape(getattr(self.task, name))[:1] != (self.num_envs,) for name in self.names):
             raise ValueError(f"frame_skip={frame_skip}: rows of {type(self.task).__name__} cannot wait for each other")
 
@@ -227,6 +226,9 @@ class ChangedRewards(VectorWrapper):
         super().__init__(env)
         self.scale, self.clip = scale, math.inf if clip is None else clip
         self.metadata = {**env.metadata, "changes_rewards": True}
+        base = env.unwrapped
+        if isinstance(base, (SyncVectorEnv, AsyncVectorEnv)):  # before Gymnasium 1.4 these shared their metadata
+            self.metadata["autoreset_mode"] = base.autoreset_mode
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Act in every row."""
@@ -236,7 +238,7 @@ class ChangedRewards(VectorWrapper):
 
 
 def _choose(rows: np.ndarray, here: Any, elsewhere: Any) -> Any:
-    """Return new arrays ``[B, ...]`` of what is ``here`` in ``rows`` (bool ``[B]``), and of the others ``elsewhere``."""
+    """Return new arrays ``[B, ...]``: ``here`` in ``rows`` (bool ``[B]``), ``elsewhere`` in the others."""
 
     def pick(one: np.ndarray, other: np.ndarray) -> np.ndarray:
         return np.where(rows.reshape(-1, *[1] * (one.ndim - 1)), one, other)

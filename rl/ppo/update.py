@@ -227,8 +227,8 @@ class PPO:
                 break
         optimizer.param_groups[0]["lr"] = now.learning_rate  # a number again
         sound, told = all_finite & is_usable(optimizer), (now.clip, network.head.branches)
-        metrics = read_metrics(minibatches, sound, *told, {"learning_rate": step.rate} if self.adapts else {})
-        found = {name: getattr(now, name) for name in ("learning_rate", "clip", "entropy_coef")} | metrics
+        read = read_metrics(minibatches, sound, *told, {"learning_rate": step.rate} if self.adapts else {})
+        found = {name: getattr(now, name) for name in ("learning_rate", "clip", "entropy_coef")} | read
         optimizer.param_groups[0]["lr"] = found["learning_rate"]
         return found
 
