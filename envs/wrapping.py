@@ -20,7 +20,7 @@ from gymnasium.wrappers import FrameStackObservation, RepeatAction, TransformObs
 
 from envs.action_mask import MASK, has_mask_leaf
 from envs.batched_env import BatchedEnv
-from envs.checks import positive
+from envs.checks import positive, within
 from envs.fitting import make_fit
 
 UNCHANGED = "unchanged_rewards"
@@ -72,9 +72,7 @@ def wrap_many(
         ValueError: a value is out of range, or cannot be had of this environment.
     """
     positive(frame_skip=frame_skip, frame_stack=frame_stack)
-    for key, value in {"scale_rewards": scale_rewards, "clip_rewards": clip_rewards}.items():
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{key}={value!r}: it must be a number above 0")
+    within(1e-12, math.inf, scale_rewards=scale_rewards, clip_rewards=1.0 if clip_rewards is None else clip_rewards)
     asked = {"frame_skip": frame_skip > 1, "frame_stack": frame_stack > 1}
     asked |= {"scale_rewards": scale_rewards != 1, "clip_rewards": clip_rewards is not None}
     wanted = [key for key, is_asked in asked.items() if is_asked]

@@ -210,8 +210,8 @@ class World:
     [
         (lambda: Counter(2), {"frame_skip": 0}, "frame_skip=0: it must be"),
         (lambda: Counter(2), {"frame_stack": 1.5}, r"frame_stack=1\.5: it must be"),
-        (lambda: Counter(2), {"scale_rewards": 0.0}, r"scale_rewards=0\.0: it must be a number above 0"),
-        (lambda: Counter(2), {"clip_rewards": -1.0}, r"clip_rewards=-1\.0: it must be a number above 0"),
+        (lambda: Counter(2), {"scale_rewards": 0.0}, r"scale_rewards=0\.0: it must be a number of at least 1e-12"),
+        (lambda: Counter(2), {"clip_rewards": -1.0}, r"clip_rewards=-1\.0: it must be a number of at least 1e-12"),
         (lambda: TMaze(2, device="cpu"), {"clip_rewards": 1.0}, "clip_rewards: mine gives tensors"),
         (lambda: AgentRows(World, 2), {"frame_stack": 2}, "frame_stack: mine steps all its rows itself"),
         (lambda: StatePunishment(3), {"frame_skip": 2}, "frame_skip=2: rows of StatePunishment cannot wait"),
