@@ -55,7 +55,9 @@ def make_walks():
 
 def test_returns_are_those_of_the_environment_and_the_player_is_told_what_it_learns_from():
     envs, told = ChangedRewards(Counter(2, 3), 0.1, 0.15), []
-    agent = RecurrentPPO(envs.single_observation_space, envs.single_action_space, 4, num_envs=2, num_steps=8, bptt=8)
+    agent = RecurrentPPO(
+        envs.single_observation_space, envs.single_action_space, 4, num_envs=2, num_steps=8, num_minibatches=1, bptt=8
+    )
     make = agent.new_actor
 
     def new_actor(*arguments):
