@@ -25,7 +25,7 @@ FOLDERS = {  # name: left, top, width, height, colour, what it holds
     "rl.types and the ground": (
         *(20, 580, 680, 62),
         GREEN,
-        ["checks, schema, spaces, trust, checkpoint, normalisation, flat_adam, sizes, graphs, shards"],
+        ["checks, schema, spaces, trust, checkpoint, normalisation, flat_adam, sizes, graphs, shards, schedules"],
     ),
     "envs": (
         740,

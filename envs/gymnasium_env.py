@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -14,6 +15,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
+from gymnasium.envs.registration import load_env_creator
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv
 
@@ -22,6 +24,7 @@ from envs.guest_vector import adapt
 from envs.guests import MaskUse, vectorise
 from envs.same_step_autoreset import SameStepAutoreset
 from envs.workers import faster_mode
+from envs.wrapping import wrap_one
 
 Wrapper = Callable[..., Any]
 """A function from one environment to another: a Gymnasium wrapper, or one of PettingZoo's."""
@@ -44,6 +47,8 @@ def make_gymnasium(
     wrappers: Sequence[Wrapper | str | Mapping[str, Any]] = (),
     vectorization_mode: str = "sync",
     action_mask: MaskUse = "auto",
+    frame_skip: int = 1,
+    frame_stack: int = 1,
     **kwargs: Any,
 ) -> VectorEnv:
     """Build copies of an environment that Gymnasium knows, with SAME_STEP autoreset.
@@ -62,6 +67,9 @@ def make_gymnasium(
             not every one can be adapted (see ``SameStepAutoreset``).
         action_mask: "auto" uses ``info["action_mask"]`` where there is one, see ``envs.action_mask.ActionMask``;
             "ignore" does not.
+        frame_skip: steps that each action lasts, whose rewards are added, see ``envs.wrapping``. Where the environment
+            has an argument of that name itself, as those of MuJoCo do, it is that argument.
+        frame_stack: observations that are shown at once, see ``envs.wrapping``.
         **kwargs: the environment's own arguments.
 
     Raises:
@@ -69,11 +77,13 @@ def make_gymnasium(
         ModuleNotFoundError: the environment's package is not installed.
         UserCodeError: the environment's own code has a fault.
     """
-    positive(num_envs=num_envs)
+    positive(num_envs=num_envs, frame_skip=frame_skip, frame_stack=frame_stack)
     _import_side_package(id)
     _check_known(id)
+    if frame_skip > 1 and _takes_frame_skip(id):
+        kwargs["frame_skip"], frame_skip = frame_skip, 1
     if vectorization_mode == "vector_entry_point":
-        if wrappers:
+        if wrappers or frame_skip > 1 or frame_stack > 1:
             allowed = "'sync', 'async' or 'auto' where there are wrappers"
             raise ValueError(f"vectorization_mode='vector_entry_point': it must be {allowed}")
         env = gymnasium.make_vec(id, num_envs=num_envs, vectorization_mode=vectorization_mode, **kwargs)
@@ -87,7 +97,7 @@ def make_gymnasium(
             env = wrapper(env)
             if not isinstance(env, gymnasium.Env):
                 raise TypeError(f"wrappers[{number}]={wrappers[number]} made a {type(env).__name__}: {ONE}")
-        return env
+        return wrap_one(env, frame_skip, frame_stack)
 
     def make(mode: str) -> VectorEnv:
         return vectorise(make_one, num_envs, id, action_mask, workers=mode == "async")
@@ -121,6 +131,13 @@ def _check_known(id: str) -> None:
         if PETTINGZOO.search(id):
             hint = "those of PettingZoo go with env=pettingzoo"
         raise ValueError(f"Unknown environment id {id!r}; {hint}.")
+
+
+def _takes_frame_skip(id: str) -> bool:
+    """Say whether an environment that Gymnasium knows has an argument ``frame_skip`` itself."""
+    point = gymnasium.registry[id.rpartition(":")[2]].entry_point
+    creator = load_env_creator(point) if isinstance(point, str) else point
+    return creator is not None and "frame_skip" in inspect.signature(creator).parameters
 
 
 def resolve_wrapper(wrapper: Wrapper | str | Mapping[str, Any]) -> Wrapper:

@@ -165,7 +165,7 @@ def record_episodes(
             player.observe(after.rewards, after.ended)
             for row in np.flatnonzero(~after.ignored & (counter.left > 0)).tolist():
                 ends = after.terminated[row], after.truncated[row]
-                steps[row].append((copy_observation(obs, row), np.asarray(actions)[row], after.rewards[row], *ends))
+                steps[row].append((copy_observation(obs, row), np.asarray(actions)[row], after.paid[row], *ends))
                 if any(ends):
                     done[row].append(make_episode(steps[row], copy_observation(after.final_obs, row)))
                     steps[row] = []

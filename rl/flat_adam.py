@@ -156,12 +156,13 @@ def load_optimizer(optimizer: FlatAdam, state: dict[str, Any]) -> None:
 
 @contextmanager
 def undone_on_failure(optimizer: FlatAdam, others: Iterable[Tensor] = ()) -> Iterator[None]:
-    """Put weights and moments, and the ``others``, back as they were if the block raises anything.
+    """Put weights, moments and learning rate, and the ``others``, back as they were if the block raises anything.
 
     So nothing is left of an update in which some minibatches were good and a later one was not, or in which code of the
     user failed.
     """
-    (vector,) = optimizer.param_groups[0]["params"]
+    group = optimizer.param_groups[0]
+    (vector,), rate = group["params"], group["lr"]
     state = optimizer.state[vector]
     kept = [vector, *state.values(), *others]
     copies = [leaf.detach().clone() for leaf in kept]
@@ -172,6 +173,7 @@ def undone_on_failure(optimizer: FlatAdam, others: Iterable[Tensor] = ()) -> Ite
         with torch.no_grad():
             for leaf, copy in zip(kept, copies, strict=True):
                 leaf.copy_(copy)
+        group["lr"] = rate
         if is_first:
             optimizer.state.clear()
         raise

@@ -27,6 +27,7 @@ LAYERS = (
         "rl.sizes",
         "rl.graphs",
         "rl.shards",
+        "rl.schedules",
     ),
     ("rl.cores", "rl.networks"),
     ("rl.ppo", "rl.iqn"),

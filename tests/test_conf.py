@@ -143,7 +143,7 @@ def test_every_experiment(experiment, composed, tmp_path):
     """It starts at its own sizes, shrunk to one update of one epoch."""
     pytest.importorskip(EXTRAS.get(experiment, "gymnasium"))
     config = composed(f"experiment={experiment}", "evaluate_every=null", "final_episodes=1")
-    quantiles = {"bptt": 4, "learning_starts": 1, "anneal_learning_rate": False}
+    quantiles = {"bptt": 4, "learning_starts": 1, "learning_rate_schedule": "constant"}
     shrunk = quantiles if config.agent._target_.endswith("IQN") else {"epochs": 1}
     OmegaConf.set_struct(config, False)
     config.agent.update(shrunk)

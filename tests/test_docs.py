@@ -27,6 +27,7 @@ from torch.distributed.run import get_args_parser as torchrun_parser
 import experiments.launch.build
 from experiments.launch.build import build
 from experiments.launch.command import check_keys, load_defaults
+from experiments.launch.environments import WRAPPERS
 from experiments.sweeps.space import list_corners, read_space
 
 ROOT = Path(__file__).parents[1]
@@ -214,7 +215,7 @@ def test_paths_names_and_keys_exist(page):
 
 def keys():
     """The arguments of all agents, cores and environments that ``conf`` knows."""
-    found = {"agent": {"seats", "members", "core"}, "agent.core": set(), "env": {"id"}}
+    found = {"agent": {"seats", "members", "core"}, "agent.core": set(), "env": {"id", *WRAPPERS}}
     for group, folder in (("agent", "agent"), ("agent.core", "agent/core"), ("env", "env")):
         for path in (ROOT / "conf" / folder).glob("*.yaml"):
             target = get_method(OmegaConf.load(path)._target_)

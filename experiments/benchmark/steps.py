@@ -9,10 +9,10 @@ from experiments.benchmark.rows import Numbers, Row
 STEPS = 60_000
 TASK = "repeat-previous k=4"
 PRESET = [
-    *("experiment=repeat_previous_4", f"total_steps={STEPS}", "agent.anneal_learning_rate=false"),
+    *("experiment=repeat_previous_4", f"total_steps={STEPS}", "agent.learning_rate_schedule=constant"),
     *("evaluate_every=null", "evaluate_memory_zeroed=false"),
 ]
-"""The learning rate stays as it is: annealed to 0 at so few steps it would be another one."""
+"""The learning rate stays as it is: falling to 0 over so few steps it would be another one."""
 LSTM = ["agent/core=lstm", "agent.core.forget_bias=0"]
 
 

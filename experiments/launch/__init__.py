@@ -8,6 +8,7 @@ Others may use:
   ``prepare_output``, ``suggest``, ``to_dict``.
 - ``build`` builds: ``build`` and what it returns, ``Parts`` with its ``Settings``; ``read_settings``,
   ``check_device``.
+- ``environments`` makes environments of a checked node: ``construct_environments``; ``WRAPPERS`` are its keys of any.
 - ``evaluations`` evaluates: ``Evaluations`` of a run, ``evaluate_agent``.
 - ``claim`` gives a run a folder of its own: ``claim_folder`` and what it yields, ``RunFolder``; ``read_overrides``,
   ``tell_how_to_go_on``, ``name_target``, ``holds_run``. It uses ``lock``, which also

@@ -7,16 +7,13 @@ import os
 import types
 import typing
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Union
 
-import gymnasium
-from gymnasium.vector import VectorEnv
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from envs.guest_vector import adapt
+from experiments.launch.environments import WRAPPERS, construct_environments
 
 SPECIAL = ("_target_", "_partial_")
 PLAIN = (int, float, str, bool, type(None))
@@ -90,27 +87,8 @@ def construct(node: DictConfig, where: str, **runtime: Any) -> tuple[Any, dict[s
         raise ConfigError(f"{where}={_show(node)} has no _target_: set its keys, {where}.KEY=VALUE")
     checked = check_node(to_dict(node), where, given=runtime)
     if where == "env":
-        return construct_environments(checked, runtime["num_envs"]), checked
+        return construct_environments(import_path(checked["_target_"]), checked, runtime["num_envs"]), checked
     return instantiate(checked, **runtime), checked
-
-
-def construct_environments(checked: dict[str, Any], num_envs: int) -> VectorEnv:
-    """Call the target of the node of the environments, which may make all of them or one at a time.
-
-    Args:
-        checked: the node, as ``check_node`` returns it.
-        num_envs: how many are needed; a target that takes no such argument is called without.
-
-    Raises:
-        TypeError, ValueError: what it makes cannot be used.
-    """
-    target = import_path(checked["_target_"])
-    parameters = inspect.signature(target).parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    one = isinstance(target, type) and issubclass(target, gymnasium.Env)
-    many = "num_envs" in parameters or (takes_any and not one)
-    make = partial(instantiate, checked, **({"num_envs": num_envs} if many else {}))
-    return adapt(make(), num_envs, f"env._target_={checked['_target_']}", make)
 
 
 def check_node(node: dict[str, Any], where: str, given: Iterable[str] = ()) -> dict[str, Any]:
@@ -128,7 +106,9 @@ def check_node(node: dict[str, Any], where: str, given: Iterable[str] = ()) -> d
         ConfigError: there is no such target, the target does not take a key, or a value is of another type.
     """
     target = _import_target(node, where)
-    parameters = inspect.signature(target, eval_str=not hasattr(target, "__signature__")).parameters
+    parameters = dict(inspect.signature(target, eval_str=not hasattr(target, "__signature__")).parameters)
+    if where == "env":
+        parameters = WRAPPERS | parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     allowed = {name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD} - set(given)
     result = {key: node[key] for key in SPECIAL if key in node}

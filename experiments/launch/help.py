@@ -21,6 +21,7 @@ from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 import conf
+from envs.wrapping import wrap_many, wrap_one
 from experiments.launch.check import ConfigError, check_node, import_path, load_yaml, to_dict
 from experiments.launch.escape import to_config
 
@@ -158,7 +159,7 @@ def describe_command(
 def _describe_node(node: dict[str, Any], where: str) -> list[tuple[str, str]]:
     """Return each key of a node with its value, and what the docstring of its target says of it."""
     target = import_path(node["_target_"])
-    meanings = read_arguments(target)
+    meanings = (read_arguments(wrap_many) | read_arguments(wrap_one) if where == "env" else {}) | read_arguments(target)
     values = {key: value for key, value in node.items() if not _has_nodes(value) and not key.startswith("_")}
     given = GIVEN.get(where.rpartition(".")[2], GIVEN["agent"] if ".members." in where else ())
     for key, parameter in inspect.signature(target).parameters.items():

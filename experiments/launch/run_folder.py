@@ -13,9 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.launch.check import ConfigError, import_path, to_dict
 from experiments.launch.claim import WRITTEN
 from experiments.launch.command import load_defaults
-from experiments.launch.escape import escape_interpolations
+from experiments.launch.escape import escape_interpolations, to_config
 from experiments.launch.stored import check_links, check_stored, read_stored, read_trust
 from rl.checkpoint import write_text
+from rl.schedules import translated
 
 COUNTS = ("env_steps", "total_steps")
 """Entries of the result of a training run that say whether it is finished."""
@@ -46,10 +47,25 @@ def load_run_config(folder: str | Path, trust: Any = ()) -> DictConfig:
             raise ConfigError(f"{path} is not the configuration of a run: {key} has no _target_")
     names = read_trust(trust)
     check_stored(config, path.parent, names)
+    for key in ("agent", "imitation"):
+        if isinstance(config.get(key), DictConfig):
+            config[key] = to_config(_in_todays_words(to_dict(config[key])))
     absent = {*map(str, defaults := load_defaults("train"))} - {*map(str, config), "defaults", "hydra", "run_dir"}
     config.merge_with({key: defaults[key] for key in absent})
     config.trust = [escape_interpolations(name) for name in names]
     return config
+
+
+def _in_todays_words(node: dict[str, Any]) -> dict[str, Any]:
+    """Return a node of an agent, or of what teaches it, as this version would have stored it: its schedules."""
+    parts = {key: _in_todays_words(value) if isinstance(value, dict) else value for key, value in node.items()}
+    if "_target_" not in parts:
+        return parts
+    try:
+        own = inspect.signature(import_path(str(parts["_target_"]))).parameters
+    except (ImportError, AttributeError, ValueError):  # whoever constructs it says so
+        return parts
+    return parts if "anneal_learning_rate" in own else translated(parts)
 
 
 def load_resumed_config(config: DictConfig, overrides: list[str]) -> DictConfig:

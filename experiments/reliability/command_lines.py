@@ -26,7 +26,7 @@ OTHERS = {  # key -> values that it cannot have
     "agent.bptt": ("0", "-1", "3", "two"),
     "agent.burn_in": ("-1", "1e9", "null"),
     "agent.ratio": ("foo", "null", "1", "[joint]"),
-    "agent.anneal_clip": ("3", "null", "'true'"),
+    "agent.clip_schedule": ("3", "null", "true", "adaptive"),
     "agent.state_stride": ("0", "7", "null"),
     "agent.num_minibatches": ("0", "100000", "null"),
     "agent.layer_size": ("0", "-1", "big"),

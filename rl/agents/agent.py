@@ -52,7 +52,7 @@ class RecurrentAgent(Client):
         learning_rate: of Adam.
         num_envs: None for the single-environment form.
         num_steps: of each environment in a rollout.
-        total_steps: of a whole training, for what is annealed.
+        total_steps: of a whole training, for schedules.
         previous_action_reward: feed them as inputs.
         normalise_returns: divide rewards by the running standard deviation of the discounted return.
         ignore_leaves: names of observation leaves that are left out.

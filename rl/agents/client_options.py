@@ -126,7 +126,8 @@ def translate_options(
     options.setdefault("num_minibatches", max(1, round(rollout / batch)))
     final, decay = options.pop("entropy_end", None), options.pop("entropy_decay_steps", 0)
     if final is not None and decay:
-        options |= {"entropy_coef_final": final, "total_steps": decay * rollout}
+        falling = {"entropy_coef_schedule": "linear", "entropy_coef_final": final}
+        options |= falling | {"total_steps": decay * rollout}
     return observation_space, action_space, partial(core, hidden_size=options.pop("hidden_size", 256)), options
 
 

@@ -9,6 +9,7 @@ import torch
 
 from rl.agents.construction import AGENTS, DAMAGED, arguments_from_data, import_code, path_of, takes
 from rl.checkpoint import LAST, find_newest, load_checkpoint
+from rl.schedules import translated
 from rl.trust import UntrustedError, check_place
 from rl.types import Agent
 
@@ -140,6 +141,8 @@ def rebuild(
     asked = {"num_envs": num_envs, "device": str(device)}
     given = {name: value for name, value in asked.items() if takes(kind, name)} | dict(changes)
     arguments = arguments_from_data(state["construction"], trust, given)
+    if not takes(kind, "anneal_learning_rate"):  # as agents of earlier versions did
+        arguments = translated(arguments)
     agent = kind.__new__(kind, **arguments)
     agent.plays_only = True
     try:

@@ -21,12 +21,14 @@ from rl.cores import gru
 from rl.flat_adam import undone_on_failure
 from rl.iqn import IQN
 from rl.iqn.diagnostics import diagnose_replay
+from rl.iqn.moments import update_moments
 from rl.iqn.sequence_replay import PLAIN, SequenceReplay
 from rl.networks import QuantileNetwork
 from rl.networks.acceleration import set_precision
 from rl.networks.diagnostics import read_numbers
 from rl.networks.encoders import ImageLayout
 from rl.networks.frozen import frozen_copy
+from rl.schedules import check_length
 from rl.schema import finite, natural
 from rl.shards import average_metrics
 from rl.sizes import describe_sizes
@@ -56,8 +58,8 @@ class RecurrentIQN(RecurrentAgent):
         core: ``core(input_size) -> Core``, the memory.
         num_envs: None for the single-environment form.
         num_steps: of each environment between two calls of ``learn`` by the trainer.
-        total_steps: environment steps over which epsilon falls and the learning rate is annealed. None: the client
-            sets epsilon itself, by ``epsilon_decay`` or ``set_epsilon``.
+        total_steps: environment steps over which epsilon falls and the schedule of the learning rate runs. None: the
+            client sets epsilon itself, by ``epsilon_decay`` or ``set_epsilon``.
         exploration: the share of ``total_steps`` after which epsilon has fallen to ``epsilon_min``, linearly.
         state_stride: sequences may begin at every such step, where the state is stored; None for half of ``bptt``,
             so that they overlap by half (R2D2).
@@ -122,6 +124,7 @@ class RecurrentIQN(RecurrentAgent):
             )
         observation_space, action_space = as_spaces(observation_space, action_space)
         self.iqn = iqn = self.algorithm(**given)
+        check_length(iqn, total_steps)
         self.state_stride = max(1, iqn.bptt // 2) if state_stride is None else state_stride
         positive(state_stride=self.state_stride)
         within(0.0, 1.0, epsilon=epsilon, epsilon_min=epsilon_min, exploration=exploration)
@@ -224,7 +227,11 @@ class RecurrentIQN(RecurrentAgent):
         self._learned = added
         self.env_steps += played
         if self.network.normalises and played:
-            self._update_moments()
+            try:
+                update_moments(self.network, self.target, self.buffer.new_observations(), self.shards)
+            except FloatingPointError:
+                self.forget_rollout()  # it would be drawn again and again
+                raise
         if size >= self.iqn.learning_starts and sequences:
             self._owed += played * self.iqn.replay_ratio / (self.batch_size * self.shards.size)
         count = int(self._owed)
@@ -234,26 +241,6 @@ class RecurrentIQN(RecurrentAgent):
             share = min(1.0, self.progress / self.exploration) if self.exploration else 1.0
             self.epsilon = self.epsilon_start + share * (self.epsilon_min - self.epsilon_start)
         return loss
-
-    def _update_moments(self) -> None:
-        """Take what was observed since the last call into the moments of both networks.
-
-        Raises:
-            FloatingPointError: an observation is not finite or too large; the moments are as they were, the replay is
-                empty.
-        """
-        obs, before = self.buffer.new_observations(), [leaf.clone() for leaf in self.network.buffers()]
-        try:
-            if not all(self.shards.gather(all(bool(torch.isfinite(leaf).all()) for leaf in obs.values()))):
-                raise FloatingPointError("an observation is not finite: nothing was learned from it")
-            self.network.update_moments(obs)
-        except FloatingPointError:
-            for leaf, was in zip(self.network.buffers(), before, strict=True):
-                leaf.copy_(was)  # of several observations the first ones may have been taken in
-            self.forget_rollout()
-            raise
-        for behind, ahead in zip(self.target.buffers(), self.network.buffers(), strict=True):
-            behind.copy_(ahead)
 
     def _learn_minibatches(self, count: int) -> float:
         """Learn from ``count`` minibatches; return their mean loss."""
@@ -272,7 +259,7 @@ class RecurrentIQN(RecurrentAgent):
             raise
         self.updates += count
         metrics = average_metrics(self.shards, metrics)
-        self.last_metrics = metrics | {"epsilon": self.epsilon, "learning_rate": self.optimizer.param_groups[0]["lr"]}
+        self.last_metrics = metrics | {"epsilon": self.epsilon}
         return metrics["loss"]
 
     def describe(self) -> list[str]:

@@ -28,6 +28,7 @@ from rl.ppo.diagnostics import diagnose_rollout, measure_staleness, name_remedy
 from rl.ppo.options import PPOOptions, check_rollout, choose_stride
 from rl.ppo.rollout_buffer import RolloutBuffer
 from rl.ppo.teacher import Teacher, check_teacher
+from rl.schedules import check_length
 from rl.schema import check_entry
 from rl.shards import average_metrics
 from rl.types import Core, CutEpisodes, Observation, Played, State, Targets
@@ -53,7 +54,7 @@ class RecurrentPPO(RecurrentAgent):
         core: ``core(input_size) -> Core``, the memory.
         num_envs: None for the single-environment form.
         num_steps: steps of each environment in a rollout.
-        total_steps: environment steps over which the annealed hyperparameters run; None keeps them constant.
+        total_steps: environment steps over which the schedules of hyperparameters run; None keeps them constant.
         state_stride: store the state at every such step only; a divisor of ``bptt`` and ``burn_in``. None for every
             step, or where the state is large for the steps alone at which sequences and their warm-up may begin.
         separate_critic: the value has an encoder and a core of its own.
@@ -111,6 +112,7 @@ class RecurrentPPO(RecurrentAgent):
         **update: Unpack[PPOOptions],
     ):
         self.ppo = ppo = self.algorithm(**update)
+        check_length(ppo, total_steps)
         self.advisor = Advisor(diagnostics_every, ppo.bptt, name_remedy(ppo, num_steps))
         within(0.0, 1.0, epsilon=epsilon, epsilon_min=epsilon_min)
         self.layer_size, self.epsilon, self.epsilon_min = layer_size, epsilon, epsilon_min
@@ -222,8 +224,7 @@ class RecurrentPPO(RecurrentAgent):
         self.env_steps += buffer.size * self.num_envs * self.shards.size
         self.forget_rollout()
         self.updates += 1
-        metrics = average_metrics(self.shards, metrics)
-        self.last_metrics = metrics | {"learning_rate": self.optimizer.param_groups[0]["lr"]}
+        self.last_metrics = metrics = average_metrics(self.shards, metrics)
         self.advisor.tell(metrics, self.precision)
         return metrics["loss"]
 

@@ -2,6 +2,8 @@
 
 from typing import TypedDict
 
+from rl.schedules import Schedule
+
 
 class IQNOptions(TypedDict, total=False):
     """The keyword arguments of ``rl.iqn.IQN``, for agents that pass them on; a test holds both alike."""
@@ -25,6 +27,8 @@ class IQNOptions(TypedDict, total=False):
     priority_correction: float
     priority_peak: float
     learning_rate: float
-    anneal_learning_rate: bool
+    learning_rate_schedule: Schedule
+    learning_rate_final: float | None
+    learning_rate_warmup: float
     max_grad_norm: float
     graphs: bool

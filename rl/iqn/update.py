@@ -13,6 +13,7 @@ from rl.iqn.minibatch_step import MinibatchStep
 from rl.iqn.sequence_replay import SequenceReplay
 from rl.networks import QuantileNetwork
 from rl.normalisation import ReturnScale
+from rl.schedules import Schedule, check_schedules, scheduled
 from rl.types import ReplayBatch
 
 
@@ -43,7 +44,9 @@ class IQN:
         priority_correction: beta, the importance-sampling exponent.
         priority_peak: eta: priority = eta * max |TD error| + (1 - eta) * mean |TD error| of a sequence.
         learning_rate: of Adam.
-        anneal_learning_rate: linearly to 0 at the end of training.
+        learning_rate_schedule: how it gets to ``learning_rate_final``, see ``rl.schedules``.
+        learning_rate_final: at the end of training; None for 0.
+        learning_rate_warmup: share of training in which it rises from a tenth.
         max_grad_norm: a longer gradient is scaled down to this norm.
         graphs: on a CUDA device acting and the step of a minibatch are recorded as graphs, see ``rl.graphs``.
 
@@ -76,7 +79,9 @@ class IQN:
     priority_correction: float = 0.6
     priority_peak: float = 0.9
     learning_rate: float = 1e-3
-    anneal_learning_rate: bool = False
+    learning_rate_schedule: Schedule = "constant"
+    learning_rate_final: float | None = None
+    learning_rate_warmup: float = 0.0
     max_grad_norm: float = 10.0
     graphs: bool = True
 
@@ -96,6 +101,7 @@ class IQN:
         within(0.0, 1.0, priority_peak=self.priority_peak, target_share=self.target_share)
         above_zero = ("replay_ratio", "kappa", "reward_scale", "learning_rate", "max_grad_norm")
         within(1e-12, float("inf"), **{name: getattr(self, name) for name in above_zero})
+        check_schedules(vars(self), ("learning_rate",))
         self.sequences = max(1, round(self.batch_size / self.bptt))
         self.length = self.burn_in + self.bptt + self.n_step
         self._step: MinibatchStep | None = None  # lasts from update to update, and with it its graphs
@@ -124,18 +130,18 @@ class IQN:
             count_before: minibatches of the updates before this one, for the moves of the target network.
             shuffle: draws sequences, on the CPU.
             generator: draws tau, on the device of the network.
-            progress: share of training done, 0 to 1, for the annealed learning rate.
+            progress: share of training done, 0 to 1, for the schedule of the learning rate.
             return_scale: divides the replayed rewards by what it knows by now; None leaves them.
 
         Returns:
-            Means over the minibatches, by metric name, and ``loss``.
+            Means over the minibatches, by metric name, ``loss``, and the learning rate.
 
         Raises:
             FloatingPointError: a loss, gradient, weight or moment was not finite; the steps after it were not
                 taken.
         """
-        left = max(0.0, 1.0 - progress) if self.anneal_learning_rate else 1.0
-        learning_rate, parts = self.learning_rate * left, (network, target, optimizer, replay, generator, return_scale)
+        learning_rate = scheduled(self, "learning_rate", progress)
+        parts = network, target, optimizer, replay, generator, return_scale
         step = self._step
         if step is None or not step.serves(*parts):
             step = self._step = MinibatchStep(self, *parts)
@@ -155,7 +161,7 @@ class IQN:
         means = read_means(minibatches, going_on & is_usable(optimizer))
         if self.priority_exponent > 0.0:
             replay.prioritise(slots.flatten(), priorities)
-        return means
+        return means | {"learning_rate": learning_rate}
 
     def loss(
         self,

@@ -10,11 +10,9 @@ from rl.flat_adam import FlatAdam, average_gradient, take_step
 from rl.graphs import Recorded, Tensors, flatten
 from rl.networks import ActorCritic
 from rl.ppo.losses import Coefficients, approximate_kl
+from rl.ppo.options import SCHEDULED
 from rl.ppo.teacher import Teacher
 from rl.types import Sequences, State, WarmUp
-
-ANNEALED = ("learning_rate", "clip", "entropy_coef", "teacher_kl")
-"""The coefficients that change in the course of training: a graph sees them as tensors."""
 
 
 class Learner(Protocol):
@@ -24,6 +22,13 @@ class Learner(Protocol):
     target_kl: float | None
     graphs: bool
     records_loss: ClassVar[bool]
+
+    @property
+    def adapts(self) -> bool:
+        """Say whether the divergence of the policy sets the learning rate."""
+
+    def adapted(self, rate: Tensor, kl: Tensor) -> Tensor:
+        """Compute the learning rate of a step, 0-d, from that of the last one and the KL before it, both 0-d."""
 
     def loss(
         self, network: ActorCritic, mb: Sequences, now: Coefficients, teacher: Teacher | None = None
@@ -51,11 +56,19 @@ class MinibatchStep:
     def begin(self, now: Coefficients, device: torch.device) -> None:
         """Take the coefficients of an update; those that change become tensors where a graph may see them."""
         self.now = now
-        self.annealed: Tensors = {}
+        self.scheduled: Tensors = {}
         self.records = self.recorded.records(device) and self.optimizer.shards.size == 1  # a graph talks to nobody
-        if self.records:
-            numbers = torch.tensor([getattr(now, name) for name in ANNEALED]).to(device, non_blocking=True)
-            self.annealed = dict(zip(ANNEALED, numbers.unbind(), strict=True))
+        names = SCHEDULED if self.records else SCHEDULED[:1] if self.ppo.adapts else ()
+        if names:
+            numbers = torch.tensor([getattr(now, name) for name in names]).to(device, non_blocking=True)
+            self.scheduled = dict(zip(names, numbers.unbind(), strict=True))
+        # before its first step an update has nothing to adapt to: the divergence is that of rounding
+        self.moved: Tensors = {"moved": torch.zeros((), dtype=torch.bool, device=device)} if self.ppo.adapts else {}
+
+    @property
+    def rate(self) -> Tensor:
+        """The adaptive learning rate of the last step, 0-d."""
+        return self.scheduled["learning_rate"]
 
     def __call__(self, mb: Sequences, warm_up: WarmUp | None, going_on: Tensor) -> Tensors:
         """Take the step, unless ``going_on``, 0-d bool, is False.
@@ -64,31 +77,42 @@ class MinibatchStep:
             What ``PPO.loss`` reports, and 0-d ``loss``, ``grad_norm``, ``finite`` and ``going_on``.
         """
         assert self.now is not None  # begin was called
-        if not self.records:
-            return self._take(mb, warm_up, self.now, going_on)
-        inputs = flatten({"mb": mb, "warm_up": warm_up}) | self.annealed | {"going_on": going_on}
-        return self.recorded(inputs)
+        if self.records:
+            inputs = flatten({"mb": mb, "warm_up": warm_up}) | self.scheduled | self.moved | {"going_on": going_on}
+            outputs = self.recorded(inputs)
+        else:
+            changing: dict[str, Any] = {**self.scheduled}
+            outputs = self._take(mb, warm_up, self.now._replace(**changing), going_on, self.moved.get("moved"))
+        if self.ppo.adapts:
+            self.scheduled["learning_rate"] = outputs.pop("learning_rate")
+            self.moved["moved"] = outputs.pop("moved")
+        return outputs
 
     def _take_named(self, inputs: Tensors) -> Tensors:
         assert self.now is not None
-        annealed: dict[str, Any] = {name: inputs[name] for name in self.annealed}
+        changing: dict[str, Any] = {name: inputs[name] for name in self.scheduled}
         mb = unflatten(Sequences, "mb", inputs)
         warm_up = unflatten(WarmUp, "warm_up", inputs) if "warm_up.available" in inputs else None
-        return self._take(mb, warm_up, self.now._replace(**annealed), inputs["going_on"])
+        return self._take(mb, warm_up, self.now._replace(**changing), inputs["going_on"], inputs.get("moved"))
 
-    def _take(self, mb: Sequences, warm_up: WarmUp | None, now: Coefficients, going_on: Tensor) -> Tensors:
+    def _take(
+        self, mb: Sequences, warm_up: WarmUp | None, now: Coefficients, going_on: Tensor, moved: Tensor | None
+    ) -> Tensors:
         if warm_up is not None:
             mb.state = warmed_state(self.network, mb.state, warm_up)
         loss, metrics = self.ppo.loss(self.network, mb, now, self.teacher)
-        given = self.optimizer, loss, self.parameters
-        if self.ppo.target_kl is None:
-            gradient, mean_loss = average_gradient(*given)
-        else:
-            gradient, mean_loss, kl = average_gradient(*given, approximate_kl(metrics["ratio"]))
-            going_on = going_on & (kl <= 1.5 * self.ppo.target_kl)
-        self.optimizer.param_groups[0]["lr"] = now.learning_rate
+        measured = () if self.ppo.target_kl is None and moved is None else (approximate_kl(metrics["ratio"]),)
+        gradient, mean_loss, *kl = average_gradient(self.optimizer, loss, self.parameters, *measured)
+        if self.ppo.target_kl is not None:
+            going_on = going_on & (kl[0] <= 1.5 * self.ppo.target_kl)
+        rate, adapted = now.learning_rate, {}
+        if moved is not None and isinstance(rate, Tensor):
+            rate = torch.where(going_on & moved, self.ppo.adapted(rate, kl[0]), rate)
+            adapted = {"learning_rate": rate, "moved": torch.ones_like(moved)}
+        self.optimizer.param_groups[0]["lr"] = rate
         norm, finite = take_step(self.optimizer, gradient, mean_loss, self.ppo.max_grad_norm, going_on)
-        return metrics | {"loss": loss.detach(), "grad_norm": norm, "finite": finite, "going_on": going_on & finite}
+        told = {"loss": loss.detach(), "grad_norm": norm, "finite": finite, "going_on": going_on & finite}
+        return metrics | told | adapted
 
     def _anchors(self) -> list[Tensor]:
         (vector,) = self.optimizer.param_groups[0]["params"]

@@ -4,9 +4,13 @@ from math import gcd
 from typing import Any, Literal, TypedDict
 
 from rl.checks import one_of, positive, whole, within
+from rl.schedules import RateSchedule, Schedule, check_schedules
 from rl.types import State
 
 Ratio = Literal["joint", "per_head"]
+
+SCHEDULED = ("learning_rate", "clip", "entropy_coef", "teacher_kl")
+"""The hyperparameters that may change in the course of training."""
 
 LARGE_STATE = 8192
 """Bytes of the state of one environment beyond which it is stored as seldom as can be."""
@@ -23,18 +27,26 @@ class PPOOptions(TypedDict, total=False):
     gamma: float
     gae_lambda: float
     clip: float
+    clip_schedule: Schedule
+    clip_final: float | None
     value_clip: float | None
     ratio: Ratio
     value_coef: float
     entropy_coef: float
+    entropy_coef_schedule: Schedule
     entropy_coef_final: float | None
     teacher_kl: float
+    teacher_kl_schedule: Schedule
     teacher_kl_final: float | None
     normalise_advantages: bool
     target_kl: float | None
     learning_rate: float
-    anneal_learning_rate: bool
-    anneal_clip: bool
+    learning_rate_schedule: RateSchedule
+    learning_rate_final: float | None
+    learning_rate_warmup: float
+    learning_rate_min: float
+    learning_rate_max: float
+    desired_kl: float
     max_grad_norm: float
     graphs: bool
     recompute_parts: int
@@ -46,7 +58,7 @@ def check_hyperparameters(values: dict[str, Any]) -> None:
     Raises:
         ValueError: a value is out of range, or two exclude each other.
     """
-    optional = ("bptt", "value_clip", "entropy_coef_final", "teacher_kl_final", "target_kl")
+    optional = ("bptt", "value_clip", "target_kl")
     given = {name: value for name, value in values.items() if value is not None or name not in optional}
     positive(
         **{name: given[name] for name in ("epochs", "num_minibatches", "bptt", "recompute_parts") if name in given}
@@ -54,9 +66,11 @@ def check_hyperparameters(values: dict[str, Any]) -> None:
     whole(0, given.get("bptt"), burn_in=given["burn_in"])
     within(0.0, 1.0, gamma=given["gamma"], gae_lambda=given["gae_lambda"])
     one_of(("joint", "per_head"), ratio=given["ratio"])
-    weights = ("value_coef", "entropy_coef", "entropy_coef_final", "teacher_kl", "teacher_kl_final")
+    weights = ("value_coef", "entropy_coef", "teacher_kl")
     within(0.0, float("inf"), **{name: given[name] for name in (*weights, "value_clip", "target_kl") if name in given})
-    within(1e-12, float("inf"), **{name: given[name] for name in ("clip", "learning_rate", "max_grad_norm")})
+    above_zero = ("clip", "learning_rate", "learning_rate_min", "learning_rate_max", "desired_kl", "max_grad_norm")
+    within(1e-12, float("inf"), **{name: given[name] for name in above_zero})
+    check_schedules(values, SCHEDULED, RateSchedule)
     if given["burn_in"] and given["refresh_states"]:
         raise ValueError("burn_in and refresh_states both renew the stored states: use one of them")
 

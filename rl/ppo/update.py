@@ -14,10 +14,11 @@ from rl.normalisation import AdvantageScale, ReturnScale
 from rl.ppo.advantages import bootstrap_values, gae
 from rl.ppo.losses import Coefficients, approximate_kl, explained_variance, ppo_loss
 from rl.ppo.minibatch_step import MinibatchStep
-from rl.ppo.options import Ratio, check_hyperparameters
+from rl.ppo.options import SCHEDULED, Ratio, check_hyperparameters
 from rl.ppo.recompute import unroll_in_parts
 from rl.ppo.rollout_buffer import RolloutBuffer
 from rl.ppo.teacher import Teacher
+from rl.schedules import RateSchedule, Schedule, adapted, scheduled
 from rl.shards import ALONE, Shards
 from rl.types import Sequences, Targets
 
@@ -38,18 +39,27 @@ class PPO:
         gamma: discount.
         gae_lambda: lambda of the advantages.
         clip: clip range of the probability ratio.
+        clip_schedule: how it gets to ``clip_final``, see ``rl.schedules``.
+        clip_final: at the end of training; None for 0.
         value_clip: clip range of the value; None for the plain squared error.
         ratio: ``joint`` clips one ratio over all action branches, ``per_head`` one for each.
         value_coef: weight of the value loss.
         entropy_coef: weight of the entropy bonus.
-        entropy_coef_final: its weight at the end of training, reached linearly; None keeps it constant.
+        entropy_coef_schedule: how it gets to ``entropy_coef_final``.
+        entropy_coef_final: its weight at the end of training; None for 0.
         teacher_kl: weight of KL(policy || teacher), summed over the action branches; above 0 it needs a teacher.
-        teacher_kl_final: its weight at the end of training, reached linearly; None keeps it constant.
+        teacher_kl_schedule: how it gets to ``teacher_kl_final``.
+        teacher_kl_final: its weight at the end of training; None for 0.
         normalise_advantages: to mean 0 and variance 1 or less over a rollout, see ``rl.normalisation.AdvantageScale``.
         target_kl: once the estimated KL of a minibatch exceeds 1.5 times this, the rest of all epochs is skipped.
         learning_rate: of Adam.
-        anneal_learning_rate: linearly to 0 at the end of training.
-        anneal_clip: linearly to 0 at the end of training.
+        learning_rate_schedule: how it gets to ``learning_rate_final``; ``adaptive`` sets it before the step of every
+            minibatch by the estimated KL, see ``rl.schedules.adapted``, but for the first one of an update.
+        learning_rate_final: at the end of training; None for 0.
+        learning_rate_warmup: share of training in which it rises from a tenth.
+        learning_rate_min: the smallest adaptive one.
+        learning_rate_max: the largest adaptive one.
+        desired_kl: that an adaptive one keeps within a factor of 2.
         max_grad_norm: a longer gradient is scaled down to this norm.
         graphs: on a CUDA device acting and the step of a minibatch are recorded as graphs, see ``rl.graphs``.
         recompute_parts: above 1 the sequences of a minibatch are unrolled in so many parts, and the activations of each
@@ -70,18 +80,26 @@ class PPO:
     gamma: float = 0.99
     gae_lambda: float = 0.95
     clip: float = 0.2
+    clip_schedule: Schedule = "constant"
+    clip_final: float | None = None
     value_clip: float | None = None
     ratio: Ratio = "joint"
     value_coef: float = 0.5
     entropy_coef: float = 0.01
+    entropy_coef_schedule: Schedule = "constant"
     entropy_coef_final: float | None = None
     teacher_kl: float = 0.0
-    teacher_kl_final: float | None = 0.0
+    teacher_kl_schedule: Schedule = "linear"
+    teacher_kl_final: float | None = None
     normalise_advantages: bool = True
     target_kl: float | None = None
     learning_rate: float = 1.5e-3
-    anneal_learning_rate: bool = False
-    anneal_clip: bool = False
+    learning_rate_schedule: RateSchedule = "constant"
+    learning_rate_final: float | None = None
+    learning_rate_warmup: float = 0.0
+    learning_rate_min: float = 1e-5
+    learning_rate_max: float = 1e-2
+    desired_kl: float = 0.01
     max_grad_norm: float = 0.5
     graphs: bool = True
     recompute_parts: int = 1
@@ -98,6 +116,15 @@ class PPO:
         self._estimate = Recorded(
             lambda given: {"advantages": gae(**given, gamma=self.gamma, lam=self.gae_lambda)}, enabled=self.graphs
         )
+
+    @property
+    def adapts(self) -> bool:
+        """Say whether the divergence of the policy sets the learning rate, which is then state of the optimiser."""
+        return self.learning_rate_schedule == "adaptive"
+
+    def adapted(self, rate: Tensor, kl: Tensor) -> Tensor:
+        """Compute the learning rate of a step, 0-d, from that of the last one and the KL before it, both 0-d."""
+        return adapted(rate, kl, self.desired_kl, self.learning_rate_min, self.learning_rate_max)
 
     def _step_of(self, network: ActorCritic, optimizer: FlatAdam, teacher: Teacher | None) -> MinibatchStep:
         """Return what takes the steps of these; it lasts from update to update, and with it its graphs."""
@@ -172,16 +199,18 @@ class PPO:
             buffer: the rollout.
             targets: from ``targets``.
             shuffle: draws the order of the sequences.
-            progress: share of training done, 0 to 1, for the annealed values.
+            progress: share of training done, 0 to 1, for the schedules.
             teacher: whose parameters the targets hold, if they hold some.
 
         Returns:
-            Means over the minibatches, by metric name, and ``loss``.
+            Means over the minibatches, by metric name, ``loss``, and what followed a schedule.
 
         Raises:
             FloatingPointError: a loss, gradient, weight or moment was not finite.
         """
         now, device = self.coefficients(progress), targets.returns.device
+        if self.adapts:
+            now = now._replace(learning_rate=optimizer.param_groups[0]["lr"])
         step = self._step_of(network, optimizer, teacher)
         step.begin(now, device)
         minibatches: list[dict[str, Tensor]] = []
@@ -197,7 +226,11 @@ class PPO:
             if self.target_kl is not None and not bool(going_on):
                 break
         optimizer.param_groups[0]["lr"] = now.learning_rate  # a number again
-        return read_metrics(minibatches, all_finite & is_usable(optimizer), now.clip, network.head.branches)
+        sound, told = all_finite & is_usable(optimizer), (now.clip, network.head.branches)
+        read = read_metrics(minibatches, sound, *told, {"learning_rate": step.rate} if self.adapts else {})
+        found = {name: getattr(now, name) for name in ("learning_rate", "clip", "entropy_coef")} | read
+        optimizer.param_groups[0]["lr"] = found["learning_rate"]
+        return found
 
     def loss(
         self, network: ActorCritic, mb: Sequences, now: Coefficients, teacher: Teacher | None = None
@@ -230,19 +263,18 @@ class PPO:
 
     def coefficients(self, progress: float) -> Coefficients:
         """Compute what an update uses when the share ``progress`` of training is done."""
-        left = max(0.0, 1.0 - progress)
-        learning_rate = self.learning_rate * (left if self.anneal_learning_rate else 1.0)
-        clip = self.clip * (left if self.anneal_clip else 1.0)
-        entropy_end = self.entropy_coef if self.entropy_coef_final is None else self.entropy_coef_final
-        entropy_coef = entropy_end + (self.entropy_coef - entropy_end) * left
-        teacher_end = self.teacher_kl if self.teacher_kl_final is None else self.teacher_kl_final
-        teacher_kl = teacher_end + (self.teacher_kl - teacher_end) * left
-        constant = self.value_coef, self.value_clip, self.ratio == "per_head"
-        return Coefficients(learning_rate, clip, entropy_coef, teacher_kl, *constant)
+        now = {name: scheduled(self, name, progress) for name in SCHEDULED}
+        return Coefficients(
+            **now, value_coef=self.value_coef, value_clip=self.value_clip, per_head=self.ratio == "per_head"
+        )
 
 
 def read_metrics(
-    minibatches: list[dict[str, Tensor]], finite: Tensor, clip: float | Tensor, branches: tuple[str, ...]
+    minibatches: list[dict[str, Tensor]],
+    finite: Tensor,
+    clip: float | Tensor,
+    branches: tuple[str, ...],
+    others: dict[str, Tensor],
 ) -> dict[str, float]:
     """Read the results of an update, in the one transfer to the host.
 
@@ -251,9 +283,10 @@ def read_metrics(
         finite: 0-d bool, whether all losses and gradients were, and what became of the weights.
         clip: clip range of the ratio, for ``clipfrac``.
         branches: names of the action branches.
+        others: 0-d by name, to be read as well.
 
     Returns:
-        Means over the minibatches, by metric name.
+        Means over the minibatches, by metric name, and the others.
 
     Raises:
         FloatingPointError: something was not finite.
@@ -267,6 +300,7 @@ def read_metrics(
     numbers |= {"clipfrac": ((ratio - 1.0).abs() > clip).float().mean(), "ratio_error": (first - 1.0).abs().max()}
     if len(branches) > 1:
         numbers |= {f"entropy_{branch}": value for branch, value in zip(branches, entropy, strict=True)}
+    numbers |= others
     results = dict(zip(numbers, torch.stack(list(numbers.values())).tolist(), strict=True))
     if not results.pop("finite"):
         raise FloatingPointError(

@@ -20,6 +20,7 @@ from rl.flat_adam import guarded_step, is_usable, undone_on_failure
 from rl.networks.heads import BernoulliHead, CategoricalHead
 from rl.recordings.recording import SPLITS, Recording, Split, Streams, deal, hold_out, split_into_pieces
 from rl.recordings.repeat_baseline import find_changes, repeat_nll
+from rl.schedules import Schedule, check_schedules, scheduled
 from rl.training.evaluation import evaluation_mode
 from rl.types import Observation, State
 
@@ -38,7 +39,9 @@ class Imitation:
             streams from few episodes; None keeps them whole.
         burn_in: steps in front of such a piece that only warm its memory, without loss.
         learning_rate: of Adam.
-        anneal_learning_rate: linearly to 0 over the epochs.
+        learning_rate_schedule: how it gets to ``learning_rate_final`` from epoch to epoch, see ``rl.schedules``.
+        learning_rate_final: after the last epoch; None for 0.
+        learning_rate_warmup: share of the epochs in which it rises from a tenth.
         max_grad_norm: a longer gradient is scaled down to this norm.
         held_out: share of the recording that is never learned from.
         split: hold out whole ``episodes`` (all of a group together), or the last part of each by ``time``.
@@ -55,7 +58,9 @@ class Imitation:
     piece_steps: int | None = None
     burn_in: int = 0
     learning_rate: float = 3e-3
-    anneal_learning_rate: bool = True
+    learning_rate_schedule: Schedule = "linear"
+    learning_rate_final: float | None = None
+    learning_rate_warmup: float = 0.0
     max_grad_norm: float = 1.0
     held_out: float = 0.1
     split: Split = "episodes"
@@ -69,6 +74,7 @@ class Imitation:
         within(1e-12, float("inf"), learning_rate=self.learning_rate, max_grad_norm=self.max_grad_norm)
         within(0.001, 0.999, held_out=self.held_out)
         one_of(SPLITS, split=self.split)
+        check_schedules(vars(self), ("learning_rate",))
         if self.burn_in and self.piece_steps is None:
             raise ValueError(f"burn_in={self.burn_in} warms pieces of episodes: set piece_steps as well")
 
@@ -147,8 +153,7 @@ class Imitator:
                 before the epoch.
         """
         hyperparameters, optimizer = self.hyperparameters, self.agent.optimizer
-        left = 1.0 - number / hyperparameters.epochs if hyperparameters.anneal_learning_rate else 1.0
-        optimizer.param_groups[0]["lr"] = hyperparameters.learning_rate * left
+        optimizer.param_groups[0]["lr"] = scheduled(hyperparameters, "learning_rate", number / hyperparameters.epochs)
         streams = deal(self.train_pieces, hyperparameters.streams, seed=self.seed * 100_003 + number)
         window_steps = hyperparameters.window_size * streams.steps.shape[1]
         weight = 1.0 / window_steps  # of a step, however few count in a window

@@ -125,7 +125,7 @@ class EpisodeCounter:
 
     def add(self, step: StepResult) -> None:
         """Count one step of all environments."""
-        self.returns += step.rewards
+        self.returns += step.paid
         self.lengths += ~step.ignored
         self.idle = np.where(step.ignored, self.idle + 1, 0)
         ended = step.terminated | step.truncated

@@ -18,7 +18,9 @@ GLOSSARY = {
     "charts/episodic_return": "mean return of the training episodes that ended in this rollout",
     "charts/episodic_length": "their mean length in steps",
     "charts/SPS": "environment steps per second of training since the start, evaluations left out",
-    "charts/learning_rate": "of Adam, after annealing",
+    "charts/learning_rate": "of Adam in this update; if it is adaptive, at its end",
+    "charts/clip": "clip range of the probability ratio in this update (PPO)",
+    "charts/entropy_coef": "weight of the entropy bonus in this update (PPO)",
     "charts/epsilon": "probability of a random action in training (RecurrentIQN)",
     "losses/policy_loss": "clipped surrogate, mean over the minibatches of an update",
     "losses/value_loss": "half the squared error of the value",
@@ -54,7 +56,8 @@ GLOSSARY = {
 }
 
 # all other results of an update are losses
-GROUPS = {"learning_rate": "charts", "epsilon": "charts"} | dict.fromkeys(("ratio_error", *NAMES), "diagnostics")
+GROUPS = dict.fromkeys(("learning_rate", "clip", "entropy_coef", "epsilon"), "charts")
+GROUPS |= dict.fromkeys(("ratio_error", *NAMES), "diagnostics")
 FLUSH_SECONDS = 5  # after which others see a point of the curves, also where TensorFlow is installed, which buffers
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from rl.schema import check_entry, describe, like, natural
 from rl.shards import Shards
 from rl.training.run import checkpoint_path
 from rl.training.sharing import put_own, take_own, without_own
-from rl.training.stepping import Episodes, VectorEnvAdapter
+from rl.training.stepping import Episodes, VectorEnvAdapter, find_state_keeper
 from rl.training.team import RankLostError
 from rl.types import Agent
 
@@ -158,7 +158,7 @@ def restore_envs(envs: VectorEnvAdapter, state: dict[str, Any], seed: int | None
     Raises:
         ValueError: what is stored is not of these environments.
     """
-    stored, keeps_state = state["envs"], hasattr(envs.envs.unwrapped, "state_dict")
+    stored, keeps_state = state["envs"], find_state_keeper(envs.envs) is not None
     if stored is None and (state["obs"] is None or not keeps_state):
         return None
     obs = envs.reset(seed) if keeps_state else None

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from torch import Tensor
 
 from rl.shards import ALONE, Shards
@@ -28,6 +28,8 @@ class StepResult:
         final_obs: the observation after the last action, ``[B, ...]``, read where ``truncated``; None if nowhere.
         ignored: bool ``[B]``: no transition, the environment only used the step to reset itself (NEXT_STEP), or
             no agent is in the row (``info["ignored"]`` of an environment that declares it).
+        unchanged: float32 ``[B]``, the rewards as the environment paid them, where the agent is given others
+            (``info["unchanged_rewards"]`` of one that declares it); None where they are ``rewards``.
     """
 
     obs: Any
@@ -36,6 +38,12 @@ class StepResult:
     truncated: np.ndarray
     final_obs: Any
     ignored: np.ndarray
+    unchanged: np.ndarray | None = None
+
+    @property
+    def paid(self) -> np.ndarray:
+        """What returns are counted in, float32 ``[B]``."""
+        return self.rewards if self.unchanged is None else self.unchanged
 
     @property
     def ended(self) -> np.ndarray:
@@ -65,7 +73,8 @@ class VectorEnvAdapter:
     next episode. It is marked as ``ignored``; agents leave it out of their rollouts. In either mode an environment that
     declares ``metadata["ignores_steps"] = True`` may mark steps itself, by a bool array ``[B]`` under ``ignored`` in
     its info: a row whose agent is dead while others of its world still play, say. What follows an ignored step opens an
-    episode or is ignored too. In any other environment such a key means nothing.
+    episode or is ignored too. In any other environment such a key means nothing. Likewise one that declares
+    ``metadata["changes_rewards"] = True`` tells under ``unchanged_rewards`` what returns are to be counted in.
 
     Args:
         envs: the environment.
@@ -92,6 +101,7 @@ class VectorEnvAdapter:
             copies.envs = [env if hasattr(env, "copies_observations") else CopyObservation(env) for env in copies.envs]
         self.envs = envs
         self.ignores_steps = bool(envs.metadata.get("ignores_steps", False))
+        self.changes_rewards = bool(envs.metadata.get("changes_rewards", False))
         self.resets_on_next_step = mode == AutoresetMode.NEXT_STEP
         self.final_obs_of_terminated = final_obs_of_terminated
         self.resetting = np.zeros(envs.num_envs, dtype=bool)  # rows that use the next step to reset themselves
@@ -123,7 +133,8 @@ class VectorEnvAdapter:
             self.resetting = terminated | truncated
         with np.errstate(over="ignore"):  # what is too large becomes infinite, which the agent refuses in a sentence
             paid = np.asarray(rewards, dtype=np.float32)
-        return StepResult(obs, paid, terminated, truncated, final_obs, ignored)
+            unchanged = np.asarray(info["unchanged_rewards"], dtype=np.float32) if self.changes_rewards else None
+        return StepResult(obs, paid, terminated, truncated, final_obs, ignored, unchanged)
 
     def drain_statistics(self) -> dict[str, float]:
         """Return what an environment with ``drain_statistics`` counted since the last call, by TensorBoard tag."""
@@ -132,14 +143,22 @@ class VectorEnvAdapter:
 
     def state_dict(self) -> Any:
         """Return the state of an environment that has one; None of any other."""
-        task: Any = self.envs.unwrapped
-        return task.state_dict() if hasattr(task, "state_dict") else None
+        keeper = find_state_keeper(self.envs)
+        return None if keeper is None else keeper.state_dict()
 
     def load_state_dict(self, state: Any, resetting: np.ndarray) -> None:
         """Put an environment that has been reset back where it was, see ``state_dict`` and ``resetting``."""
-        task: Any = self.envs.unwrapped
-        task.load_state_dict(state)
+        find_state_keeper(self.envs).load_state_dict(state)
         self.resetting = resetting
+
+
+def find_state_keeper(envs: VectorEnv) -> Any:
+    """Return the environment, or its outermost wrapper, whose ``state_dict`` holds all of it; None if it has none."""
+    if not hasattr(envs.unwrapped, "state_dict"):
+        return None
+    while isinstance(envs, VectorWrapper) and not hasattr(envs, "state_dict"):
+        envs = envs.env
+    return envs
 
 
 def read_autoreset_mode(envs: VectorEnv) -> Any:
@@ -170,7 +189,7 @@ class Episodes:
 
     def add(self, step: StepResult) -> None:
         """Count one step of all environments; an ignored one has no length."""
-        self._add(step.rewards, step.terminated | step.truncated, ~step.ignored)
+        self._add(step.paid, step.terminated | step.truncated, ~step.ignored)
 
     def add_rollout(self, rewards: Tensor, ended: Tensor) -> None:
         """Count a rollout, each ``[T, B]``, once it is asked for; until then nothing waits for the device."""

@@ -65,7 +65,7 @@ TRAINING = {
     "agnt.clip=0.1": ["'agnt'", "did you mean agent"],
     "xyz.of=1": ["'xyz'", "there are agent, checkpoint_every, device, env"],
     "agent.learning_rat=1e-3": ["'agent.learning_rat'", "did you mean learning_rate"],
-    "agent.xyz=1": ["'agent.xyz'", "there are anneal_clip, anneal_learning_rate, bptt, burn_in"],
+    "agent.xyz=1": ["'agent.xyz'", "there are bptt, burn_in, clip, clip_final, clip_schedule"],
     "env.lenght=5": ["'env.lenght'", "did you mean length"],
     "agent.core.hidden_sise=5": ["'agent.core.hidden_sise'", "did you mean hidden_size"],
     "agent.seed=3": ["agent.seed", "leave it out"],
@@ -96,7 +96,8 @@ TRAINING = {
     "agent.learning_rate=[1e-3]": ["agent.learning_rate=[0.001] is not a number"],
     "agent.epochs=1.5": ["agent.epochs=1.5 is not a whole number"],
     "agent.epochs=true": ["agent.epochs=true is not a whole number"],
-    "agent.anneal_clip=3": ["agent.anneal_clip=3 is not true or false"],
+    "agent.clip_schedule=3": ["agent.clip_schedule=3 is not 'constant' or 'linear' or 'cosine'"],
+    "agent.anneal_learning_rate=true": ["'agent.anneal_learning_rate'", "did you mean learning_rate"],
     "agent.core.hidden_size=big": ["agent.core.hidden_size='big' is not a whole number"],
     "env.length=1.5": ["env.length=1.5 is not a whole number"],
     # ranges

@@ -44,7 +44,7 @@ def test_a_run_and_what_it_leaves(expert, command, cwd):
 
 
 def test_a_resumed_run_ends_as_an_uninterrupted_one(expert, command, cwd):
-    arguments = expert, *T_MAZE, *SMALL, "imitation.anneal_learning_rate=false", "imitation.keep_best=false"
+    arguments = expert, *T_MAZE, *SMALL, "imitation.learning_rate_schedule=constant", "imitation.keep_best=false"
     assert command("imitate", *arguments, "imitation.epochs=3", "run_dir=whole").code == 0
     assert command("imitate", *arguments, "imitation.epochs=1", "run_dir=cut").code == 0
     ended = command("imitate", "resume=cut", "imitation.epochs=3")

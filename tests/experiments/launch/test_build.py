@@ -123,7 +123,9 @@ def test_what_a_configuration_stands_for(parts, config):
     assert (parts.envs.num_envs, parts.evaluation_envs.num_envs, parts.evaluation_envs.length) == (2, 5, 2)
     assert parts.settings == Settings(**VALUES)
     complete = OmegaConf.to_container(parts.config)
-    assert complete["agent"]["gamma"] == 0.99 and complete["env"] == {**config.env, "passive": True, "device": None}
+    wrappers = {"frame_skip": 1, "frame_stack": 1, "scale_rewards": 1.0, "clip_rewards": None}
+    assert complete["agent"]["gamma"] == 0.99
+    assert complete["env"] == {**config.env, **wrappers, "passive": True, "device": None}
     assert {key: complete[key] for key in VALUES} == VALUES
     assert "num_envs" not in complete["agent"] and "device" not in complete["agent"]
 

@@ -68,9 +68,9 @@ def test_a_loaded_agent_goes_on_exactly(make, train_batched, assert_same, tmp_pa
     assert straight.updates > first.updates > 0
 
 
-def test_annealing_goes_on_after_loading(make, play_turns, tmp_path):
+def test_schedules_go_on_after_loading(make, play_turns, tmp_path):
     """16 of 32 steps are over: half of the learning rate is left, also in the agent that was loaded."""
-    options = {"total_steps": 32, "anneal_learning_rate": True, "learning_rate": 0.01}
+    options = {"total_steps": 32, "learning_rate_schedule": "linear", "learning_rate": 0.01}
     agent, other = make((OBS, FOUR), **options), make((OBS, FOUR), seed=1, **options)
     for _ in range(2):
         play_turns(agent, 8)

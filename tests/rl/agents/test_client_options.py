@@ -113,6 +113,7 @@ def test_a_rollout_has_the_length_asked_for_and_as_many_minibatches_as_fit(trans
 def test_entropy_falls_over_as_many_updates_as_asked_for(translate, options, expected):
     """Counted in environment steps; without a number of updates it stays."""
     translated = translate(**options)
+    assert translated.get("entropy_coef_schedule") == (None if expected[1] is None else "linear")
     assert (translated["entropy_coef"], translated.get("entropy_coef_final"), translated.get("total_steps")) == expected
     assert not options.keys() - {"rollout_length"} & translated.keys()
 

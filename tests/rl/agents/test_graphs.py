@@ -64,14 +64,20 @@ def check_equal(found, expected):
     "options",
     [
         *({"core": getattr(cores, name), "core_options": {"num_layers": 2}} for name in cores.__all__),
-        {"total_steps": 96, "anneal_learning_rate": True, "anneal_clip": True, "entropy_coef_final": 0.0},
+        {
+            "total_steps": 96,
+            "learning_rate_schedule": "linear",
+            "clip_schedule": "cosine",
+            "entropy_coef_schedule": "linear",
+        },
+        {"learning_rate_schedule": "adaptive", "desired_kl": 1e-3},
         {"separate_critic": True, "normalise_observations": True, "normalise_returns": True, "refresh_states": True},
         {"core_options": {"num_layers": 2, "dropout": 0.3}, "burn_in": 4, "value_clip": 0.2, "target_kl": 0.003},
         {"action_space": spaces.Box(-1.0, 1.0, (2,)), "previous_action_reward": True, "ratio": "per_head"},
         {"action_space": spaces.Box(-1.0, 1.0, (2,)), "noise_correlation": 0.8},
         {"action_space": spaces.MultiDiscrete([2, 3]), "num_minibatches": 4, "bptt": 8, "num_envs": B},
     ],
-    ids=[*cores.__all__, "annealed", "scales", "dropout-burn-in", "box-fed", "noise", "uneven"],
+    ids=[*cores.__all__, "schedules", "adaptive", "scales", "dropout-burn-in", "box-fed", "noise", "uneven"],
 )
 def test_learning(options, tape, device):
     if options.get("num_minibatches") == 4:

@@ -88,7 +88,7 @@ def test_a_member_learns_what_it_would_alone_on_its_rows():
     assert together.num_parameters == sum(leaf.numel() for leaf in together.network.parameters())
 
 
-def test_steps_of_annealing_are_shared_out_by_rows():
+def test_steps_of_schedules_are_shared_out_by_rows():
     members = make_population(total_steps=600).members
     assert (members["a"].total_steps, members["b"].total_steps) == (400, 200)
     assert make_population(total_steps=None).members["a"].total_steps is None

@@ -104,7 +104,7 @@ def test_every_option_reaches_its_place(make_iqn):
     update |= {"gamma": 0.5, "n_step": 4, "num_quantiles": 5, "num_target_quantiles": 6, "kappa": 0.4}
     update |= {"reward_scale": 0.3, "value_rescaling": True, "target_interval": 9, "target_share": 0.2}
     update |= {"priority_exponent": 0.8, "priority_correction": 0.1, "priority_peak": 0.7, "learning_rate": 0.3}
-    update |= {"anneal_learning_rate": True, "max_grad_norm": 2.0, "graphs": False}
+    update |= {"learning_rate_schedule": "linear", "max_grad_norm": 2.0, "graphs": False}
     assert update.keys() == {field.name for field in fields(IQN)}
     space = spaces.Box(0, 1, (3, 9, 9))
     own = {"num_cosines": 5, "num_action_quantiles": 3, "dueling": True, "image_layout": "flat", "state_stride": 5}
@@ -224,7 +224,7 @@ def test_forbidden_actions_are_neither_explored_nor_best(make_iqn):
 
 
 def test_metrics_of_an_update(make_iqn, train_batched):
-    agent = make_iqn(Counter(3), num_envs=3, learning_rate=0.01, total_steps=96, anneal_learning_rate=True)
+    agent = make_iqn(Counter(3), num_envs=3, learning_rate=0.01, total_steps=96, learning_rate_schedule="linear")
     metrics = train_batched(agent, Counter(3), 2)[-1]
     assert metrics.keys() == {"loss", "quantile_loss", "q_mean", "grad_norm", "epsilon", "learning_rate"}
     assert metrics["loss"] == metrics["quantile_loss"]

@@ -192,7 +192,7 @@ def tape(shadow, request, monkeypatch):
 
 
 EVERYTHING = {"previous_action_reward": True, "priority_exponent": 0.7, "value_rescaling": True, "dueling": True}
-EVERYTHING |= {"target_interval": 2, "target_share": 0.3, "anneal_learning_rate": True, "state_stride": 3}
+EVERYTHING |= {"target_interval": 2, "target_share": 0.3, "learning_rate_schedule": "linear", "state_stride": 3}
 
 
 def learn_in(make, device, kind, iterations=6, **options):

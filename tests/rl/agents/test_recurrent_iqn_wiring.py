@@ -10,7 +10,7 @@ from rl.training.stepping import VectorEnvAdapter
 from tests.rl.iqn.reference import SlowIQN
 
 TOLERANCE = 5e-6  # of the largest weight
-BASE = {"total_steps": 200, "anneal_learning_rate": True, "learning_rate": 0.01, "priority_exponent": 0.7}
+BASE = {"total_steps": 200, "learning_rate_schedule": "linear", "learning_rate": 0.01, "priority_exponent": 0.7}
 BASE |= {"burn_in": 2, "target_interval": 3, "target_share": 0.5, "max_grad_norm": 0.5, "value_rescaling": True}
 BASE |= {"previous_action_reward": True, "normalise_returns": True, "replay_ratio": 0.8, "capacity": 600}
 

@@ -172,9 +172,9 @@ def test_an_update_reports_what_can_go_wrong(make_agent, play_turns):
     assert metrics["learning_rate"] == agent.ppo.learning_rate
 
 
-def test_annealing_follows_the_environment_steps(make_agent, train_batched):
+def test_schedules_follow_the_environment_steps(make_agent, train_batched):
     """48 of 96 steps are over before the third update, so half of the learning rate is left there."""
-    agent = make_agent(Counter(3), num_envs=3, total_steps=96, learning_rate=0.01, anneal_learning_rate=True)
+    agent = make_agent(Counter(3), num_envs=3, total_steps=96, learning_rate=0.01, learning_rate_schedule="linear")
     rates = [row["learning_rate"] for row in train_batched(agent, Counter(3), 4)]
     assert rates == pytest.approx([0.01, 0.0075, 0.005, 0.0025])
 

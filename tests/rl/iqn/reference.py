@@ -12,6 +12,8 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from tests.schedules import slow_schedule
+
 
 class SlowIQN:
     """The update of ``rl.iqn.IQN`` on copies of the two networks.
@@ -42,7 +44,8 @@ class SlowIQN:
             variance: of the returns, whose root rewards are divided by; None leaves them.
         """
         options = self.options
-        rate = options.learning_rate * (1.0 - progress if options.anneal_learning_rate else 1.0)
+        told = options.learning_rate_schedule, options.learning_rate, options.learning_rate_final
+        rate = slow_schedule(*told, progress, options.learning_rate_warmup)
         sequences = max(1, round(options.batch_size / options.bptt))
         chances = np.where(replay.ready().numpy(), replay.priorities.numpy() ** options.priority_exponent, 0.0)
         chances /= chances.sum()
@@ -63,7 +66,8 @@ class SlowIQN:
             metrics.append({"loss": loss.item(), "quantile_loss": loss.item(), "q_mean": q_mean, "grad_norm": norm})
             if options.priority_exponent:
                 priorities |= dict(zip(slots, errors, strict=True))
-        return {name: np.mean([row[name] for row in metrics]) for name in metrics[0]}, priorities
+        means = {name: np.mean([row[name] for row in metrics]) for name in metrics[0]}
+        return means | {"learning_rate": rate}, priorities
 
     def sudden(self):
         """Twice the root mean square of the norms of the gradients so far, plus 1e-3; the first has no limit."""

@@ -166,11 +166,20 @@ def test_a_full_share_copies_exactly(make_parts):
         assert mine.data_ptr() != theirs.data_ptr()
 
 
-@pytest.mark.parametrize(("anneal", "progress", "expected"), [(False, 0.75, 0.01), (True, 0.75, 0.0025), (True, 2, 0)])
-def test_the_learning_rate_is_annealed(make_parts, update, anneal, progress, expected):
-    parts = make_parts(learning_rate=0.01, anneal_learning_rate=anneal)
+@pytest.mark.parametrize(
+    ("options", "progress", "expected"),
+    [
+        ({}, 0.75, 0.01),
+        ({"learning_rate_schedule": "linear"}, 0.75, 0.0025),
+        ({"learning_rate_schedule": "linear"}, 2, 0),
+        ({"learning_rate_schedule": "cosine", "learning_rate_final": 0.002}, 0.5, 0.006),
+        ({"learning_rate_warmup": 0.2}, 0.1, 0.0055),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule(make_parts, update, options, progress, expected):
+    parts = make_parts(learning_rate=0.01, **options)
     optimizer = flat_adam(parts.network, 0.01)
-    update(parts, progress=progress, optimizer=optimizer)
+    assert update(parts, progress=progress, optimizer=optimizer)["learning_rate"] == pytest.approx(expected)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(expected)
 
 

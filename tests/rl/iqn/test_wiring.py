@@ -30,7 +30,9 @@ BASE = {
     "priority_correction": 0.3,
     "priority_peak": 0.8,
     "learning_rate": 0.01,
-    "anneal_learning_rate": True,
+    "learning_rate_schedule": "linear",
+    "learning_rate_final": 0.001,
+    "learning_rate_warmup": 0.1,
     "max_grad_norm": 0.5,
 }
 OTHER = {
@@ -50,7 +52,9 @@ OTHER = {
     "priority_correction": 0.0,
     "priority_peak": 0.1,
     "learning_rate": 0.02,
-    "anneal_learning_rate": False,
+    "learning_rate_schedule": "cosine",
+    "learning_rate_final": 0.009,
+    "learning_rate_warmup": 0.6,
     "max_grad_norm": 100.0,
 }
 OF_THE_AGENT = {"capacity", "learning_starts", "replay_ratio", "graphs"}

@@ -17,7 +17,7 @@ def update():
     def run(network, rollout, frozen=False, progress=0.0, optimizer=None, teacher=None, kind=PPO, **options):
         buffer, targets = rollout
         if frozen:
-            options, progress = options | {"anneal_learning_rate": True}, 1.0
+            options, progress = options | {"learning_rate_schedule": "linear"}, 1.0
         optimizer = optimizer or flat_adam(network, 1e-3)
         shuffle = torch.Generator().manual_seed(0)
         return kind(**options).update(network, optimizer, buffer, targets, shuffle, progress, teacher)

@@ -12,6 +12,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from tests.schedules import slow_schedule
+
 Weights = dict[str, Tensor]
 
 
@@ -139,18 +141,19 @@ class Reference:
         self.running, self.returns_seen = torch.zeros(num_envs, dtype=torch.float64), []
         self.spreads = []  # variances of the advantages so far
         self.m = self.v = torch.zeros((), dtype=torch.float64)  # the moments of Adam
-        self.steps_taken = 0
+        self.steps_taken, self.learning_rate = 0, options["learning_rate"]
         self.reached = set()  # which clips were active, for tests of the tests
 
     def learn(self, rollout: Rollout, progress: float) -> dict[str, float]:
         """Learn from one rollout when the share ``progress`` of training is done; return the metrics."""
-        o, left = self.o, max(0.0, 1.0 - progress)
-        self.clip = o["clip"] * (left if o["anneal_clip"] else 1.0)
-        self.learning_rate = o["learning_rate"] * (left if o["anneal_learning_rate"] else 1.0)
-        self.entropy_coef, self.teacher_coef = (
-            o[name] if o[f"{name}_final"] is None else left * o[name] + (1 - left) * o[f"{name}_final"]
-            for name in ("entropy_coef", "teacher_kl")
+        o = self.o
+        rate, self.clip, self.entropy_coef, self.teacher_coef = (
+            slow_schedule(o[f"{name}_schedule"], o[name], o[f"{name}_final"], progress, o.get(f"{name}_warmup", 0.0))
+            for name in ("learning_rate", "clip", "entropy_coef", "teacher_kl")
         )
+        adapts = o["learning_rate_schedule"] == "adaptive"
+        if not adapts:
+            self.learning_rate = rate
         self.look_back_on(rollout)
         minibatches, going_on = [], True
         for epoch in range(o["epochs"]):
@@ -161,10 +164,22 @@ class Reference:
                 if o["target_kl"] is not None and metrics["approx_kl"] > 1.5 * o["target_kl"]:
                     going_on = False
                     break
+                if adapts and minibatches:
+                    self.adapt(metrics["approx_kl"])
                 minibatches.append(metrics | {"grad_norm": self.descend(loss)})
             if not going_on:
                 break
-        return {name: sum(m[name] for m in minibatches) / len(minibatches) for name in minibatches[0]} | self.explained
+        told = {"learning_rate": self.learning_rate, "clip": self.clip, "entropy_coef": self.entropy_coef}
+        means = {name: sum(m[name] for m in minibatches) / len(minibatches) for name in minibatches[0]}
+        return means | self.explained | told
+
+    def adapt(self, kl: float) -> None:
+        """Keep the divergence within a factor of 2 of the desired one: by 1.5 up or down, within bounds."""
+        o = self.o
+        if kl > 2 * o["desired_kl"]:
+            self.learning_rate = max(o["learning_rate_min"], self.learning_rate / 1.5)
+        elif kl < o["desired_kl"] / 2:
+            self.learning_rate = min(o["learning_rate_max"], self.learning_rate * 1.5)
 
     # ------------------------------------------------------------------------------------------ from rollout to targets
 

@@ -43,18 +43,26 @@ def test_the_defaults():
         "gamma": 0.99,
         "gae_lambda": 0.95,
         "clip": 0.2,
+        "clip_schedule": "constant",
+        "clip_final": None,
         "value_clip": None,
         "ratio": "joint",
         "value_coef": 0.5,
         "entropy_coef": 0.01,
+        "entropy_coef_schedule": "constant",
         "entropy_coef_final": None,
         "teacher_kl": 0.0,
-        "teacher_kl_final": 0.0,
+        "teacher_kl_schedule": "linear",
+        "teacher_kl_final": None,
         "normalise_advantages": True,
         "target_kl": None,
         "learning_rate": 1.5e-3,
-        "anneal_learning_rate": False,
-        "anneal_clip": False,
+        "learning_rate_schedule": "constant",
+        "learning_rate_final": None,
+        "learning_rate_warmup": 0.0,
+        "learning_rate_min": 1e-5,
+        "learning_rate_max": 1e-2,
+        "desired_kl": 0.01,
         "max_grad_norm": 0.5,
         "graphs": True,
         "recompute_parts": 1,
@@ -88,6 +96,15 @@ def test_the_defaults():
         ("teacher_kl_final", -1.0),
         ("target_kl", -1.0),
         ("learning_rate", 0.0),
+        ("learning_rate_schedule", "cosinus"),
+        ("learning_rate_final", -1.0),
+        ("learning_rate_warmup", 1.0),
+        ("learning_rate_min", 0.0),
+        ("learning_rate_max", 0.0),
+        ("desired_kl", 0.0),
+        ("clip_schedule", "adaptive"),
+        ("clip_final", -0.1),
+        ("entropy_coef_schedule", True),
         ("max_grad_norm", math.inf),
         ("max_grad_norm", 0.0),
     ],
@@ -124,7 +141,9 @@ def test_none_is_refused_where_it_means_nothing(argument):
         {"gamma": 0.0, "gae_lambda": 0.0},
         {"gamma": 1.0, "gae_lambda": 1.0},
         {"value_coef": 0.0, "entropy_coef": 0.0, "value_clip": 0.0, "target_kl": 0.0},
-        {"entropy_coef_final": 0.0, "teacher_kl_final": None},
+        {"entropy_coef_schedule": "linear", "entropy_coef_final": 0.0, "teacher_kl_schedule": "constant"},
+        {"learning_rate_schedule": "adaptive", "learning_rate": 1e-2},
+        {"learning_rate_schedule": "cosine", "learning_rate_final": 0.0, "learning_rate_warmup": 0.99},
         {"refresh_states": True},
     ],
 )
@@ -136,6 +155,23 @@ def test_values_at_the_ends_of_their_ranges_are_accepted(options):
 def test_burn_in_and_refresh_exclude_each_other():
     with pytest.raises(ValueError, match="burn_in and refresh_states"):
         PPO(burn_in=4, refresh_states=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"entropy_coef_final": 0.0},
+            "entropy_coef_final=0.0: it goes with entropy_coef_schedule='linear' or 'cosine'",
+        ),
+        ({"learning_rate_schedule": "adaptive", "learning_rate_final": 0.1}, "not 'adaptive'"),
+        ({"learning_rate_schedule": "adaptive", "learning_rate": 0.02}, "learning_rate=0.02: .* from 1e-05 to 0.01"),
+        ({"learning_rate_schedule": "adaptive", "learning_rate_warmup": 0.1}, "learning_rate_warmup=0.1: .* use one"),
+    ],
+)
+def test_what_a_schedule_does_not_use_is_refused(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        PPO(**options)
 
 
 # --------------------------------------------------------------------------------------------------------------- sizes

@@ -109,7 +109,7 @@ def test_entropy_is_reported_by_branch(make_network, collect, update):
     assert 0 < metrics["entropy_vote"] <= math.log(3) + 1e-6
     assert metrics["entropy"] == pytest.approx(metrics["entropy_move"] + metrics["entropy_vote"])
     one = make_network(cores.gru)
-    assert [name for name in update(one, collect(one, T)) if "entropy" in name] == ["entropy"]
+    assert [name for name in update(one, collect(one, T)) if "entropy" in name] == ["entropy_coef", "entropy"]
 
 
 def test_good_actions_become_likelier(make_network, collect, update):
@@ -124,19 +124,19 @@ def test_good_actions_become_likelier(make_network, collect, update):
 
 
 def test_the_metrics_of_a_clipped_update(learned):
-    """The first minibatch has ratio 1; the share of the others that is clipped is that of the annealed range."""
+    """The first minibatch has ratio 1; the share of the others that is clipped is that of the range that has fallen."""
     options = {"learning_rate": 0.02, "num_minibatches": 1, "epochs": 4, "clip": 0.4}
-    (_, wide, _), (_, narrow, _) = learned(**options), learned(**options, anneal_clip=True, progress=0.99)
+    (_, wide, _), (_, narrow, _) = learned(**options), learned(**options, clip_schedule="linear", progress=0.99)
     assert wide["ratio_error"] < 1e-5  # of the first minibatch
     assert narrow["clipfrac"] > 0.5 > wide["clipfrac"]  # ranges 0.4 and 0.004
     assert learned(**options | {"epochs": 1})[1]["clipfrac"] == 0.0
 
 
-# ------------------------------------------------------------------------------------------------------------ annealing
+# ------------------------------------------------------------------------------------------------------------ schedules
 
 
 def test_coefficients_of_an_update():
-    plain = PPO(learning_rate=0.01, clip=0.4, entropy_coef=0.08, teacher_kl=1.0, teacher_kl_final=None)
+    plain = PPO(learning_rate=0.01, clip=0.4, entropy_coef=0.08, teacher_kl=1.0, teacher_kl_schedule="constant")
     for progress in (0.0, 0.75, 1.0):
         now = plain.coefficients(progress)
         assert (now.learning_rate, now.clip, now.entropy_coef, now.teacher_kl) == (0.01, 0.4, 0.08, 1.0)
@@ -145,30 +145,38 @@ def test_coefficients_of_an_update():
     assert plain.coefficients(0.5).per_head is False
 
 
+FALLS = {"entropy_coef_schedule": "linear"}
+
+
 @pytest.mark.parametrize(
     ("options", "name", "values"),
     [  # before training, after three quarters of it, at its end, and beyond
-        ({"learning_rate": 0.01, "anneal_learning_rate": True}, "learning_rate", [0.01, 0.0025, 0.0, 0.0]),
-        ({"clip": 0.4, "anneal_clip": True}, "clip", [0.4, 0.1, 0.0, 0.0]),
-        ({"entropy_coef": 0.08, "entropy_coef_final": 0.0}, "entropy_coef", [0.08, 0.02, 0.0, 0.0]),
-        ({"entropy_coef": 0.08, "entropy_coef_final": 0.04}, "entropy_coef", [0.08, 0.05, 0.04, 0.04]),
-        ({"entropy_coef": 0.0, "entropy_coef_final": 0.04}, "entropy_coef", [0.0, 0.03, 0.04, 0.04]),
+        ({"learning_rate": 0.01, "learning_rate_schedule": "linear"}, "learning_rate", [0.01, 0.0025, 0.0, 0.0]),
+        ({"clip": 0.4, "clip_schedule": "linear"}, "clip", [0.4, 0.1, 0.0, 0.0]),
+        (
+            {"clip": 0.4, "clip_schedule": "cosine", "clip_final": 0.2},
+            "clip",
+            [0.4, 0.4 - 0.1 * (1 + 0.5**0.5), 0.2, 0.2],
+        ),
+        ({"entropy_coef": 0.08, "entropy_coef_final": 0.0} | FALLS, "entropy_coef", [0.08, 0.02, 0.0, 0.0]),
+        ({"entropy_coef": 0.08, "entropy_coef_final": 0.04} | FALLS, "entropy_coef", [0.08, 0.05, 0.04, 0.04]),
+        ({"entropy_coef": 0.0, "entropy_coef_final": 0.04} | FALLS, "entropy_coef", [0.0, 0.03, 0.04, 0.04]),
         ({"teacher_kl": 1.0}, "teacher_kl", [1.0, 0.25, 0.0, 0.0]),  # to 0 unless told
         ({"teacher_kl": 1.0, "teacher_kl_final": 0.6}, "teacher_kl", [1.0, 0.7, 0.6, 0.6]),
     ],
 )
-def test_annealed_coefficients_follow_the_progress(options, name, values):
+def test_coefficients_follow_the_progress(options, name, values):
     ppo = PPO(**options)
     found = [getattr(ppo.coefficients(progress), name) for progress in (0.0, 0.75, 1.0, 1.5)]
     assert found == pytest.approx(values)
 
 
-def test_an_update_takes_its_steps_with_the_annealed_coefficients(learned):
-    rate = {"learning_rate": 0.01, "anneal_learning_rate": True}
+def test_an_update_takes_its_steps_with_the_coefficients_of_now(learned):
+    rate = {"learning_rate": 0.01, "learning_rate_schedule": "linear"}
     _, _, optimizer = learned(progress=0.75, **rate)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0025)
     assert same(learned(progress=0.75, **rate)[0], learned(learning_rate=0.0025)[0])
-    annealed = learned(progress=0.75, entropy_coef=0.08, entropy_coef_final=0.04)
+    annealed = learned(progress=0.75, entropy_coef=0.08, entropy_coef_final=0.04, **FALLS)
     constant = learned(entropy_coef=0.05)
     for one, other in zip(annealed[0], constant[0], strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)

@@ -10,6 +10,7 @@ import torch
 from rl import cores
 from rl.agents import RecurrentPPO
 from rl.recordings import Imitation, Imitator
+from tests.schedules import slow_schedule
 
 LENGTHS = (5, 9, 3, 7, 6, 4)
 
@@ -103,8 +104,9 @@ class SlowImitation:
 
     def epoch(self, number):
         hyper, streams = self.hyper, self.streams(number)
-        left = (hyper.epochs - number) / hyper.epochs if hyper.anneal_learning_rate else 1.0
-        self.adam.param_groups[0]["lr"] = hyper.learning_rate * left
+        told = hyper.learning_rate_schedule, hyper.learning_rate, hyper.learning_rate_final
+        rate = slow_schedule(*told, number / hyper.epochs, hyper.learning_rate_warmup)
+        self.adam.param_groups[0]["lr"] = rate
         states = [self.initial_state() for _ in streams]
         for begin in range(0, max(map(len, streams)), hyper.window_size):
             loss = sum(0.0 * parameter.sum() for parameter in self.parameters)

@@ -21,7 +21,9 @@ VARIATIONS = {
     "burn_in": {"piece_steps": 3, "burn_in": 2},
     "burn_in_and_bptt": {"piece_steps": 4, "burn_in": 3, "bptt": 2, "window_size": 5},
     "learning_rate": {"learning_rate": 0.02},
-    "anneal_learning_rate": {"anneal_learning_rate": False},
+    "learning_rate_schedule": {"learning_rate_schedule": "cosine"},
+    "learning_rate_final": {"learning_rate_final": 0.005},
+    "learning_rate_warmup": {"learning_rate_warmup": 0.5},
     "max_grad_norm": {"max_grad_norm": 0.02},
     "held_out": {"held_out": 0.2},
     "split": {"split": "time"},
@@ -62,7 +64,7 @@ def test_the_weights_are_those_of_a_slow_imitation(make, slow_imitation, name):
 @pytest.mark.parametrize("keep_best", [True, False])
 def test_the_weights_that_are_kept_are_those_of_a_slow_imitation(make, slow_imitation, notebook, tmp_path, keep_best):
     """On random actions a high learning rate soon makes it worse."""
-    options = BASE | {"epochs": 5, "learning_rate": 0.03, "anneal_learning_rate": False, "max_grad_norm": 0.5}
+    options = BASE | {"epochs": 5, "learning_rate": 0.03, "learning_rate_schedule": "constant", "max_grad_norm": 0.5}
     imitator = make(keep_best=keep_best, **options)
     kept, best = slow_imitation(imitator).train()
     trainer = ImitationTrainer(imitator, tmp_path)

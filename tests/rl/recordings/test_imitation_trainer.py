@@ -145,7 +145,7 @@ def test_running_moments_come_from_what_is_learned_from(make_trainer, notebook):
 
 def test_the_best_epoch_is_kept(make_trainer, notebook):
     """On random actions a high learning rate soon makes it worse."""
-    trainer = make_trainer(6, learning_rate=0.2, anneal_learning_rate=False)
+    trainer = make_trainer(6, learning_rate=0.2, learning_rate_schedule="constant")
     trainer.train(notebook)
     losses = losses_of(trainer)
     assert trainer.best_epoch == 1 + int(np.argmin(losses)) < 6
@@ -162,7 +162,7 @@ def test_the_best_epoch_is_kept(make_trainer, notebook):
 
 
 def test_the_last_epoch_is_kept_if_asked(make_trainer, notebook):
-    trainer = make_trainer(6, learning_rate=0.2, anneal_learning_rate=False, keep_best=False)
+    trainer = make_trainer(6, learning_rate=0.2, learning_rate_schedule="constant", keep_best=False)
     trainer.train(notebook)
     losses = losses_of(trainer)
     assert np.argmin(losses) < 5

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from envs.probes import Counter, SpaceProbe
+from envs.wrapping import ChangedRewards
 from rl import cores
 from rl.agents import DualHeadRecurrentPPO, Population, RecurrentIQN, RecurrentPPO, RecurrentPPOLSTM
 from rl.training.evaluation import evaluate, evaluation_mode
@@ -50,6 +51,25 @@ def make_walks():
         return SyncVectorEnv([partial(Walk, length) for length in LENGTHS], autoreset_mode=mode)
 
     return make
+
+
+def test_returns_are_those_of_the_environment_and_the_player_is_told_what_it_learns_from():
+    envs, told = ChangedRewards(Counter(2, 3), 0.1, 0.15), []
+    agent = RecurrentPPO(
+        envs.single_observation_space, envs.single_action_space, 4, num_envs=2, num_steps=8, num_minibatches=1, bptt=8
+    )
+    make = agent.new_actor
+
+    def new_actor(*arguments):
+        actor = make(*arguments)
+        observe = actor.observe
+        actor.observe = lambda rewards, ended: (told.append(rewards[0].item()), observe(rewards, ended))
+        return actor
+
+    agent.new_actor = new_actor
+    found = evaluate(agent, envs, 4)
+    assert found.returns.tolist() == [3.0] * 4  # 0 + 1 + 2
+    assert told == pytest.approx([0.0, 0.1, 0.15] * 2)
 
 
 def spread(agent, seed=9):

@@ -15,6 +15,7 @@ from envs.probes import Counter, EchoCue, SpaceProbe
 from envs.repeat_previous import RepeatPrevious
 from envs.single_env import SingleEnv
 from envs.t_maze import TMaze
+from envs.wrapping import wrap_many
 from rl import cores
 from rl.agents import Population, RecurrentIQN, RecurrentPPO
 from rl.checkpoint import load_checkpoint
@@ -48,12 +49,17 @@ def make_trainer(tmp_path):
     return make
 
 
+def wrapped(num_envs):
+    return wrap_many(RepeatPrevious(num_envs, episode_length=11), frame_skip=2, frame_stack=3, clip_rewards=0.05)
+
+
+ADAPTIVE = {"learning_rate_schedule": "adaptive", "desired_kl": 1e-3}
 EVERYTHING = {
     "normalise_observations": True,
     "normalise_returns": True,
     "previous_action_reward": True,
-    "anneal_learning_rate": True,
-    "entropy_coef_final": 0.0,
+    "learning_rate_schedule": "linear",
+    "entropy_coef_schedule": "linear",
 }
 
 
@@ -65,6 +71,7 @@ EVERYTHING = {
         (partial(SpaceProbe, observation="dict", action="multi_discrete", episode_length=5), "rnn", EVERYTHING),
         (partial(SpaceProbe, observation="tuple", action="box", episode_length=5), "mlp", {"separate_critic": True}),
         (partial(Counter, episode_length=[3, 5, 7], end="truncated"), "gru", {"normalise_returns": True}),
+        (wrapped, "gru", {"previous_action_reward": True, **ADAPTIVE}),
     ],
 )
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(make_trainer, notebook, assert_same, task, core, options):
