@@ -69,7 +69,9 @@ def load_resumed_config(config: DictConfig, overrides: list[str]) -> DictConfig:
             raise ConfigError(f"{override.input_line}: a resumed run keeps its agent and environment")
         if override.is_delete():
             raise ConfigError(f"{override.input_line}: a resumed run keeps its keys, give another value instead")
-        if key not in ("resume", "trust", "run_dir"):
+        if key == "observers":  # by name: composed already
+            stored.observers = config.observers
+        elif key not in ("resume", "trust", "run_dir"):
             OmegaConf.update(stored, key, override.value())
     folder = escape_interpolations(str(config.resume))
     stored.resume, stored.run_dir = folder, folder

@@ -38,6 +38,8 @@ VALUES = {
     "evaluate_memory_zeroed": False,
     "threshold": 0.5,
     "stop_at_threshold": True,
+    "patience": 3,
+    "min_delta": 0.25,
     "checkpoint_every": 60,
     "env_timeout": 30,
     "shards": 1,
@@ -63,7 +65,7 @@ def parts(config):
 
 
 def test_settings_are_the_keys_of_training():
-    others = "defaults", "hydra", "resume", "init_from", "run_dir", "overwrite", "trust"
+    others = "defaults", "hydra", "resume", "init_from", "run_dir", "overwrite", "trust", "observers"
     known = [key for key in load_defaults("train") if key not in others]
     assert sorted(known) == sorted(building.SETTINGS) == sorted(VALUES)
 
