@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.launch.build import Parts, build, read_settings
+from experiments.launch.card import list_versions, write_card
 from experiments.launch.check import ConfigError, convert
 from experiments.launch.claim import RunFolder, tell_how_to_go_on
 from experiments.launch.command import launch
@@ -133,6 +134,7 @@ def train(
         metrics.observers.end(result)
     if leads:
         write_result(run_dir, result, config)
+        write_card(run_dir, config, result, "`python -m experiments.card run=THIS_FOLDER` draws it.")
     share = trainer.evaluation_seconds / max(trainer.wall_seconds, 1e-9)
     log.info(
         f"{describe_final(result)}, after {agent.env_steps} steps in {trainer.seconds:.1f} s of training; evaluations "
@@ -205,6 +207,7 @@ def summarise(parts: Parts, trainer: Trainer, evaluations: Evaluations) -> dict[
         "seconds_to_threshold": hit.get("seconds"),
         "total_steps": settings.total_steps,
         "evaluations": trainer.evaluations,
+        "versions": list_versions(),
     }
 
 

@@ -160,7 +160,9 @@ class Parts:
         for name, node in self.config.observers.items():
             self.observers[name], nodes[name] = construct(node, f"observers.{name}")
             if not isinstance(self.observers[name], Observer):
-                raise ConfigError(f"observers.{name}._target_={node._target_} has not begin, report and end: see Observer")
+                raise ConfigError(
+                    f"observers.{name}._target_={node._target_} has not begin, report and end: see Observer"
+                )
         self.config = to_config(to_dict(self.config) | {"observers": nodes})
 
     def close(self) -> None:

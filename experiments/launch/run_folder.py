@@ -10,12 +10,12 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.launch.check import ConfigError, import_path, to_dict
+from experiments.launch.check import ConfigError, convert, import_path, to_dict
 from experiments.launch.claim import WRITTEN
 from experiments.launch.command import load_defaults
 from experiments.launch.escape import escape_interpolations
 from experiments.launch.stored import check_links, check_stored, read_stored, read_trust
-from rl.checkpoint import write_text
+from rl.checkpoint import BEST, find_newest, load_checkpoint, write_text
 
 COUNTS = ("env_steps", "total_steps")
 """Entries of the result of a training run that say whether it is finished."""
@@ -50,6 +50,30 @@ def load_run_config(folder: str | Path, trust: Any = ()) -> DictConfig:
     config.merge_with({key: defaults[key] for key in absent})
     config.trust = [escape_interpolations(name) for name in names]
     return config
+
+
+def choose_checkpoint(config: DictConfig) -> Path | None:
+    """Return the path of the whole checkpoint that a command names by ``run`` and ``checkpoint``; None without a run.
+
+    Args:
+        config: of the command; ``checkpoint`` is ``last`` for the newest, ``best`` for that of the best evaluation, or
+            the path of a file.
+
+    Raises:
+        ConfigError, FileNotFoundError: there is no such checkpoint.
+        ValueError: it is damaged, or was written by a newer version.
+    """
+    run, name = config.run, convert(config.checkpoint, str, "checkpoint")
+    if run is None and name != "last":
+        raise ConfigError(f"checkpoint={name} is of a run: give run=RUN_DIR, too")
+    if run is None or name == "last":
+        return None if run is None else find_newest(run)
+    path = Path(run, "checkpoints", BEST) if name == "best" else Path(name)
+    if not path.is_file():
+        reason = f"{run} was not evaluated during its training" if name == "best" else "there is no such file"
+        raise ConfigError(f"checkpoint={name}: {reason}; it must be last, best or the path of a checkpoint")
+    load_checkpoint(path, "meta")
+    return path
 
 
 def load_resumed_config(config: DictConfig, overrides: list[str]) -> DictConfig:

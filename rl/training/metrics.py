@@ -98,9 +98,7 @@ class Metrics:
         OSError: there can be no event file.
     """
 
-    def __init__(
-        self, run_dir: Path, total_steps: int, step: int = 0, observers: Mapping[str, Observer] | None = None
-    ):
+    def __init__(self, run_dir: Path, total_steps: int, step: int = 0, observers: Mapping[str, Observer] | None = None):
         wait_for_a_later_second(run_dir)
         self.run_dir = run_dir
         self.fault: OSError | None = None  # what keeps the event file from being written

@@ -1,13 +1,10 @@
-"""When training ends before its last step: what evaluations have returned decides it, so a resumed run decides alike."""
+"""When training ends before its last step: evaluations alone decide it, so all shards and a resumed run decide alike."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from rl.checks import positive, within
-
-Reason = Literal["threshold", "plateau"]
 
 
 @dataclass(frozen=True)
@@ -33,8 +30,8 @@ class EarlyStop:
         if self.patience is not None:
             positive(patience=self.patience)
 
-    def find_reason(self, returns: Sequence[float]) -> Reason | None:
-        """Return why training ends after evaluations with these returns, in their order; None if it does not."""
+    def find_reason(self, returns: Sequence[float]) -> str | None:
+        """Return why training ends after evaluations with these returns: ``threshold``, ``plateau``; None if not."""
         if self.threshold is not None and returns and returns[-1] >= self.threshold:
             return "threshold"
         best, waited = -math.inf, 0
@@ -42,7 +39,7 @@ class EarlyStop:
             best, waited = (value, 0) if value > best + self.min_delta else (best, waited + 1)
         return "plateau" if self.patience is not None and waited >= self.patience else None
 
-    def describe(self, reason: Reason, step: int) -> str:
+    def describe(self, reason: str, step: int) -> str:
         """Return a line that says why training has ended, and how it would go on."""
         if reason == "threshold":
             return f"an evaluation has reached threshold={self.threshold:g}: training ends at step {step}"

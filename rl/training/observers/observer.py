@@ -60,7 +60,9 @@ class Observers:
         self._left = dict(observers or {})
 
     def begin(self, run: Run, config: Mapping[str, Any]) -> None:
-        """See ``Observer.begin``."""
+        """See ``Observer.begin``. What an earlier run in the same folder was called is forgotten."""
+        if self._left and not run.agent.env_steps:
+            (run.run_dir / NAMES_OF_RUN).unlink(missing_ok=True)
         self._tell(lambda observer: observer.begin(run, dict(config)))
 
     def report(self, values: Mapping[str, float], step: int) -> None:
@@ -83,18 +85,24 @@ class Observers:
 
 
 def recall_name(run: Run, observer: str) -> str | None:
-    """Return the name that a run which goes on has elsewhere; None for a new run, or if there is none."""
-    path = run.run_dir / NAMES_OF_RUN
-    if not run.agent.env_steps or not path.is_file():
-        return None
-    name = json.loads(path.read_text())[observer]
-    if not re.fullmatch(r"[\w-]{1,64}", name):  # a run folder may come from anywhere
-        raise ValueError(f"{path} holds {name!r} where the name of a run should be")
-    return str(name)
+    """Return the name that a run has elsewhere; None if it has none yet.
+
+    Raises:
+        ValueError: what the run folder holds is no name.
+    """
+    name = read_names(run).get(observer)
+    if name is not None and not re.fullmatch(r"[\w-]{1,64}", str(name)):  # a run folder may come from anywhere
+        raise ValueError(f"{NAMES_OF_RUN} holds {name!r} where the name of a run should be")
+    return name
 
 
 def remember_name(run: Run, observer: str, name: str) -> None:
     """Keep the name that a run has elsewhere in its folder."""
+    write_text(run.run_dir / NAMES_OF_RUN, json.dumps(read_names(run) | {observer: name}, indent=1))
+
+
+def read_names(run: Run) -> dict[str, str]:
+    """Return the names that a run has elsewhere, by observer."""
     path = run.run_dir / NAMES_OF_RUN
-    names = json.loads(path.read_text()) if run.agent.env_steps and path.is_file() else {}
-    write_text(path, json.dumps(names | {observer: name}, indent=1))
+    names: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
+    return names

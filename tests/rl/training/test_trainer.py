@@ -352,7 +352,7 @@ def test_a_signal_finishes_the_update_and_saves(make_trainer, notebook, usual_ha
     assert trainer.stopped_by == number
     assert trainer.agent.env_steps == 32
     assert trainer.agent.notes[-1][0] == "learn"
-    assert notebook.updates[-1][0] == 32
+    assert notebook.written[-1][0] == 32
     assert load_checkpoint(checkpoint_path(trainer.run_dir))["agent"]["env_steps"] == 32
     assert noted == []
     assert {n: signal.getsignal(n) for n in usual} == usual
