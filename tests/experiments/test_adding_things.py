@@ -160,7 +160,7 @@ def test_a_file_and_a_yaml_are_enough(mine, cwd, tiny, choice):
 
 def test_an_observer_is_told_of_the_run(mine, cwd, tiny):
     named = "env=t_maze", "env.length=2", "observers=[bell,csv]", "observers.bell.tone=c"
-    assert mine(*tiny, *named, "evaluate_every=8", "total_steps=16").code == 0
+    assert mine(*tiny, *named, "evaluate_every=8", "evaluation_share=null", "total_steps=16").code == 0
     assert (cwd / "run/bell.txt").read_text() == "[2, 0, ('c', 8), ('c', 16), 16]"
 
 

@@ -11,7 +11,7 @@ import rl
 
 @pytest.fixture
 def run_dir(train_maze, cwd):
-    train_maze("total_steps=16", "evaluate_every=8", "evaluate_episodes=2", "run_dir=run")
+    train_maze("total_steps=16", "evaluate_every=8", "evaluate_episodes=2", "evaluation_share=null", "run_dir=run")
     return cwd / "run"
 
 

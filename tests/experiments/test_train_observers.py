@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from experiments.launch.run_folder import load_run_config
 
-EVALUATED = "evaluate_every=8", "evaluate_episodes=2"
+EVALUATED = "evaluate_every=8", "evaluate_episodes=2", "evaluation_share=null"  # all are played
 
 
 def rows_of(folder):
