@@ -35,7 +35,12 @@ def main(run_dir: str = "runs/watched", total_steps: int = 20_000) -> float:
     """Train with two observers; return the best return that was seen."""
     envs, best = TMaze(num_envs=16, length=2), Best()
     agent = RecurrentPPOLSTM(
-        envs.single_observation_space, envs.single_action_space, num_envs=16, num_steps=32, total_steps=total_steps, seed=1
+        envs.single_observation_space,
+        envs.single_action_space,
+        num_envs=16,
+        num_steps=32,
+        total_steps=total_steps,
+        seed=1,
     )
     trainer = Trainer(agent, envs, Path(run_dir), total_steps, seed=1)
     with Metrics(Path(run_dir), total_steps, observers={"csv": CSV(), "best": best}) as metrics:

@@ -72,7 +72,10 @@ def compose_card(
     """Yield the lines of a card; see ``write_card`` for the arguments."""
     points = result.get("evaluations") or []
     yield f"# {_cell(result.get('agent'))} in {_cell(result.get('env'))}"
-    yield from ("", "What a run of recurrent-ppo has learned. Its returns are those of greedy play; *memory zeroed* is the")
+    yield from (
+        "",
+        "What a run of recurrent-ppo has learned. Its returns are those of greedy play; *memory zeroed* is the",
+    )
     yield from ("same with the memory cleared before every step, which says what the memory is worth.", "")
     if points and no_picture is None:
         yield from (f"![Evaluation return over environment steps]({PICTURE})", "")
@@ -81,7 +84,15 @@ def compose_card(
     yield from ("| evaluation | environment steps | return | memory zeroed |", "|---|---|---|---|")
     yield from _list_returns(result, points)
     if points and no_picture is not None:
-        yield from ("", "## Curve", "", no_picture, "", "| environment steps | return | memory zeroed |", "|---|---|---|")
+        yield from (
+            "",
+            "## Curve",
+            "",
+            no_picture,
+            "",
+            "| environment steps | return | memory zeroed |",
+            "|---|---|---|",
+        )
         chosen = np.unique(np.linspace(0, len(points) - 1, MOST_ROWS).round().astype(int))
         yield from (_row([_count(p["env_steps"]), *_read_returns(p)]) for p in (points[index] for index in chosen))
     yield from ("", "## Load it", "", "```python", *_tell_how_to_load(config), "```", "")

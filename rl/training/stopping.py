@@ -1,4 +1,4 @@
-"""When training ends before its last step: evaluations alone decide it, so all shards and a resumed run decide alike."""
+"""When training ends early: evaluations alone decide it, so all shards and a resumed run decide alike."""
 
 import math
 from collections.abc import Sequence

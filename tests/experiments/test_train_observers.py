@@ -41,7 +41,7 @@ def test_a_resumed_run_is_watched_on_and_learns_the_same(train_maze, command, cw
 
 
 def test_the_first_of_several_shards_is_watched_and_all_end_at_the_same_plateau(train_maze, cwd, run_of):
-    """Nothing improves by a hundred, so the second evaluation is one too many; all shards say so, or they would hang."""
+    """Nothing improves by a hundred, so the second evaluation is one too many; all shards say so, or hang."""
     patient = "patience=1", "min_delta=100", "total_steps=64", *EVALUATED
     train_maze("shards=2", "observers=[csv]", *patient, "run_dir=run")
     assert [int(row["env_steps"]) for row in rows_of(cwd / "run")] == [8, 8, 16, 16]
@@ -60,7 +60,10 @@ def test_the_first_of_several_shards_is_watched_and_all_end_at_the_same_plateau(
         (("observers.csv.x=1",), "observers.csv has no _target_"),
         (("observers.x._target_=rl.training.Metrics.say",), "observers.x"),
         (("observers.x._target_=collections.Counter",), "has not begin, report and end"),
-        (("patience=1", "evaluate_every=null"), "patience=1: it counts evaluations, so evaluate_every must not be null"),
+        (
+            ("patience=1", "evaluate_every=null"),
+            "patience=1: it counts evaluations, so evaluate_every must not be null",
+        ),
     ],
 )
 def test_what_cannot_watch_is_refused_before_anything_is_written(command, tiny, cwd, monkeypatch, arguments, sentence):
@@ -74,7 +77,9 @@ def test_an_observer_that_fails_does_not_end_the_run(train_maze, cwd, monkeypatc
     monkeypatch.setattr("rl.training.observers.CSV.report", lambda *_: 1 / 0)
     train_maze("observers=[csv]", "total_steps=16", "run_dir=run")
     assert json.loads((cwd / "run/result.json").read_text())["env_steps"] == 16
-    assert (cwd / "run/train.log").read_text().count("observer csv has failed: ZeroDivisionError: division by zero") == 1
+    assert (cwd / "run/train.log").read_text().count(
+        "observer csv has failed: ZeroDivisionError: division by zero"
+    ) == 1
 
 
 def test_a_run_folder_may_name_our_observers_and_no_others(train_maze, command, cwd):

@@ -8,7 +8,13 @@ from omegaconf import OmegaConf
 from experiments.launch.card import MOST_ROWS, compose_card, list_versions, share, write_card
 
 AGENT = {"_target_": "rl.agents.RecurrentPPO", "core": {"_target_": "rl.cores.gru", "hidden_size": 4}}
-CONFIG = {"seed": 3, "device": "cpu", "run_dir": "/home/alice/run", "agent": AGENT, "env": {"_target_": "envs.t_maze.TMaze"}}
+CONFIG = {
+    "seed": 3,
+    "device": "cpu",
+    "run_dir": "/home/alice/run",
+    "agent": AGENT,
+    "env": {"_target_": "envs.t_maze.TMaze"},
+}
 RESULT = {
     "agent": "RecurrentPPO",
     "core": "gru",
@@ -120,4 +126,9 @@ def test_versions_are_those_of_this_place():
     import torch
 
     versions = list_versions()
-    assert versions["torch"] == torch.__version__ and versions.keys() == {"python", "torch", "gymnasium", "recurrent-ppo"}
+    assert versions["torch"] == torch.__version__ and versions.keys() == {
+        "python",
+        "torch",
+        "gymnasium",
+        "recurrent-ppo",
+    }

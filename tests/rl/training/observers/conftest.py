@@ -12,8 +12,6 @@ def make_run(tmp_path):
     def make(step=0, name="run"):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        return SimpleNamespace(
-            agent=SimpleNamespace(env_steps=step), run_dir=folder, total_steps=100, evaluations=[]
-        )
+        return SimpleNamespace(agent=SimpleNamespace(env_steps=step), run_dir=folder, total_steps=100, evaluations=[])
 
     return make
