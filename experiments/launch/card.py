@@ -1,4 +1,4 @@
-"""The card of a run: one page that tells a stranger what the agent in the folder is, what it does and how to load it."""
+"""The card of a run: one page that tells a stranger what the agent in the folder is and how to load it."""
 
 import platform
 import re
