@@ -60,7 +60,7 @@ def write_card(
     path = folder / CARD
     if licence is None and path.is_file():
         found = LICENCE.search(path.read_text(encoding="utf-8", errors="replace"))
-        licence = found[1] if found else None
+        licence = found[1].replace("\\|", "|") if found else None
     if no_picture is not None:
         (folder / PICTURE).unlink(missing_ok=True)
     write_text(path, "\n".join(compose_card(config, result, no_picture, licence)) + "\n")
