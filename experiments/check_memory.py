@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.launch.build import Parts, build
 from experiments.launch.check import convert, prepare_output
 from experiments.launch.command import launch
-from experiments.launch.run_folder import load_run_config, name_core, name_env
-from rl.checkpoint import find_newest, write_text
+from experiments.launch.run_folder import choose_checkpoint, load_run_config, name_core, name_env
+from rl.checkpoint import write_text
 from rl.memory_check import Verdict, check_environment, check_memory
 from rl.memory_check.verdicts import LABELS
 from rl.training.stepping import VectorEnvAdapter
@@ -44,16 +45,13 @@ def run(config: DictConfig) -> float:
     output = config.output
     if output is not None:
         output = prepare_output(convert(output, str, "output"), "output").absolute()
-    checkpoint = None
-    if config.run is not None:
-        stored = load_run_config(config.run, config.get("trust"))
-        OmegaConf.update(stored, "device", config.device)
-        checkpoint = find_newest(config.run).absolute()  # an environment may change the working folder
-    whole = config if config.run is None else stored
+    whole = config if config.run is None else load_run_config(config.run, config.get("trust"))
+    checkpoint, here = choose_checkpoint(config), Path.cwd()  # an environment may change the working folder
+    OmegaConf.update(whole, "device", config.device)
     OmegaConf.update(whole, "evaluation_envs", 0)
     with closing(build(whole)) as parts:
         if checkpoint is not None:
-            parts.agent.load(checkpoint)
+            parts.agent.load(here / checkpoint)
         agent, env = f"{parts.agent.model_name} with {name_core(parts.config.agent)}", name_env(parts.config.env)
         print(f"{agent}, {parts.agent.num_parameters} parameters, in {env}")
         verdicts = []

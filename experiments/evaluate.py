@@ -20,8 +20,8 @@ from experiments.launch.check import ConfigError, convert
 from experiments.launch.command import launch
 from experiments.launch.elsewhere import check_spaces, list_overrides, override_env, read_spaces
 from experiments.launch.evaluations import describe_cut, evaluate_agent
-from experiments.launch.run_folder import load_run_config
-from rl.checkpoint import find_newest, write_text
+from experiments.launch.run_folder import choose_checkpoint, load_run_config
+from rl.checkpoint import write_text
 from rl.checks import positive, within
 from rl.types import Agent
 
@@ -53,7 +53,8 @@ def run(config: DictConfig) -> float:
     if config.evaluation_envs is not None:
         OmegaConf.update(stored, "evaluation_envs", config.evaluation_envs)
     overrides = list_overrides(given)
-    checkpoint, here = find_newest(config.run), Path.cwd()  # an environment may change the working folder
+    checkpoint, here = choose_checkpoint(config), Path.cwd()  # an environment may change the working folder
+    assert checkpoint is not None  # of a run that is given
     # one vector of environments at a time: there may be no second one (a port, a device)
     elsewhere = override_env(stored, given) if overrides else None
     spaces = None if elsewhere is None else read_spaces(elsewhere)
@@ -76,6 +77,7 @@ def run(config: DictConfig) -> float:
             rows += [row | describe_place(agent, envs, request, overrides) for row in there]
         finally:
             close(envs)
+    rows = [row | {"checkpoint": checkpoint.name} for row in rows]
     write_text(here / config.run / "evaluation.json", json.dumps(rows, indent=1))
     return float(rows[len(rows) // 2 if overrides else 0]["mean"])
 

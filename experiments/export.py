@@ -18,9 +18,9 @@ from experiments.launch.build import build
 from experiments.launch.check import ConfigError, convert, prepare_output
 from experiments.launch.command import launch
 from experiments.launch.evaluations import EVALUATION_SEED
-from experiments.launch.run_folder import load_run_config
+from experiments.launch.run_folder import choose_checkpoint, load_run_config
 from rl import export
-from rl.checkpoint import atomic_write, find_newest
+from rl.checkpoint import atomic_write
 from rl.checks import positive, within
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,8 @@ def run(config: DictConfig) -> float:
     for option, value in FLOAT32.items():
         if option in stored.agent:
             OmegaConf.update(stored, f"agent.{option}", value)
-    checkpoint, here = find_newest(config.run), Path.cwd()  # an environment may change the working folder
+    checkpoint, here = choose_checkpoint(config), Path.cwd()  # an environment may change the working folder
+    assert checkpoint is not None  # of a run that is given
     output = output.absolute()
     with closing(build(stored, playing=True, at_most=RECORDED_ENVS)) as parts:
         parts.agent.load(here / checkpoint)

@@ -23,8 +23,7 @@ from experiments.launch.build import EVALUATION_ENVS, build
 from experiments.launch.check import ConfigError, construct, convert, import_path
 from experiments.launch.command import launch
 from experiments.launch.evaluations import EVALUATION_SEED
-from experiments.launch.run_folder import load_run_config
-from rl.checkpoint import find_newest
+from experiments.launch.run_folder import choose_checkpoint, load_run_config
 from rl.checks import positive, within
 from rl.recordings.minari_data import import_minari
 from rl.training.evaluation import EpisodeCounter, make_bar, share_episodes
@@ -80,17 +79,17 @@ def run(config: DictConfig) -> float:
     if (config.run is None) == (config.player is None):
         raise ConfigError("give either run=RUN_DIR, a trained agent, or player=DOTTED.PATH with env=NAME")
     folder = find_destination(minari, output)
+    stored = None if config.run is None else load_run_config(config.run, config.get("trust"))
+    checkpoint, here = choose_checkpoint(config), Path.cwd()  # an environment may change the working folder
     player: Actor
     with ExitStack() as opened:
-        if config.run is not None:
-            stored = load_run_config(config.run, config.get("trust"))
+        if stored is not None and checkpoint is not None:
             OmegaConf.update(stored, "device", config.device)
             if num_envs is not None:
                 OmegaConf.update(stored, "evaluation_envs", num_envs)
-            checkpoint = find_newest(config.run).absolute()  # an environment may change the working folder
             parts = build(stored, playing=True)
             opened.callback(parts.close)
-            parts.agent.load(checkpoint)
+            parts.agent.load(here / checkpoint)
             parts.agent.network.eval()
             envs, name = parts.evaluation_envs, f"{parts.agent.model_name}, {'greedy' if greedy else 'sampled'}"
             player = parts.agent.new_actor(envs.num_envs, seed)

@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.launch.build import Parts, build, read_settings
+from experiments.launch.card import list_versions, write_card
 from experiments.launch.check import ConfigError, convert
 from experiments.launch.claim import RunFolder, tell_how_to_go_on
 from experiments.launch.command import launch
@@ -60,6 +61,8 @@ def run(config: DictConfig, overrides: list[str] | None = None) -> float:
             if not resuming and config.init_from is not None:
                 with chdir(here):  # an environment may have changed it
                     load_initial_network(part.agent, config.init_from)
+        if shards[0].index == 0:
+            parts[0].add_observers()
         works = [
             partial(train, part, run_dir, resuming, claimed if shard.index == 0 else None, shard)
             for part, shard in zip(parts, shards, strict=True)
@@ -112,8 +115,9 @@ def train(
     leads = shards.index == 0
     if leads:
         write_config(run_dir, config)
-    with Metrics(run_dir, trainer.total_steps, agent.env_steps) if leads else Mute() as metrics:
+    with Metrics(run_dir, trainer.total_steps, agent.env_steps, parts.observers) if leads else Mute() as metrics:
         metrics.text("config", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
+        metrics.observers.begin(trainer, flatten(config))
         metrics.say(f"{agent.model_name} with {agent.num_parameters} parameters, run folder {run_dir}")
         for line in agent.describe():
             metrics.say(line)
@@ -127,8 +131,10 @@ def train(
             result = summarise(parts, trainer, evaluations)
         mean = result["eval_return_mean"]
         metrics.hparams(flatten(config), {} if mean is None else {"eval_return_mean": mean})
+        metrics.observers.end(result)
     if leads:
         write_result(run_dir, result, config)
+        write_card(run_dir, config, result, "`python -m experiments.card run=THIS_FOLDER` draws it.")
     share = trainer.evaluation_seconds / max(trainer.wall_seconds, 1e-9)
     log.info(
         f"{describe_final(result)}, after {agent.env_steps} steps in {trainer.seconds:.1f} s of training; evaluations "
@@ -143,7 +149,8 @@ def make_trainer(parts: Parts, run_dir: Path, evaluations: Evaluations, shards: 
     """Return the trainer that the settings of a run describe."""
     settings = parts.settings
     # where more than curves depends on evaluations, they do not depend on the clock
-    fixed = parts.lends_envs or settings.threshold is not None or settings.stop_at_threshold
+    ends_early = settings.threshold is not None or settings.stop_at_threshold or settings.patience is not None
+    fixed = parts.lends_envs or ends_early
     return Trainer(
         parts.agent,
         parts.envs,
@@ -156,6 +163,8 @@ def make_trainer(parts: Parts, run_dir: Path, evaluations: Evaluations, shards: 
         lends_envs=parts.lends_envs,
         threshold=settings.threshold,
         stop_at_threshold=settings.stop_at_threshold,
+        patience=settings.patience,
+        min_delta=settings.min_delta,
         checkpoint_every=settings.checkpoint_every,
         threads=settings.threads,
         env_timeout=settings.env_timeout,
@@ -183,6 +192,7 @@ def summarise(parts: Parts, trainer: Trainer, evaluations: Evaluations) -> dict[
         "parameters": agent.num_parameters,
         "threads": trainer.threads.number,
         "env_steps": agent.env_steps,
+        "stop_reason": trainer.stop_reason,
         "wall_seconds": trainer.wall_seconds,
         "training_seconds": trainer.seconds,
         "evaluation_seconds": trainer.evaluation_seconds,
@@ -197,6 +207,7 @@ def summarise(parts: Parts, trainer: Trainer, evaluations: Evaluations) -> dict[
         "seconds_to_threshold": hit.get("seconds"),
         "total_steps": settings.total_steps,
         "evaluations": trainer.evaluations,
+        "versions": list_versions(),
     }
 
 

@@ -19,6 +19,9 @@ OWN = ("rl", "envs", "gymnasium")
 PARTS = ("rl.agents", "rl.cores", "rl.networks", "rl.ppo", "rl.iqn", "rl.recordings.imitation")
 """Where the classes and functions are defined that build an agent: they read and write no files."""
 
+OBSERVERS = ("rl.training.observers",)
+"""Where those are defined that watch a run: where they write is not said by their arguments."""
+
 FACTORIES = ("envs.gymnasium_env.make_gymnasium", "envs.pettingzoo_env.make_pettingzoo")
 """Functions that make environments; what their arguments name has to be checked as well."""
 
@@ -128,7 +131,7 @@ def _is_harmless(value: Any) -> bool:
     if not isinstance(value, (type, FunctionType)):
         return False
     home = value.__module__
-    if _within(home, PARTS):
+    if _within(home, (*PARTS, *OBSERVERS)):
         return True
     if isinstance(value, FunctionType):
         return f"{home}.{value.__qualname__}" in FACTORIES

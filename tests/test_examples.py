@@ -35,6 +35,11 @@ def test_an_own_loss_changes_what_is_learned(example):
     assert 0 < small < 0.6 * large
 
 
+def test_an_own_observer_sees_the_returns(example):
+    assert example("own_observer", "run", 4_096) > -2  # a rollout of the first guesses: about -3
+    assert Path("run/progress.csv").read_text().startswith("env_steps,")
+
+
 def test_a_module_that_clears_its_memory_late_is_found(example):
     assert example("check_module") == ["nothing_crosses_a_start"] and example("check_module", False) == []
 

@@ -2,7 +2,7 @@
 
 import math
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import torch
@@ -15,7 +15,9 @@ from experiments.launch.check import ConfigError, construct, convert, to_dict
 from experiments.launch.escape import to_config
 from rl.checks import positive, whole, within
 from rl.shards import ALONE, Shards
+from rl.training.observers import Observer
 from rl.training.run import make_shard_seed
+from rl.training.stopping import EarlyStop
 from rl.training.threads import check_threads
 from rl.training.watchdog import Watchdog
 from rl.types import Agent
@@ -42,6 +44,8 @@ class Settings:
     evaluate_memory_zeroed: bool
     threshold: float | None
     stop_at_threshold: bool
+    patience: int | None
+    min_delta: float
     checkpoint_every: int
     env_timeout: float | None
     shards: int | None = None
@@ -73,7 +77,7 @@ class Settings:
         torch.set_num_threads(1 if isinstance(self.threads, str) else self.threads)
 
 
-SETTINGS = tuple(field.name for field in fields(Settings))
+SETTINGS = tuple(each.name for each in fields(Settings))
 
 
 def read_settings(config: DictConfig) -> Settings:
@@ -82,7 +86,7 @@ def read_settings(config: DictConfig) -> Settings:
     Raises:
         ConfigError, ValueError: a value is of another type or out of range.
     """
-    kinds: dict[str, Any] = {field.name: field.type for field in fields(Settings)}
+    kinds: dict[str, Any] = {each.name: each.type for each in fields(Settings)}
     kinds["threads"] = Any  # a number or a word: check_threads has one sentence for both
     settings = Settings(**{name: convert(config[name], kind, name) for name, kind in kinds.items()})
     counts = ("total_steps", "num_envs", "num_steps", "evaluate_episodes", "checkpoint_every")
@@ -94,6 +98,9 @@ def read_settings(config: DictConfig) -> Settings:
         whole(0, evaluation_envs=settings.evaluation_envs)
     if settings.evaluation_share is not None:
         within(0.0, 1.0, evaluation_share=settings.evaluation_share)
+    EarlyStop(None, settings.patience, settings.min_delta)
+    if settings.patience is not None and settings.evaluate_every is None:
+        raise ConfigError(f"patience={settings.patience}: it counts evaluations, so evaluate_every must not be null")
     within(0, 2**31, seed=settings.seed)
     if settings.env_timeout is not None:
         within(1e-3, math.inf, env_timeout=settings.env_timeout)
@@ -127,6 +134,7 @@ class Parts:
         evaluation_envs: to evaluate in; ``envs`` themselves where evaluations have none of their own.
         settings: the keys at the top, in the types they must have.
         config: the configuration with every default filled in.
+        observers: who watches the training, by name; nobody before ``add_observers``.
     """
 
     agent: Agent
@@ -134,11 +142,28 @@ class Parts:
     evaluation_envs: VectorEnv
     settings: Settings
     config: DictConfig
+    observers: dict[str, Observer] = field(default_factory=dict)
 
     @property
     def lends_envs(self) -> bool:
         """Say whether evaluations play in the environments of training."""
         return self.evaluation_envs is self.envs
+
+    def add_observers(self) -> None:
+        """Construct those whom the configuration names, and fill in their defaults there.
+
+        Raises:
+            ConfigError: a key or value cannot be, or one is no observer.
+            ImportError: the package of an extra is missing.
+        """
+        nodes = {}
+        for name, node in self.config.observers.items():
+            self.observers[name], nodes[name] = construct(node, f"observers.{name}")
+            if not isinstance(self.observers[name], Observer):
+                raise ConfigError(
+                    f"observers.{name}._target_={node._target_} has not begin, report and end: see Observer"
+                )
+        self.config = to_config(to_dict(self.config) | {"observers": nodes})
 
     def close(self) -> None:
         """End the environments and their worker processes."""

@@ -26,7 +26,9 @@ from rl.training.signals import Stopped
 CHECKPOINTS = tuple(f"checkpoints/{name}.pt" for name in ("last", "previous", "best"))
 EVIDENCE = ("config.yaml", "result.json", *CHECKPOINTS, "events.out.tfevents.*")
 """What a run has written: one of them makes a folder that of a run."""
-FILES = (*EVIDENCE, "evaluation.json", "train.log", "char_lm.log")
+OUTSIDE = ("progress.csv", "observers.json", "card.md", "card.png")
+"""What a run leaves for others."""
+FILES = (*EVIDENCE, *OUTSIDE, "evaluation.json", "train.log", "char_lm.log")
 """What ``overwrite=true`` removes."""
 WRITTEN = (LOCK, "checkpoints", *(name for name in FILES if "*" not in name))
 """What is written under a name that is known beforehand."""

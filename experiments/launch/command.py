@@ -226,11 +226,12 @@ def describe(error: BaseException, config_name: str) -> str:
 def _describe_own(error: BaseException, config_name: str) -> str:
     """Return what a user needs to know of an error that is not raised by code of theirs, on one line."""
     text = re.sub(r"\s*\n\s*", " ", str(error).strip()) or type(error).__name__
-    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        return f"there is no {group}={name}{suggest(name, error.options)}"
+        ours = (file.stem for file in Path(conf.__file__).parent.joinpath(group).glob("*.yaml"))
+        return f"there is no {group}={name}{suggest(name, error.options or ours)}"  # of a list Hydra tells no options
     if "Config group override must be" in text:
-        return "agent, agent/core, env and experiment are given by name, for example env=t_maze"
+        return "agent, agent/core, env, experiment and observers are given by name, for example env=t_maze"
     several = re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(?:\+\+)?([^=]*)=([^']*)'", text)
     if several:
         key, values = several.groups()

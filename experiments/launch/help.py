@@ -113,10 +113,9 @@ def _composed(config_name: str, given: argparse.Namespace) -> Iterator[DictConfi
 
 def fill_defaults(config: DictConfig) -> DictConfig:
     """Return a configuration in which every node has the defaults of what it constructs, as a run would have it."""
-    nodes = {str(key): value for key, value in config.items_ex(resolve=False) if _is_node(value)}
     with open_dict(config):
-        for key, node in nodes.items():
-            config[key] = to_config(check_node(to_dict(node), key, GIVEN.get(key, ())))
+        for key, node in _find_nodes(config).items():
+            OmegaConf.update(config, key, to_config(check_node(to_dict(node), key, GIVEN.get(key, ()))), merge=False)
     return config
 
 
@@ -133,8 +132,10 @@ def describe_command(
         own: the user's folder of YAML files.
     """
     comments = {key: said for name in list_files(config_name) for key, said in read_comments(_read(name)).items()}
-    nodes = [str(key) for key, value in config.items_ex(resolve=False) if _is_node(value)]
-    groups = {key.partition("@")[0]: choice for key, choice in choices.items() if not key.startswith("hydra/")}
+    nodes = _find_nodes(config)
+    groups = {key.partition("@")[0]: {choice} for key, choice in choices.items() if not key.startswith("hydra/")}
+    if "observers" in config:  # of which several are chosen; Hydra does not tell
+        groups["observers"] = {*map(str, config.observers)}
     parts = [purpose.strip()]
     if groups:
         loader = GlobalHydra.instance().config_loader()
@@ -142,16 +143,16 @@ def describe_command(
         for name, chosen in groups.items():
             files = Path(own, name).glob("*.yaml") if own else ()
             options = {*loader.get_group_options(name, ObjectType.CONFIG), *(file.stem for file in files)}
-            rows.append((name, ", ".join(f"[{each}]" if each == chosen else each for each in sorted(options))))
+            rows.append((name, ", ".join(f"[{each}]" if each in chosen else each for each in sorted(options))))
         parts.append("Groups, GROUP=NAME, the chosen one in brackets:\n" + _tabulate(rows))
     raw = OmegaConf.to_container(config, resolve=False)
     assert isinstance(raw, dict)
     rest = {str(key): value for key, value in raw.items() if key not in (*nodes, *groups)}
     rows = [(f"{key}={_show(value)}", comments.get(key, "")) for key, value in rest.items()]
     parts.append("Keys, KEY=VALUE:\n" + _tabulate(rows))
-    for key in nodes:
-        filled = check_node(to_dict(config[key]), str(key), GIVEN.get(str(key), ()))
-        for where, node in _list_nodes(filled, str(key)):
+    for key, own_node in nodes.items():
+        filled = check_node(to_dict(own_node), key, GIVEN.get(key, ()))
+        for where, node in _list_nodes(filled, key):
             parts.append(f"{where}, {node['_target_']}:\n" + _tabulate(_describe_node(node, where)))
     return "\n\n".join([*parts, OPTIONS])
 
@@ -212,6 +213,17 @@ def _list_nodes(node: dict[str, Any], where: str) -> Iterator[tuple[str, dict[st
 
 def _has_nodes(value: Any) -> bool:
     return isinstance(value, dict) and ("_target_" in value or any(map(_has_nodes, value.values())))
+
+
+def _find_nodes(config: DictConfig) -> dict[str, DictConfig]:
+    """Return the nodes at the top of a configuration, and those of which there are several of a kind, by place."""
+    found = {}
+    for key, value in config.items_ex(resolve=False):
+        if _is_node(value):
+            found[str(key)] = value
+        elif isinstance(value, DictConfig) and not value._is_none():
+            found |= {f"{key}.{name}": part for name, part in value.items_ex(resolve=False) if _is_node(part)}
+    return found
 
 
 def _is_node(value: Any) -> bool:

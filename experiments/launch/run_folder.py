@@ -10,12 +10,12 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.launch.check import ConfigError, import_path, to_dict
+from experiments.launch.check import ConfigError, convert, import_path, to_dict
 from experiments.launch.claim import WRITTEN
 from experiments.launch.command import load_defaults
 from experiments.launch.escape import escape_interpolations, to_config
 from experiments.launch.stored import check_links, check_stored, read_stored, read_trust
-from rl.checkpoint import write_text
+from rl.checkpoint import BEST, find_newest, load_checkpoint, write_text
 from rl.schedules import translated
 
 COUNTS = ("env_steps", "total_steps")
@@ -68,6 +68,30 @@ def _in_todays_words(node: dict[str, Any]) -> dict[str, Any]:
     return parts if "anneal_learning_rate" in own else translated(parts)
 
 
+def choose_checkpoint(config: DictConfig) -> Path | None:
+    """Return the path of the whole checkpoint that a command names by ``run`` and ``checkpoint``; None without a run.
+
+    Args:
+        config: of the command; ``checkpoint`` is ``last`` for the newest, ``best`` for that of the best evaluation, or
+            the path of a file.
+
+    Raises:
+        ConfigError, FileNotFoundError: there is no such checkpoint.
+        ValueError: it is damaged, or was written by a newer version.
+    """
+    run, name = config.run, convert(config.checkpoint, str, "checkpoint")
+    if run is None and name != "last":
+        raise ConfigError(f"checkpoint={name} is of a run: give run=RUN_DIR, too")
+    if run is None or name == "last":
+        return None if run is None else find_newest(run)
+    path = Path(run, "checkpoints", BEST) if name == "best" else Path(name)
+    if not path.is_file():
+        reason = f"{run} was not evaluated during its training" if name == "best" else "there is no such file"
+        raise ConfigError(f"checkpoint={name}: {reason}; it must be last, best or the path of a checkpoint")
+    load_checkpoint(path, "meta")
+    return path
+
+
 def load_resumed_config(config: DictConfig, overrides: list[str]) -> DictConfig:
     """Read the configuration of the run to go on with, changed by what the command line sets beside ``resume``.
 
@@ -85,7 +109,9 @@ def load_resumed_config(config: DictConfig, overrides: list[str]) -> DictConfig:
             raise ConfigError(f"{override.input_line}: a resumed run keeps its agent and environment")
         if override.is_delete():
             raise ConfigError(f"{override.input_line}: a resumed run keeps its keys, give another value instead")
-        if key not in ("resume", "trust", "run_dir"):
+        if key == "observers":  # by name: composed already
+            stored.observers = config.observers
+        elif key not in ("resume", "trust", "run_dir"):
             OmegaConf.update(stored, key, override.value())
     folder = escape_interpolations(str(config.resume))
     stored.resume, stored.run_dir = folder, folder

@@ -111,7 +111,9 @@ def read_progress(folder: Path) -> Progress:
         return Progress("stopped", 0, None, None, 0.0, str(error))
     total = config.get("total_steps")
     total = total if isinstance(total, int) else None
-    state = name_run_state(holder, bool(result), result.get("env_steps", 0) >= result.get("total_steps", 0))
+    ended_early = result.get("stop_reason") in ("threshold", "plateau")
+    complete = ended_early or result.get("env_steps", 0) >= result.get("total_steps", 0)
+    state = name_run_state(holder, bool(result), complete)
     if state == "done":
         played = [point["return"] for point in result.get("evaluations", ())][-1:]
         values = [result.get("eval_return_mean"), *played, result.get("train_return_mean")]

@@ -4,7 +4,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from rl.networks.diagnostics import NAMES
+from rl.training.observers.observer import Observer, Observers
 
 GLOSSARY = {
     "charts/episodic_return": "mean return of the training episodes that ended in this rollout",
@@ -73,6 +74,17 @@ def wait_for_a_later_second(run_dir: Path) -> None:
         time.sleep(int(now) + 1 - now)
 
 
+def tag_update(results: Mapping[str, float]) -> dict[str, float]:
+    """Return the results of one update of an agent under the tags of its metrics.
+
+    Those of a member of a population, ``member/metric``, keep its name: ``losses/member/policy_loss``.
+    """
+    metrics = {name: name.rpartition("/")[2] for name in results}
+    return {
+        f"{GROUPS.get(metric, 'losses')}/{name}": results[name] for name, metric in metrics.items() if metric != "loss"
+    }
+
+
 class Metrics:
     """A writer to TensorBoard and to the progress bar of one run; the x axis is environment steps.
 
@@ -83,12 +95,13 @@ class Metrics:
         run_dir: where the event file goes.
         total_steps: the end of the progress bar.
         step: the step that a resumed run goes on from; events after it are dropped.
+        observers: are told of the scalars, too, and of the run by ``observers.begin`` and ``observers.end``.
 
     Raises:
         OSError: there can be no event file.
     """
 
-    def __init__(self, run_dir: Path, total_steps: int, step: int = 0):
+    def __init__(self, run_dir: Path, total_steps: int, step: int = 0, observers: Mapping[str, Observer] | None = None):
         wait_for_a_later_second(run_dir)
         self.run_dir = run_dir
         self.fault: OSError | None = None  # what keeps the event file from being written
@@ -99,6 +112,7 @@ class Metrics:
             threading.excepthook = self._usual_hook
             raise self._name_folder(error) from error
         self.bar = tqdm(total=total_steps, initial=step, unit=" steps", unit_scale=True, disable=None, smoothing=0.05)
+        self.observers = Observers(observers)
         self.total_steps = total_steps
         self.logged_tenth = 10 * step // total_steps
 
@@ -107,19 +121,10 @@ class Metrics:
         self._write(self.writer.add_text, tag, markdown)
 
     def scalars(self, values: dict[str, float], step: int) -> None:
-        """Write ``values`` under their tags; every tag stands in ``GLOSSARY``."""
+        """Write ``values`` under their tags, and tell observers; every tag stands in ``GLOSSARY``."""
         for tag, value in values.items():
             self._write(self.writer.add_scalar, tag, value, step)
-
-    def update(self, results: dict[str, float], step: int) -> None:
-        """Write the results of one update of an agent under the tags of its metrics.
-
-        Those of a member of a population, ``member/metric``, keep its name: ``losses/member/policy_loss``.
-        """
-        for name, value in results.items():
-            metric = name.rpartition("/")[2]
-            if metric != "loss":
-                self._write(self.writer.add_scalar, f"{GROUPS.get(metric, 'losses')}/{name}", value, step)
+        self.observers.report(values, step)
 
     def progress(self, step: int, value: float | None, steps_per_second: float, name: str = "return") -> None:
         """Move the bar; without a terminal log a line for each tenth of the training instead."""
@@ -176,6 +181,7 @@ class Metrics:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Close bar and event file; a fault of the file is raised unless there is an error already."""
+        self.observers.end(None)
         self.bar.close()
         self._write(self.writer.close)
         threading.excepthook = self._usual_hook
@@ -187,15 +193,12 @@ class Mute(Metrics):
     """The reports of a shard that is not the first of its run: there are none."""
 
     def __init__(self) -> None:
-        self.fault = None
+        self.fault, self.observers = None, Observers()
 
     def text(self, tag: str, markdown: str) -> None:
         """Write nothing."""
 
     def scalars(self, values: dict[str, float], step: int) -> None:
-        """Write nothing."""
-
-    def update(self, results: dict[str, float], step: int) -> None:
         """Write nothing."""
 
     def progress(self, step: int, value: float | None, steps_per_second: float, name: str = "return") -> None:

@@ -1,12 +1,14 @@
 """One run: its folder and its intervals."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rl.checkpoint import LAST
+from rl.checks import positive, within
 from rl.training.team import RankLostError
 
 
@@ -33,6 +35,30 @@ def make_shard_seed(seed: int, index: int) -> int:
     if index == 0:
         return seed
     return int(np.random.SeedSequence(seed, spawn_key=(index,)).generate_state(1)[0]) >> 1
+
+
+def check_evaluations(every: int | None, share: float | None, can_be: bool, deciding: Mapping[str, Any]) -> None:
+    """Check the arguments of a trainer that say when it evaluates.
+
+    Args:
+        every: ``evaluate_every``.
+        share: ``evaluation_share``.
+        can_be: whether there is a function to evaluate.
+        deciding: arguments that let training depend on evaluations if they are set.
+
+    Raises:
+        ValueError: one is out of range, or does not go with another.
+    """
+    if every is not None:
+        positive(evaluate_every=every)
+        if not can_be:
+            raise ValueError(f"evaluate_every={every}: it must be None without a function to evaluate")
+    elif deciding["patience"] is not None:
+        raise ValueError(f"patience={deciding['patience']}: it counts evaluations, so evaluate_every must not be None")
+    if share is not None:
+        within(0.0, 1.0, evaluation_share=share)
+        for cause in (name for name, given in deciding.items() if given):
+            raise ValueError(f"evaluation_share={share:g}: it must be None where {cause} is set")
 
 
 @contextmanager

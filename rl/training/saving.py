@@ -134,6 +134,9 @@ def check_trainer_state(state: dict[str, Any]) -> None:
     check_entry(state, schema | {"episodes": dict.fromkeys(("returns", "lengths", "recent"), list)}, "")
     point = {"env_steps": natural, "seconds": real, "return": real, "solved": bool}
     check_entry(state["evaluations"], [point] * len(state["evaluations"]), "evaluations")
+    zeroed = "memory_zeroed_return"  # not played with every evaluation
+    optional = [{zeroed: real} if zeroed in each else {} for each in state["evaluations"]]
+    check_entry(state["evaluations"], optional, "evaluations")
     episodes = state["episodes"]
     num_envs, recent = len(episodes["returns"]), len(episodes["recent"])
     lists = {"returns": [real] * num_envs, "lengths": [natural] * num_envs, "recent": [real] * recent}

@@ -14,14 +14,15 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from rl.checkpoint import BEST, save_and_keep, save_checkpoint
-from rl.checks import positive, within
+from rl.checks import positive
 from rl.shards import ALONE, Shards, average_metrics
-from rl.training.metrics import Metrics
-from rl.training.run import checkpoint_path, crossed, make_later_seed, naming_what_stands
+from rl.training.metrics import Metrics, tag_update
+from rl.training.run import check_evaluations, checkpoint_path, crossed, make_later_seed, naming_what_stands
 from rl.training.saving import add_others, collect_state, read_newest, restore_trainer, saved_at_a_fault
 from rl.training.sharing import keep_equal
 from rl.training.signals import Stopped, StopSignals
 from rl.training.stepping import Episodes, VectorEnvAdapter
+from rl.training.stopping import EarlyStop
 from rl.training.threads import Threads
 from rl.training.watchdog import Watchdog
 from rl.types import Agent, TensorAgent
@@ -41,11 +42,13 @@ class Trainer:
         evaluate: ``evaluate() -> {tag: value}``, called every ``evaluate_every`` steps.
         evaluate_every: environment steps; None for never.
         evaluation_share: evaluations are left out as long as one more would make them take a greater share of the time;
-            None plays them all. Not with ``lends_envs`` or ``stop_at_threshold``: training would depend on it.
+            None plays them all. Not where training depends on them: with ``lends_envs`` or what ends training early.
         lends_envs: ``evaluate`` plays in ``envs``: open episodes are closed as truncations before it, and training
             begins new ones after it.
         threshold: the ``eval/episodic_return`` that counts as solved.
         stop_at_threshold: training ends as soon as an evaluation has reached it.
+        patience, min_delta: training ends after so many evaluations without an improvement, see
+            ``rl.training.stopping.EarlyStop``.
         checkpoint_every: environment steps.
         threads: of torch, or "auto", see ``rl.training.threads.Threads``; None leaves torch as it is.
         env_timeout: seconds that a step or reset of the environments may take; None for any time.
@@ -70,26 +73,22 @@ class Trainer:
         lends_envs: bool = False,
         threshold: float | None = None,
         stop_at_threshold: bool = False,
+        patience: int | None = None,
+        min_delta: float = 0.0,
         checkpoint_every: int = 25_000,
         threads: int | Literal["auto"] | None = None,
         env_timeout: float | None = None,
         shards: Shards = ALONE,
     ):
         positive(total_steps=total_steps, checkpoint_every=checkpoint_every)
-        if evaluate_every is not None:
-            positive(evaluate_every=evaluate_every)
-            if evaluate is None:
-                raise ValueError(f"evaluate_every={evaluate_every}: it must be None without a function to evaluate")
-        if evaluation_share is not None:
-            within(0.0, 1.0, evaluation_share=evaluation_share)
-            if lends_envs or stop_at_threshold:
-                cause = "lends_envs" if lends_envs else "stop_at_threshold"
-                raise ValueError(f"evaluation_share={evaluation_share:g}: it must be None where {cause} is set")
+        deciding = {"lends_envs": lends_envs, "stop_at_threshold": stop_at_threshold, "patience": patience}
+        check_evaluations(evaluate_every, evaluation_share, evaluate is not None, deciding)
         self.agent, self.envs = agent, VectorEnvAdapter(envs, tensors=isinstance(agent, TensorAgent))
         self.run_dir, self.total_steps, self.seed = run_dir, total_steps, seed
         self.evaluate, self.evaluate_every, self.checkpoint_every = evaluate, evaluate_every, checkpoint_every
         self.evaluation_share, self.lends_envs = evaluation_share, lends_envs
-        self.threshold, self.stop_at_threshold = threshold, stop_at_threshold
+        self.threshold = threshold
+        self.early_stop = EarlyStop(threshold if stop_at_threshold else None, patience, min_delta)
         self.threads = Threads(torch.get_num_threads() if threads is None else threads)
         self.env_timeout, self.shards = env_timeout, shards
         self.episodes = Episodes(envs.num_envs)
@@ -121,8 +120,9 @@ class Trainer:
                 if self.obs is None:
                     with saved_at_a_fault(lambda: self.save_learned(metrics)):
                         self.begin_episodes()
-                solved = self._has_left_out_an_evaluation() and self._evaluate(metrics, stop)
-                while agent.env_steps < self.total_steps and not solved and not self._is_asked_to_stop(stop):
+                if self._has_left_out_an_evaluation():
+                    self._evaluate(metrics, stop)
+                while self.stop_reason is None and not self._is_asked_to_stop(stop):
                     before, began = agent.env_steps, time.perf_counter()
                     with saved_at_a_fault(lambda: self.save_learned(metrics)):
                         self.collect()
@@ -131,10 +131,12 @@ class Trainer:
                     self.seconds += time.perf_counter() - began
                     self.report(metrics)
                     if crossed(self.evaluate_every, before, agent.env_steps):
-                        solved = self._evaluate(metrics, stop)
+                        self._evaluate(metrics, stop)
                     self.wall_seconds += time.perf_counter() - began
                     if crossed(self.checkpoint_every, before, agent.env_steps):
                         self.save(metrics)
+                if self.stop_reason in ("threshold", "plateau"):
+                    metrics.say(self.early_stop.describe(self.stop_reason, agent.env_steps))
             except Stopped:
                 pass  # out of an evaluation, which changes nothing
             except KeyboardInterrupt:
@@ -151,18 +153,25 @@ class Trainer:
         stop.number = next(numbers, None)
         return stop.number is not None
 
-    def _evaluate(self, metrics: Metrics, stop: StopSignals) -> bool:
-        """Evaluate, if that is affordable; say whether training ends because the return has reached the threshold.
+    @property
+    def stop_reason(self) -> str | None:
+        """Why training ends: ``total_steps``, or what ends it early; None as long as it goes on."""
+        if self.agent.env_steps >= self.total_steps:
+            return "total_steps"
+        return self.early_stop.find_reason([point["return"] for point in self.evaluations])
+
+    def _evaluate(self, metrics: Metrics, stop: StopSignals) -> None:
+        """Evaluate, if that is affordable.
 
         Raises:
             Stopped: a signal has come.
         """
         if not self.shards.gather(self.affords_evaluation(metrics))[0]:
-            return False
+            return
         breaking_off = stop.raising() if self.shards.size == 1 else nullcontext()  # others would wait for its results
         with breaking_off, saved_at_a_fault(lambda: self.save_learned(metrics, in_rollout=False)):
             results = self.play_evaluation()
-        return self.record_evaluation(results, metrics) and self.stop_at_threshold
+        self.record_evaluation(results, metrics)
 
     def _has_left_out_an_evaluation(self) -> bool:
         """Say whether the run was stopped in the evaluation that belongs to the step it goes on from."""
@@ -211,9 +220,8 @@ class Trainer:
         """Write one update's results to TensorBoard and to the progress bar."""
         steps = self.agent.env_steps
         speed = steps / self.seconds
-        metrics.update(self.agent.last_metrics, steps)
-        statistics = average_metrics(self.shards, self.envs.drain_statistics())
-        metrics.scalars(self.episodes.drain(self.shards) | statistics | {"charts/SPS": speed}, steps)
+        played = self.episodes.drain(self.shards) | average_metrics(self.shards, self.envs.drain_statistics())
+        metrics.scalars(tag_update(self.agent.last_metrics) | played | {"charts/SPS": speed}, steps)
         metrics.progress(steps, self.recent_return, speed)
 
     def affords_evaluation(self, metrics: Metrics) -> bool:
@@ -249,19 +257,18 @@ class Trainer:
         self.evaluation_seconds += self.last_evaluation_seconds
         return results
 
-    def record_evaluation(self, results: dict[str, float], metrics: Metrics) -> bool:
-        """Keep and report the results of an evaluation; say whether its return has reached the threshold."""
-        metrics.scalars(results, self.agent.env_steps)
-        mean = results["eval/episodic_return"]
+    def record_evaluation(self, results: dict[str, float], metrics: Metrics) -> None:
+        """Keep and report the results of an evaluation, and the agent if it is the best so far."""
+        mean, zeroed = results["eval/episodic_return"], results.get("eval/episodic_return_memory_zeroed")
         solved = self.threshold is not None and mean >= self.threshold
         point = {"env_steps": self.agent.env_steps, "seconds": self.seconds, "return": mean, "solved": solved}
-        self.evaluations.append(point)
+        self.evaluations.append(point | ({} if zeroed is None else {"memory_zeroed_return": zeroed}))
+        metrics.scalars(results, self.agent.env_steps)
         if mean > self.best_return:
             content = add_others(self.state_dict(), self.shards)
             if self.shards.index == 0:
                 save_checkpoint(content, checkpoint_path(self.run_dir).with_name(BEST))
             self.best_return = mean
-        return solved
 
     @property
     def recent_return(self) -> float | None:

@@ -78,6 +78,23 @@ def shy_maze(num_envs, length=2):
     return Shy(TMaze(num_envs, length))
 
 
+class Bell:
+    """An observer: it notes the steps at which it was told of an evaluation."""
+
+    def __init__(self, tone="a"):
+        self.tone = tone
+
+    def begin(self, run, config):
+        self.path, self.sounds = run.run_dir / "bell.txt", [config["env.length"], run.agent.env_steps]
+
+    def report(self, values, step):
+        if "eval/episodic_return" in values:
+            self.sounds.append((self.tone, step))
+
+    def end(self, result):
+        self.path.write_text(repr([*self.sounds, result["env_steps"]]))
+
+
 class Coin(BatchedEnv):
     """An environment: name the side of the coin that is shown."""
 
@@ -102,6 +119,7 @@ YAML = {
     "agent/patient.yaml": "defaults:\n  - core: gru\n\n_target_: mine.Patient\ngamma: 0.999\n",
     "agent/seer.yaml": "defaults:\n  - core: gru\n\n_target_: mine.Seer\n",
     "env/shy_maze.yaml": "_target_: mine.shy_maze\n",
+    "observers/bell.yaml": "bell:\n  _target_: mine.Bell\n",
     "env/coin.yaml": "_target_: mine.Coin\nsides: 3\n",
     "experiment/patient_coin.yaml": (
         "# @package _global_\ndefaults:\n  - override /agent: patient\n  - override /agent/core: decay\n"
@@ -138,6 +156,12 @@ def test_a_file_and_a_yaml_are_enough(mine, cwd, tiny, choice):
     assert (ended.code, ended.err) == (0, "")
     result = json.loads((cwd / "run" / "result.json").read_text())
     assert result["env_steps"] == 8
+
+
+def test_an_observer_is_told_of_the_run(mine, cwd, tiny):
+    named = "env=t_maze", "env.length=2", "observers=[bell,csv]", "observers.bell.tone=c"
+    assert mine(*tiny, *named, "evaluate_every=8", "evaluation_share=null", "total_steps=16").code == 0
+    assert (cwd / "run/bell.txt").read_text() == "[2, 0, ('c', 8), ('c', 16), 16]"
 
 
 def test_a_metric_of_an_agent_is_logged_at_once(mine, cwd, tiny):

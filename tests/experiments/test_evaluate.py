@@ -127,7 +127,7 @@ def test_every_setting_arrives(tmp_path, monkeypatch, capsys):
         return Evaluation(np.array([1.0, 3.0]) * len(asked), np.array([2, 6]), np.array([0, 1]), cut=1)
 
     monkeypatch.setattr(evaluate, "build", build)
-    monkeypatch.setattr(evaluate, "find_newest", checkpoint_path)
+    monkeypatch.setattr(evaluate, "choose_checkpoint", lambda config: checkpoint_path(config.run))
     monkeypatch.setattr(evaluate, "evaluate_agent", evaluate_agent)
     values = {"run": str(tmp_path), "episodes": 7, "seed": 5, "device": "other", "evaluation_envs": 4, "max_steps": 6}
     assert evaluate.run(OmegaConf.create(values | {"memory_zeroed": True})) == 2.0  # greedy, with memory
@@ -136,7 +136,7 @@ def test_every_setting_arrives(tmp_path, monkeypatch, capsys):
     assert done == [tmp_path / "checkpoints/last.pt", "closed"]
     rows = json.loads((tmp_path / "evaluation.json").read_text())
     numbers = {"mean": 8.0, "stderr": 4.0, "episodes": 2, "episodes_cut": 1, "mean_length": 4.0}
-    assert rows[3] == {"policy": "sampled", "memory": "zeroed"} | numbers
+    assert rows[3] == {"policy": "sampled", "memory": "zeroed", "checkpoint": "last.pt"} | numbers
     assert capsys.readouterr().out.endswith(
         "\n1 of 2 evaluation episodes had not ended after 6 steps and count with their return so far: raise max_steps, "
         "or give max_steps=null for no bound\n"

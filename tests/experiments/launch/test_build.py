@@ -38,6 +38,8 @@ VALUES = {
     "evaluate_memory_zeroed": False,
     "threshold": 0.5,
     "stop_at_threshold": True,
+    "patience": 3,
+    "min_delta": 0.25,
     "checkpoint_every": 60,
     "env_timeout": 30,
     "shards": 1,
@@ -63,20 +65,21 @@ def parts(config):
 
 
 def test_settings_are_the_keys_of_training():
-    others = "defaults", "hydra", "resume", "init_from", "run_dir", "overwrite", "trust"
+    others = "defaults", "hydra", "resume", "init_from", "run_dir", "overwrite", "trust", "observers"
     known = [key for key in load_defaults("train") if key not in others]
     assert sorted(known) == sorted(building.SETTINGS) == sorted(VALUES)
 
 
 def test_settings_have_the_types_of_their_annotations():
     assert read_settings(OmegaConf.create(VALUES)) == Settings(**VALUES)
-    settings = read_settings(OmegaConf.create(VALUES | {"total_steps": 1e3, "threshold": 1, "evaluate_every": None}))
+    others = {"total_steps": 1e3, "threshold": 1, "evaluate_every": None, "patience": None}
+    settings = read_settings(OmegaConf.create(VALUES | others))
     assert (settings.total_steps, settings.threshold, settings.evaluate_every) == (1000, 1.0, None)
     assert type(settings.total_steps) is int and type(settings.threshold) is float
     assert read_settings(OmegaConf.create(VALUES | {"threads": "auto"})).threads == "auto"
-    nothing = ("evaluate_every", "evaluation_envs", "evaluation_max_steps", "evaluation_share")
+    nothing = ("evaluate_every", "patience", "evaluation_envs", "evaluation_max_steps", "evaluation_share")
     settings = read_settings(OmegaConf.create(VALUES | dict.fromkeys(nothing) | {"final_episodes": 0}))
-    assert [getattr(settings, name) for name in nothing] == [None] * 4
+    assert [getattr(settings, name) for name in nothing] == [None] * 5
 
 
 @pytest.mark.parametrize(
@@ -88,6 +91,8 @@ def test_settings_have_the_types_of_their_annotations():
             for key in ("num_envs", "evaluate_every", "evaluate_episodes", "checkpoint_every")
         ),
         *((key, -1, "it must be a whole number of at least 0") for key in ("evaluation_envs", "final_episodes")),
+        ("patience", 0, "it must be a whole number of at least 1"),
+        ("min_delta", -1, "it must be a number of at least 0"),
         ("evaluation_share", 1.5, "it must be a number from 0 to 1"),
         ("seed", -1, "it must be a number from 0 to 2147483648"),
         ("threads", 0, "it must be a whole number of at least 1, or auto"),
@@ -97,6 +102,12 @@ def test_settings_have_the_types_of_their_annotations():
 def test_settings_are_in_their_range(key, value, allowed):
     with pytest.raises(ValueError, match=rf"^{key}={value}.* {allowed}"):
         read_settings(OmegaConf.create(VALUES | {key: value}))
+
+
+def test_patience_needs_evaluations():
+    with pytest.raises(ConfigError) as raised:
+        read_settings(OmegaConf.create(VALUES | {"evaluate_every": None}))
+    assert str(raised.value) == "patience=3: it counts evaluations, so evaluate_every must not be null"
 
 
 @pytest.mark.parametrize(("threads", "number"), [(1, 1), (2, 2), ("auto", 1)])
@@ -219,7 +230,7 @@ def alive(monkeypatch):
     [
         ({}, {}, [[2], [2, 5]]),
         ({"evaluation_envs": 0}, {}, [[2]]),
-        ({"evaluate_every": None, "final_episodes": 0}, {}, [[2]]),
+        ({"evaluate_every": None, "patience": None, "final_episodes": 0}, {}, [[2]]),
         ({}, {"playing": True}, [[5]]),
         ({"evaluation_envs": 0}, {"playing": True}, [[2]]),
         ({"evaluation_envs": None}, {"playing": True}, [[2], [50]]),

@@ -16,7 +16,7 @@ from envs.probes import SpaceProbe
 from rl import cores
 from rl.agents import RecurrentIQN, RecurrentPPO
 from rl.recordings import Imitation, ImitationTrainer, Imitator
-from rl.training.metrics import GLOSSARY, Metrics
+from rl.training.metrics import GLOSSARY, Metrics, tag_update
 from rl.training.trainer import Trainer
 
 
@@ -122,9 +122,9 @@ def test_every_tag_stands_in_the_glossary_and_every_entry_is_written(run, read, 
 
 def test_the_results_of_an_update_are_grouped(read, tmp_path):
     with Metrics(tmp_path, 100) as metrics:
-        metrics.update({"loss": 1.0, "approx_kl": 2.0, "learning_rate": 3.0, "ratio_error": 4.0}, 7)
-        metrics.update({"a/loss": 1.0, "a/approx_kl": 5.0, "a/epsilon": 6.0}, 8)  # of a member of a population
-        metrics.update({"a/state_staleness": 7.0, "gradient_share_older_than_8": 8.0}, 8)
+        metrics.scalars(tag_update({"loss": 1.0, "approx_kl": 2.0, "learning_rate": 3.0, "ratio_error": 4.0}), 7)
+        of_member = {"a/loss": 1.0, "a/approx_kl": 5.0, "a/epsilon": 6.0}
+        metrics.scalars(tag_update(of_member | {"a/state_staleness": 7.0, "gradient_share_older_than_8": 8.0}), 8)
     assert read(tmp_path) == {
         "losses/a/approx_kl": [(8, 5.0)],
         "charts/a/epsilon": [(8, 6.0)],

@@ -149,13 +149,14 @@ def test_every_update_is_reported(make_trainer, notebook):
     envs.drain_statistics = lambda: {"game/votes": 5.0}
     trainer = make_trainer(envs, 48, num_steps=12)
     trainer.train(notebook)
-    assert notebook.updates == [(24, {"policy_loss": 24.0}), (48, {"policy_loss": 48.0})]
     for step, values in notebook.written:
+        assert values["losses/policy_loss"] == step
         assert values["charts/episodic_return"] == pytest.approx((4 * 3 + 3 * 6) / 7)
         assert values["charts/episodic_length"] == pytest.approx(24 / 7)
         assert values["game/votes"] == 5.0
         assert values["charts/SPS"] > 0
-        assert values.keys() == {"charts/episodic_return", "charts/episodic_length", "game/votes", "charts/SPS"}
+        played = {"charts/episodic_return", "charts/episodic_length", "charts/SPS"}
+        assert values.keys() == played | {"game/votes", "losses/policy_loss"}
         assert (step, pytest.approx((4 * 3 + 3 * 6) / 7), values["charts/SPS"]) in notebook.bar
     assert [step for step, _ in notebook.written] == [step for step, *_ in notebook.bar] == [24, 48]
     assert notebook.written[-1][1]["charts/SPS"] == pytest.approx(48 / trainer.seconds)
@@ -167,7 +168,7 @@ def test_before_the_first_episode_has_ended_there_is_no_return(make_trainer, not
     trainer.train(notebook)
     assert trainer.recent_return is None
     assert notebook.bar[0][1] is None
-    assert notebook.written[0][1].keys() == {"charts/SPS"}
+    assert notebook.written[0][1].keys() == {"charts/SPS", "losses/policy_loss"}
 
 
 def test_evaluations_are_no_training_time(make_trainer, notebook, monkeypatch):
@@ -351,7 +352,7 @@ def test_a_signal_finishes_the_update_and_saves(make_trainer, notebook, usual_ha
     assert trainer.stopped_by == number
     assert trainer.agent.env_steps == 32
     assert trainer.agent.notes[-1][0] == "learn"
-    assert notebook.updates[-1][0] == 32
+    assert notebook.written[-1][0] == 32
     assert load_checkpoint(checkpoint_path(trainer.run_dir))["agent"]["env_steps"] == 32
     assert noted == []
     assert {n: signal.getsignal(n) for n in usual} == usual
