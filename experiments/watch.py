@@ -24,7 +24,7 @@ from experiments.launch.run_folder import load_run_config, name_env
 from experiments.watching.environments import can_draw, make_camera, open_drawn_envs
 from experiments.watching.page import Images, import_pillow, make_page
 from experiments.watching.panels import Pair
-from experiments.watching.video import SUFFIXES, fit_picture, import_moviepy, write_video
+from experiments.watching.video import SUFFIXES, Packed, import_moviepy, write_video
 from rl.checkpoint import find_newest, write_text
 from rl.checks import positive, whole, within
 from rl.training.watching import WatchedEpisode, check_watchable, watch_episode
@@ -172,7 +172,7 @@ def choose_fps(envs: VectorEnv, request: Request) -> float:
 
 def film(agent: Agent, envs: VectorEnv, request: Request, title: str) -> list[Pair]:
     """Write a video of each episode; return the episodes, without their pictures."""
-    draw, pairs = make_camera(envs, fit_picture), []
+    draw, pairs = make_camera(envs, Packed.pack), []
     if draw is None:
         raise ConfigError(f"{title}: the environment draws no pictures: give output=page.html")
     for path, pair in zip(request.outputs, play(agent, envs, request, draw), strict=True):

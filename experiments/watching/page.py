@@ -15,7 +15,7 @@ from experiments.watching.panels import Line, Pair, Panel, describe_numbers, mak
 from rl.training.watching import WatchedEpisode
 
 TEMPLATE = Path(__file__).with_name("page.html")
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 92, 46, 10, 10, 10
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 92, 58, 10, 10, 10
 """Of a panel and its margins, in units of its ``viewBox``."""
 COLOURS = 6
 SMALL = 8_000  # bytes of a PNG that is never replaced by a JPEG
@@ -59,13 +59,18 @@ def _encode(picture: np.ndarray) -> str:
     """Return a data URL: a PNG, which is exact, or a JPEG where that is much smaller."""
     image = import_pillow().fromarray(picture)
     image.thumbnail((SIDE, SIDE))
-    files = {}
-    for kind, options in (("png", {"optimize": True}), ("jpeg", {"quality": 85})):
-        with BytesIO() as file:
-            image.save(file, kind, **options)
-            files[kind] = file.getvalue()
-    kind = "jpeg" if len(files["png"]) > max(SMALL, 2 * len(files["jpeg"])) else "png"
-    return f"data:image/{kind};base64,{b64encode(files[kind]).decode('ascii')}"
+    kind, content = "png", _save(image, "png", optimize=True)
+    if len(content) > SMALL:
+        smaller = _save(image, "jpeg", quality=85)
+        if 2 * len(smaller) < len(content):
+            kind, content = "jpeg", smaller
+    return f"data:image/{kind};base64,{b64encode(content).decode('ascii')}"
+
+
+def _save(image: Any, kind: str, **options: Any) -> bytes:
+    with BytesIO() as file:
+        image.save(file, kind, **options)
+        return file.getvalue()
 
 
 def make_page(

@@ -40,7 +40,7 @@ class Panel:
         """Return the least and the greatest value; a little more where they are the same."""
         values = np.concatenate([line.values for line in self.lines])
         low, high = float(np.nanmin(values)), float(np.nanmax(values))
-        return (low, high) if high - low > 1e-9 else (low - 0.5, high + 0.5)
+        return (low + 0.0, high + 0.0) if high - low > 1e-9 else (low - 0.5, high + 0.5)  # + 0.0: never -0
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 import os
 import tempfile
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ from experiments.watching.panels import Pair, Panel, make_panels
 
 SUFFIXES = (".mp4", ".gif")
 SIDE = 480  # pixels: the width of a picture, at most its height
-CURVES_WIDTH, PANEL_HEIGHT = 460, 96
-DPI = 100
-BACKGROUND, LATER = 255, 0.25  # white; how much of the curves is seen of steps that are still to come
+CAPTION, GAP = 22, 12  # pixels: the line above a picture, the margin around it
+CURVES_WIDTH, PANEL_HEIGHT, DPI = 460, 96, 100
+TITLE, AXIS = 34, 40  # rows of the curves that hold their title, and the numbers of the steps below them
+WHITE, INK = 255, (40, 50, 66)
+LATER = 0.25  # how much is seen of the steps that are still to come
 
 
 def import_moviepy() -> Any:
@@ -25,19 +29,33 @@ def import_moviepy() -> Any:
     """
     try:
         import matplotlib.figure  # noqa: F401
-        from moviepy import ImageSequenceClip
+        from moviepy import VideoClip
     except ImportError as error:
         raise ImportError(f"videos need the package {error.name}: pip install 'recurrent-ppo[video]'") from error
-    return ImageSequenceClip
+    return VideoClip
 
 
-def fit_picture(picture: np.ndarray) -> np.ndarray:
-    """Scale a picture, uint8 ``[H, W, 3]``, to the place that a video has for it."""
-    image = import_pillow().fromarray(picture)
-    scale = min(SIDE / image.width, SIDE / image.height)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    kind = import_pillow().Resampling
-    return np.asarray(image.resize(size, kind.NEAREST if scale >= 2 else kind.LANCZOS))
+@dataclass(frozen=True)
+class Packed:
+    """A picture that takes little memory until it is looked at."""
+
+    shape: tuple[int, ...]
+    content: bytes
+
+    @classmethod
+    def pack(cls, picture: np.ndarray) -> "Packed":
+        """Scale a picture, uint8 ``[H, W, 3]``, to the place that a video has for it."""
+        pillow = import_pillow()
+        image = pillow.fromarray(picture)
+        scale = min(SIDE / image.width, SIDE / image.height)
+        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        kind = pillow.Resampling.NEAREST if scale >= 2 else pillow.Resampling.LANCZOS
+        fitted = np.asarray(image.resize(size, kind))
+        return cls(fitted.shape, zlib.compress(fitted.tobytes(), 1))
+
+    def unpack(self) -> np.ndarray:
+        """Return the picture."""
+        return np.frombuffer(zlib.decompress(self.content), dtype=np.uint8).reshape(self.shape)
 
 
 def write_video(path: Path, pair: Pair, title: str, fps: float, zero_at: int | None) -> None:
@@ -45,69 +63,86 @@ def write_video(path: Path, pair: Pair, title: str, fps: float, zero_at: int | N
 
     Args:
         path: ends in one of ``SUFFIXES``.
-        pair: the episode; its pictures are those that ``fit_picture`` returns.
-        title: what is written above.
+        pair: the episode; its pictures are ``Packed``.
+        title: what is written above the curves.
         fps: steps in a second.
         zero_at: see ``experiments.watching.page.make_page``.
     """
-    clip = import_moviepy()(compose_frames(pair, title, zero_at), fps=fps)
+    film = Film(pair, title, zero_at)
+    clip = import_moviepy()(lambda second: film.compose(round(second * fps)), duration=pair.moments / fps)
     handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=f".{path.stem}-", dir=path.parent)
     os.close(handle)
+    mask = os.umask(0)
+    os.umask(mask)
     try:
         if path.suffix == ".gif":
-            clip.write_gif(name, logger=None)
+            clip.write_gif(name, fps=fps, logger=None)
         else:
-            clip.write_videofile(name, codec="libx264", audio=False, logger=None)
-        os.chmod(name, 0o666 & ~_read_umask())
+            clip.write_videofile(name, fps=fps, codec="libx264", audio=False, logger=None)
+        os.chmod(name, 0o666 & ~mask)  # as any other file, which a temporary one is not
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
 
 
-def _read_umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+class Film:
+    """The frames of a video.
 
+    Args:
+        pair: the episode; its pictures are ``Packed``.
+        title: what is written above the curves.
+        zero_at: see ``experiments.watching.page.make_page``.
+    """
 
-def compose_frames(pair: Pair, title: str, zero_at: int | None) -> list[np.ndarray]:
-    """Return the frames of a video, uint8 ``[H, W, 3]`` each, of even height and width as its codec needs them."""
-    curves, columns = draw_curves(make_panels(pair), pair.moments, title, zero_at if pair.zeroed else None)
-    pictures = [episode.pictures for episode in pair.both]
-    shape = [max(picture.shape[axis] for own in pictures for picture in own) for axis in (0, 1)]
-    gap = 16
-    height = max(len(curves), len(pictures) * (shape[0] + gap) + gap)
-    width = shape[1] + 2 * gap + curves.shape[1]
-    frames = []
-    for moment in range(pair.moments):
-        frame = np.full((height + height % 2, width + width % 2, 3), BACKGROUND, dtype=np.uint8)
-        for number, own in enumerate(pictures):
-            picture = own[min(moment, len(own) - 1)]
-            if moment >= len(own):  # this one is over, the other goes on
+    def __init__(self, pair: Pair, title: str, zero_at: int | None):
+        self.moments = pair.moments
+        wiped = zero_at if pair.zeroed else None
+        self.curves, self.columns = draw_curves(make_panels(pair), pair.moments, title, wiped)
+        self.later = _fade(self.curves)
+        self.reels = [episode.pictures for episode in pair.both]
+        height, width = (max(picture.shape[axis] for reel in self.reels for picture in reel) for axis in (0, 1))
+        names = ["memory kept", f"memory zeroed from step {zero_at} on"][: len(self.reels)]
+        self.captions = [_write(name if pair.zeroed else "", width) for name in names]
+        self.tile = CAPTION + height + GAP
+        self.left = 2 * GAP + width  # of the curves
+        rows = max(len(self.curves), GAP + self.tile * len(self.reels))
+        columns = self.left + self.curves.shape[1]
+        self.shape = (rows + rows % 2, columns + columns % 2, 3)  # even, as codecs need them
+
+    def compose(self, moment: int) -> np.ndarray:
+        """Return a frame, uint8 ``[H, W, 3]``."""
+        moment = min(moment, self.moments - 1)
+        frame = np.full(self.shape, WHITE, dtype=np.uint8)
+        for number, (reel, caption) in enumerate(zip(self.reels, self.captions, strict=True)):
+            picture = reel[min(moment, len(reel) - 1)].unpack()
+            if moment >= len(reel):  # this one is over, the other goes on
                 picture = _fade(picture)
-            top = gap + number * (shape[0] + gap)
-            frame[top : top + len(picture), gap : gap + picture.shape[1]] = picture
-        now, seen = columns[moment], curves.copy()
-        seen[:, now + 2 :] = _fade(seen[:, now + 2 :])
-        seen[_find_axes(curves), now - 1 : now + 1] = (40, 50, 66)
-        frame[: len(curves), shape[1] + 2 * gap : shape[1] + 2 * gap + curves.shape[1]] = seen
-        frames.append(frame)
-    return frames
+            top = GAP + number * self.tile
+            frame[top : top + CAPTION, GAP : GAP + caption.shape[1]] = caption
+            frame[top + CAPTION : top + CAPTION + len(picture), GAP : GAP + picture.shape[1]] = picture
+        now, seen = self.columns[moment], self.curves.copy()
+        inside = slice(TITLE, len(seen) - AXIS)
+        seen[inside, now + 1 :] = self.later[inside, now + 1 :]
+        seen[inside, now - 1 : now + 1] = INK
+        frame[: len(seen), self.left : self.left + seen.shape[1]] = seen
+        return frame
 
 
 def _fade(picture: np.ndarray) -> np.ndarray:
-    return np.rint(LATER * picture + (1 - LATER) * BACKGROUND).astype(np.uint8)
+    return np.rint(LATER * picture + (1 - LATER) * WHITE).astype(np.uint8)
 
 
-def _find_axes(curves: np.ndarray) -> slice:
-    """Return the rows of the curves that the cursor crosses: all but the title's."""
-    return slice(30, len(curves) - 20)
+def _write(text: str, width: int) -> np.ndarray:
+    """Return a line of text, uint8 ``[CAPTION, width, 3]``."""
+    from PIL import ImageDraw, ImageFont
+
+    image = import_pillow().new("RGB", (width, CAPTION), (WHITE,) * 3)
+    ImageDraw.Draw(image).text((0, 2), text, fill=INK, font=ImageFont.load_default(14))
+    return np.asarray(image)
 
 
-def draw_curves(
-    panels: list[Panel], moments: int, title: str, zero_at: int | None
-) -> tuple[np.ndarray, list[int]]:
+def draw_curves(panels: list[Panel], moments: int, title: str, zero_at: int | None) -> tuple[np.ndarray, list[int]]:
     """Draw panels below each other.
 
     Args:
@@ -122,7 +157,7 @@ def draw_curves(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    size = (CURVES_WIDTH / DPI, (PANEL_HEIGHT * len(panels) + 50) / DPI)
+    size = (CURVES_WIDTH / DPI, (PANEL_HEIGHT * len(panels) + TITLE + AXIS) / DPI)
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     figure.suptitle(title, fontsize=8)
     all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
