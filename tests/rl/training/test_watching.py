@@ -11,6 +11,8 @@ from gymnasium import spaces
 from envs.agent_rows import AgentRows
 from envs.delayed_recall import DelayedRecall
 from envs.late_reset import reset_late
+from envs.repeat_previous import RepeatPrevious
+from envs.state_punishment import StatePunishment
 from envs.witness_vote import WitnessVote
 from rl.agents import DualHeadRecurrentPPO, Population, RecurrentIQN, RecurrentPPOLSTM
 from rl.cores import attention, gru, lstm, mlp
@@ -32,11 +34,13 @@ def make_agent(randomise):
     return make
 
 
-KINDS = {
-    "lstm": (partial(DelayedRecall, 1), {}),
-    "two heads": (partial(WitnessVote, 1), {"cls": DualHeadRecurrentPPO, "core": gru}),
-    "previous": (partial(DelayedRecall, 1), {"previous_action_reward": True}),
-    "quantiles": (partial(DelayedRecall, 1), {"cls": RecurrentIQN, "core": gru}),
+REPEAT = partial(RepeatPrevious, 1, k=1, episode_length=12)
+PUNISH = partial(StatePunishment, 1, num_agents=1, max_turns=12, flat=True)
+KINDS = {  # whose returns hang on every action
+    "lstm": (REPEAT, {}),
+    "two heads": (PUNISH, {"cls": DualHeadRecurrentPPO, "core": gru}),
+    "previous": (REPEAT, {"previous_action_reward": True}),
+    "quantiles": (REPEAT, {"cls": RecurrentIQN, "core": gru}),
 }
 
 
