@@ -70,6 +70,7 @@ def test_curves_of_one_step_are_points(make_track):
     assert drawing.dtype == np.uint8 and len(columns) == 1 and 0 < columns[0] < drawing.shape[1]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # imageio does not close what it reads
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
 def test_files_have_all_frames(filmed, tmp_path, suffix):
     pytest.importorskip("moviepy")
