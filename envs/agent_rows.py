@@ -59,7 +59,10 @@ class AgentRows(VectorEnv):
             single = _shared_spaces(self.worlds[0], self.possible_agents, name)
             self.single_observation_space, self.single_action_space = single
             told: Any = getattr(self.worlds[0], "metadata", {})
-            self.metadata = {**MARKING_STEPS, **{key: told[key] for key in ("render_modes", "render_fps") if key in told}}
+            self.metadata = {
+                **MARKING_STEPS,
+                **{key: told[key] for key in ("render_modes", "render_fps") if key in told},
+            }
             self.render_mode = getattr(self.worlds[0], "render_mode", None)
             self.worlds += [make_world() for _ in range(num_envs // self.num_agents - 1)]
         except BaseException:

@@ -105,7 +105,9 @@ def t_maze(length: int, oracle: bool, position: int, cue: int, shows_cue: bool, 
         place = middle + up * (middle - 16 - half)
         disc(picture, place, right - half, half * 0.75, GOOD if side == cue else pale(BAD))
     towards = -1 if cue == 0 else 1
-    arrow(picture, middle + towards * (half + 16), 20 + max(wide / 2, 9), 9, towards, 0, INK if shows_cue else pale(INK))
+    arrow(
+        picture, middle + towards * (half + 16), 20 + max(wide / 2, 9), 9, towards, 0, INK if shows_cue else pale(INK)
+    )
     junction = position == cells - 1
     x = right - half if junction else 20 + (position + 0.5) * wide
     y = middle if turn is None else middle + (-1, 1)[turn] * (middle - 16 - half)

@@ -194,4 +194,6 @@ def _draw_panel(panel: Panel, moments: int, zero_at: int | None) -> str:
     cursor = f'<line class="cursor" x1="{LEFT}" x2="{LEFT}" y1="0" y2="{HEIGHT}"/>'
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(panel.title)}">'
     curves = "".join(map(draw, panel.lines))
-    return f'<div class="panel"><h2>{escape(panel.title)}{keys}<b></b></h2>{svg}{bounds}{wipe}{curves}{cursor}</svg></div>'
+    return (
+        f'<div class="panel"><h2>{escape(panel.title)}{keys}<b></b></h2>{svg}{bounds}{wipe}{curves}{cursor}</svg></div>'
+    )

@@ -77,7 +77,9 @@ def test_observations_stand_in_for_pictures(command, cwd, tiny):
 
 def test_members_of_a_population_are_watched_together(command, cwd, tiny):
     rest = [word for word in tiny if not word.startswith(("agent.", "num_envs"))]
-    trained = command("train", "agent=population", "env=state_punishment", "env.num_agents=2", "num_envs=4", "run_dir=run", *rest)
+    trained = command(
+        "train", "agent=population", "env=state_punishment", "env.num_agents=2", "num_envs=4", "run_dir=run", *rest
+    )
     assert trained.code == 0, trained.err
     ended = command("watch", "run=run", "episodes=1", "max_steps=3")
     assert ended.code == 0 and "cut after max_steps=3" in ended.out, ended.err

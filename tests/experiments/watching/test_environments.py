@@ -101,7 +101,10 @@ def test_an_environment_of_a_user_draws_itself_to_its_end(painted):
 @pytest.mark.parametrize(
     ("picture", "sentence"),
     [
-        (np.zeros((2, 3)), r"^the environment drew float64 of shape \(2, 3\), where a picture is uint8 \[height, width, 3"),
+        (
+            np.zeros((2, 3)),
+            r"^the environment drew float64 of shape \(2, 3\), where a picture is uint8 \[height, width, 3",
+        ),
         (KeyError("screen"), "^the environment could not be drawn: KeyError: 'screen'"),
     ],
 )

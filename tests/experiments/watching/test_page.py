@@ -135,7 +135,9 @@ def test_a_curve_lies_where_its_numbers_are(make_track):
     left, right = page.LEFT, page.WIDTH - page.RIGHT
     third = left + 2 / 3 * (right - left)
     bottom = page.HEIGHT - page.BOTTOM
-    assert path == f"M{left:.1f} {(page.TOP + bottom) / 2:.1f}h.01M{third:.1f} {page.TOP:.1f}h.01L{right:.1f} {bottom:.1f}"
+    assert (
+        path == f"M{left:.1f} {(page.TOP + bottom) / 2:.1f}h.01M{third:.1f} {page.TOP:.1f}h.01L{right:.1f} {bottom:.1f}"
+    )
 
 
 def test_without_pictures_the_observations_are_shown(pair):
@@ -147,7 +149,10 @@ def test_players_are_told_apart(make_track):
     one, two = make_track([1, 1], "a", value=[0, 0]), make_track([1, float("nan")], "b", value=[0, float("nan")])
     two.actions[1] = two.observations[1] = None
     data = read_data(make_page("t", [], [Pair(1, WatchedEpisode([one, two], []))], [], 5.0, None))
-    assert data["episodes"][0]["runs"][0]["actions"] == ["action 0 a: 0\n1 b: 0", "action 0 a: 1\n1 b: does not take part"]
+    assert data["episodes"][0]["runs"][0]["actions"] == [
+        "action 0 a: 0\n1 b: 0",
+        "action 0 a: 1\n1 b: does not take part",
+    ]
     assert data["episodes"][0]["panels"][0] == [[0.0, 0.0], [0.0, None]]
 
 
