@@ -52,7 +52,9 @@ class SingleEnv(gymnasium.Env):
     def __init__(self, task: str, render_mode: str | None = None, **kwargs: Any):
         if kwargs.get("device") is not None:
             raise ValueError(f"device={kwargs['device']!r}: it must be None, one copy is played in numpy")
-        given = {} if render_mode is None else {"render_mode": render_mode}  # not every task can be drawn
+        given: dict[str, Any] = (
+            {} if render_mode is None else {"render_mode": render_mode}
+        )  # not every task can be drawn
         self.batched = make_batched(task, **kwargs, **given)
         self.metadata = {**METADATA, "render_fps": self.batched.metadata.get("render_fps")}
         self.observation_space = self.batched.single_observation_space
