@@ -21,6 +21,9 @@ SAME_STEP: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode
 DRAWN: dict[str, Any] = {**SAME_STEP, "render_modes": ["rgb_array"], "render_fps": 5}
 """The metadata of a task that can be drawn."""
 
+DRAWN_FAST: dict[str, Any] = {**DRAWN, "render_fps": 50}
+"""That of a task whose steps are short."""
+
 log = logging.getLogger(__name__)
 
 

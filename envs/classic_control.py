@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.array_module import Array
-from envs.batched_env import DRAWN, BatchedEnv
+from envs.batched_env import DRAWN_FAST, BatchedEnv
 from envs.drawing import Picture, RenderMode, cart_pole, mountain_car, pendulum
 
 
@@ -28,7 +28,7 @@ class CartPoleNoVelocity(BatchedEnv):
     Source: Barto, Sutton and Anderson (1983), as in Gymnasium's CartPole-v1; masked as in RL Baselines3 Zoo.
     """
 
-    metadata = {**DRAWN, "render_fps": 50}
+    metadata = DRAWN_FAST
     state_names = ("state",)
     gravity, pole_mass, total_mass, half_length = 9.8, 0.1, 1.1, 0.5
     pole_mass_length, force_magnitude, tau = 0.05, 10.0, 0.02
@@ -81,7 +81,7 @@ class PendulumNoVelocity(BatchedEnv):
     Source: Gymnasium's Pendulum-v1; masked as in RL Baselines3 Zoo.
     """
 
-    metadata = {**DRAWN, "render_fps": 30}
+    metadata = DRAWN_FAST
     state_names = ("angle", "speed")
     max_speed, max_torque, dt, gravity = 8.0, 2.0, 0.05, 10.0
 
@@ -128,7 +128,7 @@ class MountainCarContinuousNoVelocity(BatchedEnv):
     Source: Moore (1990), as in Gymnasium's MountainCarContinuous-v0; masked as in RL Baselines3 Zoo.
     """
 
-    metadata = {**DRAWN, "render_fps": 30}
+    metadata = DRAWN_FAST
     state_names = ("position", "velocity")
     min_position, max_position, goal_position = -1.2, 0.6, 0.45
     max_speed, power = 0.07, 0.0015

@@ -1,7 +1,7 @@
-"""Pictures of the tasks of this package, drawn in numpy: ``render`` of an environment with ``render_mode="rgb_array"``.
+"""Pictures of the tasks of this package, drawn in numpy, for ``render`` with ``render_mode="rgb_array"``.
 
-A picture is uint8 ``[height, width, 3]``. What the player does not see of a task is drawn all the same, but pale. Places
-are in pixels, y points down.
+A picture is uint8 ``[height, width, 3]``. What the player does not see of a task is drawn all the same, but pale.
+Places are in pixels, y points down.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ MOST_NUMBERS = 64
 
 
 def _describe_parts(value: Any, name: str) -> Iterator[str]:
-    if isinstance(value, dict) or isinstance(value, tuple):
+    if isinstance(value, (dict, tuple)):
         parts = value.items() if isinstance(value, dict) else enumerate(value)
         for key, part in parts:
             yield from _describe_parts(part, f"{name}.{key}" if name else str(key))

@@ -1,5 +1,6 @@
 """Pictures: shapes where they belong, what the player sees and does not see, and no trace in what is played."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import gymnasium
@@ -94,7 +95,7 @@ def test_each_row_has_a_picture_and_drawing_changes_nothing(cls):
     for rows in pictures:
         assert isinstance(rows, tuple) and len(rows) == 3
         assert all(row.dtype == np.uint8 and row.ndim == 3 and row.shape == rows[0].shape for row in rows)
-    assert any((before[0] != after[0]).any() for before, after in zip(pictures, pictures[1:], strict=False))
+    assert any((before[0] != after[0]).any() for before, after in pairwise(pictures))
 
 
 @pytest.mark.parametrize("cls", TASKS)
@@ -113,9 +114,9 @@ def test_a_device_draws_the_same(cls):
 
 
 def test_modes_that_are_not_there_are_refused():
-    with pytest.raises(ValueError, match="^render_mode='human': it must be one of None, 'rgb_array'$"):
+    with pytest.raises(ValueError, match=r"^render_mode='human': it must be one of None, 'rgb_array'$"):
         TMaze(1, render_mode="human")
-    with pytest.raises(ValueError, match="^render_mode='rgb_array': it must be one of None$"):
+    with pytest.raises(ValueError, match=r"^render_mode='rgb_array': it must be one of None$"):
         type("Blind", (TMaze,), {"metadata": Counter.metadata})(1, render_mode="rgb_array")
     with pytest.raises(ResetNeeded, match="before render"):
         TMaze(1, render_mode="rgb_array").render()
@@ -258,7 +259,7 @@ def test_poles_lean_and_cars_drive_to_their_side():
 
 
 def test_the_grid_is_lit_where_the_player_looks():
-    """It stands at the beginning of the hallway and looks along it: all of the hallway is lit, the room behind is not."""
+    """It stands at the beginning of the hallway and looks along it, so all of that is lit; the room behind is not."""
     env = MemoryGrid(1, size=11, render_mode="rgb_array")
     env.reset(seed=0)
     env.situation[:] = np.ravel_multi_index((0, 4, 5, 0), env.shape)  # layout, x, y, east

@@ -17,7 +17,7 @@ from experiments.watching.environments import can_draw, make_camera, open_drawn_
 class Painter(gymnasium.Env):
     """Draws its step as a shade of grey, or whatever ``Painter.picture`` is."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 12}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 12}  # noqa: RUF012
     observation_space, action_space = gymnasium.spaces.Box(0.0, 9.0, (1,)), gymnasium.spaces.Discrete(2)
     picture = None
 

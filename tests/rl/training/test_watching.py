@@ -215,10 +215,10 @@ def test_what_cannot_be_watched_is_refused(make_agent):
     envs = DelayedRecall(1)
     agent = make_agent(envs)
     check_watchable(agent)
-    with pytest.raises(ValueError, match="^zero_at=-1: it must be a whole number of at least 0$"):
+    with pytest.raises(ValueError, match=r"^zero_at=-1: it must be a whole number of at least 0$"):
         watch_episode(agent, envs, 0, zero_at=-1)
-    with pytest.raises(ValueError, match="^max_steps=0: it must be a whole number of at least 1$"):
+    with pytest.raises(ValueError, match=r"^max_steps=0: it must be a whole number of at least 1$"):
         watch_episode(agent, envs, 0, max_steps=0)
     foreign = SimpleNamespace(model_name="Mine", new_actor=lambda num_envs: SimpleNamespace())
-    with pytest.raises(ValueError, match="^Mine: its actor is a SimpleNamespace, whose memory cannot be read$"):
+    with pytest.raises(ValueError, match=r"^Mine: its actor is a SimpleNamespace, whose memory cannot be read$"):
         check_watchable(foreign)
