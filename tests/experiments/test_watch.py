@@ -77,7 +77,7 @@ def test_observations_stand_in_for_pictures(command, cwd, tiny):
 
 def test_members_of_a_population_are_watched_together(command, cwd, tiny):
     rest = [word for word in tiny if not word.startswith(("agent.", "num_envs", "num_steps"))]
-    rest += ["num_steps=32"]
+    rest += ["num_steps=128"]
     trained = command(
         "train", "agent=population", "env=state_punishment", "env.num_agents=2", "num_envs=4", "run_dir=run", *rest
     )
