@@ -33,7 +33,7 @@ class AgentRows(VectorEnv):
     A world in which no agent lives any more is reset in the same step, all its rows at once. ``info["final_obs"]`` has
     the full batched shape and is valid where ``info["_final_obs"]`` (bool ``[B]``) is True: in rows whose episode
     ended. Both exist only in steps in which some row ended. The worlds' own infos are dropped. The worlds are stepped
-    one after another.
+    one after another. ``render`` draws as the worlds do.
 
     Args:
         make_world: makes one parallel environment.
@@ -58,6 +58,12 @@ class AgentRows(VectorEnv):
                 raise ValueError(f"num_envs={num_envs}: it must be {allowed}")
             single = _shared_spaces(self.worlds[0], self.possible_agents, name)
             self.single_observation_space, self.single_action_space = single
+            told: Any = getattr(self.worlds[0], "metadata", {})
+            self.metadata = {
+                **MARKING_STEPS,
+                **{key: told[key] for key in ("render_modes", "render_fps") if key in told},
+            }
+            self.render_mode = getattr(self.worlds[0], "render_mode", None)
             self.worlds += [make_world() for _ in range(num_envs // self.num_agents - 1)]
         except BaseException:
             self.close()
@@ -129,6 +135,13 @@ class AgentRows(VectorEnv):
             info |= {"final_obs": self._batch(), "_final_obs": ended}
             self._go_on(np.flatnonzero(ended))
         return self._batch(), rewards, terminated, truncated, info
+
+    def render(self) -> tuple[Any, ...] | None:
+        """Draw every world as it is now, a picture each; None without a ``render_mode``.
+
+        ``gymnasium.vector`` asks for a tuple of pictures; there is one for each world, since it shows all of its rows.
+        """
+        return None if self.render_mode is None else tuple(world.render() for world in self.worlds)
 
     def _go_on(self, ended: np.ndarray) -> None:
         """Let the rows that ``ended`` (int ``[n]``) idle, or restart their world if none of its agents lives."""

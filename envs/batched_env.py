@@ -12,10 +12,17 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from envs.array_module import Array, array_module
-from envs.checks import positive
+from envs.checks import one_of, positive
+from envs.drawing import Picture, RenderMode
 
 SAME_STEP: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
 """The metadata of every vector environment of this package."""
+
+DRAWN: dict[str, Any] = {**SAME_STEP, "render_modes": ["rgb_array"], "render_fps": 5}
+"""The metadata of a task that can be drawn."""
+
+DRAWN_FAST: dict[str, Any] = {**DRAWN, "render_fps": 50}
+"""That of a task whose steps are short."""
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +56,8 @@ class BatchedEnv(VectorEnv):
     ``self.cue = self.xp.renew(self.cue, values)``. ``rows`` is bool ``[B]`` there, and new episodes are drawn for all
     rows: ``self.xp.put(self.cue, rows, self.draws.integers(2, size=len(rows)))`` serves both.
 
+    One that can be drawn has ``DRAWN`` as its metadata, hands ``render_mode`` on, and implements ``_draw(row)``.
+
     Truncation belongs to the base class: a row is truncated when ``max_episode_steps`` (an int, or one per row) is
     reached, also when it terminates in that very step, as in Gymnasium's ``TimeLimit``.
 
@@ -58,14 +67,17 @@ class BatchedEnv(VectorEnv):
         action_space: of one copy.
         max_episode_steps: steps after which an episode is truncated: one number, one per row ``[B]``, or None.
         device: None for numpy, or the name of a device of torch.
+        render_mode: "rgb_array" lets ``render`` draw; None does not.
 
     Attributes:
         xp: the functions of arrays, see ``envs.array_module``.
         device: None, or the ``torch.device``.
         generator: None, or the ``torch.Generator`` on the device that draws all random numbers.
+        last_actions: those of the last step, int64 or float32 ``[B, ...]``, for drawings; None without a
+            ``render_mode``, and before the first step.
 
     Raises:
-        ValueError: torch cannot use the device here.
+        ValueError: torch cannot use the device here, or the task has no such ``render_mode``.
     """
 
     metadata = SAME_STEP
@@ -81,8 +93,11 @@ class BatchedEnv(VectorEnv):
         action_space: spaces.Space,
         max_episode_steps: int | np.ndarray | None = None,
         device: str | None = None,
+        render_mode: RenderMode = None,
     ):
         positive(num_envs=num_envs)
+        one_of((None, *self.metadata["render_modes"]), render_mode=render_mode)
+        self.render_mode, self.last_actions = render_mode, None
         self.xp: Any = array_module(device)
         self.device, self.generator = self.xp.device, self.xp.generator
         self.num_envs = int(num_envs)
@@ -124,6 +139,9 @@ class BatchedEnv(VectorEnv):
     def _observe(self) -> Any:
         raise NotImplementedError
 
+    def _draw(self, row: int) -> Picture:
+        raise NotImplementedError
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start a new episode in every row.
 
@@ -137,7 +155,7 @@ class BatchedEnv(VectorEnv):
         super().reset(seed=seed)
         if self.generator is not None and seed is not None:
             self.generator.manual_seed(seed)
-        self._running = True
+        self._running, self.last_actions = True, None
         self._restart(self._all_rows)
         return self._observe(), {}
 
@@ -167,7 +185,10 @@ class BatchedEnv(VectorEnv):
         """
         if not self._running:
             raise ResetNeeded("Call reset() before step().")
-        rewards, terminated = self._advance(self._checked(actions))
+        checked = self._checked(actions)
+        if self.render_mode is not None:
+            self.last_actions = self.xp.export(checked)
+        rewards, terminated = self._advance(checked)
         self.elapsed_steps += 1
         if self.max_episode_steps is None:
             truncated = self.xp.zeros(self.num_envs, self.xp.bool)
@@ -176,6 +197,18 @@ class BatchedEnv(VectorEnv):
         if self.device is not None:
             rewards = self.xp.astype(rewards, self.xp.float32)
         return self._observe(), rewards, terminated, truncated
+
+    def render(self) -> tuple[Picture, ...] | None:
+        """Draw every row as it is now, uint8 ``[H, W, 3]`` each; None without a ``render_mode``.
+
+        Raises:
+            ResetNeeded: ``reset`` was never called.
+        """
+        if self.render_mode is None:
+            return None
+        if not self._running:
+            raise ResetNeeded("Call reset() before render().")
+        return tuple(self._draw(row) for row in range(self.num_envs))
 
     def _restart(self, rows: Array) -> None:
         self.xp.put(self.elapsed_steps, rows, 0)

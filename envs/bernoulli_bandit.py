@@ -9,8 +9,9 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.array_module import Array
-from envs.batched_env import BatchedEnv
+from envs.batched_env import DRAWN, BatchedEnv
 from envs.checks import at_least, positive
+from envs.drawing import Picture, RenderMode, bandit
 
 MAX_EXACT_STATES = 200_000
 
@@ -29,15 +30,23 @@ class BernoulliBandit(BatchedEnv):
     Source: Duan et al., "RL^2: fast reinforcement learning via slow reinforcement learning" (2016).
     """
 
+    metadata = DRAWN
     state_names = ("probabilities", "last_outcome")
 
-    def __init__(self, num_envs: int, num_arms: int = 2, episode_length: int = 20, device: str | None = None):
+    def __init__(
+        self,
+        num_envs: int,
+        num_arms: int = 2,
+        episode_length: int = 20,
+        device: str | None = None,
+        render_mode: RenderMode = None,
+    ):
         at_least(2, num_arms=num_arms)
         positive(episode_length=episode_length)
         self.num_arms, self.episode_length = int(num_arms), int(episode_length)
         size = self.num_arms + 2
         observation_space = spaces.Box(0.0, 1.0, (size,), np.float32)
-        super().__init__(num_envs, observation_space, spaces.Discrete(self.num_arms), device=device)
+        super().__init__(num_envs, observation_space, spaces.Discrete(self.num_arms), None, device, render_mode)
         self.probabilities = self.xp.zeros((self.num_envs, self.num_arms), self.xp.float64)
         # 2 * arm + paid, or 2 * num_arms at the start
         self.last_outcome = self.xp.zeros(self.num_envs, self.xp.int64)
@@ -70,6 +79,12 @@ class BernoulliBandit(BatchedEnv):
 
     def _observe(self) -> Array:
         return self.xp.take(self._views, self.last_outcome)
+
+    def _draw(self, row: int) -> Picture:
+        arm, paid = divmod(int(self.last_outcome[row]), 2)
+        chances = np.asarray(self.xp.export(self.probabilities[row]))
+        share = int(self.elapsed_steps[row]) / self.episode_length
+        return bandit(chances, arm if arm < self.num_arms else None, bool(paid), share)
 
 
 @lru_cache

@@ -12,7 +12,8 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.array_module import Array
-from envs.batched_env import BatchedEnv
+from envs.batched_env import DRAWN_FAST, BatchedEnv
+from envs.drawing import Picture, RenderMode, cart_pole, mountain_car, pendulum
 
 
 class CartPoleNoVelocity(BatchedEnv):
@@ -27,14 +28,16 @@ class CartPoleNoVelocity(BatchedEnv):
     Source: Barto, Sutton and Anderson (1983), as in Gymnasium's CartPole-v1; masked as in RL Baselines3 Zoo.
     """
 
+    metadata = DRAWN_FAST
     state_names = ("state",)
     gravity, pole_mass, total_mass, half_length = 9.8, 0.1, 1.1, 0.5
     pole_mass_length, force_magnitude, tau = 0.05, 10.0, 0.02
     position_limit, angle_limit = 2.4, 12 * 2 * math.pi / 360
 
-    def __init__(self, num_envs: int, device: str | None = None):
+    def __init__(self, num_envs: int, device: str | None = None, render_mode: RenderMode = None):
         high = np.array([2 * self.position_limit, 2 * self.angle_limit], dtype=np.float32)
-        super().__init__(num_envs, spaces.Box(-high, high, dtype=np.float32), spaces.Discrete(2), 500, device)
+        observation_space = spaces.Box(-high, high, dtype=np.float32)
+        super().__init__(num_envs, observation_space, spaces.Discrete(2), 500, device, render_mode)
         self.state = self.xp.zeros((4, self.num_envs), self.xp.float64)  # x, x_dot, theta, theta_dot
         self.optimal_return = 500.0
 
@@ -62,6 +65,9 @@ class CartPoleNoVelocity(BatchedEnv):
         observations[:] = self.state[::2].T
         return observations
 
+    def _draw(self, row: int) -> Picture:
+        return cart_pole(float(self.state[0, row]), float(self.state[2, row]), self.position_limit)
+
 
 class PendulumNoVelocity(BatchedEnv):
     """Swing a pendulum up and hold it there, seeing its angle but not its speed.
@@ -75,12 +81,14 @@ class PendulumNoVelocity(BatchedEnv):
     Source: Gymnasium's Pendulum-v1; masked as in RL Baselines3 Zoo.
     """
 
+    metadata = DRAWN_FAST
     state_names = ("angle", "speed")
     max_speed, max_torque, dt, gravity = 8.0, 2.0, 0.05, 10.0
 
-    def __init__(self, num_envs: int, device: str | None = None):
+    def __init__(self, num_envs: int, device: str | None = None, render_mode: RenderMode = None):
         action_space = spaces.Box(-self.max_torque, self.max_torque, (1,), np.float32)
-        super().__init__(num_envs, spaces.Box(-1.0, 1.0, (2,), np.float32), action_space, 200, device)
+        observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+        super().__init__(num_envs, observation_space, action_space, 200, device, render_mode)
         self.angle = self.xp.zeros(self.num_envs, self.xp.float64)
         self.speed = self.xp.zeros(self.num_envs, self.xp.float64)
 
@@ -104,6 +112,9 @@ class PendulumNoVelocity(BatchedEnv):
         observations[:, 1] = self.xp.sin(self.angle)
         return observations
 
+    def _draw(self, row: int) -> Picture:
+        return pendulum(float(self.angle[row]), float(self.speed[row]), self.max_speed)
+
 
 class MountainCarContinuousNoVelocity(BatchedEnv):
     """Rock a weak car out of a valley with little effort, seeing where it is but not how fast it moves.
@@ -117,13 +128,15 @@ class MountainCarContinuousNoVelocity(BatchedEnv):
     Source: Moore (1990), as in Gymnasium's MountainCarContinuous-v0; masked as in RL Baselines3 Zoo.
     """
 
+    metadata = DRAWN_FAST
     state_names = ("position", "velocity")
     min_position, max_position, goal_position = -1.2, 0.6, 0.45
     max_speed, power = 0.07, 0.0015
 
-    def __init__(self, num_envs: int, device: str | None = None):
+    def __init__(self, num_envs: int, device: str | None = None, render_mode: RenderMode = None):
         space = spaces.Box(self.min_position, self.max_position, (1,), np.float32)
-        super().__init__(num_envs, space, spaces.Box(-1.0, 1.0, (1,), np.float32), 999, device)
+        action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        super().__init__(num_envs, space, action_space, 999, device, render_mode)
         self.position = self.xp.zeros(self.num_envs, self.xp.float32)
         self.velocity = self.xp.zeros(self.num_envs, self.xp.float32)
 
@@ -148,3 +161,6 @@ class MountainCarContinuousNoVelocity(BatchedEnv):
         observations = self.xp.empty((self.num_envs, 1), self.xp.float32)
         observations[:, 0] = self.position
         return observations
+
+    def _draw(self, row: int) -> Picture:
+        return mountain_car(float(self.position[row]), self.min_position, self.max_position, self.goal_position)

@@ -6,8 +6,9 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.array_module import Array
-from envs.batched_env import BatchedEnv
+from envs.batched_env import DRAWN, BatchedEnv
 from envs.checks import at_least, positive
+from envs.drawing import Picture, RenderMode, cards
 
 
 class CopySequence(BatchedEnv):
@@ -23,10 +24,17 @@ class CopySequence(BatchedEnv):
     (Morad et al., 2023) with independent symbols.
     """
 
+    metadata = DRAWN
     state_names = ("shown",)
 
     def __init__(
-        self, num_envs: int, length: int = 4, num_symbols: int = 4, reverse: bool = False, device: str | None = None
+        self,
+        num_envs: int,
+        length: int = 4,
+        num_symbols: int = 4,
+        reverse: bool = False,
+        device: str | None = None,
+        render_mode: RenderMode = None,
     ):
         positive(length=length)
         at_least(2, num_symbols=num_symbols)
@@ -34,7 +42,7 @@ class CopySequence(BatchedEnv):
         self.reverse = bool(reverse)
         size = self.num_symbols + 1
         observation_space = spaces.Box(0.0, 1.0, (size,), np.float32)
-        super().__init__(num_envs, observation_space, spaces.Discrete(self.num_symbols), device=device)
+        super().__init__(num_envs, observation_space, spaces.Discrete(self.num_symbols), None, device, render_mode)
         # What each step shows: the symbols, the go flag, and a blank after the last answer.
         shown = np.full((self.num_envs, 2 * self.length + 1), self.num_symbols, dtype=np.int64)
         shown[:, -1] = self.num_symbols + 1
@@ -50,10 +58,21 @@ class CopySequence(BatchedEnv):
     def _advance(self, actions: Array) -> tuple[Array, Array]:
         step = self.elapsed_steps
         answering = step >= self.length
-        source = 2 * self.length - 1 - step if self.reverse else step - self.length
-        right = actions == self.shown[self.rows, source]
+        right = actions == self.shown[self.rows, self._source(step)]
         rewards = answering * self.xp.where(right, 1.0, -1.0 / (self.num_symbols - 1)) / self.length
         return rewards, step == 2 * self.length - 1
 
+    def _source(self, step: Array) -> Array:
+        """Return the step that showed what must be named at ``step``."""
+        return 2 * self.length - 1 - step if self.reverse else step - self.length
+
     def _observe(self) -> Array:
         return self.xp.take(self._views, self.shown[self.rows, self.elapsed_steps])
+
+    def _draw(self, row: int) -> Picture:
+        step, size = int(self.elapsed_steps[row]), self.num_symbols
+        shown = [int(symbol) for symbol in self.shown[row]]
+        answer = None if self.last_actions is None or step == 0 else int(self.last_actions[row])
+        right = shown[self._source(step - 1)] if step > self.length else None  # of the last answer
+        card = shown[step] if shown[step] < size else None
+        return cards(size, card, step >= self.length, answer, right, step / (2 * self.length))

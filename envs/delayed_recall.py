@@ -6,8 +6,9 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.array_module import Array
-from envs.batched_env import BatchedEnv
+from envs.batched_env import DRAWN, BatchedEnv
 from envs.checks import at_least, positive
+from envs.drawing import Picture, RenderMode, cards
 
 
 class DelayedRecall(BatchedEnv):
@@ -22,15 +23,23 @@ class DelayedRecall(BatchedEnv):
     Source: the cue-recall tasks of the LSTM literature (Hochreiter and Schmidhuber, 1997); bsuite's ``memory_len``.
     """
 
+    metadata = DRAWN
     state_names = ("cue", "distractor")
 
-    def __init__(self, num_envs: int, num_cues: int = 4, delay: int = 10, device: str | None = None):
+    def __init__(
+        self,
+        num_envs: int,
+        num_cues: int = 4,
+        delay: int = 10,
+        device: str | None = None,
+        render_mode: RenderMode = None,
+    ):
         at_least(2, num_cues=num_cues)
         positive(delay=delay)
         self.num_cues, self.delay = int(num_cues), int(delay)
         size = 2 * self.num_cues + 1
         observation_space = spaces.Box(0.0, 1.0, (size,), np.float32)
-        super().__init__(num_envs, observation_space, spaces.Discrete(self.num_cues), device=device)
+        super().__init__(num_envs, observation_space, spaces.Discrete(self.num_cues), None, device, render_mode)
         self.cue = self.xp.zeros(self.num_envs, self.xp.int64)
         self.distractor = self.xp.zeros(self.num_envs, self.xp.int64)
         self.optimal_return = 1.0
@@ -54,3 +63,10 @@ class DelayedRecall(BatchedEnv):
         query = 2 * self.num_cues + (step > self.delay)
         view = self.xp.where(step < self.delay, self.num_cues + self.distractor, query)
         return self.xp.take(self._views, self.xp.where(step == 0, self.cue, view))
+
+    def _draw(self, row: int) -> Picture:
+        step, cue = int(self.elapsed_steps[row]), int(self.cue[row])
+        shown = cue if step == 0 else int(self.distractor[row]) if step < self.delay else None
+        answer = None if self.last_actions is None or step == 0 else int(self.last_actions[row])
+        share = step / (self.delay + 1)
+        return cards(self.num_cues, shown, step >= self.delay, answer, cue if step > self.delay else None, share)

@@ -6,8 +6,9 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.array_module import Array
-from envs.batched_env import BatchedEnv
+from envs.batched_env import DRAWN, BatchedEnv
 from envs.checks import at_least
+from envs.drawing import Picture, RenderMode, memory_grid
 
 LEFT, RIGHT, FORWARD = range(3)
 EAST, SOUTH, WEST, NORTH = range(4)
@@ -49,9 +50,10 @@ class MemoryGrid(BatchedEnv):
     environments for goal-oriented tasks" (2023).
     """
 
+    metadata = DRAWN
     state_names = ("situation",)
 
-    def __init__(self, num_envs: int, size: int = 11, device: str | None = None):
+    def __init__(self, num_envs: int, size: int = 11, device: str | None = None, render_mode: RenderMode = None):
         at_least(7, size=size)
         if size % 2 == 0:
             raise ValueError(f"size={size}: it must be odd")
@@ -62,12 +64,13 @@ class MemoryGrid(BatchedEnv):
             spaces.Discrete(7),
             max_episode_steps=5 * self.size**2,
             device=device,
+            render_mode=render_mode,
         )
         # Layout, x, y and direction in one number, so that a step is a look-up in each of the tables below.
         self.shape = (NUM_LAYOUTS, self.size, self.size, 4)
         self.situation = self.xp.zeros(self.num_envs, self.xp.int64)
         layout, x, y, direction = np.indices(self.shape).reshape(4, -1)
-        worlds = _worlds(self.size)
+        self._worlds = worlds = _worlds(self.size)
         self._views = self.xp.asarray(_views(worlds, layout, x, y, direction))  # [N, 7, 7, 3]
         self._next = self.xp.asarray(self._moves(worlds, layout, x, y, direction).ravel())  # [N * 7]
         upwards = layout // 2 + layout % 2 == 1  # the object that equals the cue lies above the junction
@@ -118,6 +121,16 @@ class MemoryGrid(BatchedEnv):
     def _observe(self) -> Array:
         return self.xp.take(self._views, self.situation)
 
+    def _draw(self, row: int) -> Picture:
+        layout, *place = np.unravel_index(int(self.situation[row]), self.shape)
+        kinds, seen = self._worlds[layout], np.zeros((self.size, self.size), dtype=np.bool_)
+        lit = np.asarray(self.xp.export(self._views[int(self.situation[row])]))[..., 0] != UNSEEN
+        columns = np.stack(_seen_cells(*(np.array([part]) for part in place)))[:, 0, lit]  # [2, cells]
+        inside = ((columns >= 0) & (columns < self.size)).all(axis=0)
+        seen[*columns[:, inside]] = True
+        pose = np.array([*place[:2], *STEPS[place[2]]])
+        return memory_grid(kinds == WALL, kinds == KEY, kinds == BALL, seen, pose)
+
 
 def _worlds(size: int) -> np.ndarray:
     """Return the kind of each cell in each layout, ``[4, x, y]``; cells that no view reaches count as walls."""
@@ -143,14 +156,10 @@ def _views(worlds: np.ndarray, layout: np.ndarray, x: np.ndarray, y: np.ndarray,
         y: row.
         direction: EAST, SOUTH, WEST or NORTH.
     """
-    side, ahead = np.indices((VIEW, VIEW)) - np.array([VIEW // 2, 0])[:, None, None]
-    ahead = VIEW - 1 - ahead
-    dx, dy = STEPS[direction].T[:, :, None, None]  # [N, 1, 1]; to the right of it lies (-dy, dx)
     margin = VIEW - 1
     padded = np.pad(worlds, ((0, 0), (margin, margin), (margin, margin)), constant_values=WALL)
-    seen_x = x[:, None, None] + dx * ahead - dy * side + margin
-    seen_y = y[:, None, None] + dy * ahead + dx * side + margin
-    kinds = padded[layout[:, None, None], seen_x, seen_y]  # [N, 7, 7]
+    seen_x, seen_y = _seen_cells(x, y, direction)
+    kinds = padded[layout[:, None, None], seen_x + margin, seen_y + margin]  # [N, 7, 7]
     kinds[~_visible(kinds != WALL)] = UNSEEN
     kinds[:, VIEW // 2, -1] = EMPTY  # the agent does not see itself
     codes = np.zeros((BALL + 1, 3), dtype=np.uint8)  # kind, colour, state
@@ -158,6 +167,14 @@ def _views(worlds: np.ndarray, layout: np.ndarray, x: np.ndarray, y: np.ndarray,
     codes[WALL, 1] = 5  # grey
     codes[OBJECTS, 1] = 1  # green
     return codes[kinds]
+
+
+def _seen_cells(x: np.ndarray, y: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return column and row of each cell of the view from each pose ``[N]``, int ``[N, 7, 7]`` both."""
+    side, ahead = np.indices((VIEW, VIEW)) - np.array([VIEW // 2, 0])[:, None, None]
+    ahead = VIEW - 1 - ahead
+    dx, dy = STEPS[direction].T[:, :, None, None]  # [N, 1, 1]; to the right of it lies (-dy, dx)
+    return x[:, None, None] + dx * ahead - dy * side, y[:, None, None] + dy * ahead + dx * side
 
 
 def _visible(clear: np.ndarray) -> np.ndarray:

@@ -6,8 +6,9 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.array_module import Array
-from envs.batched_env import BatchedEnv
+from envs.batched_env import DRAWN, BatchedEnv
 from envs.checks import at_least, positive
+from envs.drawing import Picture, RenderMode, cards
 
 
 class RepeatPrevious(BatchedEnv):
@@ -22,17 +23,25 @@ class RepeatPrevious(BatchedEnv):
     Source: POPGym's RepeatPrevious (Morad et al., 2023), with independent symbols in place of a shuffled deck.
     """
 
+    metadata = DRAWN
     state_names = ("symbols",)
 
     def __init__(
-        self, num_envs: int, k: int = 4, num_symbols: int = 4, episode_length: int = 52, device: str | None = None
+        self,
+        num_envs: int,
+        k: int = 4,
+        num_symbols: int = 4,
+        episode_length: int = 52,
+        device: str | None = None,
+        render_mode: RenderMode = None,
     ):
         positive(k=k)
         at_least(2, num_symbols=num_symbols)
         at_least(k + 1, episode_length=episode_length)
         self.k, self.num_symbols, self.episode_length = int(k), int(num_symbols), int(episode_length)
         size = self.num_symbols
-        super().__init__(num_envs, spaces.Box(0.0, 1.0, (size,), np.float32), spaces.Discrete(size), device=device)
+        observation_space = spaces.Box(0.0, 1.0, (size,), np.float32)
+        super().__init__(num_envs, observation_space, spaces.Discrete(size), None, device, render_mode)
         # The symbol after the last step is the blank one, ``num_symbols``.
         self.symbols = self.xp.asarray(np.full((self.num_envs, self.episode_length + 1), size, dtype=np.int64))
         self.optimal_return = 1.0
@@ -51,3 +60,11 @@ class RepeatPrevious(BatchedEnv):
 
     def _observe(self) -> Array:
         return self.xp.take(self._views, self.symbols[self.rows, self.elapsed_steps])
+
+    def _draw(self, row: int) -> Picture:
+        step, size = int(self.elapsed_steps[row]), self.num_symbols
+        symbols = [int(symbol) for symbol in self.symbols[row]]
+        answer = None if self.last_actions is None or step == 0 else int(self.last_actions[row])
+        right = symbols[step - 1 - self.k] if step > self.k else None  # of the last answer
+        shown, share = symbols[step] if symbols[step] < size else None, step / self.episode_length
+        return cards(size, shown, step >= self.k, answer, right, share)

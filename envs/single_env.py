@@ -10,9 +10,9 @@ from gymnasium.envs.registration import load_env_creator
 from gymnasium.error import ResetNeeded
 from gymnasium.vector.utils import iterate
 
-from envs.batched_env import BatchedEnv
+from envs.batched_env import DRAWN, BatchedEnv
 
-METADATA: dict[str, Any] = {"render_modes": []}
+METADATA: dict[str, Any] = {key: DRAWN[key] for key in ("render_modes", "render_fps")}
 
 
 def make_batched(task: str, num_envs: int = 1, **kwargs: Any) -> BatchedEnv:
@@ -40,11 +40,11 @@ class SingleEnv(gymnasium.Env):
 
     Args:
         task: the task's class, as "module:Class".
-        render_mode: None; it is here because Gymnasium passes it on.
+        render_mode: "rgb_array" lets ``render`` draw; None does not.
         **kwargs: the task's own arguments, but no ``device``: one copy is played in numpy.
 
     Raises:
-        ValueError: a device is named.
+        ValueError: a device is named, or the task has no such ``render_mode``.
     """
 
     metadata = METADATA
@@ -52,7 +52,11 @@ class SingleEnv(gymnasium.Env):
     def __init__(self, task: str, render_mode: str | None = None, **kwargs: Any):
         if kwargs.get("device") is not None:
             raise ValueError(f"device={kwargs['device']!r}: it must be None, one copy is played in numpy")
-        self.batched = make_batched(task, **kwargs)
+        given: dict[str, Any] = (
+            {} if render_mode is None else {"render_mode": render_mode}
+        )  # not every task can be drawn
+        self.batched = make_batched(task, **kwargs, **given)
+        self.metadata = {**METADATA, "render_fps": self.batched.metadata.get("render_fps")}
         self.observation_space = self.batched.single_observation_space
         self.action_space = self.batched.single_action_space
         self.render_mode = render_mode
@@ -86,6 +90,11 @@ class SingleEnv(gymnasium.Env):
         observations, rewards, terminated, truncated = self.batched.transition(np.asarray(action)[None])
         self._ended = bool(terminated[0] | truncated[0])
         return self._first(observations), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), {}
+
+    def render(self) -> Any:
+        """Draw the copy as it is now, uint8 ``[H, W, 3]``; None without a ``render_mode``."""
+        pictures = self.batched.render()
+        return None if pictures is None else pictures[0]
 
     def _first(self, observations: Any) -> Any:
         return next(iter(iterate(self.batched.observation_space, observations)))

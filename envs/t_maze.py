@@ -6,8 +6,9 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.array_module import Array
-from envs.batched_env import BatchedEnv
+from envs.batched_env import DRAWN, BatchedEnv
 from envs.checks import positive
+from envs.drawing import Picture, RenderMode, t_maze
 
 FORWARD, UP, DOWN, BACK = range(4)
 
@@ -29,9 +30,17 @@ class TMaze(BatchedEnv):
     "When do transformers shine in RL?" (2023).
     """
 
+    metadata = DRAWN
     state_names = ("position", "cue")
 
-    def __init__(self, num_envs: int, length: int = 10, passive: bool = True, device: str | None = None):
+    def __init__(
+        self,
+        num_envs: int,
+        length: int = 10,
+        passive: bool = True,
+        device: str | None = None,
+        render_mode: RenderMode = None,
+    ):
         positive(length=length)
         self.length = int(length)
         self.passive = bool(passive)
@@ -41,6 +50,7 @@ class TMaze(BatchedEnv):
             spaces.Discrete(3 if self.passive else 4),
             max_episode_steps=2 * self.length + 2,
             device=device,
+            render_mode=render_mode,
         )
         self.start_cell = 0 if self.passive else 1  # cell 0 of the active form is the oracle
         self.junction = self.start_cell + self.length
@@ -67,8 +77,16 @@ class TMaze(BatchedEnv):
             self.position += ((actions == BACK) & (self.position > 0)) * -1
         return rewards, turned
 
+    def _shows_cue(self) -> Array:
+        return self.elapsed_steps == 0 if self.passive else self.position == 0
+
     def _observe(self) -> Array:
-        shows_cue = self.elapsed_steps == 0 if self.passive else self.position == 0
-        view = shows_cue * (self.cue + 1)
+        view = self._shows_cue() * (self.cue + 1)
         self.xp.put(view, self.position == self.junction, 3)
         return self.xp.take(self._views, view)
+
+    def _draw(self, row: int) -> Picture:
+        position, cue, shown = int(self.position[row]), int(self.cue[row]), bool(self._shows_cue()[row])
+        action = FORWARD if self.last_actions is None else int(self.last_actions[row])
+        turned = position == self.junction and self.elapsed_steps[row] > 0 and action in (UP, DOWN)
+        return t_maze(self.length, not self.passive, position, cue, shown, action - UP if turned else None)

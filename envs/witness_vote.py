@@ -6,8 +6,9 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.array_module import Array
-from envs.batched_env import BatchedEnv
+from envs.batched_env import DRAWN, BatchedEnv
 from envs.checks import at_least
+from envs.drawing import Picture, RenderMode, witness_vote
 
 
 class WitnessVote(BatchedEnv):
@@ -25,15 +26,24 @@ class WitnessVote(BatchedEnv):
     Source: this project; the smallest task in which both heads need the memory and the reward needs both heads.
     """
 
+    metadata = DRAWN
     state_names = ("position", "culprit")
     action_names = ("move", "vote")
 
-    def __init__(self, num_envs: int, num_suspects: int = 4, corridor: int = 5, device: str | None = None):
+    def __init__(
+        self,
+        num_envs: int,
+        num_suspects: int = 4,
+        corridor: int = 5,
+        device: str | None = None,
+        render_mode: RenderMode = None,
+    ):
         at_least(2, num_suspects=num_suspects, corridor=corridor)
         self.num_suspects, self.corridor = int(num_suspects), int(corridor)
         size = self.corridor + self.num_suspects
         observation_space = spaces.Box(0.0, 1.0, (size,), np.float32)
-        super().__init__(num_envs, observation_space, spaces.MultiDiscrete([3, self.num_suspects]), device=device)
+        action_space = spaces.MultiDiscrete([3, self.num_suspects])
+        super().__init__(num_envs, observation_space, action_space, None, device, render_mode)
         self.position = self.xp.zeros(self.num_envs, self.xp.int64)
         self.culprit = self.xp.zeros(self.num_envs, self.xp.int64)
         self.optimal_return = 1.0
@@ -55,7 +65,15 @@ class WitnessVote(BatchedEnv):
         self.position = self.xp.renew(self.position, self.xp.minimum(position, self.corridor - 1))
         return rewards, last
 
+    def _sees(self) -> Array:
+        return (self.position == 0) & (self.elapsed_steps < self.corridor)
+
     def _observe(self) -> Array:
-        visible = (self.position == 0) & (self.elapsed_steps < self.corridor)
-        view = self.xp.where(visible, self.corridor + self.culprit, self.position)
+        view = self.xp.where(self._sees(), self.corridor + self.culprit, self.position)
         return self.xp.take(self._views, view)
+
+    def _draw(self, row: int) -> Picture:
+        step, position, culprit = (int(array[row]) for array in (self.elapsed_steps, self.position, self.culprit))
+        vote = None if self.last_actions is None or step == 0 else int(self.last_actions[row, 1])
+        share, seen = step / (2 * self.corridor), bool(self._sees()[row])
+        return witness_vote(self.corridor, self.num_suspects, position, culprit, seen, vote, share)

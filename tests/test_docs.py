@@ -129,7 +129,7 @@ def check_experiment(name, arguments, run_dir):
             check_space(config, chosen)
         if name == "train" and config.resume is None:
             check_build(config)
-        elif name in ("evaluate", "plot") and "RUN_DIR" in " ".join(arguments):
+        elif name in ("evaluate", "plot", "watch") and "RUN_DIR" in " ".join(arguments):
             run(name, config)
         elif config.get("player") is not None:
             assert pydoc.locate(config.player) is not None

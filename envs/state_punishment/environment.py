@@ -8,8 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from gymnasium import spaces
 
-from envs.batched_env import SAME_STEP, BatchedEnv
-from envs.checks import one_of, positive
+from envs.batched_env import DRAWN, BatchedEnv
+from envs.checks import positive
+from envs.drawing import RenderMode
 from envs.state_punishment import bounds, rules, statistics
 from envs.state_punishment.actions import ActionSet
 from envs.state_punishment.grid import PUNISHED_FOR, Grid, identities
@@ -17,8 +18,6 @@ from envs.state_punishment.menu import Menu
 from envs.state_punishment.picture import draw
 from envs.state_punishment.scalars import Scalars
 from envs.state_punishment.voting import Voting
-
-RENDER_MODES = ("rgb_array",)
 
 
 class StatePunishment(BatchedEnv):
@@ -76,7 +75,7 @@ class StatePunishment(BatchedEnv):
     Source: github.com/social-ai-uoft/sorrel, examples/state_punishment (values and rules; written afresh).
     """
 
-    metadata = SAME_STEP | {"render_modes": list(RENDER_MODES), "render_fps": 5}
+    metadata = DRAWN
     state_names: tuple[str, ...] = ("level", "account", "pending", "recent", "last_votes", "cells", "position")
     state_names += ("tally", "finished", "by_level")
 
@@ -113,14 +112,13 @@ class StatePunishment(BatchedEnv):
         menu: bool = False,
         menu_size: int = 3,
         max_turns: int = 100,
-        render_mode: Literal["rgb_array"] | None = None,
+        render_mode: RenderMode = None,
     ):
         positive(num_agents=num_agents, num_envs=num_envs, max_turns=max_turns)
         if num_envs % num_agents:
             raise ValueError(f"num_envs={num_envs}: it must be a multiple of num_agents={num_agents}")
-        one_of((None, *RENDER_MODES), render_mode=render_mode)
         self.num_agents, self.max_turns = int(num_agents), int(max_turns)
-        self.render_mode, self.flat, self.delayed_punishment = render_mode, flat, delayed_punishment
+        self.flat, self.delayed_punishment = flat, delayed_punishment
         self.payoffs = rules.Payoffs(schedule, values, harms, important_rule, punishment_mode, punishment_magnitude)
         self.voting = Voting(self.num_agents, initial_level, vote_step, reset_level, votes, phased_voting, random_order)
         self.chances = rules.probabilities("spawn_probabilities", spawn_probabilities)
@@ -137,7 +135,8 @@ class StatePunishment(BatchedEnv):
         )
         self.action_set = ActionSet(actions, menu_size if menu else None)
         self.action_names = self.action_set.branch_names
-        super().__init__(num_envs, self._observation_space(), self.action_set.space, self.max_turns)
+        space = self._observation_space()
+        super().__init__(num_envs, space, self.action_set.space, self.max_turns, render_mode=render_mode)
         self._make_state()
         self.optimal_return, self.memoryless_return = self._known_returns()
 

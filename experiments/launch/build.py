@@ -206,18 +206,19 @@ def build(config: DictConfig, playing: bool = False, at_most: int | None = None,
     return parts
 
 
-def build_envs(config: DictConfig) -> VectorEnv:
+def build_envs(config: DictConfig, at_most: int | None = None) -> VectorEnv:
     """Construct environments to play in alone, as ``build`` with ``playing`` does; the caller closes them.
 
     Args:
         config: of a run.
+        at_most: see ``build``.
 
     Raises:
         ConfigError, ValueError: a key or value cannot be.
     """
     settings = read_settings(config)
     with Watchdog(settings.env_timeout, step_seconds, shows_mask, probe_in_worker), ExitStack() as opened:
-        envs, _ = open_envs_to_play(config, settings, opened, None)
+        envs, _ = open_envs_to_play(config, settings, opened, at_most)
         opened.pop_all()
     return envs
 

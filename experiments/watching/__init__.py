@@ -1,0 +1,1 @@
+"""What ``experiments.watch`` is made of: environments that draw, curves, pages and videos."""
