@@ -100,7 +100,8 @@ class Encoder(nn.Module):
         parts = [_make_leaf_encoder(name, space, *options) for name, space in leaves.items()]
         self.register_module("parts", nn.ModuleList(parts))
         self.sees_images = any(isinstance(part, ImageEncoder) for part in self.parts)
-        self.chosen = self.layer = None
+        self.chosen: nn.Module | None = None
+        self.layer: nn.Linear | None = None
         self.register_buffer("divisors", None)
         if is_auto(encoder):
             self._add_layer(layer_size)

@@ -101,9 +101,7 @@ class ImageEncoder(nn.Module):
         self.shape = math.prod(self.planes), *self.sides
         self.order = (0, *(1 + axis for axis in (*axes.planes, axes.rows, axes.rows + 1)))
         self.scale = Scale(name, space, shared=True)
-        self.cnn, layers = "", [nn.Flatten()]
-        if has_cnn:
-            self.cnn, layers = _make_cnn(*self.shape)
+        self.cnn, layers = _make_cnn(*self.shape) if has_cnn else ("", [nn.Flatten()])
         self.layers = nn.Sequential(*layers)
         self.output_size = count_features(layers, *self.shape)
         self.moments = RunningMoments((self.shape[0], 1, 1))
