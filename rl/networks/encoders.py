@@ -107,8 +107,8 @@ class Encoder(nn.Module):
             self._add_layer(layer_size)
         else:
             shapes = (part.shape if isinstance(part, ImageEncoder) else (part.output_size,) for part in self.parts)
-            self.chosen = make_feature_encoder(encoder, dict(zip(self.names, shapes, strict=True)))
-            self.chosen_name, self.output_size = name_encoder(encoder), int(self.chosen.output_size)
+            made = make_feature_encoder(encoder, dict(zip(self.names, shapes, strict=True)))
+            self.chosen, self.chosen_name, self.output_size = made, name_encoder(encoder), made.output_size
 
     def _add_layer(self, layer_size: int) -> None:
         """Add the layer of ``auto``, if it is needed, and initialise all weights."""

@@ -1,6 +1,7 @@
 """Images: which leaves are some, where their sides, frames and channels are, and the CNN behind them."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -101,6 +102,7 @@ class ImageEncoder(nn.Module):
         self.shape = math.prod(self.planes), *self.sides
         self.order = (0, *(1 + axis for axis in (*axes.planes, axes.rows, axes.rows + 1)))
         self.scale = Scale(name, space, shared=True)
+        layers: Sequence[nn.Module]
         self.cnn, layers = _make_cnn(*self.shape) if has_cnn else ("", [nn.Flatten()])
         self.layers = nn.Sequential(*layers)
         self.output_size = count_features(layers, *self.shape)
