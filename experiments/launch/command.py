@@ -231,7 +231,8 @@ def _describe_own(error: BaseException, config_name: str) -> str:
         ours = (file.stem for file in Path(conf.__file__).parent.joinpath(group).glob("*.yaml"))
         return f"there is no {group}={name}{suggest(name, error.options or ours)}"  # of a list Hydra tells no options
     if "Config group override must be" in text:
-        return "agent, agent/core, env, experiment and observers are given by name, for example env=t_maze"
+        names = "agent, agent/core, agent/encoder, env, experiment and observers"
+        return f"{names} are given by name, for example env=t_maze"
     several = re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(?:\+\+)?([^=]*)=([^']*)'", text)
     if several:
         key, values = several.groups()

@@ -16,9 +16,11 @@ import torch
 from gymnasium import spaces
 
 from rl.agents.space_data import space_from_data, space_to_data
+from rl.encoders import auto
 from rl.trust import OWN, UntrustedError, import_trusted
 
-AGENTS, CORES = "rl.agents.", "rl.cores."
+AGENTS, PARTS = ("rl.agents.",), ("rl.cores.", "rl.encoders.")
+"""Where the classes of agents are, and the functions that an argument may name."""
 PLAIN: tuple[type[bool] | type[int] | type[float] | type[str], ...] = (bool, int, float, str)
 DAMAGED = (AssertionError, AttributeError, LookupError, OverflowError, TypeError)
 
@@ -196,7 +198,7 @@ def from_data(value: Any, trust: Collection[str] = ()) -> Any:
         if "array" in value:
             return np.array(value["array"], dtype=value["dtype"])
         if "call" in value:
-            function = import_code(value["call"], CORES, trust)
+            function = import_code(value["call"], PARTS, trust)
             kwargs = {name: from_data(part, trust) for name, part in value["kwargs"].items()}
             return partial(function, *(from_data(part, trust) for part in value["args"]), **kwargs)
         if "unnamed" in value:
@@ -204,12 +206,12 @@ def from_data(value: Any, trust: Collection[str] = ()) -> Any:
     raise ValueError(f"the checkpoint holds {value!r} where an argument of the agent should be")
 
 
-def import_code(path: str, home: str, trust: Collection[str]) -> Callable[..., Any]:
+def import_code(path: str, homes: tuple[str, ...], trust: Collection[str]) -> Callable[..., Any]:
     """Import a class or function that a checkpoint names.
 
     Args:
         path: of it.
-        home: the package of ours that may be named; what else this project and Gymnasium hold is not for checkpoints.
+        homes: packages of ours that may be named; what else this project and Gymnasium hold is not for checkpoints.
         trust: packages of the user that may be named.
 
     Raises:
@@ -219,8 +221,9 @@ def import_code(path: str, home: str, trust: Collection[str]) -> Callable[..., A
     module, _, name = path.rpartition(".")
     trusted = any(path == named or path.startswith(f"{named}.") for named in trust)
     ours = path.partition(".")[0] in OWN and not trusted
-    if ours and not path.startswith(home):
-        raise UntrustedError(f"the checkpoint names {path} where something of {home.rstrip('.')} should be")
+    if ours and not path.startswith(homes):
+        allowed = " or ".join(home.rstrip(".") for home in homes)
+        raise UntrustedError(f"the checkpoint names {path} where something of {allowed} should be")
     try:
         found = import_trusted(path, trust)
     except (ImportError, AttributeError) as error:
@@ -234,16 +237,17 @@ def import_code(path: str, home: str, trust: Collection[str]) -> Callable[..., A
 
 
 def in_words(construction: Any) -> str:
-    """Say in a few words what a checkpoint's agent is made of: its class, its core with its sizes, its spaces.
+    """Say in a few words what a checkpoint's agent is made of: its class, its parts with their sizes, its spaces.
 
     Args:
         construction: what ``describe`` gave; anything else has no words.
     """
     try:
         arguments = construction["arguments"]
-        sizes = {
-            name: arguments[name] for name in ("core", "layer_size", "hidden_size", "input_size") if name in arguments
-        }
+        names = ["core", "layer_size", "hidden_size", "input_size"]
+        if not _is_auto(arguments.get("encoder")):
+            names.insert(0, "encoder")
+        sizes = {name: arguments[name] for name in names if name in arguments}
         told = ", ".join(f"{name}={_value_in_words(value)}" for name, value in sizes.items())
         seen = [
             f"{label} {space_from_data(arguments[name]['space'])}"
@@ -253,6 +257,11 @@ def in_words(construction: Any) -> str:
         return ", ".join([f"{construction['agent'].rpartition('.')[2]}({told})", *seen])
     except (ValueError, *DAMAGED):  # of another version, or damaged
         return ""
+
+
+def _is_auto(value: Any) -> bool:
+    """Say whether an encoder is the one that fits itself to every observation, of which there is nothing to tell."""
+    return isinstance(value, dict) and value.get("call") == path_of(auto)
 
 
 def _value_in_words(value: Any) -> str:

@@ -16,6 +16,7 @@ from rl.agents.persistence import is_same_size, without_corrections
 from rl.agents.tensor_rollout import BufferedRollout, TensorEnvs, check_collecting
 from rl.checks import within
 from rl.cores import gru
+from rl.encoders import auto
 from rl.flat_adam import undone_on_failure
 from rl.networks import ActorCritic
 from rl.networks.acceleration import Precision
@@ -31,7 +32,7 @@ from rl.ppo.teacher import Teacher, check_teacher
 from rl.schedules import check_length
 from rl.schema import check_entry
 from rl.shards import average_metrics
-from rl.types import Core, CutEpisodes, Observation, Played, State, Targets
+from rl.types import Core, CutEpisodes, FeatureEncoder, Observation, Played, State, Targets
 
 
 class RecurrentPPO(RecurrentAgent):
@@ -52,6 +53,7 @@ class RecurrentPPO(RecurrentAgent):
         device: where network and rollout lie.
         seed: of initialisation, sampling and shuffling; the global generators are left alone.
         core: ``core(input_size) -> Core``, the memory.
+        encoder: ``encoder(input_shapes) -> FeatureEncoder``, what stands in front of the memory; see ``rl.encoders``.
         num_envs: None for the single-environment form.
         num_steps: steps of each environment in a rollout.
         total_steps: environment steps over which the schedules of hyperparameters run; None keeps them constant.
@@ -94,6 +96,7 @@ class RecurrentPPO(RecurrentAgent):
         seed: int | None = None,
         *,
         core: Callable[..., Core] = gru,
+        encoder: Callable[..., FeatureEncoder | None] = auto,
         num_envs: int | None = None,
         num_steps: int = 128,
         total_steps: int | None = None,
@@ -116,7 +119,7 @@ class RecurrentPPO(RecurrentAgent):
         self.advisor = Advisor(diagnostics_every, ppo.bptt, name_remedy(ppo, num_steps))
         within(0.0, 1.0, epsilon=epsilon, epsilon_min=epsilon_min)
         self.layer_size, self.epsilon, self.epsilon_min = layer_size, epsilon, epsilon_min
-        options = layer_size, separate_critic, normalise_observations, image_layout, action_names
+        options = layer_size, separate_critic, normalise_observations, image_layout, encoder, action_names
         super().__init__(
             observation_space,
             action_space,

@@ -1,15 +1,17 @@
 """The arguments of a recurrent PPO agent as keyword arguments."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rl.networks.acceleration import Precision
 from rl.networks.encoders import ImageLayout
 from rl.ppo.options import PPOOptions
+from rl.types import FeatureEncoder
 
 
 class RecurrentPPOOptions(PPOOptions, total=False):
     """The keyword arguments of ``RecurrentPPO``, for agents that pass them on; a test holds both alike."""
 
+    encoder: Callable[..., FeatureEncoder | None]
     num_envs: int | None
     num_steps: int
     total_steps: int | None

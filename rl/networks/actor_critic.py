@@ -10,12 +10,13 @@ from torch import Tensor, device, nn
 from torch.nn.functional import linear
 
 from rl.checks import one_of
+from rl.encoders import auto
 from rl.networks import acceleration
 from rl.networks.distinct import encode_distinct
 from rl.networks.encoders import Encoder, ImageLayout
 from rl.networks.heads import CategoricalHead, make_head
 from rl.networks.scales import log_corrections
-from rl.types import Core, Observation, State
+from rl.types import Core, FeatureEncoder, Observation, State
 
 MASK = "action_mask"
 """An observation leaf of this name is no input of the encoder: False there forbids the action (categorical heads)."""
@@ -34,6 +35,7 @@ class ActorCritic(nn.Module):
         separate_critic: give the value its own encoder and core instead of sharing those of the policy.
         normalise: running normalisation of the observations.
         image_layout: of Box leaves with three or four axes.
+        encoder: ``encoder(input_shapes) -> FeatureEncoder``, see ``rl.networks.Encoder``.
         action_names: names of the action branches.
     """
 
@@ -46,6 +48,7 @@ class ActorCritic(nn.Module):
         separate_critic: bool = False,
         normalise: bool = False,
         image_layout: ImageLayout = "auto",
+        encoder: Callable[..., FeatureEncoder | None] = auto,
         action_names: Sequence[str] | None = None,
     ):
         super().__init__()
@@ -57,8 +60,9 @@ class ActorCritic(nn.Module):
             raise ValueError(f"{MASK} is for Discrete and MultiDiscrete actions, not for {action_space}")
         if self.masked and leaves[MASK].shape != (self.head.num_params,):
             raise ValueError(f"{MASK} has shape {leaves[MASK].shape}, but the policy has {self.head.num_params} logits")
-        self.actor = Trunk(Encoder(inputs, layer_size, normalise, image_layout), core)
-        self.critic = Trunk(Encoder(inputs, layer_size, normalise, image_layout), core) if separate_critic else None
+        given = inputs, layer_size, normalise, image_layout, encoder
+        self.actor = Trunk(Encoder(*given), core)
+        self.critic = Trunk(Encoder(*given), core) if separate_critic else None
         # rows of both: those of the policy, then those of the value
         self.hidden = nn.Linear(self.actor.core.output_size, 2 * layer_size)
         self.heads = nn.Linear(layer_size, self.head.num_params + 1)

@@ -14,7 +14,7 @@ from gymnasium.vector.utils import create_empty_array
 from envs.delayed_recall import DelayedRecall
 from envs.probes import Counter, SpaceProbe
 from envs.single_env import SingleEnv
-from rl import cores
+from rl import cores, encoders
 from rl.agents import Population, RecurrentIQN, RecurrentPPO
 from rl.export import (
     PolicyStep,
@@ -381,3 +381,15 @@ def test_without_the_extra(monkeypatch, tmp_path, package):
         check_format(tmp_path / "policy.onnx")
     assert str(raised.value) == f"ONNX needs the package {package}: pip install 'recurrent-ppo[export]'"
     check_format(tmp_path / "policy.pt2")
+
+
+@pytest.mark.parametrize("name", ["impala", "mlp"])
+def test_a_chosen_encoder_is_exported(make_agent, name):
+    envs = SpaceProbe(2, "image")
+    step, _ = check(make_agent(envs, encoder=getattr(encoders, name), previous_action_reward=True), envs, 12)
+    batch = torch.export.Dim("batch")
+    shapes = {"given": tuple({0: batch} for _ in step.example)}
+    with torch.no_grad():
+        program = torch.export.export(step, step.example, dynamic_shapes=shapes).module()
+        for exported, own in zip(program(*step.example), step(*step.example), strict=True):
+            torch.testing.assert_close(exported, own)

@@ -74,7 +74,9 @@ def test_foreign_code_is_refused_with_the_way_to_trust_it(path):
 )
 @pytest.mark.filterwarnings("ignore:.*matplotlib is not installed")  # Gymnasium's play says so of a screen that lacks
 def test_what_else_our_packages_hand_out_is_refused(path):
-    with pytest.raises(UntrustedError, match=r"is no agent, core, environment or harmless wrapper: .* trust=\["):
+    with pytest.raises(
+        UntrustedError, match=r"is no agent, core, encoder, environment or harmless wrapper: .* trust=\["
+    ):
         import_trusted(path)
 
 

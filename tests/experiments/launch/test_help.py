@@ -56,7 +56,7 @@ def test_every_hyperparameter_has_its_line(agent, page):
     out = page("train", f"agent={agent}", "env=t_maze")
     target = import_path(re.search(r"^agent, (\S+):$", out, re.MULTILINE)[1])
     for key in inspect.signature(target).parameters:
-        if key not in (*GIVEN["agent"], "core"):
+        if key not in (*GIVEN["agent"], "core", "encoder"):
             assert re.search(rf"^  agent\.{key}=\S+\s+\S", out, re.MULTILINE), key
 
 

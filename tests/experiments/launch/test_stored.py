@@ -36,7 +36,10 @@ HOSTILE = {  # name -> changes of a configuration, words of the sentence
     "a member": ({"agent": {"_target_": "rl.agents.Population", "members": {"a": EVIL}}}, r"agent\.members\.a\._ta"),
     "a list as target": ({"env": {"_target_": ["os.system"]}}, r"env\._target_="),
     "elsewhere": ({"extra": {"deep": [EVIL]}}, r"extra\.deep\[0\]\._target_=os\.system"),
-    "what we import": ({"env": {"_target_": "rl.import_module", "name": "evil"}}, "is no agent, core, environment"),
+    "what we import": (
+        {"env": {"_target_": "rl.import_module", "name": "evil"}},
+        "is no agent, core, encoder, environment",
+    ),
     "what writes": ({"env": {"_target_": "rl.checkpoint.save_checkpoint", "path": "x"}}, "is no agent, core"),
     "what imports": ({"env": {"_target_": "envs.single_env.make_batched", "task": "evil:Task"}}, "is no agent, core"),
     "Gymnasium's maker": ({"env": {"_target_": "gymnasium.make_vec", "id": "evil:X-v0"}}, r"trust=\[gymnasium\]"),

@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces
 
 from envs.probes import Counter
-from rl import Player, cores, load_agent
+from rl import Player, cores, encoders, load_agent
 from rl.agents import DualHeadRecurrentPPO, Population, RecurrentIQN, RecurrentPPO, RecurrentPPOLSTM
 from rl.checkpoint import load_checkpoint, save_checkpoint
 from rl.trust import UntrustedError
@@ -18,11 +18,21 @@ OBS, FOUR = spaces.Box(-1.0, 1.0, (2,)), spaces.Discrete(4)
 SMALL = {"layer_size": 8, "core": partial(cores.gru, hidden_size=8)}
 WIDE = {"num_envs": 64, "num_steps": 32, "bptt": 8, "num_minibatches": 64, "state_stride": 8, "burn_in": 8}
 PACKAGE = """
+import torch
 from rl.agents import RecurrentPPO, RecurrentPPOLSTM
 from rl.cores import gru
 
 def wide(factor, input_size, inner=gru):
     return inner(input_size, hidden_size=4 * factor)
+
+class Twice(torch.nn.Module):
+    output_size = 4
+
+    def __init__(self, input_shapes):
+        super().__init__()
+
+    def forward(self, obs):
+        return obs["obs"].repeat(1, 2)
 
 class PassesOn(RecurrentPPOLSTM):
     def __init__(self, *args, own=3, **kwargs):
@@ -276,3 +286,23 @@ def test_a_checkpoint_of_another_network_tells_both_cores_and_sizes(tmp_path):
         ValueError, match=r"it is RecurrentPPO\(core=lstm\(hidden_size=16, .*; this agent is .*core=gru\("
     ):
         RecurrentPPO(OBS, FOUR, **SMALL).load(tmp_path / "agent.pt")
+
+
+# ------------------------------------------------------------------------------------------------------------ encoders
+
+
+def test_a_chosen_encoder_comes_back_with_its_options_and_ones_own_if_it_is_trusted(package, reload, tmp_path):
+    agent = RecurrentPPO(OBS, FOUR, 8, encoder=partial(encoders.mlp, widths=[5, 3]))
+    assert reload(agent).network.actor.encoder.output_size == 3
+    agent = RecurrentPPO(OBS, FOUR, 8, encoder=package.Twice)
+    assert reload(agent, trust="package_of_tests").network.actor.encoder.output_size == 4
+    with pytest.raises(UntrustedError, match=r"package_of_tests.Twice is code from outside this project"):
+        load_agent(tmp_path / "agent.pt")
+
+
+def test_a_checkpoint_from_before_encoders_could_be_chosen_loads(tmp_path):
+    agent = RecurrentPPO(OBS, FOUR, 8)
+    state = agent.state_dict()
+    del state["construction"]["arguments"]["encoder"]
+    save_checkpoint({"agent": state}, tmp_path / "agent.pt")
+    assert load_agent(tmp_path / "agent.pt").network.actor.encoder.chosen is None

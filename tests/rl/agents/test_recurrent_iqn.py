@@ -90,7 +90,16 @@ def test_the_signature_shows_every_option():
     signature = inspect.signature(RecurrentIQN)
     names = list(signature.parameters)
     assert names[:7] == ["observation_space", "action_space", "layer_size", "epsilon", "epsilon_min", "device", "seed"]
-    own = {"core", "num_envs", "num_steps", "total_steps", "exploration", "state_stride", "normalise_observations"}
+    own = {
+        "core",
+        "encoder",
+        "num_envs",
+        "num_steps",
+        "total_steps",
+        "exploration",
+        "state_stride",
+        "normalise_observations",
+    }
     own |= {"normalise_returns", "previous_action_reward", "image_layout", "ignore_leaves", "action_names"}
     own |= {"num_cosines", "num_action_quantiles", "dueling", "diagnostics_every"}
     update = {field.name: field.default for field in fields(IQN)}
