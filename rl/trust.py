@@ -16,7 +16,7 @@ import gymnasium
 OWN = ("rl", "envs", "gymnasium")
 """Packages whose modules may be imported to see what a path names; that alone does nothing."""
 
-PARTS = ("rl.agents", "rl.cores", "rl.networks", "rl.ppo", "rl.iqn", "rl.recordings.imitation")
+PARTS = ("rl.agents", "rl.cores", "rl.encoders", "rl.networks", "rl.ppo", "rl.iqn", "rl.recordings.imitation")
 """Where the classes and functions are defined that build an agent: they read and write no files."""
 
 FACTORIES = ("envs.gymnasium_env.make_gymnasium", "envs.pettingzoo_env.make_pettingzoo")
@@ -71,7 +71,7 @@ def check_path(path: str, trust: Iterable[str] = (), run_dir: str | Path | None 
         raise UntrustedError(f"{path} is code from outside this project: it runs only if you trust it, trust=[{top}]")
     module, _, name = path.rpartition(".")
     if not _is_harmless(getattr(importlib.import_module(module), name)):
-        what = "no agent, core, environment or harmless wrapper"
+        what = "no agent, core, encoder, environment or harmless wrapper"
         raise UntrustedError(f"{path} is {what}: it runs only if you trust it, trust=[{top}]")
 
 

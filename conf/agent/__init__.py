@@ -1,1 +1,1 @@
-"""The agents, and under ``core`` their memories."""
+"""The agents, and under ``core`` their memories, under ``encoder`` what stands in front of these."""

@@ -18,7 +18,8 @@ from gymnasium import spaces
 from rl.agents.space_data import space_from_data, space_to_data
 from rl.trust import OWN, UntrustedError, import_trusted
 
-AGENTS, CORES = "rl.agents.", "rl.cores."
+AGENTS, PARTS = ("rl.agents.",), ("rl.cores.", "rl.encoders.")
+"""Where the classes of agents are, and the functions that an argument may name."""
 PLAIN: tuple[type[bool] | type[int] | type[float] | type[str], ...] = (bool, int, float, str)
 DAMAGED = (AssertionError, AttributeError, LookupError, OverflowError, TypeError)
 
@@ -196,7 +197,7 @@ def from_data(value: Any, trust: Collection[str] = ()) -> Any:
         if "array" in value:
             return np.array(value["array"], dtype=value["dtype"])
         if "call" in value:
-            function = import_code(value["call"], CORES, trust)
+            function = import_code(value["call"], PARTS, trust)
             kwargs = {name: from_data(part, trust) for name, part in value["kwargs"].items()}
             return partial(function, *(from_data(part, trust) for part in value["args"]), **kwargs)
         if "unnamed" in value:
@@ -204,12 +205,12 @@ def from_data(value: Any, trust: Collection[str] = ()) -> Any:
     raise ValueError(f"the checkpoint holds {value!r} where an argument of the agent should be")
 
 
-def import_code(path: str, home: str, trust: Collection[str]) -> Callable[..., Any]:
+def import_code(path: str, homes: tuple[str, ...], trust: Collection[str]) -> Callable[..., Any]:
     """Import a class or function that a checkpoint names.
 
     Args:
         path: of it.
-        home: the package of ours that may be named; what else this project and Gymnasium hold is not for checkpoints.
+        homes: packages of ours that may be named; what else this project and Gymnasium hold is not for checkpoints.
         trust: packages of the user that may be named.
 
     Raises:
@@ -219,8 +220,9 @@ def import_code(path: str, home: str, trust: Collection[str]) -> Callable[..., A
     module, _, name = path.rpartition(".")
     trusted = any(path == named or path.startswith(f"{named}.") for named in trust)
     ours = path.partition(".")[0] in OWN and not trusted
-    if ours and not path.startswith(home):
-        raise UntrustedError(f"the checkpoint names {path} where something of {home.rstrip('.')} should be")
+    if ours and not path.startswith(homes):
+        allowed = " or ".join(home.rstrip(".") for home in homes)
+        raise UntrustedError(f"the checkpoint names {path} where something of {allowed} should be")
     try:
         found = import_trusted(path, trust)
     except (ImportError, AttributeError) as error:

@@ -18,6 +18,7 @@ from rl.agents.state_checks import check_finite
 from rl.agents.tensor_rollout import ReplayedRollout, TensorEnvs, check_collecting
 from rl.checks import positive, within
 from rl.cores import gru
+from rl.encoders import auto
 from rl.flat_adam import undone_on_failure
 from rl.iqn import IQN
 from rl.iqn.diagnostics import diagnose_replay
@@ -30,7 +31,7 @@ from rl.networks.frozen import frozen_copy
 from rl.schema import finite, natural
 from rl.shards import average_metrics
 from rl.sizes import describe_sizes
-from rl.types import Core, Observation, Played, State
+from rl.types import Core, FeatureEncoder, Observation, Played, State
 
 
 class RecurrentIQN(RecurrentAgent):
@@ -54,6 +55,7 @@ class RecurrentIQN(RecurrentAgent):
         device: where networks and replay lie.
         seed: of initialisation, exploration, tau and the drawing of sequences; the global generators are left alone.
         core: ``core(input_size) -> Core``, the memory.
+        encoder: ``encoder(input_shapes) -> FeatureEncoder``, what stands in front of the memory; see ``rl.encoders``.
         num_envs: None for the single-environment form.
         num_steps: of each environment between two calls of ``learn`` by the trainer.
         total_steps: environment steps over which epsilon falls and the learning rate is annealed. None: the client
@@ -70,8 +72,7 @@ class RecurrentIQN(RecurrentAgent):
         num_cosines: see ``rl.networks.QuantileNetwork``.
         num_action_quantiles: see ``rl.networks.QuantileNetwork``.
         dueling: see ``rl.networks.QuantileNetwork``.
-        diagnostics_every: minibatches between two measurements of ``diagnostics/*``; None for never. It changes nothing
-            that is learned.
+        diagnostics_every: minibatches between two that measure ``diagnostics/*``; None for never. They change nothing.
         update: hyperparameters of ``rl.iqn.IQN``.
 
     Attributes:
@@ -98,6 +99,7 @@ class RecurrentIQN(RecurrentAgent):
         seed: int | None = None,
         *,
         core: Callable[..., Core] = gru,
+        encoder: Callable[..., FeatureEncoder | None] = auto,
         num_envs: int | None = None,
         num_steps: int = 32,
         total_steps: int | None = None,
@@ -127,12 +129,12 @@ class RecurrentIQN(RecurrentAgent):
         within(0.0, 1.0, epsilon=epsilon, epsilon_min=epsilon_min, exploration=exploration)
         self.exploration, self.layer_size = exploration, layer_size
         self.advisor = Advisor(diagnostics_every, iqn.bptt, "raise agent.burn_in")
-        encoder = layer_size, normalise_observations, image_layout, action_names
+        options = layer_size, normalise_observations, image_layout, encoder, action_names
         quantiles = num_cosines, num_action_quantiles, dueling
         super().__init__(
             observation_space,
             action_space,
-            lambda leaves: QuantileNetwork(leaves, action_space, core, *encoder, *quantiles),
+            lambda leaves: QuantileNetwork(leaves, action_space, core, *options, *quantiles),
             device=device,
             seed=seed,
             learning_rate=iqn.learning_rate,
@@ -218,8 +220,7 @@ class RecurrentIQN(RecurrentAgent):
             raise RuntimeError(LEARN_TOO_EARLY)
         counts = self.buffer.added, self.buffer.count(), self.buffer.ready().sum()
         added, size, sequences = torch.stack(counts).tolist()  # one transfer from the device
-        told = self.shards.gather((added - self._learned, size, sequences))
-        plays, sizes, ready = zip(*told, strict=True)
+        plays, sizes, ready = zip(*self.shards.gather((added - self._learned, size, sequences)), strict=True)
         played, size, sequences = sum(plays), sum(sizes), min(ready)
         self._learned = added
         self.env_steps += played

@@ -1,20 +1,27 @@
 """The arguments of a recurrent PPO agent as keyword arguments."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rl.networks.acceleration import Precision
 from rl.networks.encoders import ImageLayout
+from rl.networks.head_layers import Activation
 from rl.ppo.options import PPOOptions
+from rl.types import Core, FeatureEncoder
 
 
 class RecurrentPPOOptions(PPOOptions, total=False):
     """The keyword arguments of ``RecurrentPPO``, for agents that pass them on; a test holds both alike."""
 
+    encoder: Callable[..., FeatureEncoder | None]
     num_envs: int | None
     num_steps: int
     total_steps: int | None
     state_stride: int | None
     separate_critic: bool
+    critic_core: Callable[..., Core] | None
+    head_layers: Sequence[int] | None
+    value_head_layers: Sequence[int] | None
+    head_activation: Activation
     normalise_observations: bool
     normalise_returns: bool
     previous_action_reward: bool

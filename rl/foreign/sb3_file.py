@@ -193,7 +193,9 @@ def make_space(found: Any) -> spaces.Space:
     kind = SPACES.get(found.path) if isinstance(found, Record) else None
     if kind == "Dict":
         parts = found.get("spaces")
-        return spaces.Dict([(str(key), _make_elementary(part)) for key, part in parts.items()])  # a list keeps its order
+        return spaces.Dict(
+            [(str(key), _make_elementary(part)) for key, part in parts.items()]
+        )  # a list keeps its order
     return _make_elementary(found)
 
 

@@ -10,13 +10,14 @@ from torch import Tensor, device, nn
 from torch.nn.functional import linear
 
 from rl.checks import one_of
+from rl.encoders import auto
 from rl.networks import acceleration
 from rl.networks.distinct import encode_distinct
 from rl.networks.encoders import Encoder, ImageLayout
 from rl.networks.head_layers import Activation, HeadLayers, check_head_layers
 from rl.networks.heads import CategoricalHead, make_head
 from rl.networks.scales import log_corrections
-from rl.types import Core, Observation, State
+from rl.types import Core, FeatureEncoder, Observation, State
 
 MASK = "action_mask"
 """An observation leaf of this name is no input of the encoder: False there forbids the action (categorical heads)."""
@@ -35,6 +36,7 @@ class ActorCritic(nn.Module):
         separate_critic: give the value its own encoder and core instead of sharing those of the policy.
         normalise: running normalisation of the observations.
         image_layout: of Box leaves with three or four axes.
+        encoder: ``encoder(input_shapes) -> FeatureEncoder``, see ``rl.networks.Encoder``.
         action_names: names of the action branches.
         critic_core: of a separate critic; None for one like that of the policy.
         head_layers: widths of the layers of the policy behind the memory; None for one tanh layer of ``layer_size``.
@@ -54,6 +56,7 @@ class ActorCritic(nn.Module):
         separate_critic: bool = False,
         normalise: bool = False,
         image_layout: ImageLayout = "auto",
+        encoder: Callable[..., FeatureEncoder | None] = auto,
         action_names: Sequence[str] | None = None,
         critic_core: Callable[..., Core] | None = None,
         head_layers: Sequence[int] | None = None,
@@ -69,16 +72,15 @@ class ActorCritic(nn.Module):
             raise ValueError(f"{MASK} is for Discrete and MultiDiscrete actions, not for {action_space}")
         if self.masked and leaves[MASK].shape != (self.head.num_params,):
             raise ValueError(f"{MASK} has shape {leaves[MASK].shape}, but the policy has {self.head.num_params} logits")
-        self.actor = Trunk(Encoder(inputs, layer_size, normalise, image_layout), core)
-        self.critic = None
-        if separate_critic:
-            self.critic = Trunk(Encoder(inputs, layer_size, normalise, image_layout), critic_core or core)
-        elif critic_core is not None:
+        given = inputs, layer_size, normalise, image_layout, encoder
+        self.actor = Trunk(Encoder(*given), core)
+        self.critic = Trunk(Encoder(*given), critic_core or core) if separate_critic else None
+        if critic_core is not None and not separate_critic:
             raise ValueError("critic_core is for a critic with a memory of its own: set separate_critic, too")
-        check_head_layers(head_layers, value_head_layers, head_activation)
+        sizes = self.actor.core.output_size, (self.critic or self.actor).core.output_size
+        check_head_layers(head_layers, value_head_layers, head_activation, sizes)
         self.head_layers = None
         if head_layers is not None:
-            sizes = self.actor.core.output_size, (self.critic or self.actor).core.output_size
             of_value = head_layers if value_head_layers is None else value_head_layers
             self.head_layers = HeadLayers(sizes, self.head.num_params, head_layers, of_value, head_activation)
             return

@@ -26,7 +26,7 @@ SHUT, OPEN = 0.05, 0.95
 """A gate outside these is saturated."""
 
 DEAD = 0.01
-"""A feature, which is a tanh, is dead if its standard deviation is below this."""
+"""A feature is dead if its standard deviation is below this; those of ``auto`` lie within +-1."""
 
 
 class MemoryInputs(NamedTuple):
@@ -132,9 +132,9 @@ def measure_dead_features(encoder: Encoder, features: Tensor) -> dict[str, Tenso
     """Measure the share of the features ``[..., D]`` of an encoder that hardly vary.
 
     Returns:
-        ``dead_features``; nothing for an encoder without a layer, which hides nothing.
+        ``dead_features``; nothing for an encoder without layers, which hides nothing.
     """
-    if encoder.layer is None:
+    if not encoder.computes:
         return {}
     spread = features.detach().flatten(0, -2).std(dim=0, unbiased=False)  # [D]
     return {"dead_features": (spread < DEAD).float().mean()}

@@ -1,7 +1,7 @@
-"""From an observation to one feature vector: a small network for each leaf, concatenated, then one layer if need be."""
+"""From an observation to one feature vector: what each leaf needs, and an encoder behind it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, get_args
 
 import numpy as np
@@ -10,11 +10,14 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rl.checks import one_of, positive
+from rl.encoders.auto import auto, is_auto
+from rl.encoders.leaves import initialise
+from rl.networks.feature_encoder import make_feature_encoder, name_encoder
 from rl.networks.images import ImageEncoder, ImageLayout, find_image_axes
 from rl.networks.scales import Scale
 from rl.normalisation import RunningMoments
 from rl.spaces import get_shape
-from rl.types import Observation
+from rl.types import FeatureEncoder, Observation
 
 MAX_CODES = 2**16
 """Largest size of a one-hot code: each of its numbers has weights of its own."""
@@ -45,26 +48,34 @@ class LeafEncoder(Protocol):
 class Encoder(nn.Module):
     """An encoder: ``observation leaves [..., *shape]`` -> ``features [..., output_size]``.
 
-    Images go through a CNN (``rl.networks.images.find_image_axes`` says what is one), all other Box leaves are
-    flattened, Discrete and MultiDiscrete become one-hot, MultiBinary stays as it is; everything is concatenated. If
+    Images (``rl.networks.images.find_image_axes`` says what is one) are scaled and normalised, all other Box leaves are
+    flattened, Discrete and MultiDiscrete become one-hot, MultiBinary stays as it is. Whole numbers, images and numbers
+    with wide bounds are scaled by their bounds (``rl.networks.scales``). A chosen ``encoder`` makes features of these,
+    see ``rl.types.FeatureEncoder``.
+
+    With ``auto`` images go through a CNN and everything is concatenated. If
     that is wider than ``layer_size``, or if any of it may leave +-1, one fully connected tanh layer follows, so an
     image with scalars beside it keeps its scalars. Else, as with one-hot codes, there is nothing to compress and
     nothing to bound, and the memory reads it as it is: with a layer in between it learns more slowly. A step of Adam
     moves every weight alike, so what it does to the layer grows with the number of features, and thousands of them
     saturate the tanh within a few steps. Those of an image with more than ``BROAD`` are divided by a number and their
-    weights begin multiplied by it. Whole numbers, images and numbers with wide bounds are scaled by their bounds
-    (``rl.networks.scales``).
+    weights begin multiplied by it.
 
     Args:
         leaves: elementary spaces by name, as ``rl.spaces.leaf_spaces`` gives them.
-        layer_size: width of the layer.
+        layer_size: width of the layer of ``auto``.
         normalise: keep running moments of the Box leaves and normalise by them; images have them always.
         image_layout: where the channels of a Box leaf with three or four axes are. ``auto`` finds out; ``flat`` means
             that no leaf is an image.
+        encoder: ``encoder(input_shapes) -> rl.types.FeatureEncoder``.
+
+    Attributes:
+        chosen: the encoder that was chosen; None with ``auto``.
+        layer: the layer of ``auto``; None without.
 
     Raises:
-        ValueError: ``layer_size`` is below 1, ``image_layout`` is none of the four, there is no leaf, or one has too
-            many values for a one-hot code.
+        ValueError: ``layer_size`` is below 1, ``image_layout`` is none of the four, there is no leaf, one has too
+            many values for a one-hot code, or the encoder keeps not to its contract.
     """
 
     divisors: Tensor | None  # [sum of output sizes], part of a checkpoint, for the weights have no meaning without it
@@ -76,6 +87,7 @@ class Encoder(nn.Module):
         layer_size: int = 64,
         normalise: bool = False,
         image_layout: ImageLayout = "auto",
+        encoder: Callable[..., FeatureEncoder | None] = auto,
     ):
         super().__init__()
         positive(layer_size=layer_size)
@@ -84,34 +96,59 @@ class Encoder(nn.Module):
             raise ValueError("there is no observation to encode: a mask of the actions alone is none")
         self.names = tuple(leaves)
         self.axes = len(get_shape(leaves[self.names[0]]))
-        parts = [_make_leaf_encoder(name, space, normalise, image_layout) for name, space in leaves.items()]
+        options = normalise, image_layout, is_auto(encoder)
+        parts = [_make_leaf_encoder(name, space, *options) for name, space in leaves.items()]
         self.register_module("parts", nn.ModuleList(parts))
+        self.sees_images = any(isinstance(part, ImageEncoder) for part in self.parts)
+        self.chosen = self.layer = None
+        self.register_buffer("divisors", None)
+        if is_auto(encoder):
+            self._add_layer(layer_size)
+        else:
+            shapes = (part.shape if isinstance(part, ImageEncoder) else (part.output_size,) for part in self.parts)
+            self.chosen = make_feature_encoder(encoder, dict(zip(self.names, shapes, strict=True)))
+            self.chosen_name, self.output_size = name_encoder(encoder), int(self.chosen.output_size)
+
+    def _add_layer(self, layer_size: int) -> None:
+        """Add the layer of ``auto``, if it is needed, and initialise all weights."""
         width = sum(part.output_size for part in self.parts)
         is_needed = width > layer_size or not all(part.bounded for part in self.parts)
         self.layer = nn.Linear(width, layer_size) if is_needed else None
         self.output_size = layer_size if is_needed else width
         sizes = torch.tensor([part.output_size for part in self.parts])
-        images = [isinstance(part, ImageEncoder) for part in self.parts]
-        self.sees_images = any(images)
-        broad = (sizes > BROAD) & torch.tensor(images)
+        broad = (sizes > BROAD) & torch.tensor([isinstance(part, ImageEncoder) for part in self.parts])
         divisors = torch.where(broad, sizes / NARROW, 1.0)
-        self.register_buffer("divisors", divisors.repeat_interleave(sizes) if broad.any() else None)
-        for module in self.modules():
-            if isinstance(module, (nn.Linear, nn.Conv2d)):
-                nn.init.orthogonal_(module.weight, math.sqrt(2))
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        self.divisors = divisors.repeat_interleave(sizes) if broad.any() else None
+        initialise(self)
         if self.divisors is not None and self.layer is not None:
             with torch.no_grad():
                 self.layer.weight.mul_(self.divisors)
 
     def forward(self, obs: Observation) -> Tensor:
         """Encode leaves ``[..., *shape]`` as ``[..., output_size]``."""
-        features = [part(obs[name]) for name, part in zip(self.names, self.parts, strict=True)]
-        joined = features[0] if len(features) == 1 else torch.cat(features, dim=-1)
+        if self.chosen is not None:
+            first = obs[self.names[0]]
+            features: Tensor = self.chosen(self._prepare(obs))
+            return features.reshape(*first.shape[: first.dim() - self.axes], self.output_size)
+        parts = [part(obs[name]) for name, part in zip(self.names, self.parts, strict=True)]
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
         if self.layer is None:
             return joined
         return torch.tanh(self.layer(joined if self.divisors is None else joined / self.divisors))
+
+    def _prepare(self, obs: Observation) -> Observation:
+        """Turn leaves ``[..., *shape]`` into what a chosen encoder reads, ``[N, C, H, W]`` or ``[N, D]``."""
+        return {
+            name: part.prepare(obs[name])
+            if isinstance(part, ImageEncoder)
+            else part(obs[name]).reshape(-1, part.output_size)
+            for name, part in zip(self.names, self.parts, strict=True)
+        }
+
+    @property
+    def computes(self) -> bool:
+        """Whether layers make the features; else the leaves are handed on as they are."""
+        return self.layer is not None or self.chosen is not None
 
     def is_sequence(self, obs: Observation) -> bool:
         """Tell whether the leaves are ``[T, B, *shape]``."""
@@ -141,13 +178,20 @@ class Encoder(nn.Module):
 
     def describe(self) -> list[str]:
         """Say how each leaf is encoded, a line for each."""
-        return [f"observation {name!r}: {part.describe()}" for name, part in zip(self.names, self.parts, strict=True)]
+        pairs = zip(self.names, self.parts, strict=True)
+        lines = [f"observation {name!r}: {part.describe()}" for name, part in pairs]
+        if self.chosen is not None:
+            number = sum(parameter.numel() for parameter in self.chosen.parameters())
+            lines.append(f"encoder: {self.chosen_name}, {self.output_size} features, {number:,} parameters")
+        return lines
 
 
-def _make_leaf_encoder(name: str, space: spaces.Space, normalise: bool, layout: ImageLayout) -> nn.Module:
+def _make_leaf_encoder(
+    name: str, space: spaces.Space, normalise: bool, layout: ImageLayout, has_cnn: bool
+) -> nn.Module:
     if isinstance(space, spaces.Box):
         axes = find_image_axes(space, layout)
-        return VectorEncoder(name, space, normalise) if axes is None else ImageEncoder(name, space, axes)
+        return VectorEncoder(name, space, normalise) if axes is None else ImageEncoder(name, space, axes, has_cnn)
     if isinstance(space, spaces.Discrete):
         return OneHotEncoder(name, np.array([space.n]), np.array([space.start]), scalar=True)
     if isinstance(space, spaces.MultiDiscrete):

@@ -17,7 +17,7 @@ class HeadLayers(nn.Module):
     """Fully connected layers for the policy and for the value, behind one memory or two.
 
     Args:
-        input_size: H, of what a memory gives.
+        input_sizes: H of what the memory gives to the policy, and to the value.
         num_params: P, distribution parameters.
         policy_layers: widths of the layers in front of those of the policy; none make it linear.
         value_layers: of the value.
@@ -29,7 +29,7 @@ class HeadLayers(nn.Module):
 
     def __init__(
         self,
-        input_size: tuple[int, int],
+        input_sizes: tuple[int, int],
         num_params: int,
         policy_layers: Sequence[int],
         value_layers: Sequence[int],
@@ -37,7 +37,7 @@ class HeadLayers(nn.Module):
     ):
         super().__init__()
         one_of(get_args(Activation), head_activation=activation)
-        of_policy, of_critic = input_size
+        of_policy, of_critic = input_sizes
         self.policy = _make(of_policy, policy_layers, num_params, 0.01, activation, "head_layers")
         self.value = _make(of_critic, value_layers, 1, 1.0, activation, "value_head_layers")
 
@@ -47,15 +47,25 @@ class HeadLayers(nn.Module):
 
 
 def check_head_layers(
-    head_layers: Sequence[int] | None, value_head_layers: Sequence[int] | None, activation: str
+    head_layers: Sequence[int] | None,
+    value_head_layers: Sequence[int] | None,
+    activation: str,
+    input_sizes: tuple[int, int],
 ) -> None:
-    """Check that nothing is set that would do nothing.
+    """Check that nothing is set that would do nothing, and that two memories as wide as one another share one layer.
 
     Raises:
-        ValueError: something is.
+        ValueError: something is, or they are not.
     """
+    of_policy, of_critic = input_sizes
+    if head_layers is None and of_policy != of_critic:
+        raise ValueError(
+            f"critic_core gives {of_critic} features and core {of_policy}: give both as many, or give head_layers"
+        )
     if head_layers is None and value_head_layers is not None:
-        raise ValueError(f"value_head_layers={list(value_head_layers)} needs those of the policy: give head_layers, too")
+        raise ValueError(
+            f"value_head_layers={list(value_head_layers)} needs those of the policy: give head_layers, too"
+        )
     if head_layers is None and activation != "tanh":
         raise ValueError(f"head_activation={activation!r} needs layers that it stands behind: give head_layers, too")
 

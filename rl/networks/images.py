@@ -8,13 +8,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from rl.encoders.leaves import count_features
+from rl.encoders.nature import SMALLEST_SIDE, convolve
 from rl.networks.scales import Scale
 from rl.normalisation import RunningMoments
 
 ImageLayout = Literal["auto", "channels_first", "channels_last", "flat"]
-
-LARGE_SIDE = 36
-"""Sides from which the network of Mnih et al. (2015) works; of two axes alone, any such matrix is an image."""
 
 BYTE_SIDE = 16
 """A matrix of bytes 0 ... 255 is an image from such sides on."""
@@ -59,7 +58,7 @@ def find_image_axes(space: spaces.Space, layout: ImageLayout = "auto") -> ImageA
     shape, count = space.shape, len(space.shape)
     if count == 2:
         byte = space.dtype == np.uint8 and space.low.min() == 0 and space.high.max() == 255
-        return ImageAxes(0, ()) if min(shape) >= (BYTE_SIDE if byte else LARGE_SIDE) else None
+        return ImageAxes(0, ()) if min(shape) >= (BYTE_SIDE if byte else SMALLEST_SIDE) else None
     if layout == "auto":
         rows = max(range(count - 1), key=lambda axis: _rate_sides(shape[axis], shape[axis + 1], axis))
         if count == 4 and min(shape[rows : rows + 2]) < STACK_SIDE:
@@ -78,41 +77,44 @@ class ImageEncoder(nn.Module):
     """An encoder: images ``[..., *shape]`` of bytes or floats -> ``[..., D]``.
 
     Values are scaled from the bounds of the space to 0 ... 1, see ``rl.networks.scales``, then each channel is
-    normalised by running moments: from numbers that are all positive it is learned later, or not at all. Sides of 36
-    and more get the network of Mnih et al. (2015), smaller ones two 3 x 3 layers. Frames times channels are its input
-    channels.
+    normalised by running moments: from numbers that are all positive it is learned later, or not at all. Frames times
+    channels are the input channels of a CNN: for sides of 36 and more that of Mnih et al. (2015), for smaller ones two
+    layers of 3 x 3.
 
     Args:
         name: of the leaf.
         space: a Box.
         axes: of the image, see ``find_image_axes``.
+        has_cnn: False leaves the CNN to others, who take what ``prepare`` gives.
+
+    Attributes:
+        shape: of the prepared image, (C, H, W).
     """
 
     bounded = False
 
-    def __init__(self, name: str, space: spaces.Box, axes: ImageAxes):
+    def __init__(self, name: str, space: spaces.Box, axes: ImageAxes, has_cnn: bool = True):
         super().__init__()
         self.rank = len(space.shape)
         self.sides = space.shape[axes.rows : axes.rows + 2]
         self.planes = tuple(space.shape[axis] for axis in axes.planes)
-        channels = math.prod(self.planes)
+        self.shape = math.prod(self.planes), *self.sides
         self.order = (0, *(1 + axis for axis in (*axes.planes, axes.rows, axes.rows + 1)))
         self.scale = Scale(name, space, shared=True)
-        self.large = min(self.sides) >= LARGE_SIDE
-        layers: list[nn.Module]
-        if self.large:
-            layers = [nn.Conv2d(channels, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU()]
-            layers += [nn.Conv2d(64, 64, 3, 1), nn.ReLU(), nn.Flatten()]
-        else:
-            layers = [nn.Conv2d(channels, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(), nn.Flatten()]
+        self.cnn, layers = "", [nn.Flatten()]
+        if has_cnn:
+            self.cnn, layers = _make_cnn(*self.shape)
         self.layers = nn.Sequential(*layers)
-        self.output_size = self.layers(torch.zeros(1, channels, *self.sides)).shape[1]
-        self.moments = RunningMoments((channels, 1, 1))
+        self.output_size = count_features(layers, *self.shape)
+        self.moments = RunningMoments((self.shape[0], 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode images as ``[..., D]``."""
-        images = self.moments(self._scale(x))
-        return self.layers(images).view(*x.shape[: x.dim() - self.rank], self.output_size)
+        return self.layers(self.prepare(x)).view(*x.shape[: x.dim() - self.rank], self.output_size)
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Turn ``[..., *shape]`` into ``[N, C, H, W]`` that a CNN can read."""
+        return self.moments(self._scale(x))
 
     def update_moments(self, x: Tensor) -> None:
         """Add images to the running moments."""
@@ -143,5 +145,13 @@ class ImageEncoder(nn.Module):
             planes = "gray"
         else:
             planes = f"{self.planes[0]} {'channels' if self.planes == (3,) else 'frames or channels'}"
-        network = "nature" if self.large else "two 3x3 layers"
-        return f"image {height}x{width}, {planes}, CNN '{network}', {self.scale.describe()}, normalised"
+        network = f"CNN '{self.cnn}', " if self.cnn else ""
+        return f"image {height}x{width}, {planes}, {network}{self.scale.describe()}, normalised"
+
+
+def _make_cnn(channels: int, height: int, width: int) -> tuple[str, list[nn.Module]]:
+    """Return the name and the layers of the network for images of such sides."""
+    if min(height, width) >= SMALLEST_SIDE:
+        return "nature", convolve(channels)
+    layers: list[nn.Module] = [nn.Conv2d(channels, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU()]
+    return "two 3x3 layers", [*layers, nn.Flatten()]

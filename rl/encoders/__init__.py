@@ -1,0 +1,8 @@
+"""Encoders behind one contract, ``rl.types.FeatureEncoder``. Each constructor takes ``input_shapes`` and its options."""
+
+from rl.encoders.auto import auto
+from rl.encoders.impala import impala
+from rl.encoders.mlp import mlp
+from rl.encoders.nature import nature
+
+__all__ = ["auto", "impala", "mlp", "nature"]
