@@ -17,12 +17,12 @@ from rl.agents.tensor_rollout import BufferedRollout, TensorEnvs, check_collecti
 from rl.checks import within
 from rl.cores import gru
 from rl.encoders import auto
+from rl.encoders.mlp import Activation
 from rl.flat_adam import undone_on_failure
 from rl.networks import ActorCritic
 from rl.networks.acceleration import Precision
 from rl.networks.diagnostics import read_numbers
 from rl.networks.encoders import ImageLayout
-from rl.networks.head_layers import Activation
 from rl.normalisation import AdvantageScale
 from rl.ppo import PPO
 from rl.ppo.advantages import bootstrap_values_of_cut_episodes
@@ -60,7 +60,7 @@ class RecurrentPPO(RecurrentAgent):
         critic_core: the core of a separate critic; None for one like that of the policy.
         head_layers: widths of the layers between memory and policy; None for one tanh layer of ``layer_size``.
         value_head_layers: of those between memory and value; None for as many and as wide ones as the policy has.
-        head_activation: of these layers, ``tanh`` or ``relu``.
+        head_activation: of these layers: elu, gelu, relu, silu or tanh.
         normalise_observations: by running moments, frozen at evaluation; images are always.
         normalise_returns: divide rewards by the running standard deviation of the discounted return.
         previous_action_reward: feed them as inputs.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from rl.networks.acceleration import Precision
 from rl.networks.encoders import ImageLayout
-from rl.networks.head_layers import Activation
+from rl.encoders.mlp import Activation
 from rl.ppo.options import PPOOptions
 from rl.types import Core, FeatureEncoder
 

@@ -70,7 +70,8 @@ class DType(Record):
         code = self.arguments[0]
         if not isinstance(code, str) or code[:1] not in NUMBERS or not code[1:].isdecimal():
             raise UntrustedError(f"it holds an array of the type {code!r}: it must be one of numbers")
-        return np.dtype(code).newbyteorder({"<": "<", ">": ">"}.get(self.order, "="))
+        dtype = np.dtype(code)
+        return dtype.newbyteorder(">") if self.order == ">" else dtype
 
 
 class Array(Record):
@@ -110,18 +111,15 @@ def make_dict(*pairs: Any) -> dict[Any, Any]:
     return dict(*pairs)
 
 
+MAKERS: dict[str, Callable[..., Any]] = {
+    "multiarray._reconstruct": Array,
+    "multiarray.scalar": make_number,
+    "numeric._frombuffer": make_array,
+}
 ARRAYS: dict[str, Callable[..., Any]] = {
     "numpy.dtype": DType,
     "numpy.ndarray": record("numpy.ndarray"),
-    **{
-        f"numpy.{core}.{name}": made
-        for core in ("_core", "core")
-        for name, made in {
-            "multiarray._reconstruct": Array,
-            "multiarray.scalar": make_number,
-            "numeric._frombuffer": make_array,
-        }.items()
-    },
+    **{f"numpy.{core}.{name}": made for core in ("_core", "core") for name, made in MAKERS.items()},
     "collections.OrderedDict": make_dict,
 }
 """What the pickles of arrays, numbers of numpy and dicts name."""

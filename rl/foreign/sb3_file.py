@@ -46,6 +46,9 @@ POLICIES = {
 }
 """Classes of policies; their pickles name them, and hold nothing of them."""
 
+OBS = "obs"
+"""Name of an observation that has no parts, as in ``rl.spaces``."""
+
 LARGEST = 2**31
 """Of an entry of the zip, in bytes: one that unpacks to more is refused."""
 

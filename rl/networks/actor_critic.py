@@ -14,7 +14,8 @@ from rl.encoders import auto
 from rl.networks import acceleration
 from rl.networks.distinct import encode_distinct
 from rl.networks.encoders import Encoder, ImageLayout
-from rl.networks.head_layers import Activation, HeadLayers, check_head_layers
+from rl.encoders.mlp import Activation
+from rl.networks.head_layers import HeadLayers, check_head_layers
 from rl.networks.heads import CategoricalHead, make_head
 from rl.networks.scales import log_corrections
 from rl.types import Core, FeatureEncoder, Observation, State

@@ -3,14 +3,12 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import get_args
 
 from torch import Tensor, nn
 
 from rl.checks import one_of, positive
-
-Activation = Literal["relu", "tanh"]
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+from rl.encoders.mlp import ACTIVATIONS, Activation
 
 
 class HeadLayers(nn.Module):
