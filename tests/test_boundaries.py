@@ -32,7 +32,7 @@ LAYERS = (
     ("rl.ppo", "rl.iqn"),
     ("rl.agents",),
     ("rl.training",),
-    ("rl.recordings", "rl.export", "rl.memory_check"),
+    ("rl.recordings", "rl.export", "rl.foreign", "rl.memory_check"),
 )
 TENSORS = ("envs.array_module", "envs.brax_env", "envs.tensor_vector_env")
 """Modules of envs that hand out tensors: they import torch where it is used, so that all others can be had without."""

@@ -27,7 +27,7 @@ CNN_LAYERS = {"cnn.0": 0, "cnn.2": 2, "cnn.4": 4, "linear.0": 7}
 
 
 class Inputs(NamedTuple):
-    """What the memory of sb3 reads, in terms of what ours reads: its column ``order[i]`` is our i, ``* width + low``."""
+    """What the memory of sb3 reads, in terms of ours: its column ``order[i]`` is our i, ``* width + low``."""
 
     order: Tensor
     width: Tensor
