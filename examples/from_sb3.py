@@ -95,9 +95,8 @@ def main(steps: int = 40_000, seeds: tuple[int, ...] = (1, 2, 3)) -> list[bool]:
             kept, zeroed = (
                 rl.evaluate(agent, envs, 100, seed=10_000 + seed, memory=memory) for memory in (True, False)
             )
-            print(
-                f"seed {seed}, {name:<12} return {kept.mean:5.1f} +- {kept.stderr:4.1f}, memory zeroed {zeroed.mean:5.1f}"
-            )
+            told = f"return {kept.mean:5.1f} +- {kept.stderr:4.1f}, memory zeroed {zeroed.mean:5.1f}"
+            print(f"seed {seed}, {name:<12} {told}")
         print(f"seed {seed}, sb3's agent and what became of it act alike in 1,000 steps: {alike[-1]}", flush=True)
     return alike
 

@@ -8,7 +8,10 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 from experiments.launch.escape import escape_interpolations
 
-PATHS = ("resume", "run", "init_from", "weights", "text", "output", "run_dir", "study", "page", "plot", "purejaxrl")
+PATHS = (
+    *("resume", "run", "init_from", "weights", "model", "vec_normalize", "text", "output", "run_dir"),
+    *("study", "page", "plot", "purejaxrl"),
+)
 LISTS = ("runs", "data")
 """Keys whose value is a path, and keys whose value may be a list of paths."""
 
