@@ -61,6 +61,8 @@ def make_node(arguments: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict) and "call" in value:
             package, _, function = value["call"].rpartition(".")  # rl.cores.lstm.lstm is rl.cores.lstm, too
             found[name] = {"_target_": f"{package.rpartition('.')[0]}.{function}", **value["kwargs"]}
+            if name == "encoder":
+                found[name]["_partial_"] = True  # as in conf/agent/encoder
         elif name not in SETTINGS and not isinstance(value, dict):
             found[name] = value
     return found
@@ -100,7 +102,7 @@ def list_overrides(node: dict[str, Any]) -> list[str]:
         if isinstance(value, dict):
             group = "+agent/core@agent.critic_core" if name == "critic_core" else f"agent/{name}"
             found.append(f"{group}={value['_target_'].rpartition('.')[2]}")
-            found += [f"agent.{name}.{key}={part}" for key, part in value.items() if key != "_target_"]
+            found += [f"agent.{name}.{key}={part}" for key, part in value.items() if not key.startswith("_")]
         elif name != "_target_" and value != parameters[name].default:
             found.append(f"agent.{name}={str(value).lower().replace(' ', '')}")
     return found

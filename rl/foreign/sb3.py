@@ -67,7 +67,13 @@ def _convert(
         if normaliser.gamma != agent.ppo.gamma:
             log.warning("VecNormalize had gamma=%s: from here on returns have %s", normaliser.gamma, agent.ppo.gamma)
     agent.env_steps = int(file.data.get("num_timesteps", 0))
-    agent.updates = max(1, int(file.data.get("_n_updates", 0)) // agent.ppo.epochs)  # its scales are those it has
+    agent.updates = max(1, int(file.data.get("_n_updates", 0)) // agent.ppo.epochs)  # so its scales stay as they are
+    vector = agent.optimizer.param_groups[0]["params"][0]
+    agent.optimizer.state[vector] = {  # of Adam before its first step
+        "step": torch.zeros((), device=vector.device),
+        "exp_avg": torch.zeros_like(vector),
+        "exp_avg_sq": torch.zeros_like(vector),
+    }
     for name in ("learning_rate", "clip_range"):
         if name not in file.data:
             log.warning("%s is a schedule, which is code: training would go on with the default of this project", name)
