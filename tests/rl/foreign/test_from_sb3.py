@@ -125,14 +125,13 @@ def test_a_zip_made_by_hand(write_zip, assert_close):
     weights = draw_weights(3, 4)
     for name in ("lstm_actor.weight_ih_l0", "lstm_critic.weight_ih_l0"):
         weights[name] /= 100
-    weights["action_net.bias"].zero_()
     agent = rl.from_sb3(write_zip(weights))
     obs, starts = draw_play(OBS)
     logits, values = play_reference(weights, torch.from_numpy(obs), starts)
     params, own_values, actions = play(agent, obs, starts)
     assert_close(params, logits, 1e-5)
     assert_close(own_values, values, 1e-5)
-    assert (actions == logits.argmax(-1).numpy()).all() and len(set(actions.tolist())) > 1
+    assert (actions == logits.argmax(-1).numpy()).all() and logits.std(0).max() > 0.1
     assert (agent.env_steps, agent.num_steps, agent.training) == (320, 32, False)
     found = agent.ppo
     assert (found.epochs, found.clip, found.learning_rate, found.value_coef) == (3, 0.1, 1e-3, pytest.approx(1.4))
