@@ -239,7 +239,7 @@ class RecurrentPPO(RecurrentAgent):
 
     @torch.no_grad()
     def targets(self, next_observation: Any = None) -> tuple[Targets, dict[str, float]]:
-        """Compute what the rollout teaches, see ``rl.ppo.PPO.targets``, once: where steps are ignored it is closed up."""
+        """Compute what the rollout teaches, see ``rl.ppo.PPO.targets``, once: ignored steps are taken out of it."""
         buffer, last = self.buffer, None
         assert buffer is not None
         if next_observation is not None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
+from rl.encoders.mlp import Activation
 from rl.networks.acceleration import Precision
 from rl.networks.encoders import ImageLayout
-from rl.encoders.mlp import Activation
 from rl.ppo.options import PPOOptions
 from rl.types import Core, FeatureEncoder
 

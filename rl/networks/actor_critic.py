@@ -11,10 +11,10 @@ from torch.nn.functional import linear
 
 from rl.checks import one_of
 from rl.encoders import auto
+from rl.encoders.mlp import Activation
 from rl.networks import acceleration
 from rl.networks.distinct import encode_distinct
 from rl.networks.encoders import Encoder, ImageLayout
-from rl.encoders.mlp import Activation
 from rl.networks.head_layers import HeadLayers, check_head_layers
 from rl.networks.heads import CategoricalHead, make_head
 from rl.networks.scales import log_corrections
