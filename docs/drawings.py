@@ -20,10 +20,11 @@ FOLDERS = {  # name: left, top, width, height, colour, what it holds
     "rl.training": (500, 250, 200, 62, BLUE, ["loop, evaluation, metrics;", "knows the Agent protocol only"]),
     "rl.ppo": (20, 360, 130, 62, BLUE, ["losses, rollout,", "update"]),
     "rl.iqn": (170, 360, 130, 62, BLUE, ["losses, replay,", "update"]),
-    "rl.cores": (340, 360, 120, 172, BLUE, ["the memories:", "the only files", "that know what", "a state holds"]),
-    "rl.networks": (20, 470, 280, 62, BLUE, ["encoders, heads, networks made of them;", "a core is handed in"]),
+    "rl.cores": (340, 360, 120, 282, BLUE, ["the memories:", "the only files", "that know what", "a state holds"]),
+    "rl.networks": (20, 470, 280, 62, BLUE, ["heads, networks made of encoders and heads;", "a core is handed in"]),
+    "rl.encoders": (20, 580, 280, 62, BLUE, ["from an observation to features:", "one file for each"]),
     "rl.types and the ground": (
-        *(20, 580, 680, 62),
+        *(20, 690, 680, 62),
         GREEN,
         ["checks, schema, spaces, trust, checkpoint, normalisation, flat_adam, sizes, graphs, shards"],
     ),
@@ -31,7 +32,7 @@ FOLDERS = {  # name: left, top, width, height, colour, what it holds
         740,
         130,
         160,
-        512,
+        622,
         GREY,
         ["the environments:", "numpy and Gymnasium", "", "import no rl, and", "torch only where", "a device is named"],
     ),
@@ -44,8 +45,9 @@ ARROWS = [  # points of each line
     [(240, 221), (240, 250)],
     *([(x, 312), (x, 360)] for x in (85, 235, 400)),
     *([(x, 422), (x, 470)] for x in (85, 235)),
-    *([(x, 532), (x, 580)] for x in (160, 400)),
-    [(600, 312), (600, 580)],
+    [(160, 532), (160, 580)],
+    *([(x, 642), (x, 690)] for x in (160, 400)),
+    [(600, 312), (600, 690)],
 ]
 
 
@@ -98,7 +100,7 @@ def imports() -> str:
         top = y + height / 2 - 9 * len(words) + 6
         parts.append(text(x + width / 2, top, name, 15, colour if colour != GREY else INK, bold=True))
         parts += [text(x + width / 2, top + 18 * (i + 1), some, 12) for i, some in enumerate(words)]
-    return drawing(920, 662, "Who imports whom: every arrow runs downwards", parts)
+    return drawing(920, 772, "Who imports whom: every arrow runs downwards", parts)
 
 
 STEPS, BPTT, LEFT, CELL = 8, 4, 190, 84  # of the rollout, of a sequence; where the first step begins, its width

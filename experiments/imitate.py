@@ -15,14 +15,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.launch.build import SETTINGS, Settings, build, read_settings
 from experiments.launch.check import ConfigError, construct, read_list, to_dict
-from experiments.launch.claim import RunFolder, claim_folder, name_target, read_overrides, tell_how_to_go_on
+from experiments.launch.claim import RunFolder, claim_folder, read_overrides, tell_how_to_go_on
 from experiments.launch.command import launch, load_defaults
 from experiments.launch.escape import to_config
 from experiments.launch.evaluations import Evaluations, describe_final, summarise_final
 from experiments.launch.run_folder import (
     flatten,
     load_resumed_config,
+    name_agent,
     name_core,
+    name_encoder,
     name_env,
     write_config,
     write_result,
@@ -53,7 +55,7 @@ def run(config: DictConfig, overrides: list[str] | None = None) -> float:
         Stopped: a signal has ended it; what was learned is saved.
     """
     resuming = config.resume is not None
-    with claim_folder("imitate", config, f"imitate-{name_target(config.get('agent'))}-seed{config.seed}") as folder:
+    with claim_folder("imitate", config, f"imitate-{name_agent(config.get('agent'))}-seed{config.seed}") as folder:
         if resuming:
             config = load_resumed_config(
                 config, read_overrides("imitate", f"resume={config.resume}") if overrides is None else overrides
@@ -203,6 +205,7 @@ def summarise(
     result = {
         "agent": agent.model_name,
         "core": name_core(config.agent),
+        "encoder": name_encoder(config.agent),
         "env": None if evaluations is None else name_env(config.env),
         "data": to_dict(config)["data"],
         "seed": settings.seed,

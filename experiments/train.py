@@ -21,7 +21,7 @@ from experiments.launch.claim import RunFolder, tell_how_to_go_on
 from experiments.launch.command import launch
 from experiments.launch.evaluations import Evaluations, average_by_member, describe_final, summarise_final
 from experiments.launch.ranks import claim_run
-from experiments.launch.run_folder import flatten, name_core, name_env, write_config, write_result
+from experiments.launch.run_folder import flatten, name_core, name_encoder, name_env, write_config, write_result
 from rl.checkpoint import find_newest
 from rl.shards import ALONE, Shards
 from rl.training import Metrics, Trainer
@@ -178,6 +178,7 @@ def summarise(parts: Parts, trainer: Trainer, evaluations: Evaluations) -> dict[
     return {
         "agent": agent.model_name,
         "core": name_core(config.agent),
+        "encoder": name_encoder(config.agent),
         "env": name_env(config.env),
         "seed": settings.seed,
         "parameters": agent.num_parameters,

@@ -71,13 +71,13 @@ class FeatureEncoder(Protocol):
     """What stands between an observation and the memory: a ``torch.nn.Module`` with the two members below.
 
     It is made by ``encoder(input_shapes)``, a dict of the shapes of the leaves, and is given them prepared, as float32
-    ``[N, *shape]``: an image as ``(C, H, W)``, frames and channels first, scaled to 0 ... 1 and normalised by channel; a
-    Discrete or MultiDiscrete leaf one-hot, ``(D,)``; numbers and bits flattened, ``(D,)``, scaled by their bounds, and
-    normalised if the agent is to. The mask of the actions is no leaf of it; the previous action and reward are, if they
-    are fed.
+    ``[N, *shape]``: an image as ``(C, H, W)``, frames and channels first, scaled to 0 ... 1 and then normalised by
+    channel; a Discrete or MultiDiscrete leaf one-hot, ``(D,)``; numbers and bits flattened, ``(D,)``, scaled by their
+    bounds, and normalised if the agent is to. The mask of the actions is no leaf of it; the previous action and reward
+    are, if they are fed.
 
-    Each row is encoded from its own observation alone, and equally in every call: what acts and what is replayed must be
-    the same function, so dropout and batch normalisation have no place in it. It reads nothing back to the host.
+    Each row is encoded from its own observation alone, and equally in every call: what acts and what is replayed must
+    be the same function, so dropout and batch normalisation have no place in it. It reads nothing back to the host.
     """
 
     output_size: int

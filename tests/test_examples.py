@@ -29,6 +29,10 @@ def test_an_own_core_is_learned(example):
     assert example("own_core", 10_000) >= 0.9  # a guess: 0
 
 
+def test_an_own_encoder_is_learned(example):
+    assert example("own_encoder", 10_000) >= 0.9  # a guess: 0
+
+
 def test_an_own_loss_changes_what_is_learned(example):
     """The logits stay smaller than without the term."""
     (_, small), (_, large) = example("own_loss", 8_192, 0.3), example("own_loss", 8_192, 0.0)

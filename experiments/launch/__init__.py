@@ -14,5 +14,5 @@ Others may use:
   says who has a folder: ``find_holder``, ``is_locked``.
 - ``jobs`` runs the jobs of a sweep; ``launchers`` reads from a command line where.
 - ``run_folder`` reads and writes what a run leaves: ``load_run_config``, ``load_resumed_config``, ``flatten``,
-  ``name_core``, ``name_env``, ``write_result``.
+  ``name_agent``, ``name_core``, ``name_encoder``, ``name_env``, ``write_result``.
 """

@@ -19,6 +19,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from envs.guest_vector import adapt
 
 SPECIAL = ("_target_", "_partial_")
+BY_AGENT = ("input_size", "input_shapes")
+"""Arguments that an agent gives its core and its encoder."""
+
 PLAIN = (int, float, str, bool, type(None))
 
 
@@ -132,8 +135,8 @@ def check_node(node: dict[str, Any], where: str, given: Iterable[str] = ()) -> d
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     allowed = {name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD} - set(given)
     result = {key: node[key] for key in SPECIAL if key in node}
-    if "input_size" in given and "input_size" in parameters:
-        result["_partial_"] = True  # a core, which its agent calls with the number of its inputs
+    if any(name in given and name in parameters for name in BY_AGENT):
+        result["_partial_"] = True  # a core or an encoder, which its agent calls with its inputs
     for key, value in node.items():
         if key in SPECIAL:
             continue
@@ -142,7 +145,7 @@ def check_node(node: dict[str, Any], where: str, given: Iterable[str] = ()) -> d
         if key not in parameters and not open_ended:
             raise ConfigError(f"there is no key '{where}.{key}'{suggest(key, allowed)}")
         if _is_node(value):
-            result[key] = check_node(value, f"{where}.{key}", given=("input_size",))
+            result[key] = check_node(value, f"{where}.{key}", given=BY_AGENT)
         elif isinstance(value, dict) and value and all(map(_is_node, value.values())):
             # several of a kind by name, to be called with what is only known at run time
             parts = {name: check_node(part, f"{where}.{key}.{name}", given) for name, part in value.items()}

@@ -230,7 +230,7 @@ def _describe_own(error: BaseException, config_name: str) -> str:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return f"there is no {group}={name}{suggest(name, error.options)}"
     if "Config group override must be" in text:
-        return "agent, agent/core, env and experiment are given by name, for example env=t_maze"
+        return "agent, agent/core, agent/encoder, env and experiment are given by name, for example env=t_maze"
     several = re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(?:\+\+)?([^=]*)=([^']*)'", text)
     if several:
         key, values = several.groups()

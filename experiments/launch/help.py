@@ -28,6 +28,7 @@ GIVEN = {
     "agent": ("observation_space", "action_space", "num_envs", "num_steps", "total_steps", "seed", "device"),
     "env": ("num_envs",),
     "core": ("input_size",),
+    "encoder": ("input_shapes",),
 }
 """Arguments that a command itself sets, by the last part of the place of a node."""
 

@@ -10,9 +10,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from experiments.launch.check import ConfigError
-from experiments.launch.claim import CHECKPOINTS, RunFolder, claim_folder, name_target, read_overrides
+from experiments.launch.claim import CHECKPOINTS, RunFolder, claim_folder, read_overrides
 from experiments.launch.escape import escape_interpolations
-from experiments.launch.run_folder import load_resumed_config, name_env
+from experiments.launch.run_folder import load_resumed_config, name_agent, name_env
 from rl.training.distributed import Ranks
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def claim_run(
     def claim() -> tuple[DictConfig, Path]:
         given, set_by_user = _go_on_after_restart(config, overrides, ranks)
         env = "none" if given.get("env") is None else name_env(given.env)
-        name = f"{name_target(given.get('agent'))}-{env}-seed{given.seed}"
+        name = f"{name_agent(given.get('agent'))}-{env}-seed{given.seed}"
         folder = opened.enter_context(claim_folder("train", given, name))
         folders.append(folder)
         ranks.remember(str(folder.path))

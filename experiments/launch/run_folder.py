@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.launch.check import ConfigError, import_path, to_dict
-from experiments.launch.claim import WRITTEN
+from experiments.launch.claim import WRITTEN, name_target
 from experiments.launch.command import load_defaults
 from experiments.launch.escape import escape_interpolations
 from experiments.launch.stored import check_links, check_stored, read_stored, read_trust
@@ -102,6 +102,23 @@ def _name_own_core(agent: DictConfig) -> str:
         return str(agent.core._target_.rpartition(".")[2])
     parameter = inspect.signature(import_path(agent._target_)).parameters.get("core")
     return getattr(getattr(parameter, "default", None), "__name__", "none")
+
+
+def name_encoder(agent: DictConfig) -> str:
+    """Return the name of an agent's encoder; for a population the encoder of each member."""
+    return ", ".join(_list_encoders(agent))
+
+
+def name_agent(agent: DictConfig | None) -> str:
+    """Return the name of an agent's class, and of the encoders that were chosen for it, if any were."""
+    chosen = [] if agent is None else [name for name in dict.fromkeys(_list_encoders(agent)) if name != "auto"]
+    return "-".join([name_target(agent), *chosen])
+
+
+def _list_encoders(agent: DictConfig) -> list[str]:
+    """Return the names of the encoders of an agent, or of the members of a population; without one it is ``auto``."""
+    nodes = agent.members.values() if "members" in agent else [agent]
+    return [name_target(node.encoder) if "encoder" in node else "auto" for node in nodes]
 
 
 def flatten(config: DictConfig) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments.launch.check import ConfigError, check_node
-from experiments.launch.run_folder import load_run_config, name_core, name_env
+from experiments.launch.run_folder import load_run_config, name_agent, name_core, name_env
 
 Curve = tuple[np.ndarray, np.ndarray]
 """Steps and values ``[points]``."""
@@ -34,10 +34,10 @@ def make_panels() -> Panels:
 
 
 def label_run(folder: Path, trust: Any = ()) -> tuple[str, str]:
-    """Name the environment of a run, with its parameters, and its agent, with its core and its teacher."""
+    """Name the environment of a run, with its parameters, and its agent, with its encoder, its core and its teacher."""
     config = load_run_config(folder, trust)
     environment = name_task(config.env) if config.env is not None else "no environment"
-    line = [config.agent._target_.rpartition(".")[2], name_core(config.agent)]
+    line = [name_agent(config.agent), name_core(config.agent)]
     line += ["from another run"] if config.get("init_from") else []
     line += [f"teacher_kl={config.agent.teacher_kl:g}"] if config.agent.get("teacher_kl") else []
     return environment, ", ".join(line)

@@ -16,6 +16,7 @@ import torch
 from gymnasium import spaces
 
 from rl.agents.space_data import space_from_data, space_to_data
+from rl.encoders import auto
 from rl.trust import OWN, UntrustedError, import_trusted
 
 AGENTS, PARTS = ("rl.agents.",), ("rl.cores.", "rl.encoders.")
@@ -236,16 +237,17 @@ def import_code(path: str, homes: tuple[str, ...], trust: Collection[str]) -> Ca
 
 
 def in_words(construction: Any) -> str:
-    """Say in a few words what a checkpoint's agent is made of: its class, its core with its sizes, its spaces.
+    """Say in a few words what a checkpoint's agent is made of: its class, its parts with their sizes, its spaces.
 
     Args:
         construction: what ``describe`` gave; anything else has no words.
     """
     try:
         arguments = construction["arguments"]
-        sizes = {
-            name: arguments[name] for name in ("core", "layer_size", "hidden_size", "input_size") if name in arguments
-        }
+        names = ["core", "layer_size", "hidden_size", "input_size"]
+        if not _is_auto(arguments.get("encoder")):
+            names.insert(0, "encoder")
+        sizes = {name: arguments[name] for name in names if name in arguments}
         told = ", ".join(f"{name}={_value_in_words(value)}" for name, value in sizes.items())
         seen = [
             f"{label} {space_from_data(arguments[name]['space'])}"
@@ -255,6 +257,11 @@ def in_words(construction: Any) -> str:
         return ", ".join([f"{construction['agent'].rpartition('.')[2]}({told})", *seen])
     except (ValueError, *DAMAGED):  # of another version, or damaged
         return ""
+
+
+def _is_auto(value: Any) -> bool:
+    """Say whether an encoder is the one that fits itself to every observation, of which there is nothing to tell."""
+    return isinstance(value, dict) and value.get("call") == path_of(auto)
 
 
 def _value_in_words(value: Any) -> str:

@@ -40,7 +40,6 @@ class RecurrentIQN(RecurrentAgent):
     It is called like ``rl.agents.RecurrentPPO``, in the single form and in the batched one. What differs: steps
     are kept and replayed many times, so ``learn`` need not wait for ``num_steps`` steps. Where it is not known what
     a cut episode led to, its last step is not trained and the steps before it take the value of its observation.
-
     The action of a MultiDiscrete space is one of all combinations of its branches, with a value for each.
 
     Instead of Gymnasium spaces the first two arguments may be ``input_size`` (an int or a shape) and the number of

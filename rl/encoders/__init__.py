@@ -1,4 +1,4 @@
-"""Encoders behind one contract, ``rl.types.FeatureEncoder``. Each constructor takes ``input_shapes`` and its options."""
+"""Encoders behind one contract, ``rl.types.FeatureEncoder``. Each takes ``input_shapes`` and its own options."""
 
 from rl.encoders.auto import auto
 from rl.encoders.impala import impala

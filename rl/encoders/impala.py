@@ -30,12 +30,13 @@ class ResidualBlock(nn.Module):
 def impala(input_shapes: Shapes, channels: Sequence[int] = (16, 32, 32), features: int = 256) -> ImagesAndVectors:
     """Build a residual network for each image; numbers beside it are put behind its features.
 
-    Each section is a convolution of 3 x 3, the largest of each 3 x 3 in steps of 2, which halves the sides (rounded up),
-    and two residual blocks; a layer with ReLU follows. For 84 x 84 pixels of four frames these are 1,089,232 parameters.
+    Each section is a convolution of 3 x 3, the largest of each 3 x 3 in steps of 2, which halves the sides (rounded
+    up), and two residual blocks; a layer with ReLU follows. For 84 x 84 pixels of four frames these are 1,089,232
+    parameters.
 
     Args:
         input_shapes: of the leaves, see ``rl.types.FeatureEncoder``.
-        channels: of each section; procgen has also been played with twice as many, [32,64,64].
+        channels: of each section.
         features: width of the layer.
 
     Raises:

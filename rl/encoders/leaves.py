@@ -1,7 +1,7 @@
 """What the encoders of this package do alike with the leaves of an observation."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,7 @@ class ImagesAndVectors(nn.Module):
         return torch.cat([*features, *(obs[leaf] for leaf in self.others)], dim=-1)
 
 
-def count_features(layers: list[nn.Module], channels: int, height: int, width: int) -> int:
+def count_features(layers: Sequence[nn.Module], channels: int, height: int, width: int) -> int:
     """Return how many numbers ``layers`` make of an image."""
     with torch.no_grad():
         return int(nn.Sequential(*layers)(torch.zeros(1, channels, height, width)).shape[1])

@@ -100,14 +100,15 @@ class Encoder(nn.Module):
         parts = [_make_leaf_encoder(name, space, *options) for name, space in leaves.items()]
         self.register_module("parts", nn.ModuleList(parts))
         self.sees_images = any(isinstance(part, ImageEncoder) for part in self.parts)
-        self.chosen = self.layer = None
+        self.chosen: nn.Module | None = None
+        self.layer: nn.Linear | None = None
         self.register_buffer("divisors", None)
         if is_auto(encoder):
             self._add_layer(layer_size)
         else:
             shapes = (part.shape if isinstance(part, ImageEncoder) else (part.output_size,) for part in self.parts)
-            self.chosen = make_feature_encoder(encoder, dict(zip(self.names, shapes, strict=True)))
-            self.chosen_name, self.output_size = name_encoder(encoder), int(self.chosen.output_size)
+            made = make_feature_encoder(encoder, dict(zip(self.names, shapes, strict=True)))
+            self.chosen, self.chosen_name, self.output_size = made, name_encoder(encoder), made.output_size
 
     def _add_layer(self, layer_size: int) -> None:
         """Add the layer of ``auto``, if it is needed, and initialise all weights."""

@@ -39,15 +39,15 @@ def make_feature_encoder(encoder: Callable[..., Any], input_shapes: dict[str, tu
     _check_features(name, module, features)
     fixed = [key for key, parameter in module.named_parameters() if not parameter.requires_grad]
     if fixed:
-        raise ValueError(f"encoder {name} does not learn its parameter {fixed[0]}: make it a buffer, which is kept as it is")
+        raise ValueError(f"encoder {name} does not learn its parameter {fixed[0]}: make it a buffer")
     if not torch.allclose(features, again, rtol=1e-3, atol=1e-4):
         raise ValueError(
             f"encoder {name} gives other features when it is called again, so what acts is not what is replayed: take "
             "dropout and noise out of it"
         )
     with torch.no_grad():
-        alone = module({leaf: rows[:1] for leaf, rows in sample.items()})
-    if not torch.allclose(features[:1], alone, rtol=1e-3, atol=1e-4):
+        fewer = module({leaf: rows[:2] for leaf, rows in sample.items()})
+    if not torch.allclose(features[:2], fewer, rtol=1e-3, atol=1e-4):
         raise ValueError(
             f"encoder {name} gives other features for an observation when others lie beside it: take LayerNorm or "
             "GroupNorm in place of batch normalisation"
@@ -66,7 +66,7 @@ def _check_features(name: str, module: nn.Module, features: Any) -> None:
     size = getattr(module, "output_size", None)
     if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
         told = f"output_size={size!r}" if hasattr(module, "output_size") else "no output_size"
-        raise ValueError(f"encoder {name} has {told}: it must be the number of its features, a whole number of at least 1")
+        raise ValueError(f"encoder {name} has {told}: it must be a whole number of at least 1")
     if not isinstance(features, Tensor):
         raise ValueError(f"encoder {name} gives a {type(features).__name__}: it must be a tensor [N, {size}]")
     if features.shape != (ROWS, size):
@@ -75,7 +75,7 @@ def _check_features(name: str, module: nn.Module, features: Any) -> None:
             f"they must be {[ROWS, size]}"
         )
     if features.dtype != torch.float32:
-        raise ValueError(f"encoder {name} gives {str(features.dtype).removeprefix('torch.')} features: they must be float32")
+        raise ValueError(f"encoder {name} gives {features.dtype} features: they must be torch.float32")
     if not bool(torch.isfinite(features).all()):
         raise ValueError(f"encoder {name} gives features that are not finite, of numbers between 0 and 1")
 

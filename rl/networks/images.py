@@ -1,6 +1,7 @@
 """Images: which leaves are some, where their sides, frames and channels are, and the CNN behind them."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -101,9 +102,8 @@ class ImageEncoder(nn.Module):
         self.shape = math.prod(self.planes), *self.sides
         self.order = (0, *(1 + axis for axis in (*axes.planes, axes.rows, axes.rows + 1)))
         self.scale = Scale(name, space, shared=True)
-        self.cnn, layers = "", [nn.Flatten()]
-        if has_cnn:
-            self.cnn, layers = _make_cnn(*self.shape)
+        layers: Sequence[nn.Module]
+        self.cnn, layers = _make_cnn(*self.shape) if has_cnn else ("", [nn.Flatten()])
         self.layers = nn.Sequential(*layers)
         self.output_size = count_features(layers, *self.shape)
         self.moments = RunningMoments((self.shape[0], 1, 1))

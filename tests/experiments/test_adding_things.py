@@ -41,6 +41,18 @@ class Decay(torch.nn.Module):
         return torch.stack(outputs), state
 
 
+class Rows(torch.nn.Module):
+    """An encoder: the numbers as they are, so many times."""
+
+    def __init__(self, input_shapes, times=2):
+        super().__init__()
+        (width,) = input_shapes["obs"]
+        self.times, self.output_size = times, times * width
+
+    def forward(self, obs):
+        return obs["obs"].repeat(1, self.times)
+
+
 class Patient(RecurrentPPO):
     """An agent: one with a longer view, and one more metric."""
 
@@ -99,6 +111,7 @@ class Coin(BatchedEnv):
 '''
 YAML = {
     "agent/core/decay.yaml": "_target_: mine.Decay\n_partial_: true\n",
+    "agent/encoder/rows.yaml": "_target_: mine.Rows\n",
     "agent/patient.yaml": "defaults:\n  - core: gru\n\n_target_: mine.Patient\ngamma: 0.999\n",
     "agent/seer.yaml": "defaults:\n  - core: gru\n\n_target_: mine.Seer\n",
     "env/shy_maze.yaml": "_target_: mine.shy_maze\n",
@@ -126,12 +139,13 @@ def mine(command, cwd, monkeypatch):
     "choice",
     [
         ("agent/core=decay", "agent.core.leak=0.9"),
+        ("agent/encoder=rows", "agent.encoder.times=3"),
         ("agent=patient", "agent.gae_lambda=0.5"),
         ("env=coin", "env.sides=4"),
         ("experiment=patient_coin",),
         ("agent=seer",),
     ],
-    ids=["core", "agent", "environment", "experiment", "auxiliary loss"],
+    ids=["core", "encoder", "agent", "environment", "experiment", "auxiliary loss"],
 )
 def test_a_file_and_a_yaml_are_enough(mine, cwd, tiny, choice):
     ended = mine(*tiny, *choice)
@@ -165,3 +179,13 @@ def test_keys_of_additions_are_checked_too(mine, tiny):
     ended = mine(*tiny, "agent/core=decay", "agent.core.leek=0.9")
     assert ended.code == 1
     assert ended.err == "train: there is no key 'agent.core.leek'; did you mean leak?\n"
+
+
+def test_an_encoder_of_ones_own_names_the_folder_and_is_evaluated_if_it_is_trusted(mine, command, cwd, tiny):
+    assert mine(*tiny, "agent/encoder=rows", "run_dir=null").code == 0
+    (folder,) = (cwd / "runs").glob("*/*")
+    assert "-RecurrentPPOLSTM-Rows-" in folder.name
+    assert json.loads((folder / "result.json").read_text())["encoder"] == "Rows"
+    refused = command("evaluate", f"run={folder}", "episodes=1")
+    assert refused.code == 1 and "mine.Rows is code from outside this project" in refused.err
+    assert command("evaluate", f"run={folder}", "episodes=1", "trust=[mine]").code == 0

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from rl import cores
 from rl.agents import RecurrentPPO
 from rl.agents.construction import (
-    CORES,
+    PARTS,
     arguments_from_data,
     describe,
     from_data,
@@ -119,19 +119,19 @@ def test_what_cannot_be_imported_by_name_is_said_when_it_is_asked_for(make, name
         (
             "rl.checkpoint.save_checkpoint",
             UntrustedError,
-            "names rl.checkpoint.save_checkpoint where something of rl.cores",
+            "names rl.checkpoint.save_checkpoint where something of rl.cores or rl.encoders",
         ),
-        ("gymnasium.make", UntrustedError, "names gymnasium.make where something of rl.cores should be"),
-        ("envs.t_maze.TMaze", UntrustedError, "where something of rl.cores should be"),
+        ("gymnasium.make", UntrustedError, "names gymnasium.make where something of rl.cores or rl.encoders should be"),
+        ("envs.t_maze.TMaze", UntrustedError, "where something of rl.cores or rl.encoders should be"),
         ("rl.cores.lstm.partial", ValueError, "rl.cores.lstm.partial"),
         ("rl.cores.lstm.torch", ValueError, "rl.cores.lstm.torch"),
         ("rl.cores.lstm.SATURATE", ValueError, "rl.cores.lstm.SATURATE"),
         ("rl.cores.none.none", ValueError, "which cannot be imported here"),
     ],
 )
-def test_a_checkpoint_names_nothing_but_cores(path, error, sentence):
+def test_a_checkpoint_names_nothing_but_cores_and_encoders(path, error, sentence):
     with pytest.raises(error, match=sentence):
-        import_code(path, CORES, ())
+        import_code(path, PARTS, ())
     with pytest.raises(error, match=sentence):
         from_data({"call": path, "args": [], "kwargs": {}})
 
@@ -140,9 +140,9 @@ def test_code_of_a_package_that_is_not_trusted_is_not_even_imported(tmp_path, mo
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "stranger_of_tests.py").write_text("def core(size):\n    return size\n")
     with pytest.raises(UntrustedError, match="stranger_of_tests"):
-        import_code("stranger_of_tests.core", CORES, ())
+        import_code("stranger_of_tests.core", PARTS, ())
     assert "stranger_of_tests" not in sys.modules
-    assert import_code("stranger_of_tests.core", CORES, ("stranger_of_tests",))(3) == 3
+    assert import_code("stranger_of_tests.core", PARTS, ("stranger_of_tests",))(3) == 3
 
 
 @pytest.mark.parametrize(
