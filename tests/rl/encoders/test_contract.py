@@ -48,7 +48,7 @@ def make(name, space, **options):
 
 def test_every_encoder_is_known_here():
     """One that is added says here whether it needs an image; its own file has its reference."""
-    assert set(encoders.__all__) == {"auto", "mlp", "nature", "impala"}
+    assert set(encoders.__all__) == {"auto", "mlp", "nature", "impala", "plain"}
 
 
 @pytest.mark.parametrize(("name", "key"), PAIRS)
