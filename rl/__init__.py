@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         RecurrentPPOLSTM,
         load_agent,
     )
+    from rl.foreign import from_sb3
     from rl.memory_check import check_memory, check_memory_of_module, check_memory_of_sb3
     from rl.training import Evaluation, Trainer, evaluate
 
@@ -25,6 +26,7 @@ _HOMES = {
         *("DualHeadRecurrentPPO", "Population", "RecurrentIQN", "RecurrentPPO", "RecurrentPPOLSTM"),
         *("Player", "load_agent"),
     ),
+    "rl.foreign": ("from_sb3",),
     "rl.memory_check": ("check_memory", "check_memory_of_module", "check_memory_of_sb3"),
     "rl.training": ("Evaluation", "Trainer", "evaluate"),
 }
@@ -42,6 +44,7 @@ __all__ = [
     "check_memory_of_module",
     "check_memory_of_sb3",
     "evaluate",
+    "from_sb3",
     "load_agent",
 ]
 

@@ -1,4 +1,4 @@
-"""Exports one step of a trained policy, memory included, to ONNX or ``torch.export``."""
+"""Exports one step of a trained policy, memory included, to ONNX, ``torch.export`` or TorchScript."""
 
 import io
 import json
@@ -153,7 +153,7 @@ class ToEnvironment(nn.Module):
 
 
 def write(agent: Agent, path: str | Path) -> PolicyStep:
-    """Write the step of ``agent`` as ONNX, or with the ending ``.pt2`` as a program of ``torch.export``.
+    """Write the step of ``agent`` as ONNX, with the ending ``.pt2`` for ``torch.export``, with ``.ts`` as TorchScript.
 
     Raises:
         ImportError: ONNX needs a package that is not installed.
@@ -163,6 +163,10 @@ def write(agent: Agent, path: str | Path) -> PolicyStep:
     path = Path(path)
     check_format(path)
     step = PolicyStep(agent)
+    if path.suffix == ".ts":
+        with atomic_write(path) as file:
+            file.write(_trace(step))
+        return step
     batch = torch.export.Dim("batch")
     shapes = {"given": tuple({0: batch} for _ in step.example)}
     if path.suffix == ".pt2":
@@ -187,6 +191,18 @@ def write(agent: Agent, path: str | Path) -> PolicyStep:
     with atomic_write(path) as file:
         file.write(program.model_proto.SerializeToString())
     return step
+
+
+def _trace(step: PolicyStep) -> bytes:
+    """Return the step as TorchScript; the names of its inputs and outputs lie beside it in ``names.json``."""
+    memory = io.BytesIO()
+    names = json.dumps({"inputs": step.input_names, "outputs": step.output_names})
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)  # newer versions of torch prefer torch.export
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        traced = torch.jit.trace(step, step.example, check_trace=False)
+        torch.jit.save(traced, memory, _extra_files={"names.json": names})
+    return memory.getvalue()
 
 
 @contextmanager
@@ -228,8 +244,8 @@ def check_format(path: Path) -> None:
         ImportError: writing and replaying ONNX needs a package that is not installed.
         ValueError: the ending is another one.
     """
-    if path.suffix not in (".onnx", ".pt2"):
-        raise ValueError(f"output={path}: it must end in .onnx or .pt2")
+    if path.suffix not in (".onnx", ".pt2", ".ts"):
+        raise ValueError(f"output={path}: it must end in .onnx, .pt2 or .ts")
     if path.suffix == ".onnx":
         try:
             import onnx  # noqa: F401

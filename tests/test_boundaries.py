@@ -34,7 +34,7 @@ LAYERS = (
     ("rl.ppo", "rl.iqn"),
     ("rl.agents",),
     ("rl.training",),
-    ("rl.recordings", "rl.export", "rl.memory_check"),
+    ("rl.recordings", "rl.export", "rl.foreign", "rl.memory_check"),
 )
 TENSORS = ("envs.array_module", "envs.brax_env", "envs.tensor_vector_env")
 """Modules of envs that hand out tensors: they import torch where it is used, so that all others can be had without."""
@@ -255,7 +255,7 @@ def test_only_cores_are_asked_for_by_name_of_their_own():
     """No core is treated as a special case elsewhere: its name occurs as a default only."""
     names = {path.stem for path in files("rl/cores")} - {"__init__"}
     for path in files("rl"):
-        if not within(name_of(path), ("rl.cores", "rl.encoders")):  # there is an mlp of both
+        if not within(name_of(path), ("rl.cores", "rl.encoders", "rl.foreign")):  # others have an mlp and dropout, too
             assert not names & quoted(path), f"{name_of(path)} names a core"
 
 

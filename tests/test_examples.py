@@ -53,6 +53,11 @@ def test_an_agent_of_sb3_contrib_is_checked(example):
     assert example("check_sb3") == []
 
 
+def test_an_agent_of_sb3_contrib_is_taken_over(example):
+    pytest.importorskip("sb3_contrib")
+    assert example("from_sb3", 1_024, (1,)) == [True]
+
+
 def test_every_example_is_run_here():
     text = Path(__file__).read_text()
     assert [path.stem for path in sorted(FOLDER.glob("*.py")) if f'example("{path.stem}"' not in text] == []

@@ -186,7 +186,7 @@ def build(config: DictConfig, playing: bool = False, at_most: int | None = None,
     """
     settings = read_settings(config).of_shard(shards)
     if config.get("env") is None:
-        raise ConfigError("this run has no environment: it was trained on a recording alone")
+        raise ConfigError("this run has no environment: it was made of a recording, or of an agent of sb3, alone")
     # if a later part cannot be made, no worker process of an earlier one is left behind
     with Watchdog(settings.env_timeout, step_seconds, shows_mask, probe_in_worker), ExitStack() as opened:
         if playing:

@@ -42,7 +42,7 @@ def override_env(stored: DictConfig, given: DictConfig) -> DictConfig:
         ConfigError: the run has no environment.
     """
     if stored.env is None:
-        raise ConfigError("this run has no environment: it was trained on a recording alone")
+        raise ConfigError("this run has no environment: it was made of a recording, or of an agent of sb3, alone")
     changed, node = stored.copy(), to_config(to_dict(given))
     OmegaConf.set_struct(changed, False)
     changed.env = node if "_target_" in given else OmegaConf.merge(changed.env, node)

@@ -9,7 +9,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from experiments.launch.escape import escape_interpolations
 
 PATHS = (
-    *("resume", "run", "run_dir", "init_from", "checkpoint", "weights"),
+    *("resume", "run", "run_dir", "init_from", "checkpoint", "weights", "model", "vec_normalize"),
     *("text", "output", "study", "page", "plot", "purejaxrl"),
 )
 LISTS = ("runs", "data")

@@ -17,6 +17,7 @@ from rl.agents.tensor_rollout import BufferedRollout, TensorEnvs, check_collecti
 from rl.checks import within
 from rl.cores import gru
 from rl.encoders import auto
+from rl.encoders.mlp import Activation
 from rl.flat_adam import undone_on_failure
 from rl.networks import ActorCritic
 from rl.networks.acceleration import Precision
@@ -41,9 +42,6 @@ class RecurrentPPO(RecurrentAgent):
     ``act`` and ``observe`` collect a rollout; ``learn`` learns from it once it has ``num_steps`` steps.
     Episode ends and cuts in between are handled inside; callers never see a hidden state.
 
-    With ``num_envs=None`` it plays one environment, without a leading axis; with ``num_envs=B`` every call takes and
-    gives arrays with a leading axis B. Both are the same code.
-
     Args:
         observation_space: of ONE environment.
         action_space: of ONE environment.
@@ -54,12 +52,16 @@ class RecurrentPPO(RecurrentAgent):
         seed: of initialisation, sampling and shuffling; the global generators are left alone.
         core: ``core(input_size) -> Core``, the memory.
         encoder: ``encoder(input_shapes) -> FeatureEncoder``, what stands in front of the memory; see ``rl.encoders``.
-        num_envs: None for the single-environment form.
+        num_envs: B, with which all that is taken and given has a leading axis B; None for one environment without it.
         num_steps: steps of each environment in a rollout.
         total_steps: environment steps over which the schedules of hyperparameters run; None keeps them constant.
         state_stride: store the state at every such step only; a divisor of ``bptt`` and ``burn_in``. None for every
             step, or where the state is large for the steps alone at which sequences and their warm-up may begin.
         separate_critic: the value has an encoder and a core of its own.
+        critic_core: the core of a separate critic; None for one like that of the policy.
+        head_layers: widths of the layers between memory and policy; None for one tanh layer of ``layer_size``.
+        value_head_layers: of those between memory and value; None for as many and as wide ones as the policy has.
+        head_activation: of these layers: elu, gelu, relu, silu or tanh.
         normalise_observations: by running moments, frozen at evaluation; images are always.
         normalise_returns: divide rewards by the running standard deviation of the discounted return.
         previous_action_reward: feed them as inputs.
@@ -102,6 +104,10 @@ class RecurrentPPO(RecurrentAgent):
         total_steps: int | None = None,
         state_stride: int | None = None,
         separate_critic: bool = False,
+        critic_core: Callable[..., Core] | None = None,
+        head_layers: Sequence[int] | None = None,
+        value_head_layers: Sequence[int] | None = None,
+        head_activation: Activation = "tanh",
         normalise_observations: bool = False,
         normalise_returns: bool = False,
         previous_action_reward: bool = False,
@@ -120,10 +126,11 @@ class RecurrentPPO(RecurrentAgent):
         within(0.0, 1.0, epsilon=epsilon, epsilon_min=epsilon_min)
         self.layer_size, self.epsilon, self.epsilon_min = layer_size, epsilon, epsilon_min
         options = layer_size, separate_critic, normalise_observations, image_layout, encoder, action_names
+        heads = critic_core, head_layers, value_head_layers, head_activation
         super().__init__(
             observation_space,
             action_space,
-            lambda leaves: ActorCritic(leaves, action_space, core, *options),
+            lambda leaves: ActorCritic(leaves, action_space, core, *options, *heads),
             device=device,
             seed=seed,
             learning_rate=ppo.learning_rate,
@@ -208,8 +215,8 @@ class RecurrentPPO(RecurrentAgent):
         if buffer.size != self.num_steps:  # a client went on for longer: it may be cut at any step
             buffer.store_every_state(self.network.step)
         due = self.advisor.is_due(self.updates)
-        parts = [part for part in (self.network, self.advantage_scale, self.return_scale) if part is not None]
-        moments = [leaf for part in parts for leaf in part.buffers()]
+        parts = self.network, self.advantage_scale, self.return_scale
+        moments = [leaf for part in parts if part is not None for leaf in part.buffers()]
         try:
             with undone_on_failure(self.optimizer, moments):
                 targets, metrics = self.targets(next_observation)
@@ -233,10 +240,7 @@ class RecurrentPPO(RecurrentAgent):
 
     @torch.no_grad()
     def targets(self, next_observation: Any = None) -> tuple[Targets, dict[str, float]]:
-        """Compute what the rollout in the buffer teaches, see ``rl.ppo.PPO.targets``.
-
-        Where steps are ignored, the rollout is closed up; so this is called once for a rollout.
-        """
+        """Compute what the rollout teaches, see ``rl.ppo.PPO.targets``, once: ignored steps are taken out of it."""
         buffer, last = self.buffer, None
         assert buffer is not None
         if next_observation is not None:
@@ -304,11 +308,7 @@ class RecurrentPPO(RecurrentAgent):
             check_entry(state["teacher"], schema, "agent.teacher")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what ``state_dict`` gave; memories and generators only with as many environments.
-
-        Raises:
-            ValueError: the state belongs to an agent of another shape; this one is unchanged.
-        """
+        """Take back what ``state_dict`` gave, see ``RecurrentAgent.load_state_dict``."""
         super().load_state_dict(state)
         self.advantage_scale.load_state_dict(state["advantage_scale"])
         if self.ppo.teacher_kl and "teacher" in state:

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
+from rl.encoders.mlp import Activation
 from rl.networks.acceleration import Precision
 from rl.networks.encoders import ImageLayout
 from rl.ppo.options import PPOOptions
-from rl.types import FeatureEncoder
+from rl.types import Core, FeatureEncoder
 
 
 class RecurrentPPOOptions(PPOOptions, total=False):
@@ -17,6 +18,10 @@ class RecurrentPPOOptions(PPOOptions, total=False):
     total_steps: int | None
     state_stride: int | None
     separate_critic: bool
+    critic_core: Callable[..., Core] | None
+    head_layers: Sequence[int] | None
+    value_head_layers: Sequence[int] | None
+    head_activation: Activation
     normalise_observations: bool
     normalise_returns: bool
     previous_action_reward: bool

@@ -11,9 +11,11 @@ from torch.nn.functional import linear
 
 from rl.checks import one_of
 from rl.encoders import auto
+from rl.encoders.mlp import Activation
 from rl.networks import acceleration
 from rl.networks.distinct import encode_distinct
 from rl.networks.encoders import Encoder, ImageLayout
+from rl.networks.head_layers import HeadLayers, check_head_layers
 from rl.networks.heads import CategoricalHead, make_head
 from rl.networks.scales import log_corrections
 from rl.types import Core, FeatureEncoder, Observation, State
@@ -25,7 +27,7 @@ MASK = "action_mask"
 class ActorCritic(nn.Module):
     """A policy and a value behind one memory: ``observation, state -> parameters, value, next state``.
 
-    Each reads the memory through a tanh layer of its own, behind which it is linear.
+    Each reads the memory through a tanh layer of its own, behind which it is linear, or through ``head_layers``.
 
     Args:
         leaves: observation leaves by name.
@@ -37,6 +39,13 @@ class ActorCritic(nn.Module):
         image_layout: of Box leaves with three or four axes.
         encoder: ``encoder(input_shapes) -> FeatureEncoder``, see ``rl.networks.Encoder``.
         action_names: names of the action branches.
+        critic_core: of a separate critic; None for one like that of the policy.
+        head_layers: widths of the layers of the policy behind the memory; None for one tanh layer of ``layer_size``.
+        value_head_layers: those of the value; None for as many and as wide ones as the policy has.
+        head_activation: of these layers.
+
+    Raises:
+        ValueError: an argument is out of range, or would do nothing beside the others.
     """
 
     def __init__(
@@ -50,6 +59,10 @@ class ActorCritic(nn.Module):
         image_layout: ImageLayout = "auto",
         encoder: Callable[..., FeatureEncoder | None] = auto,
         action_names: Sequence[str] | None = None,
+        critic_core: Callable[..., Core] | None = None,
+        head_layers: Sequence[int] | None = None,
+        value_head_layers: Sequence[int] | None = None,
+        head_activation: Activation = "tanh",
     ):
         super().__init__()
         inputs = {name: space for name, space in leaves.items() if name != MASK}
@@ -62,7 +75,16 @@ class ActorCritic(nn.Module):
             raise ValueError(f"{MASK} has shape {leaves[MASK].shape}, but the policy has {self.head.num_params} logits")
         given = inputs, layer_size, normalise, image_layout, encoder
         self.actor = Trunk(Encoder(*given), core)
-        self.critic = Trunk(Encoder(*given), core) if separate_critic else None
+        self.critic = Trunk(Encoder(*given), critic_core or core) if separate_critic else None
+        if critic_core is not None and not separate_critic:
+            raise ValueError("critic_core is for a critic with a memory of its own: set separate_critic, too")
+        sizes = self.actor.core.output_size, (self.critic or self.actor).core.output_size
+        check_head_layers(head_layers, value_head_layers, head_activation, sizes)
+        self.head_layers = None
+        if head_layers is not None:
+            of_value = head_layers if value_head_layers is None else value_head_layers
+            self.head_layers = HeadLayers(sizes, self.head.num_params, head_layers, of_value, head_activation)
+            return
         # rows of both: those of the policy, then those of the value
         self.hidden = nn.Linear(self.actor.core.output_size, 2 * layer_size)
         self.heads = nn.Linear(layer_size, self.head.num_params + 1)
@@ -123,16 +145,23 @@ class ActorCritic(nn.Module):
 
     def decode(self, features: Tensor, of_critic: Tensor, obs: Observation) -> tuple[Tensor, Tensor]:
         """Map features ``[..., H]`` of policy and critic to parameters ``[..., P]`` and values ``[...]``."""
+        if self.head_layers is not None:
+            params, values = self.head_layers(features, of_critic)
+        else:
+            params, values = self._decode(features, of_critic)
+        if self.masked:
+            params = params.masked_fill(~obs[MASK].bool(), -1e9)
+        return params, values.squeeze(-1)
+
+    def _decode(self, features: Tensor, of_critic: Tensor) -> tuple[Tensor, Tensor]:
+        """Do what ``decode`` does where there are no ``head_layers``: two layers in one product, if features allow."""
         if self.critic is None:
             of_policy, of_value = self.hidden(features).tanh().chunk(2, dim=-1)
         else:
             pairs = zip(self.hidden.weight.chunk(2), self.hidden.bias.chunk(2), (features, of_critic), strict=True)
             of_policy, of_value = (linear(x, weight, bias).tanh() for weight, bias, x in pairs)
         params = linear(of_policy, self.heads.weight[:-1], self.heads.bias[:-1])
-        values = linear(of_value, self.heads.weight[-1:], self.heads.bias[-1:])
-        if self.masked:
-            params = params.masked_fill(~obs[MASK].bool(), -1e9)
-        return params, values.squeeze(-1)
+        return params, linear(of_value, self.heads.weight[-1:], self.heads.bias[-1:])
 
     def accelerate(
         self, example: Observation, compile_encoder: bool, precision: acceleration.Precision
@@ -152,7 +181,7 @@ class ActorCritic(nn.Module):
                 acceleration.compile_encoder(trunk.encoder, example)
         if precision == "bfloat16" and not self.actor.autocast:
             precision = "float32"
-        acceleration.set_precision(self.hidden.weight.device, precision)
+        acceleration.set_precision(next(self.parameters()).device, precision)
         return precision
 
     def update_moments(self, obs: Observation) -> None:

@@ -97,7 +97,7 @@ def test_the_run_is_left_alone(trained, command):
     [
         ((), "run is missing: give run=RUN_DIR, the folder of a training run"),
         (("run=nowhere",), "nowhere is no run folder: it has no config.yaml"),
-        (("run=nowhere", "output=policy.txt"), "output=policy.txt: it must end in .onnx or .pt2"),
+        (("run=nowhere", "output=policy.txt"), "output=policy.txt: it must end in .onnx, .pt2 or .ts"),
         (("run=nowhere", "steps=0"), "steps=0"),
         (("run=nowhere", "ouput=x"), "there is no key 'ouput'; did you mean output?"),
     ],

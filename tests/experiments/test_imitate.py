@@ -95,7 +95,7 @@ def test_without_an_environment(expert, command, cwd):
     ended = command("evaluate", "run=run")
     assert (ended.code, ended.err) == (
         1,
-        "evaluate: this run has no environment: it was trained on a recording alone\n",
+        "evaluate: this run has no environment: it was made of a recording, or of an agent of sb3, alone\n",
     )
 
 

@@ -335,6 +335,23 @@ def test_pt2(make_agent, tmp_path):
     assert largest_difference(loaded, record(agent, envs, 12, seed=5), garbage(step, 3)) <= 1e-5
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize("options", [{}, {"head_layers": [6, 5], "separate_critic": True}], ids=["plain", "layers"])
+def test_torchscript(make_agent, tmp_path, options):
+    """A hundred steps with starts, three rows where it was traced with two; without the class of the step."""
+    envs = SpaceProbe(3, "dict", "box")
+    agent = make_agent(envs, **options)
+    step = write(agent, tmp_path / "policy.ts")
+    extra = {"names.json": ""}
+    loaded = torch.jit.load(tmp_path / "policy.ts", _extra_files=extra)
+    assert json.loads(extra["names.json"]) == {"inputs": step.input_names, "outputs": step.output_names}
+    played = lambda *given: loaded(*given)  # noqa: E731
+    played.obs, played.input_names, played.output_names = step.obs, step.input_names, step.output_names
+    recording = record(agent, envs, 100, seed=5)
+    assert recording["input/start"][1:].any()
+    assert largest_difference(played, recording, garbage(step, 3)) <= 1e-5
+
+
 # ----------------------------------------------------------------------------------------------------------- the errors
 
 
@@ -361,7 +378,7 @@ def test_names_that_are_taken(make_agent, name):
 
 
 def test_another_ending(tmp_path):
-    with pytest.raises(ValueError, match=r"policy.pt: it must end in .onnx or .pt2"):
+    with pytest.raises(ValueError, match=r"policy.pt: it must end in .onnx, .pt2 or .ts"):
         check_format(tmp_path / "policy.pt")
 
 

@@ -253,7 +253,7 @@ def test_no_more_environments_are_open_than_are_needed(config, alive, changes, o
 
 def test_a_run_without_an_environment_cannot_be_built(config):
     config.env = None
-    with pytest.raises(ConfigError, match="this run has no environment: it was trained on a recording alone"):
+    with pytest.raises(ConfigError, match="this run has no environment: it was made of a recording"):
         build(config)
 
 

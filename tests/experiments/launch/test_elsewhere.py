@@ -29,7 +29,7 @@ def test_keys_are_changed_and_added_and_whole_environments_replaced():
     other = {"_target_": "envs.t_maze.TMaze", "passive": False}
     assert override_env(stored, OmegaConf.create(other)).env == other
     assert stored == {"env": MAZE, "seed": 1}
-    with pytest.raises(ConfigError, match="no environment: it was trained on a recording alone"):
+    with pytest.raises(ConfigError, match="no environment: it was made of a recording"):
         override_env(OmegaConf.create({"env": None}), OmegaConf.create({"length": 100}))
 
 

@@ -20,3 +20,12 @@ def test_parameters_and_fresh_weights(assert_fresh_weights, count_parameters):
     core = cores.mlp(12, hidden_size=3, num_layers=2)
     assert_fresh_weights(core)
     assert count_parameters(core) == 12 * 3 + 3 + 3 * 3 + 3
+
+
+def test_no_layers_hand_the_input_on():
+    core = cores.mlp(12, num_layers=0)
+    x, starts = torch.rand(3, 2, 12), torch.zeros(3, 2, dtype=torch.bool)
+    y, state = core.unroll(x, {}, starts)
+    assert torch.equal(y, x) and state == {} and core.output_size == 12
+    with pytest.raises(ValueError, match="num_layers=-1"):
+        cores.mlp(12, num_layers=-1)

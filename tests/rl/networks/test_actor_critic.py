@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -136,6 +137,65 @@ def test_a_state_is_made_on_the_device_that_is_asked_for(make_network):
     for separate_critic in (False, True):
         state = make_network(cores.lstm, separate_critic=separate_critic).initial_state(2, "meta")
         assert {leaf.device.type for leaf in state.values()} == {"meta"}
+
+
+# -------------------------------------------------------------------------------------------------------- head layers
+
+
+@pytest.mark.parametrize("separate_critic", [False, True])
+def test_head_layers_are_those_of_the_equations(separate_critic, make_network, make_inputs, assert_close):
+    """Of policy and value apart, the last layer of each linear."""
+    options = {"head_layers": [7, 6], "value_head_layers": [5], "head_activation": "relu"}
+    network = make_network(cores.gru, separate_critic=separate_critic, **options)
+    assert not hasattr(network, "hidden") and not hasattr(network, "heads")
+    obs, starts = make_inputs()
+    state = network.initial_state(B)
+    params, values, _ = network.unroll(obs, state, starts)
+    read = []
+    for trunk, prefix in ((network.actor, ""), (network.critic or network.actor, "critic." if separate_critic else "")):
+        own = {"h": state[f"{prefix}h"]}
+        read.append(trunk.core.unroll(trunk.features(obs), own, starts)[0])
+    for found, y, net, widths in (
+        (params, read[0], network.head_layers.policy, [7, 6, 4]),
+        (values.unsqueeze(-1), read[1], network.head_layers.value, [5, 1]),
+    ):
+        layers = [layer for layer in net if isinstance(layer, nn.Linear)]
+        assert [layer.out_features for layer in layers] == widths
+        for layer in layers[:-1]:
+            y = (y @ layer.weight.T + layer.bias).clamp_min(0)
+        assert_close(found, y @ layers[-1].weight.T + layers[-1].bias, 1e-5)
+
+
+def test_the_value_has_the_layers_of_the_policy_unless_told(make_network):
+    network = make_network(cores.gru, head_layers=[6])
+    assert [layer.weight.shape for layer in network.head_layers.value[::2]] == [(6, 8), (1, 6)]
+    assert len(make_network(cores.gru, head_layers=[]).head_layers.policy) == 1  # linear
+
+
+def test_a_critic_may_have_another_memory_or_none(make_network, make_inputs):
+    none = partial(cores.mlp, num_layers=0)
+    network = make_network(cores.lstm, separate_critic=True, critic_core=none, head_layers=[6])
+    assert sorted(network.initial_state(2)) == ["c", "h"]
+    obs, starts = make_inputs()
+    _, values, _ = network.unroll(obs, network.initial_state(B), starts)
+    state = {name: leaf + 1.0 for name, leaf in network.initial_state(B).items()}
+    assert torch.equal(network.unroll(obs, state, starts)[1], values)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"value_head_layers": [4]}, r"value_head_layers=\[4\] needs those of the policy"),
+        ({"head_activation": "relu"}, "head_activation='relu' needs layers"),
+        ({"head_layers": [4], "head_activation": "cube"}, "head_activation='cube'"),
+        ({"head_layers": [4, 0]}, r"head_layers\[1\]=0"),
+        ({"critic_core": cores.gru}, "critic_core is for a critic with a memory of its own"),
+        ({"critic_core": cores.gru, "separate_critic": True}, "critic_core gives 128 features and core 8"),
+    ],
+)
+def test_head_layers_that_cannot_be_are_refused(options, message, make_network):
+    with pytest.raises(ValueError, match=message):
+        make_network(cores.gru, **options)
 
 
 # -------------------------------------------------------------------------------------------------------- action mask

@@ -1,0 +1,50 @@
+"""``python -m experiments.from_sb3``: an agent of sb3-contrib in a run folder that the other commands read."""
+
+import pytest
+
+import rl
+from tests.rl.foreign.test_from_sb3 import draw_weights, entry, write_zip  # noqa: F401
+
+CARTPOLE = "env=cartpole_no_velocity"
+
+
+@pytest.fixture
+def model(write_zip):  # noqa: F811
+    """The zip of an agent for CartPole without velocities."""
+    from envs.classic_control import CartPoleNoVelocity
+
+    envs = CartPoleNoVelocity(1)
+    return write_zip(draw_weights(2, 2), envs.single_observation_space, envs.single_action_space)
+
+
+def test_the_run_folder_is_evaluated_exported_and_trained_on(model, command):
+    ended = command("from_sb3", f"model={model}", CARTPOLE, "run_dir=taken")
+    assert (ended.code, ended.err) == (0, "")
+    assert "after 320 steps" in command("evaluate", "run=taken", "episodes=2", "max_steps=20").out
+    exported = command("export", "run=taken", "output=policy.pt2", "steps=5")
+    assert (exported.code, exported.err) == (0, "")
+    line = ended.out.split("experiments.train ")[1].split()
+    sizes = "total_steps=128", "evaluate_every=null", "final_episodes=0", "num_steps=32", "num_envs=4"
+    done = command("train", *line, CARTPOLE, *sizes, "run_dir=further")
+    assert (done.code, done.err) == (0, "")
+    taken = rl.load_agent("taken").network.state_dict()
+    assert rl.load_agent("further").network.state_dict().keys() == taken.keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "model is missing: give model=FILE.zip"),
+        (("model=nowhere.zip",), "there is no file nowhere.zip"),
+    ],
+)
+def test_bad_input(command, cwd, arguments, message):
+    ended = command("from_sb3", *arguments, "run_dir=taken")
+    assert ended.code == 1 and message in ended.err and ended.err.count("\n") == 1
+    assert not (cwd / "taken").exists()
+
+
+def test_another_environment_is_refused(model, command, cwd):
+    ended = command("from_sb3", f"model={model}", "env=t_maze", "run_dir=taken")
+    assert ended.code == 1 and "but the agent was trained with" in ended.err
+    assert not (cwd / "taken").exists()
