@@ -28,6 +28,7 @@ import experiments.launch.build
 from experiments.launch.build import build
 from experiments.launch.command import check_keys, load_defaults
 from experiments.sweeps.space import list_corners, read_space
+from tests.tutorials import TUTORIALS, write_files
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -74,6 +75,9 @@ def commands():
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for page in TUTORIALS:
+        write_files(TEXT[page], tmp_path)
     monkeypatch.setattr(experiments.launch.build, "EVALUATION_ENVS", 2)
 
 
@@ -173,7 +177,7 @@ def test_every_command_is_one(words, run_dir):
             assert (ROOT / word).exists()
 
 
-@pytest.mark.parametrize("page", [page for page in TEXT if blocks(page, PYTHON)])
+@pytest.mark.parametrize("page", [page for page in TEXT if blocks(page, PYTHON) and page not in TUTORIALS])
 def test_python_runs(page):
     namespace = {"__name__": "page"}
     for block in blocks(page, PYTHON):
