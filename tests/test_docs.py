@@ -21,6 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.utils import get_method
+from matplotlib import image
 from omegaconf import OmegaConf
 from torch.distributed.run import get_args_parser as torchrun_parser
 
@@ -317,3 +318,30 @@ def test_the_page_on_metrics_is_the_glossary():
     from rl.training.metrics import GLOSSARY
 
     assert TEXT["docs/metrics.md"] == runpy.run_path(str(DOCS / "metrics_page.py"))["page"](GLOSSARY)
+
+
+def test_without_a_browser_screenshots_say_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    main = runpy.run_path(str(DOCS / "screenshots.py"))["main"]
+    with pytest.raises(SystemExit, match="screenshots: no browser was found"):
+        main("tensorboard", tmp_path, tmp_path / "page.png")
+
+
+def test_screenshots_photograph_what_a_command_serves(tmp_path):
+    """A page of two colours, which stands in the place of one that a command of ours serves."""
+    if not shutil.which("chromium"):
+        pytest.skip("needs chromium")
+    names = runpy.run_path(str(DOCS / "screenshots.py"))
+    (tmp_path / "index.html").write_text("<body style='margin:0;background:#ff0000'>")
+    page = names["Page"](
+        ("http.server", "--bind", "127.0.0.1", "--directory", "{run}", "{port}"), size=(60, 40), settle=0.1
+    )
+    names["PAGES"]["plain"] = page
+    names["main"]("plain", tmp_path, tmp_path / "page.png")
+    picture = image.imread(tmp_path / "page.png")
+    assert picture.shape[:2] == (40, 60) and (picture[..., :3] == [1, 0, 0]).all()
+
+
+def test_pictures_are_small():
+    assert {path.name for path in DOCS.rglob("*.png") if path.stat().st_size > 150_000} <= {"learning_curves.png"}
+    assert sum(path.stat().st_size for path in (DOCS / "gallery").glob("*.png")) < 400_000

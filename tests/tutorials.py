@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
-TUTORIALS = tuple(f"docs/tutorials/{name}.md" for name in ("first_task", "own_environment", "deploy", "recordings", "vote"))
+TUTORIALS = tuple(
+    f"docs/tutorials/{name}.md" for name in ("first_task", "own_environment", "deploy", "recordings", "vote")
+)
 """Pages whose blocks need what their commands have left: ``test_tutorials.py`` runs them from top to bottom."""
 
 FILE = re.compile(r"^```python\n# (\w+\.py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
