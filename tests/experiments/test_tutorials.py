@@ -58,6 +58,7 @@ def follow(command, cwd, monkeypatch):
     return follow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", TUTORIALS)
 def test_a_tutorial_can_be_followed(page, follow, command):
     name = Path(page).stem
