@@ -2,11 +2,13 @@
 
 python -m experiments.plot runs=[runs/a,runs/b] output=curves.png
 python -m experiments.plot runs=[runs/a] tag=[losses/entropy,losses/approx_kl] band=minmax
+python -m experiments.plot runs=[SWEEP_DIR] kind=memory
 python -m experiments.plot runs=[SWEEP_DIR] kind=efficiency tag=eval/episodic_return
 python -m experiments.plot runs=[SWEEP_DIR] kind=profile
 python -m experiments.plot runs=[SWEEP_DIR] kind=improvement
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +27,7 @@ from experiments.tables.comparisons import (
 )
 from experiments.tables.curves import label_run, make_panels, read_curves
 from experiments.tables.figures import Band, draw_curves
+from experiments.tables.gallery import ZEROED, draw_memory
 
 Labels = dict[Path, tuple[str, str]]
 """Task and agent of each run folder."""
@@ -34,7 +37,7 @@ def run(config: DictConfig) -> None:
     """Draw one figure and say of how many runs it is."""
     if not config.runs:
         raise ConfigError("runs is empty: give the folders of training runs, runs=[RUN_DIR,RUN_DIR]")
-    kind = convert(config.kind, Literal["curves", "efficiency", "profile", "improvement"], "kind")
+    kind = convert(config.kind, Literal["curves", "memory", "efficiency", "profile", "improvement"], "kind")
     band: Band = convert(config.band, Literal["ci", "iqr", "minmax"] | None, "band")
     bounds, tags = to_dict(config.bounds), [str(tag) for tag in read_list(config.tag, "tag")]
     check_options(kind, band, bounds, tags)
@@ -43,6 +46,8 @@ def run(config: DictConfig) -> None:
     labels = {folder: label_run(folder, config.get("trust")) for folder in folders}
     if kind == "curves":
         drawn = plot_curves(labels, tags, band, output)
+    elif kind == "memory":
+        drawn = plot_memory(labels, band, output)
     elif kind == "efficiency":
         drawn = plot_efficiency(labels, tags[0], band, bounds, output)
     else:
@@ -58,7 +63,7 @@ def check_options(kind: str, band: Band, bounds: dict[str, Any], tags: list[str]
     """
     if kind in ("profile", "improvement") and band not in ("ci", None):
         raise ConfigError(f"band={band}: kind={kind} has ci or null")
-    if kind in ("curves", "improvement") and bounds:
+    if kind in ("curves", "memory", "improvement") and bounds:
         raise ConfigError(f"bounds={bounds}: kind={kind} draws returns as they are; leave it out")
     if kind == "efficiency" and len(tags) > 1:
         raise ConfigError(f"tag={tags}: kind=efficiency draws one tag")
@@ -76,6 +81,17 @@ def plot_curves(labels: Labels, tags: list[str], band: Band, output: Path) -> in
         drawn |= curves.keys()
     draw_curves(panels, tags[0] if len(tags) == 1 else "", output, band=band)
     return len(drawn)
+
+
+def plot_memory(labels: Labels, band: Band, output: Path) -> int:
+    """Draw what the memory is worth, a panel for each task and agent; return the number of runs."""
+    curves, lacking = read_curves(labels, ZEROED)
+    tell_of_missing(lacking, len(labels), f"no {ZEROED}")
+    groups = defaultdict[str, list[Path]](list)
+    for folder in curves:
+        groups["\n".join(labels[folder])].append(folder)
+    draw_memory(groups, output, band)
+    return len(curves)
 
 
 def plot_efficiency(labels: Labels, tag: str, band: Band, bounds: dict[str, Any], output: Path) -> int:

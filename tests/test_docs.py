@@ -21,6 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.utils import get_method
+from matplotlib import image
 from omegaconf import OmegaConf
 from torch.distributed.run import get_args_parser as torchrun_parser
 
@@ -29,6 +30,7 @@ from experiments.launch.build import build
 from experiments.launch.command import check_keys, load_defaults
 from experiments.launch.environments import WRAPPERS
 from experiments.sweeps.space import list_corners, read_space
+from tests.tutorials import TUTORIALS, write_files
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -75,6 +77,9 @@ def commands():
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for page in TUTORIALS:
+        write_files(TEXT[page], tmp_path)
     monkeypatch.setattr(experiments.launch.build, "EVALUATION_ENVS", 2)
 
 
@@ -83,7 +88,7 @@ def run_dir(tmp_path_factory):
     """A finished run of a few steps."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     small = "env=delayed_recall", "++env.delay=1", "num_envs=2", "num_steps=4", "total_steps=8"
-    rest = "evaluate_every=null", "final_episodes=1", f"run_dir={folder}"
+    rest = "evaluate_every=8", "evaluate_episodes=1", "final_episodes=1", f"run_dir={folder}"
     agent = "++agent.bptt=4", "++agent.num_minibatches=1", "++agent.epochs=1", "++agent.core.hidden_size=4"
     run("train", compose_checked("train", [*small, *agent, *rest]))
     return folder
@@ -174,7 +179,7 @@ def test_every_command_is_one(words, run_dir):
             assert (ROOT / word).exists()
 
 
-@pytest.mark.parametrize("page", [page for page in TEXT if blocks(page, PYTHON)])
+@pytest.mark.parametrize("page", [page for page in TEXT if blocks(page, PYTHON) and page not in TUTORIALS])
 def test_python_runs(page):
     namespace = {"__name__": "page"}
     for block in blocks(page, PYTHON):
@@ -314,3 +319,30 @@ def test_the_page_on_metrics_is_the_glossary():
     from rl.training.metrics import GLOSSARY
 
     assert TEXT["docs/metrics.md"] == runpy.run_path(str(DOCS / "metrics_page.py"))["page"](GLOSSARY)
+
+
+def test_without_a_browser_screenshots_say_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    main = runpy.run_path(str(DOCS / "screenshots.py"))["main"]
+    with pytest.raises(SystemExit, match="screenshots: no browser was found"):
+        main("tensorboard", tmp_path, tmp_path / "page.png")
+
+
+def test_screenshots_photograph_what_a_command_serves(tmp_path):
+    """A page of two colours, which stands in the place of one that a command of ours serves."""
+    if not shutil.which("chromium"):
+        pytest.skip("needs chromium")
+    names = runpy.run_path(str(DOCS / "screenshots.py"))
+    (tmp_path / "index.html").write_text("<body style='margin:0;background:#ff0000'>")
+    page = names["Page"](
+        ("http.server", "--bind", "127.0.0.1", "--directory", "{run}", "{port}"), size=(60, 40), settle=0.1
+    )
+    names["PAGES"]["plain"] = page
+    names["main"]("plain", tmp_path, tmp_path / "page.png")
+    picture = image.imread(tmp_path / "page.png")
+    assert picture.shape[:2] == (40, 60) and (picture[..., :3] == [1, 0, 0]).all()
+
+
+def test_pictures_are_small():
+    assert [path.name for path in (DOCS / "tutorials").glob("*.png") if path.stat().st_size > 150_000] == []
+    assert sum(path.stat().st_size for path in (DOCS / "gallery").glob("*.png")) < 400_000

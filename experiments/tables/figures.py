@@ -21,15 +21,18 @@ BANDS = {
 LINE = "Line: interquartile mean over seeds."
 SINGLE = f"Fewer than {FEWEST} seeds, or no steps in common: a line for each, no band."
 LONGER = "Thin: runs where not all of a line's are there."
+SMALL, LARGE = (4.2, 3.0), (6.3, 4.2)
+"""Inches of a panel among others, and of one that stands alone."""
 
 
 @contextmanager
-def open_figure(count: int, output: Path) -> Iterator[tuple[Any, list[Any]]]:
+def open_figure(count: int, output: Path, panel: tuple[float, float] | None = None) -> Iterator[tuple[Any, list[Any]]]:
     """While open, a figure of ``count`` panels, of which the axes are yielded too; it is written in the end.
 
     Args:
         count: of panels.
         output: the file; its name says the format.
+        panel: inches of a panel; None for the usual ones, larger where there is a single one.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -43,7 +46,7 @@ def open_figure(count: int, output: Path) -> Iterator[tuple[Any, list[Any]]]:
 
     columns = min(4, count)
     rows = -(-count // columns)
-    width, height = (4.2, 3.0) if count > 1 else (6.3, 4.2)  # of a panel
+    width, height = panel or (SMALL if count > 1 else LARGE)
     size = width * columns, height * rows
     figure, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     try:
@@ -71,7 +74,12 @@ def set_title(axis: Any, title: str) -> None:
 
 
 def draw_curves(
-    panels: Panels, tag: str, output: Path, levels: dict[str, dict[str, float]] | None = None, band: Band = "ci"
+    panels: Panels,
+    tag: str,
+    output: Path,
+    levels: dict[str, dict[str, float]] | None = None,
+    band: Band = "ci",
+    panel_size: tuple[float, float] | None = None,
 ) -> None:
     """Draw one panel for each task, and in it one line for each agent: interquartile mean over seeds, with a band.
 
@@ -81,12 +89,13 @@ def draw_curves(
         output: the PNG file.
         levels: panel -> {label: value} of horizontal lines.
         band: what is drawn around a line of ``FEWEST`` seeds and more; of fewer each is drawn, without a band.
+        panel_size: see ``open_figure``.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
     told = set[str]()
-    with open_figure(len(panels), output) as (figure, axes):
+    with open_figure(len(panels), output, panel_size) as (figure, axes):
         for axis, (panel, lines) in zip(axes, panels.items(), strict=True):
             for name, curves in sorted(lines.items()):
                 aligned = align(curves)

@@ -13,7 +13,8 @@ from experiments.launch.elsewhere import check_spaces, list_overrides, override_
 from experiments.launch.evaluations import FINAL_SEED
 from experiments.launch.run_folder import flatten, load_flat_config, read_result
 from experiments.tables.curves import label_run, make_panels, read_curve
-from experiments.tables.figures import draw_curves
+from experiments.tables.figures import SMALL, draw_curves
+from experiments.tables.gallery import draw_memory
 from experiments.tables.learning_text import format_table, summarise_row
 from experiments.tables.runs import (
     CHILD,
@@ -48,6 +49,9 @@ def run(config: DictConfig) -> float:
     positive(jobs=workers)
     folder = prepare_output(f"{config.output}/table.md", "output").parent
     picture = prepare_output(config.plot, "plot")
+    gallery = convert(config.gallery, str | None, "gallery")
+    drawn = {name: row for name, row in rows.items() if "evaluate" not in row}
+    pictures = {name: prepare_output(f"{gallery}/{name}.png", "gallery") for name in drawn} if gallery else {}
     if config.page:
         split_at_markers(Path(config.page), MARKERS)
     check_begun(folder, rows, seeds)
@@ -60,7 +64,9 @@ def run(config: DictConfig) -> float:
     text = format_table(summaries)
     write_text(folder / "table.md", text)
     write_text(folder / "table.json", json.dumps(content, indent=1))
-    plot_rows(folder, {name: row for name, row in rows.items() if "evaluate" not in row}, seeds, picture)
+    plot_rows(folder, drawn, seeds, picture)
+    for name, file in pictures.items():
+        draw_row([locate_run(folder, name, seed) for seed in seeds], drawn[name], file)
     print(text)
     if config.page:
         insert_table(Path(config.page), text, MARKERS)
@@ -170,6 +176,12 @@ def read_elsewhere(target: Path, seed: int, overrides: list[str]) -> dict[str, A
     if found.keys() != {"kept", "zeroed"}:
         return None
     return found["kept"] | {"memory_zeroed": found["zeroed"]["mean"]}
+
+
+def draw_row(folders: list[Path], row: dict[str, Any], output: Path) -> None:
+    """Draw what the memory is worth in the runs of a row."""
+    title = "\n".join(label_run(folders[0])) + row.get("suffix", "")
+    draw_memory({title: folders}, output, panel_size=SMALL)
 
 
 def plot_rows(folder: Path, rows: dict[str, Any], seeds: list[int], output: Path) -> None:

@@ -45,15 +45,17 @@ def test_kinds_of_figures(command, tiny, cwd):
             where = f"env={env}", f"agent/core={core}", f"run_dir=sweep/{core}-{env}"
             train(command, tiny, *where, "evaluate_every=80", "evaluate_episodes=2")
     train(command, tiny, "env=t_maze", "run_dir=sweep/other", "final_episodes=0")
-    for kind in ("profile", "improvement", "efficiency"):
-        ended = command("plot", "runs=[sweep]", f"kind={kind}", "tag=eval/episodic_return", f"output={kind}.png")
+    tag = "eval/episodic_return"
+    for kind in ("profile", "improvement", "memory", "efficiency"):
+        ended = command("plot", "runs=[sweep]", f"kind={kind}", f"tag={tag}", f"output={kind}.png")
         assert (ended.code, ended.err) == (0, "")
-        lacks = "no eval/episodic_return" if kind == "efficiency" else "no final return"
-        lines = [f"1 of 5 runs have {lacks} and are left out: sweep/other", f"4 runs -> {kind}.png"]
+        lacks = {"efficiency": tag, "memory": f"{tag}_memory_zeroed"}.get(kind, "final return")
+        lines = [f"1 of 5 runs have no {lacks} and are left out: sweep/other", f"4 runs -> {kind}.png"]
         assert ended.out.splitlines() == lines
         picture = image.imread(f"{kind}.png")
-        assert picture.shape[:2] == ALONE and coloured(picture) > 0.0002
-    ended = command("plot", "runs=[sweep]", "tag=eval/episodic_return", "band=null")
+        size = (SIZE[0], 4 * SIZE[1]) if kind == "memory" else ALONE  # two tasks of two agents
+        assert picture.shape[:2] == size and coloured(picture) > 0.0002
+    ended = command("plot", "runs=[sweep]", f"tag={tag}", "band=null")
     assert ended.out.splitlines() == [lines[0], "4 runs -> curves.png"]
     ended = command("plot", "runs=[sweep]", "kind=profile", "bounds.TMase=[0,1]")
     assert ended.code == 1 and "bounds.TMase: no run is on TMase; did you mean TMaze?" in ended.err
@@ -62,10 +64,14 @@ def test_kinds_of_figures(command, tiny, cwd):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["kind=bars"], "kind='bars' is not 'curves' or 'efficiency' or 'profile' or 'improvement'"),
+        (["kind=bars"], "kind='bars' is not 'curves' or 'memory' or 'efficiency' or 'profile' or 'improvement'"),
         (["band=std"], "band='std' is not 'ci' or 'iqr' or 'minmax' or null"),
         (["kind=profile", "band=iqr"], "band=iqr: kind=profile has ci or null"),
         (["bounds.TMaze=[0,1]"], "bounds={'TMaze': [0, 1]}: kind=curves draws returns as they are; leave it out"),
+        (
+            ["kind=memory", "bounds.TMaze=[0,1]"],
+            "bounds={'TMaze': [0, 1]}: kind=memory draws returns as they are; leave it out",
+        ),
         (["kind=efficiency", "tag=[a,b]"], "tag=['a', 'b']: kind=efficiency draws one tag"),
         ([], "nowhere holds no run: no config.yaml in it or below it"),
     ],

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from hydra import initialize_config_module
+from matplotlib import image
 from omegaconf import OmegaConf
 
 from experiments.launch.check import ConfigError
@@ -37,10 +38,12 @@ def test_end_to_end(command, tiny, cwd, monkeypatch, child_environment):
     overrides = ",".join(f"'{size}'" for size in [*sizes, "evaluate_every=8", "evaluate_episodes=2", "threshold=-9"])
     row = f"table.small={{experiment:t_maze_10,overrides:[{overrides}],label:Small}}"
     arguments = row, "rows=[small]", "seeds=[1]", "output=out", "plot=docs/curves.png", "page=page.md"
+    arguments += ("gallery=docs/gallery",)
 
     ended = command("learning_table", *arguments)
     assert (ended.code, ended.err) == (0, "")
     assert (cwd / "docs/curves.png").stat().st_size > 5000
+    assert image.imread(cwd / "docs/gallery/small.png").shape[:2] == (330, 462)
     table = (cwd / "out/table.md").read_text()
     assert len(table.splitlines()) == 3 and "| Small | RecurrentPPOLSTM, lstm | 1 / 0.5 | -9 |" in table
     assert table in ended.out and table in (cwd / "page.md").read_text()
