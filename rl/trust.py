@@ -19,7 +19,10 @@ OWN = ("rl", "envs", "gymnasium")
 PARTS = ("rl.agents", "rl.cores", "rl.networks", "rl.ppo", "rl.iqn", "rl.recordings.imitation")
 """Where the classes and functions are defined that build an agent: they read and write no files."""
 
-FACTORIES = ("envs.gymnasium_env.make_gymnasium", "envs.pettingzoo_env.make_pettingzoo")
+FACTORIES = tuple(
+    f"envs.{name}_env.make_{name}"
+    for name in ("atari", "gymnasium", "memory_gym", "minigrid", "mujoco", "pettingzoo", "popgym")
+)
 """Functions that make environments; what their arguments name has to be checked as well."""
 
 WRAPPERS = (

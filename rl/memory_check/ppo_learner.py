@@ -44,6 +44,9 @@ class PPOLearner(OurLearner):
         trace.starts, trace.values = replay.starts, targets.old_values
         trace.returns, trace.advantages = targets.returns, targets.advantages
         trace.gamma, trace.gae_lambda = self.agent.ppo.gamma, self.agent.ppo.gae_lambda
+        clip = self.agent.ppo.reward_clip
+        if clip is not None:
+            trace.rewards = trace.rewards.clamp(-clip, clip)
         if replay.scale is not None:
             trace.rewards = replay.scale(trace.rewards.to(self.device)).cpu()
         return trace

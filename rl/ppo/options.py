@@ -24,6 +24,7 @@ class PPOOptions(TypedDict, total=False):
     gae_lambda: float
     clip: float
     value_clip: float | None
+    reward_clip: float | None
     ratio: Ratio
     value_coef: float
     entropy_coef: float
@@ -46,7 +47,7 @@ def check_hyperparameters(values: dict[str, Any]) -> None:
     Raises:
         ValueError: a value is out of range, or two exclude each other.
     """
-    optional = ("bptt", "value_clip", "entropy_coef_final", "teacher_kl_final", "target_kl")
+    optional = ("bptt", "value_clip", "reward_clip", "entropy_coef_final", "teacher_kl_final", "target_kl")
     given = {name: value for name, value in values.items() if value is not None or name not in optional}
     positive(
         **{name: given[name] for name in ("epochs", "num_minibatches", "bptt", "recompute_parts") if name in given}
@@ -56,7 +57,8 @@ def check_hyperparameters(values: dict[str, Any]) -> None:
     one_of(("joint", "per_head"), ratio=given["ratio"])
     weights = ("value_coef", "entropy_coef", "entropy_coef_final", "teacher_kl", "teacher_kl_final")
     within(0.0, float("inf"), **{name: given[name] for name in (*weights, "value_clip", "target_kl") if name in given})
-    within(1e-12, float("inf"), **{name: given[name] for name in ("clip", "learning_rate", "max_grad_norm")})
+    above_zero = ("clip", "reward_clip", "learning_rate", "max_grad_norm")
+    within(1e-12, float("inf"), **{name: given[name] for name in above_zero if name in given})
     if given["burn_in"] and given["refresh_states"]:
         raise ValueError("burn_in and refresh_states both renew the stored states: use one of them")
 

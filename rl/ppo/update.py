@@ -39,6 +39,8 @@ class PPO:
         gae_lambda: lambda of the advantages.
         clip: clip range of the probability ratio.
         value_clip: clip range of the value; None for the plain squared error.
+        reward_clip: rewards beyond +-this are cut to it before anything is learned from them; None leaves them. Returns
+            that are reported, and rewards that are fed as inputs, stay those of the environment.
         ratio: ``joint`` clips one ratio over all action branches, ``per_head`` one for each.
         value_coef: weight of the value loss.
         entropy_coef: weight of the entropy bonus.
@@ -71,6 +73,7 @@ class PPO:
     gae_lambda: float = 0.95
     clip: float = 0.2
     value_clip: float | None = None
+    reward_clip: float | None = None
     ratio: Ratio = "joint"
     value_coef: float = 0.5
     entropy_coef: float = 0.01
@@ -142,6 +145,8 @@ class PPO:
             raise FloatingPointError(
                 "a value or observation of this rollout is not finite: nothing was learned from it"
             )
+        if self.reward_clip is not None:
+            rewards = rewards.clamp(-self.reward_clip, self.reward_clip)
         if return_scale is not None:
             return_scale.update(rewards, starts, self.gamma)
             rewards = return_scale(rewards)

@@ -38,6 +38,7 @@ OPTIONS = [
     {"core": partial(cores.lstm, hidden_size=16, num_layers=2, dropout=0.3)},
     {"previous_action_reward": True, "normalise_observations": True, "normalise_returns": True},
     {"normalise_advantages": False, "target_kl": 1e-9, "value_clip": 0.2, "gamma": 0.9, "gae_lambda": 0.5},
+    {"reward_clip": 0.3, "normalise_returns": True},
 ]
 
 

@@ -198,7 +198,9 @@ class Reference:
         self.x = torch.stack(self.x)
         self.old_log_probs = torch.stack(log_probs).masked_fill(r.hidden, 0.0)
         self.old_values = torch.stack(values[:-1])
-        rewards = self.scaled(r.rewards, r.starts) if self.scale_returns else r.rewards
+        limit = math.inf if self.o["reward_clip"] is None else self.o["reward_clip"]
+        rewards = torch.tensor([[min(max(paid, -limit), limit) for paid in row] for row in r.rewards.tolist()])
+        rewards = self.scaled(rewards.double(), r.starts) if self.scale_returns else rewards
         advantages = torch.zeros(T, B, dtype=torch.float64)
         for b in range(B):
             for t in range(T):

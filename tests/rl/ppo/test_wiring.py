@@ -33,6 +33,7 @@ OPTIONS = {
     "gae_lambda": 0.8,
     "clip": 0.1,
     "value_clip": None,
+    "reward_clip": None,
     "ratio": "joint",
     "value_coef": 0.7,
     "entropy_coef": 0.03,
@@ -209,6 +210,11 @@ CASES = {
     "previous action and reward": {"agent_options": {"previous_action_reward": True}, "hide": True},
     "previous action and reward of a box": {"agent_options": {"previous_action_reward": True}, "action": "box"},
     "scaled returns": {"agent_options": {"normalise_returns": True}, "updates": 3},
+    "clipped rewards that are scaled and fed": {
+        "reward_clip": 0.5,
+        "agent_options": {"normalise_returns": True, "previous_action_reward": True},
+        "updates": 3,
+    },
     "teacher": {"teacher_kl": 0.5, "teacher_kl_final": 0.1, "hide": True, "entropy_coef_final": 0.2},
     "teacher of a box": {"teacher_kl": 0.5, "action": "box", "core": "lstm", "anneal_learning_rate": True},
     "everything annealed": {
@@ -274,6 +280,7 @@ CHANGES = {  # what a hyperparameter becomes, and what else it takes to matter
     "gae_lambda": (0.9, {}),
     "clip": (0.05, {}),
     "value_clip": (0.05, {"epochs": 3}),
+    "reward_clip": (0.5, {}),
     "ratio": ("per_head", {}),
     "value_coef": (0.5, {}),
     "entropy_coef": (0.06, {}),
