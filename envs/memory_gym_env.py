@@ -1,0 +1,64 @@
+"""The tasks of Memory Gym: commands, paths and spotlights that are seen once and then have to be remembered."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import gymnasium
+from gymnasium.utils import RecordConstructorArgs
+from gymnasium.vector import VectorEnv
+
+from envs.gymnasium_env import Wrapper, complete_id, make_gymnasium
+
+
+def make_memory_gym(
+    id: str = "MortarMayhem-Grid",
+    num_envs: int = 1,
+    options: Mapping[str, Any] | None = None,
+    wrappers: Sequence[Wrapper | str | Mapping[str, Any]] = (),
+    **kwargs: Any,
+) -> VectorEnv:
+    """Build copies of a task of Memory Gym; an observation is a picture, uint8 ``[84, 84, 3]``.
+
+    Version 1.0.2 of the package demands Gymnasium 0.29.0 and pygame 2.4.0 exactly, so pip does not install it beside
+    this project. It works with what is here: ``pip install --no-deps memory-gym``. All copies in one process draw on
+    one surface of pygame, each from scratch.
+
+    Args:
+        id: of the task, "MortarMayhem-Grid" for MortarMayhem-Grid-v0.
+        num_envs: the number of copies.
+        options: what the task calls its reset parameters, given to it in every reset.
+        wrappers: further ones, see ``make_gymnasium``.
+        **kwargs: those of ``make_gymnasium``.
+
+    Raises:
+        ValueError: an unknown task.
+        ModuleNotFoundError: the package is not installed.
+
+    Source: Pleines et al. 2023, "Memory Gym: Partially Observable Challenges to Memory-Based Agents",
+    https://github.com/MarcoMeter/drl-memory-gym.
+    """
+    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")  # else pygame looks for loudspeakers, and complains of none
+    own = [partial(ResetOptions, options=options)] if options else []
+    return make_gymnasium(complete_id(id, "", "-v0"), num_envs, [*own, *wrappers], **kwargs)
+
+
+class ResetOptions(gymnasium.Wrapper, RecordConstructorArgs):
+    """A wrapper that gives the same options to every reset, those of the caller on top of them.
+
+    Args:
+        env: a single environment.
+        options: of a reset.
+    """
+
+    def __init__(self, env: gymnasium.Env, options: Mapping[str, Any]):
+        RecordConstructorArgs.__init__(self, options=dict(options))
+        super().__init__(env)
+        self.options = dict(options)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode with these options."""
+        return self.env.reset(seed=seed, options=self.options | (options or {}))
