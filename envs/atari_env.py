@@ -55,8 +55,9 @@ def make_atari(
     """
     positive(frame_stack=frame_stack, screen_size=screen_size, frame_skip=frame_skip)
     within(0.0, 1.0, flicker=flicker)
-    sizes = {"screen_size": screen_size, "frame_skip": frame_skip, "noop_max": noop_max}
-    own: list[Wrapper] = [partial(AtariPreprocessing, **sizes)]
+    own: list[Wrapper] = [
+        partial(AtariPreprocessing, screen_size=screen_size, frame_skip=frame_skip, noop_max=noop_max)
+    ]
     if flicker:
         own.append(partial(Flicker, probability=flicker))
     if frame_stack > 1:

@@ -20,7 +20,7 @@ POSITIONS = ("qpos", "cinert")
 BESIDES = ("skipped_qpos", "ten_length", "ten_velocity")
 """What a task counts among the parts of its observation and shows in its info alone."""
 
-PARTS = {
+PARTS: dict[str, tuple[tuple[str, int], ...]] = {
     "InvertedDoublePendulumEnv": (("qpos", 5), ("qvel", 3), ("qfrc_constraint", 1)),
     "PusherEnv": (("qpos", 7), ("qvel", 7), ("qpos", 9)),
     "ReacherEnv": (("qpos", 6), ("qvel", 2), ("qpos", 2)),
