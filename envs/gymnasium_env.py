@@ -104,11 +104,25 @@ def _import_side_package(id: str) -> None:
     """Import the package that ``id`` needs, if it is one of SIDE_PACKAGES."""
     for prefixes, module, source in SIDE_PACKAGES:
         if id.startswith(prefixes):
-            if importlib.util.find_spec(module) is None:
-                raise ModuleNotFoundError(
-                    f"{id} needs the package {module}, which is not installed: pip install {source}.", name=module
-                )
+            require(module, id, source)
             importlib.import_module(module)
+
+
+def require(package: str, what: str, source: str) -> None:
+    """Check that a package is installed.
+
+    Args:
+        package: that is imported.
+        what: needs it.
+        source: what pip is told to install.
+
+    Raises:
+        ModuleNotFoundError: it is not; the sentence names all three.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise ModuleNotFoundError(
+            f"{what} needs the package {package}, which is not installed: pip install {source}.", name=package
+        )
 
 
 def complete_id(id: str, prefix: str, suffix: str) -> str:

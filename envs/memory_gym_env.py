@@ -13,7 +13,7 @@ from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import ResizeObservation
 
 from envs.checks import positive
-from envs.gymnasium_env import Wrapper, complete_id, make_gymnasium
+from envs.gymnasium_env import Wrapper, complete_id, make_gymnasium, require
 
 
 def make_memory_gym(
@@ -41,7 +41,7 @@ def make_memory_gym(
 
     Raises:
         ValueError: an unknown task.
-        ModuleNotFoundError: the package is not installed.
+        ModuleNotFoundError: the package, or opencv for a smaller picture, is not installed.
 
     Source: Pleines et al. 2023, "Memory Gym: Partially Observable Challenges to Memory-Based Agents",
     https://github.com/MarcoMeter/drl-memory-gym.
@@ -50,6 +50,7 @@ def make_memory_gym(
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")  # else pygame looks for loudspeakers, and complains of none
     own: list[Wrapper] = [partial(ResetOptions, options=options)] if options else []
     if screen_size != 84:
+        require("cv2", f"screen_size={screen_size}", '"recurrent-ppo[atari]"')
         own.append(partial(ResizeObservation, shape=(screen_size, screen_size)))
     return make_gymnasium(complete_id(id, "", "-v0"), num_envs, [*own, *wrappers], **kwargs)
 

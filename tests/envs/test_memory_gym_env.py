@@ -58,3 +58,10 @@ def test_a_smaller_picture(package):
     assert make_memory_gym("MysteryPath-Grid", 1, screen_size=42).single_observation_space.shape == (42, 42, 3)
     with pytest.raises(ValueError, match=r"^screen_size=0: it must be"):
         make_memory_gym("MysteryPath-Grid", 1, screen_size=0)
+
+
+def test_a_smaller_picture_needs_opencv(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    sentence = r'^screen_size=42 needs the package cv2, which is not installed: pip install "recurrent-ppo\[atari\]"\.$'
+    with pytest.raises(ModuleNotFoundError, match=sentence):
+        make_memory_gym("MysteryPath-Grid", 1, screen_size=42)
