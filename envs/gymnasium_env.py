@@ -29,15 +29,20 @@ from envs.wrapping import wrap_one
 Wrapper = Callable[..., Any]
 """A function from one environment to another: a Gymnasium wrapper, or one of PettingZoo's."""
 
+VERSION = re.compile(r"-v\d+$")
 PETTINGZOO = re.compile(r"^[\w.]+\.\w+_v\d+$")  # mpe2.simple_spread_v3
 ONE = "it must make a gymnasium.Env of the one it is given"
 MODES = ("sync", "async", "auto", "vector_entry_point")
-# Packages that register their environments only when imported: id prefix, module, extra of this project.
+MUJOCO = ("Ant-", "HalfCheetah-", "Hopper-", "Humanoid", "Inverted", "Pusher-", "Reacher-", "Swimmer-", "Walker2d-")
+MEMORY_GYM = ("Endless-", "MortarMayhem", "MysteryPath", "SearingSpotlights")
+# Packages without which environments are not there, most of which register them when imported: how ids begin, module,
+# what pip is told to install. Memory Gym asks for one old version of Gymnasium alone, so no extra can hold it.
 SIDE_PACKAGES = (
-    ("MiniGrid-", "minigrid", "envs"),
-    ("BabyAI-", "minigrid", "envs"),
-    ("popgym-", "popgym", "envs"),
-    ("ALE/", "ale_py", "atari"),
+    (("MiniGrid-", "BabyAI-"), "minigrid", '"recurrent-ppo[envs]"'),
+    (("popgym-",), "popgym", '"recurrent-ppo[envs]"'),
+    (("ALE/",), "ale_py", '"recurrent-ppo[atari]"'),
+    (MUJOCO, "mujoco", '"recurrent-ppo[mujoco]"'),
+    (MEMORY_GYM, "memory_gym", "--no-deps memory-gym"),
 )
 
 
@@ -106,14 +111,39 @@ def make_gymnasium(
 
 
 def _import_side_package(id: str) -> None:
-    """Import the package that registers ``id``, if it is one of SIDE_PACKAGES."""
-    for prefix, module, extra in SIDE_PACKAGES:
-        if id.startswith(prefix):
-            if importlib.util.find_spec(module) is None:
-                raise ModuleNotFoundError(
-                    f'{id} needs the package {module}, which is not installed: pip install "recurrent-ppo[{extra}]".'
-                )
+    """Import the package that ``id`` needs, if it is one of SIDE_PACKAGES."""
+    for prefixes, module, source in SIDE_PACKAGES:
+        if id.startswith(prefixes):
+            require(module, id, source)
             importlib.import_module(module)
+
+
+def require(package: str, what: str, source: str) -> None:
+    """Check that a package is installed.
+
+    Args:
+        package: that is imported.
+        what: needs it.
+        source: what pip is told to install.
+
+    Raises:
+        ModuleNotFoundError: it is not; the sentence names all three.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise ModuleNotFoundError(
+            f"{what} needs the package {package}, which is not installed: pip install {source}.", name=package
+        )
+
+
+def complete_id(id: str, prefix: str, suffix: str) -> str:
+    """Return the id that a short one stands for; one that ends with a version is whole.
+
+    Args:
+        id: "Pong" or "ALE/Pong-v5" say.
+        prefix: of the ids of a package.
+        suffix: the version that is meant where none is given.
+    """
+    return id if VERSION.search(id) else f"{prefix}{id}{suffix}"
 
 
 def _check_known(id: str) -> None:

@@ -22,7 +22,10 @@ PARTS = ("rl.agents", "rl.cores", "rl.encoders", "rl.networks", "rl.ppo", "rl.iq
 OBSERVERS = ("rl.training.observers",)
 """Where those are defined that watch a run: where they write is not said by their arguments."""
 
-FACTORIES = ("envs.gymnasium_env.make_gymnasium", "envs.pettingzoo_env.make_pettingzoo")
+FACTORIES = tuple(
+    f"envs.{name}_env.make_{name}"
+    for name in ("atari", "gymnasium", "memory_gym", "minigrid", "mujoco", "pettingzoo", "popgym")
+)
 """Functions that make environments; what their arguments name has to be checked as well."""
 
 WRAPPERS = (

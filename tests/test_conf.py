@@ -37,13 +37,25 @@ SMALL = (
 )
 QUANTILES = ("bptt=2", "burn_in=0", "n_step=1", "batch_size=2", "learning_starts=1")
 AT_RUN_TIME = {"agent": ("num_envs", "num_steps", "total_steps", "seed", "device"), "core": ("input_size",)}
-CONTINUOUS = ("brax", "mountain_car_no_velocity", "pendulum_no_velocity")
+CONTINUOUS = ("brax", "mountain_car_no_velocity", "mujoco", "pendulum_no_velocity")
 NEEDS = {  # a package of an extra, and what must be larger than SMALL
+    "atari": ("ale_py",),
     "brax": ("brax",),
+    "memory_gym": ("memory_gym",),
+    "minigrid": ("minigrid",),
+    "mujoco": ("mujoco",),
     "pettingzoo": ("mpe2", "num_envs=3"),
+    "popgym": ("popgym",),
     "state_punishment": ("gymnasium", "num_envs=3"),
 }
-EXTRAS = {"brax_inverted_pendulum": "brax"}  # packages that experiments need
+EXTRAS = {  # how names of experiments begin, and the packages that these need
+    "atari": "ale_py",
+    "brax": "brax",
+    "memory_gym": "memory_gym",
+    "minigrid": "minigrid",
+    "mujoco": "mujoco",
+    "popgym": "popgym",
+}
 
 
 def small(agent):
@@ -141,7 +153,7 @@ def test_quantile_networks_take_every_environment_with_discrete_actions(env, com
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment(experiment, composed, tmp_path):
     """It starts at its own sizes, shrunk to one update of one epoch."""
-    pytest.importorskip(EXTRAS.get(experiment, "gymnasium"))
+    pytest.importorskip(next((EXTRAS[family] for family in EXTRAS if experiment.startswith(family)), "gymnasium"))
     config = composed(f"experiment={experiment}", "evaluate_every=null", "final_episodes=1")
     quantiles = {"bptt": 4, "learning_starts": 1, "learning_rate_schedule": "constant"}
     shrunk = quantiles if config.agent._target_.endswith("IQN") else {"epochs": 1}

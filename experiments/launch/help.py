@@ -223,7 +223,7 @@ def _find_nodes(config: DictConfig) -> dict[str, DictConfig]:
         if _is_node(value):
             found[str(key)] = value
         elif isinstance(value, DictConfig) and not value._is_none():
-            found |= {f"{key}.{name}": part for name, part in value.items_ex(resolve=False) if _is_node(part)}
+            found |= {f"{key!s}.{name!s}": part for name, part in value.items_ex(resolve=False) if _is_node(part)}
     return found
 
 

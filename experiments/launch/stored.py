@@ -163,7 +163,7 @@ def _check_id(node: dict[str, Any], trust: tuple[str, ...], run_dir: Path) -> bo
     if import_trusted(str(node["_target_"])) is make_pettingzoo:
         modules = ["pettingzoo"] if "/" in name else [str(node["id"])]
     else:
-        modules += [package for prefix, package, _ in SIDE_PACKAGES if name.startswith(prefix)]
+        modules += [package for prefixes, package, _ in SIDE_PACKAGES if name.startswith(prefixes)]
         spec = gymnasium.registry.get(name)
         points = (spec.entry_point, spec.vector_entry_point) if spec else ()
         modules += [point.partition(":")[0] for point in points if isinstance(point, str)]

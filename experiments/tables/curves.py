@@ -44,8 +44,9 @@ def label_run(folder: Path, trust: Any = ()) -> tuple[str, str]:
 
 
 def name_task(env: DictConfig) -> str:
-    """Name an environment and those of its parameters that are not the usual ones."""
+    """Name an environment and those of its parameters that are not the usual ones; how copies are stepped is none."""
     usual = check_node({"_target_": env._target_}, "env", given=("num_envs",)) | {"id": env.get("id")}
+    usual["vectorization_mode"] = env.get("vectorization_mode")
     parameters = ", ".join(f"{key!s}={value}" for key, value in env.items() if usual.get(str(key), ...) != value)
     return name_env(env) + (f" ({parameters})" if parameters else "")
 

@@ -6,7 +6,7 @@ from gymnasium.wrappers import TimeAwareObservation
 
 from envs import gymnasium_env
 from envs.batched_env import BatchedEnv
-from envs.gymnasium_env import DropObservation, make_gymnasium
+from envs.gymnasium_env import DropObservation, complete_id, make_gymnasium
 from envs.same_step_autoreset import SameStepAutoreset
 from envs.single_env import SingleEnv
 
@@ -84,9 +84,25 @@ def test_unknown_ids(id, sentence):
 
 
 def test_a_missing_side_package_names_its_extra(monkeypatch):
-    monkeypatch.setattr(gymnasium_env, "SIDE_PACKAGES", (("MiniGrid-", "no_such_package", "envs"),))
-    with pytest.raises(ModuleNotFoundError, match=r'no_such_package.*pip install "recurrent-ppo\[envs\]"'):
-        make_gymnasium("MiniGrid-MemoryS7-v0", 2)
+    package = ("MiniGrid-", "BabyAI-"), "no_such_package", '"recurrent-ppo[envs]"'
+    monkeypatch.setattr(gymnasium_env, "SIDE_PACKAGES", (package,))
+    with pytest.raises(ModuleNotFoundError, match=r'no_such_package.*pip install "recurrent-ppo\[envs\]"\.$'):
+        make_gymnasium("BabyAI-X-v0", 2)
+
+
+def test_every_task_of_mujoco_is_known_by_the_beginning_of_its_id():
+    """And nothing else of Gymnasium's own is."""
+    own = [id for id, spec in gymnasium.registry.items() if str(spec.entry_point).startswith("gymnasium.envs.")]
+    of_mujoco = {id for id in own if gymnasium.registry[id].entry_point.startswith("gymnasium.envs.mujoco")}
+    assert len(of_mujoco) >= 22
+    assert {id for id in own if id.startswith(gymnasium_env.MUJOCO)} == of_mujoco
+
+
+@pytest.mark.parametrize(
+    ("id", "whole"), [("Pong", "ALE/Pong-v5"), ("ALE/Pong-v4", "ALE/Pong-v4"), ("my:Game-v0", "my:Game-v0")]
+)
+def test_a_short_id(id, whole):
+    assert complete_id(id, "ALE/", "-v5") == whole
 
 
 def test_minigrid_is_imported_on_demand():

@@ -169,11 +169,24 @@ def test_cuda_where_there_is_none(command, tiny, no_training):
     assert_one_sentence(command("train", "env=t_maze", *tiny, "device=cuda"), "device=cuda cannot be used here")
 
 
-@pytest.mark.parametrize("package, id", [("popgym", "popgym-X-v0"), ("ale_py", "ALE/X"), ("minigrid", "MiniGrid-X")])
-def test_missing_extra(package, id, command, tiny, no_training, monkeypatch):
+@pytest.mark.parametrize(
+    "env, id, package, source",
+    [
+        ("gymnasium", "popgym-X-v0", "popgym", '"recurrent-ppo[envs]"'),
+        ("gymnasium", "ALE/X", "ale_py", '"recurrent-ppo[atari]"'),
+        ("gymnasium", "MiniGrid-X", "minigrid", '"recurrent-ppo[envs]"'),
+        ("gymnasium", "Hopper-v5", "mujoco", '"recurrent-ppo[mujoco]"'),
+        ("atari", "Pong", "ale_py", '"recurrent-ppo[atari]"'),
+        ("memory_gym", "MysteryPath-Grid", "memory_gym", "--no-deps memory-gym"),
+        ("minigrid", "MemoryS7", "minigrid", '"recurrent-ppo[envs]"'),
+        ("mujoco", "InvertedPendulum", "mujoco", '"recurrent-ppo[mujoco]"'),
+        ("popgym", "AutoencodeEasy", "popgym", '"recurrent-ppo[envs]"'),
+    ],
+)
+def test_missing_extra(env, id, package, source, command, tiny, no_training, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    ended = command("train", "env=gymnasium", *tiny, f"env.id={id}")
-    assert_one_sentence(ended, id, package, 'pip install "recurrent-ppo[')
+    ended = command("train", f"env={env}", *tiny, f"env.id={id}")
+    assert_one_sentence(ended, id, package, f"pip install {source}")
 
 
 @pytest.fixture

@@ -15,10 +15,15 @@ AGENTS = ("recurrent_ppo_lstm", "dual_head_recurrent_ppo", "recurrent_iqn")
 SMALL = ("num_envs=4", "num_steps=16", "agent.layer_size=8", "agent.core.hidden_size=8", "agent.bptt=8")
 PPO = ("agent.num_minibatches=2", "agent.epochs=1")
 IQN = ("agent.burn_in=2", "agent.n_step=2", "agent.batch_size=16", "agent.capacity=500")
-CONTINUOUS = ("mountain_car_no_velocity", "pendulum_no_velocity")
+CONTINUOUS = ("mountain_car_no_velocity", "mujoco", "pendulum_no_velocity")
 NEEDS = {  # a package of an extra, and what must differ from SMALL
+    "atari": ("ale_py",),
     "brax": ("brax",),
+    "memory_gym": ("memory_gym",),
+    "minigrid": ("minigrid",),
+    "mujoco": ("mujoco",),
     "pettingzoo": ("mpe2", "num_envs=3"),
+    "popgym": ("popgym",),
     "state_punishment": ("gymnasium", "num_envs=3"),
 }
 

@@ -7,7 +7,7 @@ import pytest
 import rl.agents
 import rl.cores
 from envs.t_maze import TMaze
-from rl.trust import WRAPPERS, UntrustedError, check_place, import_trusted, is_trusted
+from rl.trust import FACTORIES, WRAPPERS, UntrustedError, check_place, import_trusted, is_trusted
 
 
 @pytest.mark.parametrize(
@@ -29,8 +29,7 @@ def test_what_this_project_is_made_of(path, named):
     [
         "rl.recordings.Imitation",
         "rl.networks.Encoder",
-        "envs.gymnasium_env.make_gymnasium",
-        "envs.pettingzoo_env.make_pettingzoo",
+        *FACTORIES,
         "envs.gymnasium_env.DropObservation",
         "gymnasium.wrappers.FlattenObservation",
         "gymnasium.spaces.Box",

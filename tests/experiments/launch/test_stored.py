@@ -23,6 +23,10 @@ def gym(**changes):
     return {"env": GYM | changes}
 
 
+def family(name, **changes):
+    return {"env": {"_target_": f"envs.{name}_env.make_{name}"} | changes}
+
+
 def wrapped(*wrappers):
     return gym(wrappers=list(wrappers))
 
@@ -48,6 +52,12 @@ HOSTILE = {  # name -> changes of a configuration, words of the sentence
     "an id": (gym(id="evil:CartPole-v1"), rf"env\.id=evil:CartPole-v1: evil is code from .*{TRUST}\[evil\]"),
     "an id that is nested": ({"env": MAZE | {"length": GYM | {"id": "evil:CartPole-v1"}}}, r"env\.length\.id=evil"),
     "an id with dots": (gym(id="evil.deep:CartPole-v1"), r"trust=\[evil\]"),
+    "an id of a game": (
+        family("atari", id="evil:Game-v5"),
+        r"env\.id=evil:Game-v5: evil is code from .*trust=\[evil\]",
+    ),
+    "a file of a task": (family("mujoco", xml_file="../x.xml"), r"env\.xml_file=\.\./x\.xml: it names a file"),
+    "a wrapper of a task": (family("popgym", wrappers=["evil.W"]), r"env\.wrappers\[0\]=evil\.W"),
     "a world": ({"env": WORLDS | {"id": "evil.worlds"}}, r"evil\.worlds is code from outside this project"),
     "a task": (gym(id="RecurrentPPO/TMaze-v0", task="evil:Task"), r"env\.task=evil:Task: evil is code"),
     "a wrapper": (wrapped("os.system"), r"env\.wrappers\[0\]=os\.system: os\.system is code"),
@@ -100,6 +110,11 @@ def test_what_is_named_does_not_run(name, folder):
         ((), {"env": None}),
         ((), {"env": GYM | {"id": "envs:RecurrentPPO/TMaze-v0"}}),
         ((), {"env": GYM | {"id": "ALE/Pong-v5", "wrappers": ["gymnasium.wrappers.AtariPreprocessing"]}}),
+        ((), family("atari", id="ALE/Pong-v5", flicker=0.5)),
+        ((), family("memory_gym", id="MysteryPath-Grid-v0", options={"max_steps": 9})),
+        ((), family("minigrid", id="MemoryS11")),
+        ((), family("mujoco", id="Hopper-v5", hide="positions")),
+        ((), family("popgym", wrappers=["gymnasium.wrappers.FlattenObservation"])),
         ((), {"env": GYM | {"wrappers": [{"path": "gymnasium.wrappers.FrameStackObservation", "stack_size": 4}]}}),
         ((), {"env": WORLDS | {"id": "butterfly/pistonball-v6"}}),
         ((), {"agent": {"_target_": "rl.agents.Population", "members": {"a": AGENT}}, "imitation": {"epochs": 2}}),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from experiments.tables import curves
 
@@ -16,6 +17,12 @@ def test_labels_and_curve(train_maze, cwd):
     assert steps.tolist() == list(range(8, 161, 8)) and values.shape == steps.shape
     with pytest.raises(curves.NoTagError, match=r"no tag 'losses/none'; there are .*losses/policy_loss"):
         curves.read_curve(cwd / "run", "losses/none")
+
+
+def test_how_copies_are_stepped_is_no_part_of_the_task():
+    env = {"_target_": "envs.gymnasium_env.make_gymnasium", "id": "CartPole-v1", "action_mask": "ignore"}
+    names = {curves.name_task(OmegaConf.create(env | {"vectorization_mode": mode})) for mode in ("sync", "auto")}
+    assert names == {"CartPole-v1 (action_mask=ignore)"}
 
 
 def test_runs_without_a_tag_are_named(train_maze, cwd):
