@@ -58,7 +58,7 @@ def make_memory_gym(
 
 
 class StayOpen(gymnasium.Wrapper, RecordConstructorArgs):
-    """A wrapper that does not close its environment: that would end pygame, and with it all other copies in the process.
+    """A wrapper that does not close its environment: that would end pygame for all copies in the process.
 
     Args:
         env: a single environment that holds nothing else.
