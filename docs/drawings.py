@@ -13,15 +13,16 @@ TINTS = {BLUE: "#e8f1fa", GREEN: "#e6f4ea", AMBER: "#fdf3e1", RED: "#fbe9e7", GR
 
 FOLDERS = {  # name: left, top, width, height, colour, what it holds
     "experiments": (20, 20, 880, 62, AMBER, ["the commands; the only place that knows Hydra; reads conf/"]),
-    "rl.recordings": (20, 130, 210, 62, BLUE, ["recorded episodes,", "and learning from them"]),
-    "rl.export": (250, 130, 210, 62, BLUE, ["a trained policy for", "programs without torch"]),
-    "rl.memory_check": (480, 130, 150, 62, BLUE, ["does an agent", "remember?"]),
+    "rl.recordings": (20, 130, 190, 62, BLUE, ["recorded episodes,", "and learning from them"]),
+    "rl.export": (220, 130, 150, 62, BLUE, ["a trained policy for", "other programs"]),
+    "rl.foreign": (380, 130, 110, 62, BLUE, ["agents of other", "programs"]),
+    "rl.memory_check": (500, 130, 150, 62, BLUE, ["does an agent", "remember?"]),
     "rl.agents": (20, 250, 440, 62, BLUE, ["act, observe, learn; players; the words of older clients"]),
     "rl.training": (500, 250, 200, 62, BLUE, ["loop, evaluation, metrics;", "knows the Agent protocol only"]),
     "rl.ppo": (20, 360, 130, 62, BLUE, ["losses, rollout,", "update"]),
     "rl.iqn": (170, 360, 130, 62, BLUE, ["losses, replay,", "update"]),
     "rl.cores": (340, 360, 120, 282, BLUE, ["the memories:", "the only files", "that know what", "a state holds"]),
-    "rl.networks": (20, 470, 280, 62, BLUE, ["heads, networks made of encoders and heads;", "a core is handed in"]),
+    "rl.networks": (20, 470, 280, 62, BLUE, ["heads, and networks made of all parts;", "a core is handed in"]),
     "rl.encoders": (20, 580, 280, 62, BLUE, ["from an observation to features:", "one file for each"]),
     "rl.types and the ground": (
         *(20, 690, 680, 62),
@@ -37,11 +38,11 @@ FOLDERS = {  # name: left, top, width, height, colour, what it holds
         ["the environments:", "numpy and Gymnasium", "", "import no rl, and", "torch only where", "a device is named"],
     ),
 }
-JOINS = [[(x, 192), (x, 221)] for x in (355, 520)]  # rl.export and rl.memory_check meet the line from rl.recordings
+JOINS = [[(x, 192), (x, 221)] for x in (295, 435)]  # the others of this row meet the line from rl.recordings
 ARROWS = [  # points of each line
-    *([(x, 82), (x, 130)] for x in (125, 355, 555, 820)),
+    *([(x, 82), (x, 130)] for x in (115, 295, 435, 575, 820)),
     [(660, 82), (660, 250)],
-    [(125, 192), (125, 221), (540, 221), (540, 250)],
+    [(115, 192), (115, 221), (575, 221), (575, 250)],
     [(240, 221), (240, 250)],
     *([(x, 312), (x, 360)] for x in (85, 235, 400)),
     *([(x, 422), (x, 470)] for x in (85, 235)),

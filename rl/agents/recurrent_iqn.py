@@ -227,11 +227,7 @@ class RecurrentIQN(RecurrentAgent):
         self._learned = added
         self.env_steps += played
         if self.network.normalises and played:
-            try:
-                update_moments(self.network, self.target, self.buffer.new_observations(), self.shards)
-            except FloatingPointError:
-                self.forget_rollout()  # it would be drawn again and again
-                raise
+            self._update_moments()
         if size >= self.iqn.learning_starts and sequences:
             self._owed += played * self.iqn.replay_ratio / (self.batch_size * self.shards.size)
         count = int(self._owed)
@@ -241,6 +237,14 @@ class RecurrentIQN(RecurrentAgent):
             share = min(1.0, self.progress / self.exploration) if self.exploration else 1.0
             self.epsilon = self.epsilon_start + share * (self.epsilon_min - self.epsilon_start)
         return loss
+
+    def _update_moments(self) -> None:
+        """Take what was observed since the last call into the moments of both networks; at a fault forget it."""
+        try:
+            update_moments(self.network, self.target, self.buffer.new_observations(), self.shards)
+        except FloatingPointError:
+            self.forget_rollout()  # it would be drawn again and again
+            raise
 
     def _learn_minibatches(self, count: int) -> float:
         """Learn from ``count`` minibatches; return their mean loss."""

@@ -61,7 +61,7 @@ class RecurrentPPO(RecurrentAgent):
         critic_core: the core of a separate critic; None for one like that of the policy.
         head_layers: widths of the layers between memory and policy; None for one tanh layer of ``layer_size``.
         value_head_layers: of those between memory and value; None for as many and as wide ones as the policy has.
-        head_activation: of these layers: elu, gelu, relu, silu or tanh.
+        head_activation: of these: elu, gelu, relu, silu or tanh.
         normalise_observations: by running moments, frozen at evaluation; images are always.
         normalise_returns: divide rewards by the running standard deviation of the discounted return.
         previous_action_reward: feed them as inputs.
@@ -77,7 +77,6 @@ class RecurrentPPO(RecurrentAgent):
     Attributes:
         ppo: the hyperparameters and the update.
         buffer: the rollout; allocated at the first step, which shows every shape.
-        teacher: the frozen policy to stay near to, if there is one.
 
     Raises:
         ValueError: an argument is out of range, or a combination cannot be, in one sentence.
@@ -148,7 +147,7 @@ class RecurrentPPO(RecurrentAgent):
             self.check_rollout()
         self.advantage_scale = AdvantageScale().to(self.device)
         self.precision = self.network.accelerate(self.example_inputs(), compile_encoder, precision)
-        self.teacher: Teacher | None = None  # load_network makes it
+        self.teacher: Teacher | None = None  # the policy to stay near to, which load_network makes
         self.buffer: RolloutBuffer | None = None
         self.rollout: BufferedRollout | None = None  # collect makes it
         self._truncated: list[CutEpisodes] = []  # of this rollout

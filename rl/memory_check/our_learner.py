@@ -71,7 +71,13 @@ def link_weights(agent: RecurrentAgent) -> None:
 
 @contextmanager
 def patched(thing: Any, **attributes: Any) -> Iterator[None]:
-    """While open, set attributes of an object."""
+    """While open, set attributes of an object, each of which it has, or its class.
+
+    Raises:
+        AttributeError: there is none of that name, so that nothing would be changed by it.
+    """
+    for name in attributes:
+        getattr(thing, name)
     before = {name: vars(thing).get(name) for name in attributes}
     known = [name for name in attributes if name in vars(thing)]
     vars(thing).update(attributes)

@@ -38,10 +38,12 @@ def test_run_folder(finished, run_of):
     events_files = {name for name in names if name.startswith("events.out.tfevents.")}
     assert events_files
     checkpoints = {"checkpoints/last.pt", "checkpoints/best.pt"}
-    assert names - events_files == {"config.yaml", "train.log", "result.json", *checkpoints}
+    assert names - events_files == {"config.yaml", "train.log", "result.json", "card.md", *checkpoints}
 
     config = OmegaConf.load(finished / "config.yaml")
-    assert config.env == {"_target_": "envs.t_maze.TMaze", "length": 2, "passive": True, "device": None}  # defaults too
+    wrappers = {"frame_skip": 1, "frame_stack": 1, "scale_rewards": 1.0, "clip_rewards": None}
+    own = {"length": 2, "passive": True, "device": None, "render_mode": None}  # defaults too
+    assert config.env == {"_target_": "envs.t_maze.TMaze", **own, **wrappers}
     assert (config.seed, config.total_steps, config.agent.bptt) == (1, 320, 4)
 
     lines = (finished / "train.log").read_text().splitlines()

@@ -136,7 +136,7 @@ def test_what_a_configuration_stands_for(parts, config):
     complete = OmegaConf.to_container(parts.config)
     wrappers = {"frame_skip": 1, "frame_stack": 1, "scale_rewards": 1.0, "clip_rewards": None}
     assert complete["agent"]["gamma"] == 0.99
-    assert complete["env"] == {**config.env, **wrappers, "passive": True, "device": None}
+    assert complete["env"] == {**config.env, **wrappers, "passive": True, "device": None, "render_mode": None}
     assert {key: complete[key] for key in VALUES} == VALUES
     assert "num_envs" not in complete["agent"] and "device" not in complete["agent"]
 

@@ -114,10 +114,17 @@ def test_every_option_reaches_its_place(make_iqn):
     update |= {"reward_scale": 0.3, "value_rescaling": True, "target_interval": 9, "target_share": 0.2}
     update |= {"priority_exponent": 0.8, "priority_correction": 0.1, "priority_peak": 0.7, "learning_rate": 0.3}
     update |= {"learning_rate_schedule": "linear", "max_grad_norm": 2.0, "graphs": False}
+    update |= {"learning_rate_final": 0.01, "learning_rate_warmup": 0.2}
     assert update.keys() == {field.name for field in fields(IQN)}
     space = spaces.Box(0, 1, (3, 9, 9))
     own = {"num_cosines": 5, "num_action_quantiles": 3, "dueling": True, "image_layout": "flat", "state_stride": 5}
-    own |= {"exploration": 0.7, "normalise_observations": True, "action_names": ["turn"], "epsilon_min": 0.3}
+    own |= {
+        "total_steps": 5000,
+        "exploration": 0.7,
+        "normalise_observations": True,
+        "action_names": ["turn"],
+        "epsilon_min": 0.3,
+    }
     agent = make_iqn((space, TWO), layer_size=11, **own, **update)
     assert agent.iqn == IQN(**update)
     assert (agent.buffer.length, agent.buffer.stride, agent.buffer.size) == (11, 5, 900)

@@ -163,7 +163,7 @@ def test_an_update_reports_what_can_go_wrong(make_agent, play_turns):
     play_turns(agent, 8)
     loss, metrics = agent.learn(), agent.last_metrics
     names = {"approx_kl", "clipfrac", "entropy", "value_loss", "policy_loss", "explained_variance", "grad_norm"}
-    names |= {"ratio_error", "learning_rate", "loss", "entropy_left", "entropy_right"}
+    names |= {"ratio_error", "learning_rate", "clip", "entropy_coef", "loss", "entropy_left", "entropy_right"}
     names |= {"state_staleness", "gradient_share_older_than_1", "hidden_norm", "gate_saturation", "dead_features"}
     assert metrics.keys() == names
     assert all(np.isfinite(value) for value in metrics.values())
