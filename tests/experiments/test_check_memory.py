@@ -192,3 +192,15 @@ def test_numbers_that_are_not_finite_can_be_written():
         "b": ["nan", 1.5, None],
         "c": {"2": True},
     }
+
+
+def test_the_chosen_checkpoint_is_checked(chosen, command, monkeypatch):
+    seen = []
+
+    def note(parts):
+        seen.append((parts.agent.env_steps, int(parts.agent.network.state_dict()["heads.bias"].argmax())))
+        return [[Verdict("noted", True, "", "", {})]]
+
+    monkeypatch.setattr(check_memory, "make_checks", note)
+    assert command("check_memory", "run=run", chosen.argument).code == 0
+    assert seen == [(chosen.env_steps, chosen.action)]
