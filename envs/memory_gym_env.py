@@ -48,11 +48,28 @@ def make_memory_gym(
     """
     positive(screen_size=screen_size)
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")  # else pygame looks for loudspeakers, and complains of none
-    own: list[Wrapper] = [partial(ResetOptions, options=options)] if options else []
+    own: list[Wrapper] = [StayOpen]
+    if options:
+        own.append(partial(ResetOptions, options=options))
     if screen_size != 84:
         require("cv2", f"screen_size={screen_size}", '"recurrent-ppo[atari]"')
         own.append(partial(ResizeObservation, shape=(screen_size, screen_size)))
     return make_gymnasium(complete_id(id, "", "-v0"), num_envs, [*own, *wrappers], **kwargs)
+
+
+class StayOpen(gymnasium.Wrapper, RecordConstructorArgs):
+    """A wrapper that does not close its environment: that would end pygame for all copies in the process.
+
+    Args:
+        env: a single environment that holds nothing else.
+    """
+
+    def __init__(self, env: gymnasium.Env):
+        RecordConstructorArgs.__init__(self)
+        super().__init__(env)
+
+    def close(self) -> None:
+        """Leave pygame as it is; it ends with the process."""
 
 
 class ResetOptions(gymnasium.Wrapper, RecordConstructorArgs):

@@ -43,7 +43,7 @@ class Track:
         name: of the member of a population; empty for a single agent.
         observations: T of them, of one environment.
         actions: T of them, of one environment.
-        rewards: float64 ``[T]``.
+        rewards: float64 ``[T]``, as the environment paid them.
         curves: float64 ``[T]`` each, see ``Glance``.
         end: "terminated", "truncated", or "cut" where it had not ended after ``max_steps``.
     """
@@ -193,7 +193,7 @@ def _note(track: Track, row: int, observation: Any, action: Any, step: Any, note
     if track.end != "cut" or step.ignored[row]:
         track.add(None, None, np.nan, dict.fromkeys(noted, np.nan))
         return
-    track.add(observation, action, float(step.rewards[row]), noted)
+    track.add(observation, action, float(step.paid[row]), noted)
     if step.terminated[row] or step.truncated[row]:
         track.end = "terminated" if step.terminated[row] else "truncated"
 

@@ -53,6 +53,15 @@ def test_an_unknown_task(package):
         make_memory_gym("MortarMayhem-Gird", 1)
 
 
+def test_copies_outlive_others_that_are_closed(package):
+    env, other = make_memory_gym("MortarMayhem-Grid", 1, SHORT), make_memory_gym("MortarMayhem-Grid", 2)
+    first, _ = env.reset(seed=1)
+    other.reset(seed=2)
+    other.close()
+    np.testing.assert_array_equal(env.reset(seed=1)[0], first)
+    env.step(np.array([0]))
+
+
 def test_a_smaller_picture(package):
     pytest.importorskip("cv2", reason="opencv is of the extra `atari`")
     assert make_memory_gym("MysteryPath-Grid", 1, screen_size=42).single_observation_space.shape == (42, 42, 3)

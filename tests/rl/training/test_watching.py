@@ -14,6 +14,7 @@ from envs.late_reset import reset_late
 from envs.repeat_previous import RepeatPrevious
 from envs.state_punishment import StatePunishment
 from envs.witness_vote import WitnessVote
+from envs.wrapping import wrap_many
 from rl.agents import DualHeadRecurrentPPO, Population, RecurrentIQN, RecurrentPPOLSTM
 from rl.cores import attention, gru, lstm, mlp
 from rl.networks.quantile_network import FORBIDDEN
@@ -41,6 +42,7 @@ KINDS = {  # whose returns hang on every action
     "two heads": (PUNISH, {"cls": DualHeadRecurrentPPO, "core": gru}),
     "previous": (REPEAT, {"previous_action_reward": True}),
     "quantiles": (REPEAT, {"cls": RecurrentIQN, "core": gru}),
+    "changed rewards": (lambda: wrap_many(REPEAT(), scale_rewards=3.0), {"previous_action_reward": True}),
 }
 
 
