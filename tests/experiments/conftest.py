@@ -19,6 +19,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer import event_file_writer
 
 import experiments.launch.build
+from envs.t_maze import DOWN, FORWARD, UP
+from rl.checkpoint import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parents[2]
 TINY = (
@@ -97,6 +99,42 @@ def train_maze(command, tiny):
         return ended
 
     return train
+
+
+class Chosen(NamedTuple):
+    """What a checkpoint that a command chooses must turn out to be; ``file`` is its path as the command says it."""
+
+    argument: str
+    file: str
+    action: int
+    env_steps: int
+    total: float
+
+
+CHOSEN = (
+    Chosen("checkpoint=last", "run/checkpoints/last.pt", UP, 8, -3.0),
+    Chosen("checkpoint=best", "run/checkpoints/best.pt", FORWARD, 16, -2.0),
+    Chosen("checkpoint=own/other.pt", "own/other.pt", DOWN, 24, -3.0),
+)
+
+
+@pytest.fixture(params=CHOSEN, ids=lambda chosen: Path(chosen.file).stem)
+def chosen(request, train_maze, cwd):
+    """One of three checkpoints that differ, each of an agent that takes the same action in every step.
+
+    In a T-maze of length 2 an episode is truncated after 6 steps, and a step costs 1/2: all six that go up or down in
+    the corridor, and the last four that go forward at the junction.
+    """
+    train_maze("run_dir=run")
+    content = load_checkpoint("run/checkpoints/last.pt")
+    for each in CHOSEN:
+        network = content["agent"]["network"]
+        bias = torch.zeros_like(network["heads.bias"])  # the logits of the three actions, and the value
+        bias[each.action] = 100.0
+        network |= {"heads.weight": torch.zeros_like(network["heads.weight"]), "heads.bias": bias}
+        content["agent"]["env_steps"] = each.env_steps
+        save_checkpoint(content, each.file)
+    return request.param
 
 
 class RunFolder:

@@ -166,7 +166,17 @@ def test_every_key_of_train_is_known():
     """Experiments set them."""
     train, own = (OmegaConf.load(CONF / f"{name}.yaml") for name in ("train", "check_memory"))
     of_runs = {"resume", "init_from", "run_dir", "overwrite"}
-    assert set(train) - of_runs == set(own) - {"run", "output"}
+    assert set(train) - of_runs == set(own) - {"run", "checkpoint", "output"}
+
+
+def test_a_preset_of_ones_own_may_choose_observers(command, cwd):
+    """They are not told of the check: no training is watched."""
+    (cwd / "conf/experiment").mkdir(parents=True)
+    chosen = "# @package _global_\ndefaults:\n  - override /observers: [csv]\n  - override /env: t_maze\n"
+    (cwd / "conf/experiment/mine.yaml").write_text(chosen)
+    ended = command("check_memory", "--config-dir=conf", "experiment=mine", *SMALL, *PPO)
+    assert (ended.code, ended.err) == (0, ""), ended.out
+    assert "TMaze" in ended.out and [path.name for path in cwd.iterdir()] == ["conf"]
 
 
 @pytest.mark.parametrize(
@@ -192,3 +202,15 @@ def test_numbers_that_are_not_finite_can_be_written():
         "b": ["nan", 1.5, None],
         "c": {"2": True},
     }
+
+
+def test_the_chosen_checkpoint_is_checked(chosen, command, monkeypatch):
+    seen = []
+
+    def note(parts):
+        seen.append((parts.agent.env_steps, int(parts.agent.network.state_dict()["heads.bias"].argmax())))
+        return [[Verdict("noted", True, "", "", {})]]
+
+    monkeypatch.setattr(check_memory, "make_checks", note)
+    assert command("check_memory", "run=run", chosen.argument).code == 0
+    assert seen == [(chosen.env_steps, chosen.action)]

@@ -1,6 +1,7 @@
 """``python -m experiments.evaluate``."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -144,3 +145,26 @@ def test_every_setting_arrives(tmp_path, monkeypatch, capsys):
     asked.clear()
     assert evaluate.run(OmegaConf.create(values | {"memory_zeroed": False})) == 2.0
     assert [memory for *_, memory, _, _ in asked] == [True, True]
+
+
+def test_the_chosen_checkpoint_plays(chosen, command, cwd):
+    ended = command("evaluate", "run=run", "episodes=2", chosen.argument)
+    assert (ended.code, ended.err) == (0, "")
+    assert f"RecurrentPPOLSTM after {chosen.env_steps} steps, {chosen.file}\n" in ended.out
+    rows = json.loads((cwd / "run/evaluation.json").read_text())
+    found = [(row["mean"], row["mean_length"], row["checkpoint"]) for row in rows]
+    assert found == [(chosen.total, 6.0, Path(chosen.file).name)] * 4
+
+
+@pytest.mark.parametrize("name", ["evaluate", "record", "export", "watch", "check_memory"])
+def test_a_checkpoint_that_is_not_there_is_refused_in_one_sentence(train_maze, command, cwd, monkeypatch, name):
+    """By every command that plays a run."""
+    monkeypatch.setattr("experiments.record.import_minari", lambda: None)
+    monkeypatch.setattr("experiments.watch.import_pillow", lambda: None)
+    train_maze("run_dir=run")
+    output = {"record": ["output=x"], "export": ["output=x.pt2"]}.get(name, [])
+    for argument, reason in (("best", "run was not evaluated during its training"), ("x.pt", "there is no such file")):
+        ended = command(name, "run=run", f"checkpoint={argument}", *output)
+        sentence = f"checkpoint={argument}: {reason}; it must be last, best or the path of a checkpoint"
+        assert ended == (1, "", f"{name}: {sentence}\n")
+    assert [path.name for path in cwd.iterdir()] == ["run"]

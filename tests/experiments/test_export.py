@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 ALONE = """
 import runpy, sys
@@ -158,3 +159,12 @@ def test_a_recording_that_is_damaged_or_foreign_is_one_sentence(tmp_path, monkey
     spoil(path)
     with pytest.raises(ValueError, match=message):
         read_recording(str(path))
+
+
+def test_the_chosen_checkpoint_is_exported(chosen, command, cwd):
+    ended = command("export", "run=run", "output=policy.pt2", "steps=5", chosen.argument)
+    assert (ended.code, ended.err) == (0, "")
+    assert f"after {chosen.env_steps} steps, {chosen.file}: " in ended.out
+    assert (np.load(cwd / "policy.npz")["output/action"] == chosen.action).all()
+    step = torch.export.load(cwd / "policy.pt2").module()
+    assert set(step.state_dict()["network.heads.bias"].tolist()) == {0.0, 100.0}

@@ -209,3 +209,15 @@ def test_the_missing_extra(command, monkeypatch):
     ended = command("record", *T_MAZE)
     assert ended.code == 1 and ended.err.startswith("record: recordings need the package ")
     assert ended.err.endswith("pip install 'recurrent-ppo[data]'\n") and ended.err.count("\n") == 1
+
+
+def test_the_chosen_checkpoint_plays(chosen, command, monkeypatch):
+    """What is handed on to be written; no package of the extra is needed for it."""
+    written = []
+    monkeypatch.setattr(record, "import_minari", lambda: None)
+    monkeypatch.setattr(record, "write_minari", lambda *given: written.extend(given[4]))
+    ended = command("record", "run=run", "episodes=2", "output=new", chosen.argument)
+    assert (ended.code, ended.err) == (0, "")
+    assert [(episode["actions"].tolist(), episode["rewards"].sum()) for episode in written] == [
+        ([chosen.action] * 6, chosen.total)
+    ] * 2

@@ -104,3 +104,11 @@ def test_help_shows_the_observers(command):
     assert "[csv], mlflow, [wandb]" in shown and "observers.wandb.project=recurrent-ppo" in shown
     job = OmegaConf.create(command("train", "observers=[wandb]", "--cfg", "job").out)
     assert job.observers.wandb == {"_target_": "rl.training.observers.WandB", "project": "recurrent-ppo", "group": None}
+
+
+def test_a_preset_of_ones_own_may_choose_observers(command, cwd):
+    (cwd / "conf/experiment").mkdir(parents=True)
+    chosen = "# @package _global_\ndefaults:\n  - override /observers: [csv]\n"
+    (cwd / "conf/experiment/mine.yaml").write_text(chosen)
+    job = OmegaConf.create(command("train", "--config-dir=conf", "experiment=mine", "--cfg", "job").out)
+    assert job.observers == {"csv": {"_target_": "rl.training.observers.CSV"}}

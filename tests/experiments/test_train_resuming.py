@@ -1,5 +1,6 @@
 """``python -m experiments.train resume=RUN_DIR``: stopping, dying, going on."""
 
+import csv
 import shutil
 import signal
 
@@ -62,7 +63,7 @@ def test_resume_with_other_settings(train_maze, command, cwd, run_of):
 def test_kill_and_resume(wait_for_checkpoint, train_maze, process, command, tiny, cwd, run_of):
     run = cwd / "run"
     endless = "env=t_maze", "env.length=2", *tiny, "total_steps=10_000_000", "checkpoint_every=32", f"run_dir={run}"
-    child = process("train", *endless)
+    child = process("train", *endless, "observers=[csv]")
     wait_for_checkpoint(child, run)
     child.send_signal(signal.SIGKILL)
     assert child.wait(60) == -signal.SIGKILL
@@ -70,6 +71,8 @@ def test_kill_and_resume(wait_for_checkpoint, train_maze, process, command, tiny
     (run / f"checkpoints/.last.pt.{child.pid}").touch()
     saved = run_of(run).checkpoint["agent"]["env_steps"]
     assert saved >= 32 and saved % 32 == 0 and not (run / "result.json").exists()
+    with (run / "progress.csv").open("a") as file:  # it had come further, and was killed in the middle of a row
+        file.write(f"{saved + 800}\n{saved + 808},0.")
 
     end = saved + 5 * ROLLOUT
     ended = command("train", f"resume={run}", f"total_steps={end}")
@@ -78,6 +81,8 @@ def test_kill_and_resume(wait_for_checkpoint, train_maze, process, command, tiny
     assert run_of(run).result["env_steps"] == run_of(run).checkpoint["agent"]["env_steps"] == end
     for tag in ("losses/policy_loss", "charts/SPS"):
         assert run_of(run).steps(tag) == list(range(ROLLOUT, end + 1, ROLLOUT))
+    with (run / "progress.csv").open(newline="") as file:
+        assert [int(row["env_steps"]) for row in csv.DictReader(file)] == list(range(ROLLOUT, end + 1, ROLLOUT))
     train_maze(f"total_steps={end}", "run_dir=whole")
     assert run_of(run).network_equals(run_of(cwd / "whole"))
 

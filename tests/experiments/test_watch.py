@@ -145,3 +145,11 @@ def test_settings_reach_the_place_where_they_act(maze, command, monkeypatch):
     seed = EVALUATION_SEED + 1
     assert asked == [(8, seed, True, options), (8, seed, True, options | {"zero_at": 2})]
     assert read_data(maze / "page.html")["fps"] == 2.5 and find_newest("run").name == "last.pt"
+
+
+def test_the_chosen_checkpoint_plays(chosen, command, cwd):
+    ended = command("watch", "run=run", "episodes=1", chosen.argument)
+    assert (ended.code, ended.err) == (0, "")
+    name = chosen.file.rpartition("/")[2]
+    assert f"After {chosen.env_steps} steps of training ({name})" in (cwd / "page.html").read_text()
+    assert rows(ended)[0][2:4] == ["6", f"{chosen.total:.3f}"]

@@ -30,6 +30,8 @@ def test_what_this_project_is_made_of(path, named):
         "rl.recordings.Imitation",
         "rl.networks.Encoder",
         *FACTORIES,
+        *(f"rl.training.observers.{name}" for name in ("CSV", "MLflow", "WandB")),
+        "rl.training.observers.csv_file.CSV",
         "envs.gymnasium_env.DropObservation",
         "gymnasium.wrappers.FlattenObservation",
         "gymnasium.spaces.Box",
@@ -58,6 +60,9 @@ def test_foreign_code_is_refused_with_the_way_to_trust_it(path):
         "rl.trust.import_trusted",
         "rl.export.write",
         "rl.training.Trainer",
+        "rl.training.observers.csv_file.write_text",  # it writes files where it is told to
+        "rl.training.observers.observer.Path",
+        "rl.training.observers.wandb_run.secrets",
         "envs.single_env.make_batched",  # imports what an argument names
         "envs.single_env.SingleEnv",
         "envs.gymnasium_env.resolve_wrapper",

@@ -13,8 +13,8 @@ MOST_PARAMETERS, LONGEST_PARAMETER = 100, 6000
 class MLflow:
     """Shows a run in MLflow; a resumed one goes on in the same run there.
 
-    Where it goes is said by the environment, as MLflow documents it: ``MLFLOW_TRACKING_URI``, else a file of SQLite in
-    the working folder. A run folder, which may be a stranger's, cannot say it.
+    Where it goes is said by the environment, as MLflow documents it: ``MLFLOW_TRACKING_URI``, else MLflow chooses a
+    place in the working folder. A run folder, which may be a stranger's, cannot say it.
 
     Args:
         experiment: the run is shown in.

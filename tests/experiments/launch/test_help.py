@@ -29,7 +29,7 @@ def test_the_help_page_of_training(page, cwd):
     out = page("train", "agent=recurrent_iqn", "agent/core=gru", "env=t_maze", "env.length=7", "seed=3")
     assert out.startswith("Train one agent on one environment.\n\npython -m experiments.train agent=")
     assert re.search(r"^  agent/core +attention, \[gru\], jamba", out, re.MULTILINE)
-    assert re.search(r"^  experiment +bandit_2, brax_inverted_pendulum, cartpole", out, re.MULTILINE)
+    assert re.search(r"^  experiment +atari_freeway, atari_pong, bandit_2, brax", out, re.MULTILINE)
     assert re.search(r"^  seed=3$", out, re.MULTILINE)
     assert re.search(r"^  evaluate_every=20000 +environment steps; null for never$", out, re.MULTILINE)
     assert "\nagent, rl.agents.RecurrentIQN:\n" in out and "\nenv, envs.t_maze.TMaze:\n" in out

@@ -1,5 +1,8 @@
 """What a run leaves in its folder, read and written."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -7,6 +10,7 @@ from experiments.launch.build import SETTINGS
 from experiments.launch.check import ConfigError, to_dict
 from experiments.launch.command import load_defaults
 from experiments.launch.run_folder import (
+    choose_checkpoint,
     flatten,
     load_flat_config,
     load_resumed_config,
@@ -18,6 +22,7 @@ from experiments.launch.run_folder import (
     write_config,
     write_result,
 )
+from rl.checkpoint import DamagedError, save_checkpoint
 
 STORED = {
     **dict.fromkeys(SETTINGS, 1),
@@ -194,3 +199,52 @@ def test_a_result_without_its_counts_is_named(tmp_path, counts):
         read_result(tmp_path)
     write_result(tmp_path, {"epochs": 3})
     assert read_result(tmp_path) == {"epochs": 3}
+
+
+@pytest.fixture
+def choose(tmp_path, monkeypatch):
+    """``choose("best")``: the checkpoint of a run folder that holds all four files, with another one beside it."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("run/checkpoints/last.pt", "run/checkpoints/previous.pt", "run/checkpoints/best.pt", "other.pt"):
+        save_checkpoint({"agent": {}}, name)
+    return lambda name, run="run": choose_checkpoint(OmegaConf.create({"run": run, "checkpoint": name}))
+
+
+def test_which_checkpoint_is_chosen(choose):
+    folder = Path("run/checkpoints")
+    assert choose("last") == folder / "last.pt" and choose("best") == folder / "best.pt"
+    assert choose("other.pt") == Path("other.pt") and choose("last", None) is None
+    (folder / "last.pt").write_bytes(b"broken off")
+    assert choose("last") == folder / "previous.pt" and choose("best") == folder / "best.pt"
+
+
+@pytest.mark.parametrize(
+    ("name", "run", "sentence"),
+    [
+        ("best", None, "checkpoint=best is of a run: give run=RUN_DIR, too"),
+        ("other.pt", None, "checkpoint=other.pt is of a run: give run=RUN_DIR, too"),
+        (
+            "best",
+            "new",
+            "checkpoint=best: new was not evaluated during its training; it must be last, best or the path of a "
+            "checkpoint",
+        ),
+        ("run", "run", "checkpoint=run: there is no such file; it must be last, best or the path of a checkpoint"),
+        ("bset", "run", "checkpoint=bset: there is no such file; it must be last, best or the path of a checkpoint"),
+        (None, "run", "checkpoint=null is not a text"),
+    ],
+)
+def test_checkpoints_that_there_are_not(choose, name, run, sentence):
+    with pytest.raises(ConfigError) as raised:
+        choose(name, run)
+    assert str(raised.value) == sentence
+
+
+@pytest.mark.parametrize("name", ["best", "run/checkpoints/best.pt"])
+def test_a_damaged_checkpoint_that_was_asked_for_is_not_replaced_by_another(choose, name):
+    Path("run/checkpoints/best.pt").write_bytes(b"broken off")
+    with pytest.raises(DamagedError, match=r"^run/checkpoints/best\.pt is damaged or no checkpoint"):
+        choose(name)
+    shutil.rmtree("run/checkpoints")
+    with pytest.raises(FileNotFoundError, match=r"^there is no checkpoint at run/checkpoints/last\.pt$"):
+        choose("last")

@@ -76,6 +76,16 @@ def test_the_lock_comes_first():
     assert name_run_state(None, True, False) == "stopped"
 
 
+@pytest.mark.parametrize(
+    ("reason", "state"), [("plateau", "done"), ("threshold", "done"), ("total_steps", "stopped"), (None, "stopped")]
+)
+def test_a_run_that_ended_early_is_done(make_run, reason, state):
+    """Not one that had reached its steps and was then asked for more, nor one of before, which says no reason."""
+    result = DONE | {"env_steps": 40} | ({} if reason is None else {"stop_reason": reason})
+    found = read_progress(make_run("a", 40, result))
+    assert (found.state, found.steps, found.total) == (state, 40, 100)
+
+
 def test_a_finished_run_without_a_final_evaluation_shows_the_last_one_before(make_run):
     result = DONE | {"eval_return_mean": None, "train_return_mean": 0.1, "evaluations": [{"return": 0.7}]}
     assert read_progress(make_run("a", result=result)).value == 0.7

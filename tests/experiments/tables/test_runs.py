@@ -35,8 +35,9 @@ BEGUN = {"config.yaml": "stop_at_threshold: false\n"}
 SAVED = {"checkpoints/last.pt": ""}
 
 
-def result(steps, total, hit=None):
-    return {"result.json": json.dumps({"env_steps": steps, "total_steps": total, "steps_to_threshold": hit})}
+def result(steps, total, hit=None, **more):
+    content = {"env_steps": steps, "total_steps": total, "steps_to_threshold": hit} | more
+    return {"result.json": json.dumps(content)}
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,8 @@ def result(steps, total, hit=None):
         (BEGUN | SAVED | result(99, 100, hit=50), ["resume={target}"]),  # of a version that wrote a result when stopped
         (BEGUN | SAVED | result(104, 100), None),
         ({"config.yaml": "stop_at_threshold: true\n"} | SAVED | result(50, 100, hit=50), None),
+        (BEGUN | SAVED | result(50, 100, stop_reason="plateau"), None),
+        (BEGUN | SAVED | result(50, 100, stop_reason="total_steps"), ["resume={target}"]),  # more are asked for now
     ],
 )
 def test_a_run_is_begun_or_goes_on_or_is_kept(files, arguments, tmp_path, monkeypatch):
