@@ -9,6 +9,7 @@ import gymnasium
 
 for _task in (
     "envs.t_maze:TMaze",
+    "envs.t_maze:PobaxTMaze",
     "envs.delayed_recall:DelayedRecall",
     "envs.repeat_previous:RepeatPrevious",
     "envs.copy_sequence:CopySequence",
@@ -19,6 +20,7 @@ for _task in (
     "envs.witness_vote:WitnessVote",
     "envs.memory_grid:MemoryGrid",
     "envs.state_punishment:StatePunishment",
+    "envs.rock_sample:RockSample",
     "envs.popgym_tasks.card_streams:RepeatFirst",
     "envs.popgym_tasks.card_streams:RepeatPreviousCards",
     "envs.popgym_tasks.card_streams:Autoencode",

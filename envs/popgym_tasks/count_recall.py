@@ -22,8 +22,8 @@ class CountRecall(BatchedEnv):
     End: terminated after ``N - 1`` steps.
     Optimal return: 1.
     Memoryless return: that of the likeliest count over the episode for either kind of observation, "the kind that is
-    dealt is asked for" and "another one", worked out from hypergeometric odds: -0.9121 for easy, -0.8985 for medium,
-    -0.7964 for hard.
+    dealt is asked for" and "another one", worked out from hypergeometric odds: -0.9230 for easy, -0.9245 for medium,
+    -0.8812 for hard.
     Source: POPGym's CountRecall.
     """
 
