@@ -16,8 +16,15 @@ from envs.classic_control import CartPoleNoVelocity, MountainCarContinuousNoVelo
 from envs.copy_sequence import CopySequence
 from envs.delayed_recall import DelayedRecall
 from envs.memory_grid import MemoryGrid
+from envs.popgym_tasks.battleship import Battleship
+from envs.popgym_tasks.card_streams import Autoencode, HigherLower, RepeatFirst, RepeatPreviousCards
+from envs.popgym_tasks.cartpole import NoisyPositionOnlyCartPole, VelocityOnlyCartPole
+from envs.popgym_tasks.concentration import Concentration
+from envs.popgym_tasks.count_recall import CountRecall
+from envs.popgym_tasks.mine_sweeper import MineSweeper
 from envs.repeat_previous import RepeatPrevious
-from envs.t_maze import FORWARD, TMaze
+from envs.rock_sample import RockSample
+from envs.t_maze import FORWARD, PobaxTMaze, TMaze
 from envs.witness_vote import WitnessVote
 from experiments.benchmark.host_reads import HostReads
 from rl.checkpoint import as_arrays
@@ -35,7 +42,20 @@ TASKS = {
     "mountain_car": (MountainCarContinuousNoVelocity, {}),
     "witness_vote": (WitnessVote, {}),
     "memory_grid": (MemoryGrid, {"size": 7}),
+    "pobax_t_maze": (PobaxTMaze, {"length": 2, "max_episode_steps": 20}),
+    "rock_sample": (RockSample, {"size": 3, "num_rocks": 2, "max_episode_steps": 20}),
+    "repeat_first": (RepeatFirst, {}),
+    "repeat_previous_cards": (RepeatPreviousCards, {}),
+    "autoencode": (Autoencode, {}),
+    "higher_lower": (HigherLower, {}),
+    "count_recall": (CountRecall, {}),
+    "concentration": (Concentration, {}),
+    "mine_sweeper": (MineSweeper, {}),
+    "battleship": (Battleship, {}),
+    "velocity_only_cartpole": (VelocityOnlyCartPole, {}),
+    "noisy_position_only_cartpole": (NoisyPositionOnlyCartPole, {}),
 }
+DRAWING = "bernoulli_bandit", "delayed_recall", "noisy_position_only_cartpole", "rock_sample"  # in their steps
 TOLERANCE = {"cpu": 1e-6, "cuda": 1e-5, "shadow": 1e-4}  # the last one rounds constants to float32
 ALL = pytest.mark.parametrize("name", TASKS)
 
@@ -99,7 +119,7 @@ def test_what_is_returned(name, device):
 def draw_as_numpy(env, seed):
     """Let an environment of torch draw what one of numpy with this seed draws."""
     rng = seeding.np_random(seed)[0]
-    for name in ("integers", "uniform", "random"):
+    for name in ("integers", "normal", "uniform", "random"):
         setattr(env.xp, name, lambda *size, name=name, **named: env.xp.asarray(getattr(rng, name)(*size, **named)))
 
 
@@ -144,7 +164,7 @@ def test_numpy_is_followed_from_any_state(name, device):
     np.testing.assert_allclose(of_torch._observe().cpu().numpy(), of_numpy._observe(), rtol=1e-6, atol=1e-7)
     actions = next(random_actions(of_numpy, 1, seed=1))
     expected, found = of_numpy.transition(actions), of_torch.transition(torch.tensor(actions).to(device))
-    skipped = {"delayed_recall": 1, "bernoulli_bandit": 2}.get(name, 0)  # observations and rewards that are drawn
+    skipped = 2 if name == "bernoulli_bandit" else name in DRAWING  # observations and rewards that are drawn
     for one, other in zip(found[skipped:], expected[skipped:], strict=True):
         np.testing.assert_allclose(
             one.cpu().numpy(), other, rtol=10 * TOLERANCE[device.type], atol=TOLERANCE[device.type]
@@ -187,6 +207,13 @@ STARTS = {
     "mountain_car": {"position": (-0.6, -0.4), "velocity": (0.0, 0.0)},
     "witness_vote": {"position": 5, "culprit": 4},
     "memory_grid": {"situation": 16},  # 4 layouts in 4 columns
+    "pobax_t_maze": {"cue": 2, "position": 1},
+    "rock_sample": {"position": 6},
+    "repeat_first": {"cards": 4},
+    "higher_lower": {"cards": 13},
+    "count_recall": {"values": 2, "queries": 2},
+    "concentration": {"cards": 2, "board": 1},
+    "velocity_only_cartpole": {"state": (-0.05, 0.05)},
 }
 
 
@@ -201,7 +228,7 @@ def test_new_episodes_are_drawn_in_the_ended_rows_alone(name, device):
     env._restart(ended)
     for state, expected in STARTS[name].items():
         after = getattr(env, state).cpu().numpy()
-        if name == "cartpole":
+        if state == "state":
             after, before[state] = after.T, before[state].T
         np.testing.assert_array_equal(after[1::2], before[state].cpu()[1::2])
         drawn = after[::2, :-1] if state == "symbols" else after[::2, :4] if state == "shown" else after[::2]
@@ -387,7 +414,7 @@ def test_a_step_can_be_captured_as_a_graph(name, device):
         graph.replay()
         expected = twin.step(actions)
         ended = (terminated | truncated).cpu()
-        if name not in ("delayed_recall", "bernoulli_bandit"):  # their steps draw
+        if name not in DRAWING:
             for one, other in zip((rewards, terminated, truncated), expected[1:4], strict=True):
                 assert torch.equal(one, other)
             assert torch.equal(info["final_obs"], expected[4]["final_obs"])
