@@ -86,7 +86,7 @@ def test_steps_are_those_of_the_reference(size, num_rocks, monkeypatch):
             assert (rewards[row], terminated[row], truncated[row]) == (reward, ended, late)
             sampled |= {reward} if actions[row] == 4 else set()
             if ended or late:
-                ends[late] += 1
+                ends[int(late)] += 1
                 times[row] = 0
                 begin(row)
             else:

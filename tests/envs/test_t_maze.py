@@ -149,7 +149,7 @@ def test_steps_are_those_of_a_reference_of_pobax(length):
             assert found[row].tolist() == observation
             paid.add(reward)
             if ended or late:
-                ends[late] += 1
+                ends[int(late)] += 1
                 ones[row], times[row] = PobaxReference(length, env.cue[row]), 0
                 assert observations[row].tolist() == ones[row].show()
     assert paid == {0.0, 4.0, -0.1} and min(ends) >= 2
