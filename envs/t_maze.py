@@ -88,9 +88,9 @@ class PobaxTMaze(BatchedEnv):
     End: terminated by a turn at the junction, truncated after ``max_episode_steps``. POBAX's is not truncated, though
     it declares 1000 steps.
     Optimal return: ``good_reward``.
-    Memoryless return: ``(good_reward + max(bad_reward, 0)) / 2``, if good_reward is positive and no less than bad_reward;
-    else None. The junction looks alike with both cues, but who sees "south" may stay at the start, and turn north
-    otherwise.
+    Memoryless return: ``(good_reward + max(bad_reward, 0)) / 2``, if good_reward is positive and no less than
+    bad_reward; else None. The junction looks alike with both cues, but who sees "south" may stay at the start, and turn
+    north otherwise.
     Source: POBAX (Tao et al., "Benchmarking partial observability in reinforcement learning with a suite of
     memory-improvable domains", 2025), after Bakker (2001).
     """

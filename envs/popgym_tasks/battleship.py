@@ -28,12 +28,10 @@ class Battleship(BatchedEnv):
     Source: POPGym's Battleship.
     """
 
-    LEVELS = {"easy": 8, "medium": 10, "hard": 12}  # side
-
     state_names = ("cells", "num_hits", "hit")
 
     def __init__(self, num_envs: int, level: str = "easy", device: str | None = None):
-        self.level, self.side = level, choose_level(self.LEVELS, level)
+        self.level, self.side = level, choose_level(level, easy=8, medium=10, hard=12)
         size = self.side**2
         action_space = spaces.MultiDiscrete([self.side] * 2)
         super().__init__(num_envs, spaces.Discrete(2), action_space, max_episode_steps=size, device=device)

@@ -63,10 +63,8 @@ class RepeatFirst(CardStream):
     Source: POPGym's RepeatFirst.
     """
 
-    LEVELS = {"easy": 1, "medium": 8, "hard": 16}  # decks
-
     def __init__(self, num_envs: int, level: str = "easy", device: str | None = None):
-        super().__init__(num_envs, "suits", choose_level(self.LEVELS, level), device=device)
+        super().__init__(num_envs, "suits", choose_level(level, easy=1, medium=8, hard=16), device=device)
         self.level, steps = level, self.num_cards - 1
         right = 1 + (steps - 1) * (self.num_cards / NUM_SUITS - 1) / steps
         self.optimal_return = 1.0
@@ -93,10 +91,8 @@ class RepeatPreviousCards(CardStream):
     Source: POPGym's RepeatPrevious.
     """
 
-    LEVELS = {"easy": (1, 4), "medium": (2, 32), "hard": (3, 64)}  # decks, k
-
     def __init__(self, num_envs: int, level: str = "easy", device: str | None = None):
-        num_decks, self.k = choose_level(self.LEVELS, level)
+        num_decks, self.k = choose_level(level, easy=(1, 4), medium=(2, 32), hard=(3, 64))
         super().__init__(num_envs, "suits", num_decks, device=device)
         self.level = level
         self.optimal_return = 1.0
@@ -123,11 +119,11 @@ class Autoencode(CardStream):
     Source: POPGym's Autoencode.
     """
 
-    LEVELS = {"easy": 1, "medium": 2, "hard": 3}  # decks
-
     def __init__(self, num_envs: int, level: str = "easy", device: str | None = None):
         space = spaces.MultiDiscrete([2, NUM_SUITS])
-        super().__init__(num_envs, "suits", choose_level(self.LEVELS, level), observation_space=space, device=device)
+        super().__init__(
+            num_envs, "suits", choose_level(level, easy=1, medium=2, hard=3), observation_space=space, device=device
+        )
         self.level = level
         self.optimal_return = 1.0
         self.memoryless_return = (3 - self.num_cards) / (2 * self.num_cards)
@@ -162,10 +158,8 @@ class HigherLower(CardStream):
     Source: POPGym's HigherLower.
     """
 
-    LEVELS = {"easy": 1, "medium": 2, "hard": 3}  # decks
-
     def __init__(self, num_envs: int, level: str = "easy", device: str | None = None):
-        num_decks = choose_level(self.LEVELS, level)
+        num_decks = choose_level(level, easy=1, medium=2, hard=3)
         super().__init__(num_envs, "ranks", num_decks, spaces.Discrete(2), device=device)
         self.level = level
         self.optimal_return = optimal_higher_lower(NUM_SUITS * num_decks)

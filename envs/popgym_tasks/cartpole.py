@@ -23,10 +23,8 @@ class VelocityOnlyCartPole(CartPole):
     Source: POPGym's VelocityOnlyCartPole. One copy draws what POPGym draws with the same seed.
     """
 
-    LEVELS = {"easy": 200, "medium": 400, "hard": 600}  # limit
-
     def __init__(self, num_envs: int, level: str = "easy", device: str | None = None):
-        limit = choose_level(self.LEVELS, level)
+        limit = choose_level(level, easy=200, medium=400, hard=600)
         super().__init__(num_envs, spaces.Box(-np.inf, np.inf, (2,), np.float32), limit, device)
         self.level, self.step_reward = level, 1 / limit
         self.optimal_return = 1.0
@@ -50,17 +48,17 @@ class NoisyPositionOnlyCartPole(CartPole):
     Source: POPGym's NoisyPositionOnlyCartPole. One copy draws what POPGym draws with the same seed.
     """
 
-    LEVELS = {"easy": 0.1, "medium": 0.2, "hard": 0.3}  # standard deviation
-
     state_names = ("state", "noise")
     step_reward = 1 / 200
 
     def __init__(self, num_envs: int, level: str = "easy", device: str | None = None):
-        self.level, self.sigma = level, choose_level(self.LEVELS, level)
+        self.level, self.sigma = level, choose_level(level, easy=0.1, medium=0.2, hard=0.3)
         space = self.make_position_space()
         super().__init__(num_envs, space, 200, device)
         self.noise = self.xp.zeros((self.num_envs, 2), self.xp.float32)
-        self._low, self._high = (self.xp.asarray(np.tile(bound, (self.num_envs, 1))) for bound in (space.low, space.high))
+        self._low, self._high = (
+            self.xp.asarray(np.tile(bound, (self.num_envs, 1))) for bound in (space.low, space.high)
+        )
 
     def _draw_noise(self, num_rows: int) -> Array:
         return self.xp.astype(self.draws.normal(0.0, self.sigma, size=(num_rows, 2)), self.xp.float32)

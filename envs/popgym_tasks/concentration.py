@@ -28,12 +28,10 @@ class Concentration(BatchedEnv):
     Source: POPGym's Concentration.
     """
 
-    LEVELS = {"easy": (1, "colors"), "medium": (2, "colors"), "hard": (1, "ranks")}  # decks, kind
-
     state_names = ("cards", "board", "held", "shown", "num_up")
 
     def __init__(self, num_envs: int, level: str = "easy", device: str | None = None):
-        num_decks, kind = choose_level(self.LEVELS, level)
+        num_decks, kind = choose_level(level, easy=(1, "colors"), medium=(2, "colors"), hard=(1, "ranks"))
         self.level, self.num_kinds, self.num_cards = level, KINDS[kind], DECK_SIZE * num_decks
         size = self.num_cards
         limit = math.ceil(2 * size - size / (2 * size - 1))

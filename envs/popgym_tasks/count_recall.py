@@ -27,12 +27,10 @@ class CountRecall(BatchedEnv):
     Source: POPGym's CountRecall.
     """
 
-    LEVELS = {"easy": (1, "colors"), "medium": (2, "suits"), "hard": (4, "ranks")}  # decks, kind
-
     state_names = ("values", "queries", "counts")
 
     def __init__(self, num_envs: int, level: str = "easy", device: str | None = None):
-        num_decks, kind = choose_level(self.LEVELS, level)
+        num_decks, kind = choose_level(level, easy=(1, "colors"), medium=(2, "suits"), hard=(4, "ranks"))
         self.level, self.num_kinds, self.num_cards = level, KINDS[kind], DECK_SIZE * num_decks
         per_kind = self.num_cards // self.num_kinds
         observation_space = spaces.MultiDiscrete([self.num_kinds] * 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -11,6 +10,7 @@ from envs.array_module import Array
 from envs.batched_env import BatchedEnv
 from envs.checks import one_of
 
+LEVELS = ("easy", "medium", "hard")
 NUM_RANKS, NUM_SUITS = 13, 4
 DECK_SIZE = NUM_RANKS * NUM_SUITS
 KINDS = {"colors": 2, "suits": NUM_SUITS, "ranks": NUM_RANKS}
@@ -19,14 +19,14 @@ KINDS = {"colors": 2, "suits": NUM_SUITS, "ranks": NUM_RANKS}
 Level = TypeVar("Level")
 
 
-def choose_level(levels: Mapping[str, Level], level: str) -> Level:
+def choose_level(level: str, *, easy: Level, medium: Level, hard: Level) -> Level:
     """Return what a level stands for.
 
     Raises:
         ValueError: there is no such level.
     """
-    one_of(levels, level=level)
-    return levels[level]
+    one_of(LEVELS, level=level)
+    return (easy, medium, hard)[LEVELS.index(level)]
 
 
 def make_deck(kind: str, num_decks: int) -> np.ndarray:

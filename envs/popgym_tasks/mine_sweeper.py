@@ -20,20 +20,18 @@ class MineSweeper(BatchedEnv):
     Observation: ``Discrete(min(mines + 1, 10))``: the number of mines in the cell that was named and in its eight
     neighbours; 0 at first.
     Action: ``MultiDiscrete([side, side])``: row and column of the cell.
-    Reward: ``1 / F`` for a free cell that is new, ``-0.5 / (F - 2)`` for one that was named before, ``-0.5 - 1 / F`` for
-    a mine.
+    Reward: ``1 / F`` for a free cell that is new, ``-0.5 / (F - 2)`` for one that was named before,
+    ``-0.5 - 1 / F`` for a mine.
     End: terminated by a mine, or when all free cells have been named; else truncated after F steps.
     Optimal return: None, not known exactly; below 1, since the first cells have to be guessed.
     Memoryless return: None, not known either.
     Source: POPGym's MineSweeper.
     """
 
-    LEVELS = {"easy": (4, 2), "medium": (6, 6), "hard": (8, 10)}  # side, mines
-
     state_names = ("cells", "neighbours", "num_left", "seen")
 
     def __init__(self, num_envs: int, level: str = "easy", device: str | None = None):
-        self.side, self.num_mines = choose_level(self.LEVELS, level)
+        self.side, self.num_mines = choose_level(level, easy=(4, 2), medium=(6, 6), hard=(8, 10))
         self.level, size = level, self.side**2
         self.num_free = size - self.num_mines
         super().__init__(
