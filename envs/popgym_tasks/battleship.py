@@ -42,13 +42,15 @@ class Battleship(BatchedEnv):
         self._rewards = self.xp.asarray(np.array([-1 / (size - NUM_SHIP_CELLS), 1 / NUM_SHIP_CELLS]))
 
     def _start(self, rows: Array) -> None:
-        taken = self.xp.zeros((len(rows), self.side**2), self.xp.float32)
+        cells = self.xp.zeros((len(rows), self.side**2), self.xp.int64)
+        every = self.xp.arange(len(rows))
         for length in SHIPS:
             places = self._places[length]
-            free = taken @ places.T == 0  # [n, places]
-            keys = self.draws.random((len(rows), len(places)))
-            taken += self.xp.take(places, self.xp.where(free, keys, -1.0).argmax(1))
-        self.xp.put(self.cells, rows, self.xp.astype(taken, self.xp.int64))
+            free = (cells[:, places] == WATER).all(1)  # [n, places]
+            keys = self.draws.random((len(rows), places.shape[1]))
+            chosen = self.xp.where(free, keys, -1.0).argmax(1)
+            cells[every, places[:, chosen]] += SHIP
+        self.xp.put(self.cells, rows, cells)
         self.xp.put(self.num_hits, rows, 0)
         self.xp.put(self.hit, rows, 0)
 
@@ -65,8 +67,8 @@ class Battleship(BatchedEnv):
 
 
 def _places(side: int, length: int) -> np.ndarray:
-    """Return the cells of every place in which a ship can lie, float32 0 or 1, ``[places, side**2]``."""
+    """Return the cells of every place in which a ship can lie, int64 ``[length, places]``."""
     across = [[row * side + column + i for i in range(length)] for row in range(side) for column in range(side)]
-    fits = [place for place in across if place[0] // side == place[-1] // side < side]
+    fits = [place for place in across if place[0] // side == place[-1] // side]
     down = [[cell % side * side + cell // side for cell in place] for place in fits]
-    return np.eye(side**2, dtype=np.float32)[np.array(fits + down)].sum(axis=1)
+    return np.array(fits + down).T

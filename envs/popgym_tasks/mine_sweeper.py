@@ -7,7 +7,7 @@ from gymnasium import spaces
 
 from envs.array_module import Array
 from envs.batched_env import BatchedEnv
-from envs.popgym_tasks.decks import choose_level, shuffle
+from envs.popgym_tasks.decks import choose_level
 
 CLEAR, MINE, VIEWED = range(3)
 
@@ -47,18 +47,18 @@ class MineSweeper(BatchedEnv):
         self.seen = self.xp.zeros(self.num_envs, self.xp.int64)
         row, column = np.divmod(np.arange(size), self.side)
         near = (abs(row[:, None] - row) <= 1) & (abs(column[:, None] - column) <= 1)
-        self._near = self.xp.asarray(near.astype(np.float32))  # [size, size]
-        self._deck = self.xp.asarray(np.where(np.arange(size) < self.num_mines, MINE, CLEAR))
+        self._near = self.xp.asarray(near.astype(np.int64))  # [size, size]
         # In the order of CLEAR, MINE and VIEWED.
         self._rewards = self.xp.asarray(
             np.array([1 / self.num_free, -0.5 - 1 / self.num_free, -0.5 / (self.num_free - 2)])
         )
 
     def _start(self, rows: Array) -> None:
-        cells = shuffle(self, self._deck, len(rows))
+        mines = self.xp.argsort(self.draws.random((len(rows), self.side**2)))[:, : self.num_mines]
+        cells = self.xp.zeros((len(rows), self.side**2), self.xp.int64)
+        cells[self.xp.arange(len(rows))[:, None], mines] += MINE
         self.xp.put(self.cells, rows, cells)
-        counts = self.xp.astype(cells, self.xp.float32) @ self._near  # whole numbers, so it is exact
-        self.xp.put(self.neighbours, rows, self.xp.astype(counts, self.xp.int64))
+        self.xp.put(self.neighbours, rows, self._near[mines].sum(1))
         self.xp.put(self.num_left, rows, self.num_free)
         self.xp.put(self.seen, rows, 0)
 

@@ -45,7 +45,7 @@ GROWTH: dict[str, tuple[Any, ...]] = {
 
 
 def make_environment_rows(seconds: float) -> list[Row]:
-    """Return a row for every environment of this project, and for each level where there are some; 64 copies of each."""
+    """Return a row for every environment of this project, at each of its levels; 64 copies of each."""
     rows = []
     for name, spec in gymnasium.registry.items():
         if name.startswith("RecurrentPPO/"):

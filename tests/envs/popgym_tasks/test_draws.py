@@ -77,11 +77,10 @@ def test_ships_do_not_overlap(level, side):
 
 
 def test_places_are_all_lines_of_the_board():
-    places = _places(4, 3).reshape(-1, 4, 4)
+    places = np.sort(_places(4, 3).T)
     assert len(places) == len(np.unique(places, axis=0)) == 2 * 4 * 2
-    for place in places:
-        row, column = np.nonzero(place)
-        assert len(row) == 3 and {np.ptp(row), np.ptp(column)} == {0, 2}
+    for row, column in (np.divmod(place, 4) for place in places):
+        assert {np.ptp(row), np.ptp(column)} == {0, 2} and len(set(zip(row, column, strict=True))) == 3
 
 
 def test_ships_are_placed_as_by_trying_until_they_fit():
