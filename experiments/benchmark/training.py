@@ -56,7 +56,7 @@ def make_environment_rows(seconds: float) -> list[Row]:
     return rows
 
 
-def measure_environment(name: str, seconds: float, options: dict[str, str], _round: int = 0) -> Numbers:
+def measure_environment(name: str, seconds: float, options: dict[str, Any], _round: int = 0) -> Numbers:
     """Count environment steps per second, with actions drawn beforehand."""
     env = gymnasium.make_vec(name, num_envs=64, **options)
     env.reset(seed=0)
