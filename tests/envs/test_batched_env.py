@@ -18,19 +18,13 @@ from envs.classic_control import CartPoleNoVelocity, MountainCarContinuousNoVelo
 from envs.copy_sequence import CopySequence
 from envs.delayed_recall import DelayedRecall
 from envs.memory_grid import MemoryGrid
-from envs.popgym_tasks.battleship import Battleship
-from envs.popgym_tasks.card_streams import Autoencode, HigherLower, RepeatFirst, RepeatPreviousCards
-from envs.popgym_tasks.cartpole import NoisyPositionOnlyCartPole, VelocityOnlyCartPole
-from envs.popgym_tasks.concentration import Concentration
-from envs.popgym_tasks.count_recall import CountRecall
-from envs.popgym_tasks.mine_sweeper import MineSweeper
 from envs.probes import ActionReward, ConstantReward, Counter, DelayedReward, EchoCue, SignReward, SpaceProbe
 from envs.repeat_previous import RepeatPrevious
-from envs.rock_sample import RockSample
 from envs.single_env import SingleEnv
 from envs.state_punishment import StatePunishment
-from envs.t_maze import PobaxTMaze, TMaze
+from envs.t_maze import TMaze
 from envs.witness_vote import WitnessVote
+from tests.envs.field_tasks import FIELD_TASKS
 
 # Short episodes, so that rows end often.
 TASKS = {
@@ -46,18 +40,7 @@ TASKS = {
     "witness_vote": (WitnessVote, {"corridor": 2}),
     "state_punishment": (StatePunishment, {"num_agents": 1, "max_turns": 9, "respawn_prob": 0.1}),
     "memory_grid": (MemoryGrid, {"size": 7}),
-    "pobax_t_maze": (PobaxTMaze, {"length": 2, "max_episode_steps": 20}),
-    "rock_sample": (RockSample, {"size": 3, "num_rocks": 2, "max_episode_steps": 20}),
-    "repeat_first": (RepeatFirst, {}),
-    "repeat_previous_cards": (RepeatPreviousCards, {}),
-    "autoencode": (Autoencode, {}),
-    "higher_lower": (HigherLower, {}),
-    "count_recall": (CountRecall, {}),
-    "concentration": (Concentration, {}),
-    "mine_sweeper": (MineSweeper, {}),
-    "battleship": (Battleship, {}),
-    "velocity_only_cartpole": (VelocityOnlyCartPole, {}),
-    "noisy_position_only_cartpole": (NoisyPositionOnlyCartPole, {}),
+    **FIELD_TASKS,
 }
 PROBES = {
     "constant_reward": (ConstantReward, {}),

@@ -16,18 +16,12 @@ from envs.classic_control import CartPoleNoVelocity, MountainCarContinuousNoVelo
 from envs.copy_sequence import CopySequence
 from envs.delayed_recall import DelayedRecall
 from envs.memory_grid import MemoryGrid
-from envs.popgym_tasks.battleship import Battleship
-from envs.popgym_tasks.card_streams import Autoencode, HigherLower, RepeatFirst, RepeatPreviousCards
-from envs.popgym_tasks.cartpole import NoisyPositionOnlyCartPole, VelocityOnlyCartPole
-from envs.popgym_tasks.concentration import Concentration
-from envs.popgym_tasks.count_recall import CountRecall
-from envs.popgym_tasks.mine_sweeper import MineSweeper
 from envs.repeat_previous import RepeatPrevious
-from envs.rock_sample import RockSample
-from envs.t_maze import FORWARD, PobaxTMaze, TMaze
+from envs.t_maze import FORWARD, TMaze
 from envs.witness_vote import WitnessVote
 from experiments.benchmark.host_reads import HostReads
 from rl.checkpoint import as_arrays
+from tests.envs.field_tasks import FIELD_STARTS, FIELD_TASKS
 
 TASKS = {
     "t_maze": (TMaze, {"length": 6}),
@@ -42,18 +36,7 @@ TASKS = {
     "mountain_car": (MountainCarContinuousNoVelocity, {}),
     "witness_vote": (WitnessVote, {}),
     "memory_grid": (MemoryGrid, {"size": 7}),
-    "pobax_t_maze": (PobaxTMaze, {"length": 2, "max_episode_steps": 20}),
-    "rock_sample": (RockSample, {"size": 3, "num_rocks": 2, "max_episode_steps": 20}),
-    "repeat_first": (RepeatFirst, {}),
-    "repeat_previous_cards": (RepeatPreviousCards, {}),
-    "autoencode": (Autoencode, {}),
-    "higher_lower": (HigherLower, {}),
-    "count_recall": (CountRecall, {}),
-    "concentration": (Concentration, {}),
-    "mine_sweeper": (MineSweeper, {}),
-    "battleship": (Battleship, {}),
-    "velocity_only_cartpole": (VelocityOnlyCartPole, {}),
-    "noisy_position_only_cartpole": (NoisyPositionOnlyCartPole, {}),
+    **FIELD_TASKS,
 }
 DRAWING = "bernoulli_bandit", "delayed_recall", "noisy_position_only_cartpole", "rock_sample"  # in their steps
 TOLERANCE = {"cpu": 1e-6, "cuda": 1e-5, "shadow": 1e-4}  # the last one rounds constants to float32
@@ -207,13 +190,7 @@ STARTS = {
     "mountain_car": {"position": (-0.6, -0.4), "velocity": (0.0, 0.0)},
     "witness_vote": {"position": 5, "culprit": 4},
     "memory_grid": {"situation": 16},  # 4 layouts in 4 columns
-    "pobax_t_maze": {"cue": 2, "position": 1},
-    "rock_sample": {"position": 6},
-    "repeat_first": {"cards": 4},
-    "higher_lower": {"cards": 13},
-    "count_recall": {"values": 2, "queries": 2},
-    "concentration": {"cards": 2, "board": 1},
-    "velocity_only_cartpole": {"state": (-0.05, 0.05)},
+    **FIELD_STARTS,
 }
 
 

@@ -10,21 +10,15 @@ from envs.classic_control import CartPoleNoVelocity, MountainCarContinuousNoVelo
 from envs.copy_sequence import CopySequence
 from envs.delayed_recall import DelayedRecall
 from envs.memory_grid import MemoryGrid
-from envs.popgym_tasks.battleship import Battleship
-from envs.popgym_tasks.card_streams import Autoencode, HigherLower, RepeatFirst, RepeatPreviousCards
-from envs.popgym_tasks.cartpole import NoisyPositionOnlyCartPole, VelocityOnlyCartPole
-from envs.popgym_tasks.concentration import Concentration
-from envs.popgym_tasks.count_recall import CountRecall
-from envs.popgym_tasks.mine_sweeper import MineSweeper
 from envs.probes import SpaceProbe
 from envs.repeat_previous import RepeatPrevious
-from envs.rock_sample import RockSample
 from envs.single_env import SingleEnv
 from envs.state_punishment import StatePunishment
-from envs.t_maze import PobaxTMaze, TMaze
+from envs.t_maze import TMaze
 from envs.witness_vote import WitnessVote
 from rl.memory_check import check_environment, regression
 from rl.memory_check.environments import claims_memory_gap
+from tests.envs.field_tasks import FIELD_TASKS
 
 CHECKS = [
     "arrays_are_not_used_again",
@@ -55,8 +49,7 @@ def check(envs, steps=100, **options):
     [
         *(BernoulliBandit, CartPoleNoVelocity, CopySequence, DelayedRecall, MemoryGrid, RepeatPrevious, TMaze),
         *(MountainCarContinuousNoVelocity, PendulumNoVelocity, StatePunishment, WitnessVote),
-        *(Autoencode, Battleship, Concentration, CountRecall, HigherLower, MineSweeper, NoisyPositionOnlyCartPole),
-        *(PobaxTMaze, RepeatFirst, RepeatPreviousCards, RockSample, VelocityOnlyCartPole),
+        *(make for make, _ in FIELD_TASKS.values()),
     ],
 )
 def test_our_environments_have_no_fault(make):
