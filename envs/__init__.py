@@ -9,6 +9,7 @@ import gymnasium
 
 for _task in (
     "envs.t_maze:TMaze",
+    "envs.t_maze:PobaxTMaze",
     "envs.delayed_recall:DelayedRecall",
     "envs.repeat_previous:RepeatPrevious",
     "envs.copy_sequence:CopySequence",
@@ -19,6 +20,17 @@ for _task in (
     "envs.witness_vote:WitnessVote",
     "envs.memory_grid:MemoryGrid",
     "envs.state_punishment:StatePunishment",
+    "envs.rock_sample:RockSample",
+    "envs.popgym_tasks.card_streams:RepeatFirst",
+    "envs.popgym_tasks.card_streams:RepeatPreviousCards",
+    "envs.popgym_tasks.card_streams:Autoencode",
+    "envs.popgym_tasks.card_streams:HigherLower",
+    "envs.popgym_tasks.count_recall:CountRecall",
+    "envs.popgym_tasks.concentration:Concentration",
+    "envs.popgym_tasks.mine_sweeper:MineSweeper",
+    "envs.popgym_tasks.battleship:Battleship",
+    "envs.popgym_tasks.cartpole:VelocityOnlyCartPole",
+    "envs.popgym_tasks.cartpole:NoisyPositionOnlyCartPole",
 ):
     gymnasium.register(
         f"RecurrentPPO/{_task.split(':')[1]}-v0",

@@ -24,6 +24,7 @@ class NumpyArrays:
     empty, arange = staticmethod(np.empty), staticmethod(np.arange)
     cos, sin = staticmethod(np.cos), staticmethod(np.sin)
     where, maximum, minimum = staticmethod(np.where), staticmethod(np.maximum), staticmethod(np.minimum)
+    argsort, copy = staticmethod(np.argsort), staticmethod(np.copy)
 
     @staticmethod
     def asarray(array: np.ndarray) -> np.ndarray:
@@ -89,6 +90,7 @@ class TorchArrays:
         self.bool, self.int64, self.float32, self.float64 = torch.bool, torch.int64, torch.float32, torch.float64
         self.where, self.maximum, self.minimum = torch.where, torch.clamp_min, torch.clamp_max
         self.cos, self.sin = torch.cos, torch.sin
+        self.argsort, self.copy = torch.argsort, torch.clone
 
     def zeros(self, shape: Any, dtype: Any) -> Array:
         """Return a tensor of zeros."""
@@ -147,6 +149,10 @@ class TorchArrays:
     def uniform(self, low: float, high: float, size: Any = ()) -> Array:
         """Draw as ``numpy.random.Generator.uniform``, float64."""
         return self.empty(as_shape(size), self.float64).uniform_(low, high, generator=self.generator)
+
+    def normal(self, loc: float, scale: float, size: Any = ()) -> Array:
+        """Draw as ``numpy.random.Generator.normal``, float64."""
+        return self.empty(as_shape(size), self.float64).normal_(loc, scale, generator=self.generator)
 
     def check_actions(self, actions: Any, shape: tuple[int, ...], continuous: bool) -> Array:
         """Return actions as float32 or int64. Their values are not looked at: the host would have to wait for them.

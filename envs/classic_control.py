@@ -16,30 +16,40 @@ from envs.batched_env import DRAWN_FAST, BatchedEnv
 from envs.drawing import Picture, RenderMode, cart_pole, mountain_car, pendulum
 
 
-class CartPoleNoVelocity(BatchedEnv):
-    """Balance a pole on a cart, seeing where they are but not how fast they move.
+class CartPole(BatchedEnv):
+    """The cart and its pole; what of them is shown, and for how long, is up to the tasks that derive from this.
 
-    Observation: ``Box((2,), float32)``: cart position (within 4.8) and pole angle (within 0.418 rad).
-    Action: ``Discrete(2)``: push the cart to the left or to the right.
-    Reward: +1 for every step.
-    End: terminated beyond 2.4 or 12 degrees, truncated after 500 steps.
-    Optimal return: 500, the time limit; two successive observations give the velocities.
-    Memoryless return: None, not known exactly; agents trained without a memory reach about 50.
-    Source: Barto, Sutton and Anderson (1983), as in Gymnasium's CartPole-v1; masked as in RL Baselines3 Zoo.
+    Args:
+        num_envs: B.
+        observation_space: of one copy.
+        max_episode_steps: steps after which an episode is truncated.
+        device: None for numpy, or the name of a device of torch.
+        render_mode: "rgb_array" for pictures by ``render``, or None.
     """
 
     metadata = DRAWN_FAST
-    state_names = ("state",)
+    state_names: tuple[str, ...] = ("state",)
     gravity, pole_mass, total_mass, half_length = 9.8, 0.1, 1.1, 0.5
     pole_mass_length, force_magnitude, tau = 0.05, 10.0, 0.02
     position_limit, angle_limit = 2.4, 12 * 2 * math.pi / 360
+    step_reward = 1.0
 
-    def __init__(self, num_envs: int, device: str | None = None, render_mode: RenderMode = None):
-        high = np.array([2 * self.position_limit, 2 * self.angle_limit], dtype=np.float32)
-        observation_space = spaces.Box(-high, high, dtype=np.float32)
-        super().__init__(num_envs, observation_space, spaces.Discrete(2), 500, device, render_mode)
+    def __init__(
+        self,
+        num_envs: int,
+        observation_space: spaces.Box,
+        max_episode_steps: int,
+        device: str | None = None,
+        render_mode: RenderMode = None,
+    ):
+        super().__init__(num_envs, observation_space, spaces.Discrete(2), max_episode_steps, device, render_mode)
         self.state = self.xp.zeros((4, self.num_envs), self.xp.float64)  # x, x_dot, theta, theta_dot
-        self.optimal_return = 500.0
+
+    @classmethod
+    def make_position_space(cls) -> spaces.Box:
+        """Return the space of cart position and pole angle, twice as wide as where an episode ends."""
+        high = np.array([2 * cls.position_limit, 2 * cls.angle_limit], dtype=np.float32)
+        return spaces.Box(-high, high, dtype=np.float32)
 
     def _start(self, rows: Array) -> None:
         self.xp.put(self.state.T, rows, self.draws.uniform(-0.05, 0.05, size=(4, len(rows))).T)
@@ -58,15 +68,36 @@ class CartPoleNoVelocity(BatchedEnv):
         theta += self.tau * theta_dot
         theta_dot += self.tau * theta_acc
         terminated = (abs(x) > self.position_limit) | (abs(theta) > self.angle_limit)
-        return self.xp.ones(self.num_envs, self.xp.float64), terminated
+        return self.xp.ones(self.num_envs, self.xp.float64) * self.step_reward, terminated
 
-    def _observe(self) -> Array:
+    def _observe_positions(self) -> Array:
+        """Return cart position and pole angle, float32 ``[B, 2]``."""
         observations = self.xp.empty((self.num_envs, 2), self.xp.float32)
         observations[:] = self.state[::2].T
         return observations
 
     def _draw(self, row: int) -> Picture:
         return cart_pole(float(self.state[0, row]), float(self.state[2, row]), self.position_limit)
+
+
+class CartPoleNoVelocity(CartPole):
+    """Balance a pole on a cart, seeing where they are but not how fast they move.
+
+    Observation: ``Box((2,), float32)``: cart position (within 4.8) and pole angle (within 0.418 rad).
+    Action: ``Discrete(2)``: push the cart to the left or to the right.
+    Reward: +1 for every step.
+    End: terminated beyond 2.4 or 12 degrees, truncated after 500 steps.
+    Optimal return: 500, the time limit; two successive observations give the velocities.
+    Memoryless return: None, not known exactly; agents trained without a memory reach about 50.
+    Source: Barto, Sutton and Anderson (1983), as in Gymnasium's CartPole-v1; masked as in RL Baselines3 Zoo.
+    """
+
+    def __init__(self, num_envs: int, device: str | None = None, render_mode: RenderMode = None):
+        super().__init__(num_envs, self.make_position_space(), 500, device, render_mode)
+        self.optimal_return = 500.0
+
+    def _observe(self) -> Array:
+        return self._observe_positions()
 
 
 class PendulumNoVelocity(BatchedEnv):

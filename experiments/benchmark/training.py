@@ -1,5 +1,6 @@
 """Rows about this project's own training: its environments, its parts beside light speed, acting, and growth."""
 
+import inspect
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,10 +14,12 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.envs.registration import load_env_creator
 
 import envs  # noqa: F401 (registers)
 from envs.batched_env import BatchedEnv
 from envs.classic_control import CartPoleNoVelocity
+from envs.popgym_tasks.decks import LEVELS
 from experiments.benchmark.host_reads import HostReads
 from experiments.benchmark.light_speed import LightSpeed
 from experiments.benchmark.rows import Numbers, Row
@@ -42,14 +45,20 @@ GROWTH: dict[str, tuple[Any, ...]] = {
 
 
 def make_environment_rows(seconds: float) -> list[Row]:
-    """Return a row for every environment of this project, 64 copies of each."""
-    names = [name for name in gymnasium.registry if name.startswith("RecurrentPPO/")]
-    return [Row(name.split("/")[1], partial(measure_environment, name, seconds)) for name in names]
+    """Return a row for every environment of this project, at each of its levels; 64 copies of each."""
+    rows = []
+    for name, spec in gymnasium.registry.items():
+        if name.startswith("RecurrentPPO/"):
+            has_levels = "level" in inspect.signature(load_env_creator(spec.kwargs["task"])).parameters
+            for options in [{"level": level} for level in LEVELS] if has_levels else [{}]:
+                label = " ".join([name.split("/")[1], *options.values()])
+                rows.append(Row(label, partial(measure_environment, name, seconds, options)))
+    return rows
 
 
-def measure_environment(name: str, seconds: float, _round: int = 0) -> Numbers:
+def measure_environment(name: str, seconds: float, options: dict[str, Any], _round: int = 0) -> Numbers:
     """Count environment steps per second, with actions drawn beforehand."""
-    env = gymnasium.make_vec(name, num_envs=64)
+    env = gymnasium.make_vec(name, num_envs=64, **options)
     env.reset(seed=0)
     env.action_space.seed(0)
     actions = [env.action_space.sample() for _ in range(64)]

@@ -106,6 +106,15 @@ def test_what_is_exported_is_a_copy(both):
         assert copy.tolist() == [0, 0]
 
 
+def test_a_copy_and_an_order(both):
+    for xp in both:
+        array = xp.asarray(np.array([[3, 1, 2], [0, 5, 4]]))
+        copy = xp.copy(array)
+        array += 1
+        assert copy.tolist() == [[3, 1, 2], [0, 5, 4]]
+        assert xp.argsort(array).tolist() == [[1, 2, 0], [0, 2, 1]]
+
+
 def test_draws_are_those_that_numpy_would_make():
     xp = TorchArrays("cpu")
     xp.generator.manual_seed(0)
@@ -118,6 +127,9 @@ def test_draws_are_those_that_numpy_would_make():
     assert -0.6 <= drawn.min() < -0.599 and -0.401 < drawn.max() <= -0.4
     drawn = xp.random((4000, 2))
     assert drawn.shape == (4000, 2) and 0 <= drawn.min() < 0.01 and 0.99 < drawn.max() <= 1
+    drawn = xp.normal(1.0, 0.1, size=(4000, 2))
+    assert drawn.dtype == torch.float64 and drawn.shape == (4000, 2)
+    assert abs(float(drawn.mean()) - 1) < 0.005 and abs(float(drawn.std()) - 0.1) < 0.005
 
 
 def test_generators_of_two_environments_begin_apart():

@@ -21,6 +21,7 @@ from envs.t_maze import FORWARD, TMaze
 from envs.witness_vote import WitnessVote
 from experiments.benchmark.host_reads import HostReads
 from rl.checkpoint import as_arrays
+from tests.envs.field_tasks import FIELD_STARTS, FIELD_TASKS
 
 TASKS = {
     "t_maze": (TMaze, {"length": 6}),
@@ -35,7 +36,9 @@ TASKS = {
     "mountain_car": (MountainCarContinuousNoVelocity, {}),
     "witness_vote": (WitnessVote, {}),
     "memory_grid": (MemoryGrid, {"size": 7}),
+    **FIELD_TASKS,
 }
+DRAWING = "bernoulli_bandit", "delayed_recall", "noisy_position_only_cartpole", "rock_sample"  # in their steps
 TOLERANCE = {"cpu": 1e-6, "cuda": 1e-5, "shadow": 1e-4}  # the last one rounds constants to float32
 ALL = pytest.mark.parametrize("name", TASKS)
 
@@ -99,7 +102,7 @@ def test_what_is_returned(name, device):
 def draw_as_numpy(env, seed):
     """Let an environment of torch draw what one of numpy with this seed draws."""
     rng = seeding.np_random(seed)[0]
-    for name in ("integers", "uniform", "random"):
+    for name in ("integers", "normal", "uniform", "random"):
         setattr(env.xp, name, lambda *size, name=name, **named: env.xp.asarray(getattr(rng, name)(*size, **named)))
 
 
@@ -144,7 +147,7 @@ def test_numpy_is_followed_from_any_state(name, device):
     np.testing.assert_allclose(of_torch._observe().cpu().numpy(), of_numpy._observe(), rtol=1e-6, atol=1e-7)
     actions = next(random_actions(of_numpy, 1, seed=1))
     expected, found = of_numpy.transition(actions), of_torch.transition(torch.tensor(actions).to(device))
-    skipped = {"delayed_recall": 1, "bernoulli_bandit": 2}.get(name, 0)  # observations and rewards that are drawn
+    skipped = 2 if name == "bernoulli_bandit" else name in DRAWING  # observations and rewards that are drawn
     for one, other in zip(found[skipped:], expected[skipped:], strict=True):
         np.testing.assert_allclose(
             one.cpu().numpy(), other, rtol=10 * TOLERANCE[device.type], atol=TOLERANCE[device.type]
@@ -187,6 +190,7 @@ STARTS = {
     "mountain_car": {"position": (-0.6, -0.4), "velocity": (0.0, 0.0)},
     "witness_vote": {"position": 5, "culprit": 4},
     "memory_grid": {"situation": 16},  # 4 layouts in 4 columns
+    **FIELD_STARTS,
 }
 
 
@@ -201,7 +205,7 @@ def test_new_episodes_are_drawn_in_the_ended_rows_alone(name, device):
     env._restart(ended)
     for state, expected in STARTS[name].items():
         after = getattr(env, state).cpu().numpy()
-        if name == "cartpole":
+        if state == "state":
             after, before[state] = after.T, before[state].T
         np.testing.assert_array_equal(after[1::2], before[state].cpu()[1::2])
         drawn = after[::2, :-1] if state == "symbols" else after[::2, :4] if state == "shown" else after[::2]
@@ -387,7 +391,7 @@ def test_a_step_can_be_captured_as_a_graph(name, device):
         graph.replay()
         expected = twin.step(actions)
         ended = (terminated | truncated).cpu()
-        if name not in ("delayed_recall", "bernoulli_bandit"):  # their steps draw
+        if name not in DRAWING:
             for one, other in zip((rewards, terminated, truncated), expected[1:4], strict=True):
                 assert torch.equal(one, other)
             assert torch.equal(info["final_obs"], expected[4]["final_obs"])

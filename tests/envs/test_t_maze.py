@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from envs.t_maze import BACK, DOWN, FORWARD, UP, TMaze
+from envs.t_maze import BACK, DOWN, EAST, FORWARD, NORTH, UP, WEST, PobaxTMaze, TMaze
 
 
 class Optimal:
@@ -86,3 +86,91 @@ def test_the_active_cue_is_shown_in_the_oracle_cell_only():
 def test_bad_length(length):
     with pytest.raises(ValueError, match=f"^length={length!r}: it must be a whole number of at least 1$"):
         TMaze(2, length)
+
+
+class OptimalPobax:
+    """Remembers whether the first observation showed the cue "south"."""
+
+    cue = 0
+
+    def __call__(self, observations, starts):
+        self.cue = np.where(starts, observations[:, 0], self.cue).astype(int)
+        return np.where(observations[:, 2] == 1, NORTH + self.cue, EAST)
+
+
+def wait_or_turn_north(observations, starts):
+    """Without a memory: who sees "south" stays where it is."""
+    return np.where(observations[:, 0] == 1, NORTH, np.where(observations[:, 2] == 1, NORTH, EAST))
+
+
+@pytest.mark.parametrize("length", [1, 10])
+def test_scripted_policies_reach_the_exact_returns_of_pobax(assert_mean_return, length):
+    env = PobaxTMaze(1024, length, max_episode_steps=20)
+    assert (env.optimal_return, env.memoryless_return) == (4.0, 2.0)
+    assert_mean_return(env, OptimalPobax(), env.optimal_return)
+    assert_mean_return(env, wait_or_turn_north, env.memoryless_return)
+
+
+class PobaxReference:
+    """One copy of POBAX's T-maze, as it is described."""
+
+    def __init__(self, length, cue):
+        self.length, self.cue, self.cell = length, cue, 0
+
+    def show(self):
+        if self.cell == self.length + 1:
+            return [0, 0, 1, 0]
+        return [1, 1, 0, 0] if self.cell == 0 and self.cue else [0, 1, 0, 0]
+
+    def step(self, action):
+        if action >= EAST:
+            self.cell = min(self.cell + 1, self.length + 1) if action == EAST else max(self.cell - 1, 0)
+            return self.show(), 0.0, False
+        if self.cell <= self.length:
+            return self.show(), 0.0, False
+        self.cell += 1
+        return self.show(), 4.0 if action == self.cue else -0.1, True
+
+
+@pytest.mark.parametrize("length", [1, 5])
+def test_steps_are_those_of_a_reference_of_pobax(length):
+    env, rng, ends = PobaxTMaze(8, length, max_episode_steps=25), np.random.default_rng(0), [0, 0]
+    env.reset(seed=0)
+    ones, times, paid = [PobaxReference(length, cue) for cue in env.cue], np.zeros(8, dtype=int), set()
+    for _ in range(400):
+        actions = rng.choice([0, 1, EAST, EAST, WEST], size=8)
+        observations, rewards, terminated, truncated, info = env.step(actions)
+        times += 1
+        for row, one in enumerate(ones):
+            observation, reward, ended = one.step(actions[row])
+            late = times[row] == 25
+            assert (rewards[row], terminated[row], truncated[row]) == (reward, ended, late)
+            found = info["final_obs"] if ended or late else observations
+            assert found[row].tolist() == observation
+            paid.add(reward)
+            if ended or late:
+                ends[int(late)] += 1
+                ones[row], times[row] = PobaxReference(length, env.cue[row]), 0
+                assert observations[row].tolist() == ones[row].show()
+    assert paid == {0.0, 4.0, -0.1} and min(ends) >= 2
+
+
+@pytest.mark.parametrize(
+    ("parameters", "returns"),
+    [
+        ({"bad_reward": 1.0}, (4.0, 2.5)),
+        ({"good_reward": -1.0, "bad_reward": -2.0}, (None, None)),
+        ({"max_episode_steps": 11}, (None, None)),  # the junction cannot be turned at in time
+        ({"max_episode_steps": 12}, (4.0, 2.0)),
+    ],
+)
+def test_returns_of_other_rewards_and_limits(parameters, returns):
+    env = PobaxTMaze(1, 10, **parameters)
+    assert (env.optimal_return, env.memoryless_return) == returns
+
+
+def test_bad_parameters_of_pobax():
+    with pytest.raises(ValueError, match=r"^length=0: it must be a whole number of at least 1$"):
+        PobaxTMaze(2, length=0)
+    with pytest.raises(ValueError, match=r"^bad_reward=nan: it must be a number$"):
+        PobaxTMaze(2, bad_reward=float("nan"))

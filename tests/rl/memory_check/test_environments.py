@@ -18,6 +18,7 @@ from envs.t_maze import TMaze
 from envs.witness_vote import WitnessVote
 from rl.memory_check import check_environment, regression
 from rl.memory_check.environments import claims_memory_gap
+from tests.envs.field_tasks import FIELD_TASKS
 
 CHECKS = [
     "arrays_are_not_used_again",
@@ -48,6 +49,7 @@ def check(envs, steps=100, **options):
     [
         *(BernoulliBandit, CartPoleNoVelocity, CopySequence, DelayedRecall, MemoryGrid, RepeatPrevious, TMaze),
         *(MountainCarContinuousNoVelocity, PendulumNoVelocity, StatePunishment, WitnessVote),
+        *(make for make, _ in FIELD_TASKS.values()),
     ],
 )
 def test_our_environments_have_no_fault(make):
