@@ -44,7 +44,7 @@ def stay_here(config: DictConfig) -> DictConfig:
 def open_drawn_envs(config: DictConfig, drawn: bool) -> VectorEnv:
     """Construct one world that draws itself and, if it can, stands still where an episode ends; the caller closes it.
 
-    Without a display MuJoCo is told to draw by EGL, unless ``MUJOCO_GL`` says otherwise: what it takes by itself needs one.
+    Without a display MuJoCo is told to draw by EGL, unless ``MUJOCO_GL`` says otherwise: its own choice needs one.
 
     Args:
         config: of a run, with the environment to play in.

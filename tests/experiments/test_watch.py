@@ -47,10 +47,11 @@ def test_a_page_of_each_episode_kept_and_zeroed(maze, command):
 
 def test_one_world_is_neither_timed_nor_stepped_by_a_worker(command, cwd, tiny, monkeypatch):
     """Neither that of the run nor the one that is named for watching."""
-    trained = command("train", "env=gymnasium", "env.id=CartPole-v1", "env.vectorization_mode=sync", "run_dir=run", *tiny)
+    task = "env=gymnasium", "env.id=CartPole-v1"
+    trained = command("train", *task, "env.vectorization_mode=sync", "run_dir=run", *tiny)
     assert trained.code == 0, trained.err
     monkeypatch.setattr("envs.gymnasium_env.faster_mode", lambda make: pytest.fail("worker processes were timed"))
-    for given in ([], ["env=gymnasium", "env.id=CartPole-v1"]):
+    for given in ((), task):
         ended = command("watch", "run=run", "episodes=1", "overwrite=true", "env.vectorization_mode=auto", *given)
         assert ended.code == 0, ended.err
 
