@@ -1,3 +1,5 @@
+import inspect
+
 import gymnasium
 import numpy as np
 import pytest
@@ -109,3 +111,12 @@ def test_flicker_of_any_environment(probability, shown):
     seen = [env.reset(seed=seed)[0] for seed in range(3)]
     seen.append(env.step(env.action_space.sample())[0])
     assert all(obs in env.observation_space and obs.any() == shown for obs in seen)
+
+
+def test_pictures_are_stacked_by_a_key_of_its_own():
+    """The command line hands ``env.frame_stack`` on to those alone that name it."""
+    pytest.importorskip("ale_py")
+    envs = make_atari("Pong", 1, frame_stack=4, screen_size=42)
+    assert envs.single_observation_space.shape == (4, 42, 42)
+    assert "frame_stack" in inspect.signature(make_atari).parameters
+    envs.close()
