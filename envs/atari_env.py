@@ -24,6 +24,7 @@ def make_atari(
     frame_skip: int = 4,
     noop_max: int = 30,
     wrappers: Sequence[Wrapper | str | Mapping[str, Any]] = (),
+    frame_stack: int = 1,
     **kwargs: Any,
 ) -> VectorEnv:
     """Build copies of an Atari game with the usual preprocessing, see ``gymnasium.wrappers.AtariPreprocessing``.
@@ -41,6 +42,7 @@ def make_atari(
         frame_skip: the frames for which an action lasts.
         noop_max: an episode begins with 1 to so many steps without action.
         wrappers: further ones, see ``make_gymnasium``.
+        frame_stack: pictures that are shown at once, see ``envs.wrapping``.
         **kwargs: those of ``make_gymnasium`` and of the game: ``mode``, ``difficulty``, ``full_action_space``.
 
     Raises:
@@ -58,7 +60,8 @@ def make_atari(
     ]
     if flicker:
         own.append(partial(Flicker, probability=flicker))
-    return make_gymnasium(complete_id(id, "ALE/", "-v5"), num_envs, [*own, *wrappers], frameskip=1, **kwargs)
+    kwargs |= {"frame_stack": frame_stack, "frameskip": 1}
+    return make_gymnasium(complete_id(id, "ALE/", "-v5"), num_envs, [*own, *wrappers], **kwargs)
 
 
 class Flicker(gymnasium.ObservationWrapper, RecordConstructorArgs):

@@ -22,6 +22,8 @@ def make_memory_gym(
     options: Mapping[str, Any] | None = None,
     screen_size: int = 84,
     wrappers: Sequence[Wrapper | str | Mapping[str, Any]] = (),
+    frame_skip: int = 1,
+    frame_stack: int = 1,
     **kwargs: Any,
 ) -> VectorEnv:
     """Build copies of a task of Memory Gym; an observation is a picture, uint8 ``[84, 84, 3]`` unless made smaller.
@@ -37,6 +39,8 @@ def make_memory_gym(
         screen_size: the sides of the picture; below 84 it needs the opencv of the extra ``atari``. Tasks that show
             numbers beside their picture (MortarMayhemB) keep it as it is.
         wrappers: further ones, see ``make_gymnasium``.
+        frame_skip: steps that each action lasts, see ``make_gymnasium``.
+        frame_stack: observations that are shown at once, see ``make_gymnasium``.
         **kwargs: those of ``make_gymnasium``.
 
     Raises:
@@ -54,7 +58,14 @@ def make_memory_gym(
     if screen_size != 84:
         require("cv2", f"screen_size={screen_size}", '"recurrent-ppo[atari]"')
         own.append(partial(ResizeObservation, shape=(screen_size, screen_size)))
-    return make_gymnasium(complete_id(id, "", "-v0"), num_envs, [*own, *wrappers], **kwargs)
+    return make_gymnasium(
+        complete_id(id, "", "-v0"),
+        num_envs,
+        [*own, *wrappers],
+        frame_skip=frame_skip,
+        frame_stack=frame_stack,
+        **kwargs,
+    )
 
 
 class StayOpen(gymnasium.Wrapper, RecordConstructorArgs):

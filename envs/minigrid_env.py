@@ -16,6 +16,8 @@ def make_minigrid(
     id: str = "MemoryS7",
     num_envs: int = 1,
     wrappers: Sequence[Wrapper | str | Mapping[str, Any]] = (),
+    frame_skip: int = 1,
+    frame_stack: int = 1,
     **kwargs: Any,
 ) -> VectorEnv:
     """Build copies of a task of MiniGrid.
@@ -28,6 +30,8 @@ def make_minigrid(
         id: of the task, "MemoryS7" for MiniGrid-MemoryS7-v0.
         num_envs: the number of copies.
         wrappers: further ones, see ``make_gymnasium``.
+        frame_skip: steps that each action lasts, see ``make_gymnasium``.
+        frame_stack: observations that are shown at once, see ``make_gymnasium``.
         **kwargs: those of ``make_gymnasium`` and of the task: ``agent_view_size``, ``see_through_walls``.
 
     Raises:
@@ -37,4 +41,11 @@ def make_minigrid(
     Source: Chevalier-Boisvert et al. 2023, "Minigrid & Miniworld", https://github.com/Farama-Foundation/Minigrid.
     """
     shown = partial(FilterObservation, filter_keys=["image", "direction"])
-    return make_gymnasium(complete_id(id, "MiniGrid-", "-v0"), num_envs, [shown, *wrappers], **kwargs)
+    return make_gymnasium(
+        complete_id(id, "MiniGrid-", "-v0"),
+        num_envs,
+        [shown, *wrappers],
+        frame_skip=frame_skip,
+        frame_stack=frame_stack,
+        **kwargs,
+    )

@@ -33,6 +33,8 @@ def make_mujoco(
     num_envs: int = 1,
     hide: Hidden = "velocities",
     wrappers: Sequence[Wrapper | str | Mapping[str, Any]] = (),
+    frame_skip: int = 1,
+    frame_stack: int = 1,
     **kwargs: Any,
 ) -> VectorEnv:
     """Build copies of a MuJoCo task of Gymnasium, of which only a part of the state is seen.
@@ -42,6 +44,8 @@ def make_mujoco(
         num_envs: the number of copies.
         hide: "velocities" shows positions and forces alone, "positions" the velocities and forces; "none" all.
         wrappers: further ones, see ``make_gymnasium``.
+        frame_skip: steps that each action lasts, see ``make_gymnasium``.
+        frame_stack: observations that are shown at once, see ``make_gymnasium``.
         **kwargs: those of ``make_gymnasium`` and of the task.
 
     Raises:
@@ -53,7 +57,14 @@ def make_mujoco(
     """
     one_of(("velocities", "positions", "none"), hide=hide)
     own = [] if hide == "none" else [partial(hide_parts, hide=hide)]
-    return make_gymnasium(complete_id(id, "", "-v5"), num_envs, [*own, *wrappers], **kwargs)
+    return make_gymnasium(
+        complete_id(id, "", "-v5"),
+        num_envs,
+        [*own, *wrappers],
+        frame_skip=frame_skip,
+        frame_stack=frame_stack,
+        **kwargs,
+    )
 
 
 def hide_parts(env: gymnasium.Env, hide: Hidden) -> gymnasium.Env:

@@ -14,6 +14,8 @@ def make_popgym(
     id: str = "RepeatPreviousEasy",
     num_envs: int = 1,
     wrappers: Sequence[Wrapper | str | Mapping[str, Any]] = (),
+    frame_skip: int = 1,
+    frame_stack: int = 1,
     **kwargs: Any,
 ) -> VectorEnv:
     """Build copies of a task of POPGym; the returns of most lie from -1 to 1.
@@ -22,6 +24,8 @@ def make_popgym(
         id: of the task, "RepeatPreviousEasy" for popgym-RepeatPreviousEasy-v0.
         num_envs: the number of copies.
         wrappers: see ``make_gymnasium``.
+        frame_skip: steps that each action lasts, see ``make_gymnasium``.
+        frame_stack: observations that are shown at once, see ``make_gymnasium``.
         **kwargs: those of ``make_gymnasium`` and of the task.
 
     Raises:
@@ -31,4 +35,6 @@ def make_popgym(
     Source: Morad et al. 2023, "POPGym: Benchmarking Partially Observable Reinforcement Learning",
     https://github.com/proroklab/popgym.
     """
-    return make_gymnasium(complete_id(id, "popgym-", "-v0"), num_envs, wrappers, **kwargs)
+    return make_gymnasium(
+        complete_id(id, "popgym-", "-v0"), num_envs, wrappers, frame_skip=frame_skip, frame_stack=frame_stack, **kwargs
+    )

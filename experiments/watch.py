@@ -21,7 +21,7 @@ from experiments.launch.command import launch
 from experiments.launch.elsewhere import check_spaces, list_overrides, override_env
 from experiments.launch.evaluations import EVALUATION_SEED
 from experiments.launch.run_folder import choose_checkpoint, load_run_config, name_env
-from experiments.watching.environments import can_draw, make_camera, open_drawn_envs
+from experiments.watching.environments import can_draw, make_camera, open_drawn_envs, stay_here
 from experiments.watching.page import Images, import_pillow, make_page
 from experiments.watching.panels import Pair
 from experiments.watching.video import SUFFIXES, Packed, import_moviepy, write_video
@@ -65,14 +65,14 @@ def run(config: DictConfig) -> float:
     overrides = list_overrides(given)
     checkpoint, here = choose_checkpoint(config), Path.cwd()  # an environment may change the working folder
     assert checkpoint is not None  # of a run that is given
-    with closing(build(stored, playing=True, at_most=1)) as parts:
+    with closing(build(stay_here(stored), playing=True, at_most=1)) as parts:
         agent, envs = parts.agent, parts.envs
         check_watchable(agent)
         agent.load(here / checkpoint)
         spaces, drawn = (envs.single_observation_space, envs.single_action_space), can_draw(envs)
     if overrides:
         stored = override_env(stored, given)
-        elsewhere = build_envs(stored, at_most=1)
+        elsewhere = build_envs(stay_here(stored), at_most=1)
         close(elsewhere)
         there = elsewhere.single_observation_space, elsewhere.single_action_space
         check_spaces(there, spaces, overrides)

@@ -1,6 +1,8 @@
 """Environments that draw themselves, where they can: one world of those that a run was trained in, or of others."""
 
 import inspect
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -17,14 +19,32 @@ MODE = "rgb_array"
 OTHER_PROCESSES = ("async", "auto")
 """Values of ``env.vectorization_mode`` that may step an environment in another process, to no use for one world."""
 
+DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
+"""Variables of the environment that name a display on Linux, where there is one."""
+
 
 def can_draw(envs: VectorEnv) -> bool:
     """Tell whether environments say that they can be drawn, or do so as they are."""
     return envs.render_mode == MODE or MODE in (envs.metadata.get("render_modes") or ())
 
 
+def stay_here(config: DictConfig) -> DictConfig:
+    """Return the configuration of a run whose environments are stepped in this process: nothing is timed, none started.
+
+    Args:
+        config: of a run; it stays as it is.
+    """
+    if config.env is None or config.env.get("vectorization_mode") not in OTHER_PROCESSES:
+        return config
+    config = config.copy()
+    config.env.vectorization_mode = "sync"
+    return config
+
+
 def open_drawn_envs(config: DictConfig, drawn: bool) -> VectorEnv:
     """Construct one world that draws itself and, if it can, stands still where an episode ends; the caller closes it.
+
+    Without a display MuJoCo is told to draw by EGL, unless ``MUJOCO_GL`` says otherwise: its own choice needs one.
 
     Args:
         config: of a run, with the environment to play in.
@@ -33,10 +53,10 @@ def open_drawn_envs(config: DictConfig, drawn: bool) -> VectorEnv:
     Raises:
         ConfigError, ValueError: a key or value cannot be.
     """
-    config = config.copy()
+    config = stay_here(config).copy()
     OmegaConf.set_struct(config, False)
-    if config.env.get("vectorization_mode") in OTHER_PROCESSES:
-        config.env.vectorization_mode = "sync"
+    if sys.platform == "linux" and not any(map(os.environ.get, DISPLAYS)):
+        os.environ.setdefault("MUJOCO_GL", "egl")
     if drawn and _takes_mode(config.env._target_):
         config.env.render_mode = MODE
     return reset_late(build_envs(config, at_most=1))

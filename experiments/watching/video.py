@@ -156,6 +156,7 @@ def draw_curves(panels: list[Panel], moments: int, title: str, zero_at: int | No
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     size = (CURVES_WIDTH / DPI, (PANEL_HEIGHT * len(panels) + TITLE + AXIS) / DPI)
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
@@ -174,6 +175,7 @@ def draw_curves(panels: list[Panel], moments: int, title: str, zero_at: int | No
         if zero_at is not None:
             axes.axvline(zero_at, color="C3", linewidth=0.8, linestyle=":")
     all_axes[-1].set_xlim(-0.5, max(moments - 0.5, 0.5))
+    all_axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no step 2.5
     all_axes[-1].set_xlabel("step", fontsize=7)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

@@ -1,3 +1,6 @@
+import importlib
+import inspect
+
 import gymnasium
 import numpy as np
 import pytest
@@ -5,6 +8,7 @@ from gymnasium import spaces
 
 from envs.atari_env import Flicker, make_atari
 from envs.single_env import SingleEnv
+from rl.trust import FACTORIES
 
 
 @pytest.fixture
@@ -109,3 +113,18 @@ def test_flicker_of_any_environment(probability, shown):
     seen = [env.reset(seed=seed)[0] for seed in range(3)]
     seen.append(env.step(env.action_space.sample())[0])
     assert all(obs in env.observation_space and obs.any() == shown for obs in seen)
+
+
+def test_pictures_are_stacked_by_a_key_of_its_own():
+    pytest.importorskip("ale_py")
+    envs = make_atari("Pong", 1, frame_stack=4, screen_size=42)
+    assert envs.single_observation_space.shape == (4, 42, 42)
+    envs.close()
+
+
+@pytest.mark.parametrize("family", [name for name in FACTORIES if "pettingzoo" not in name])
+def test_frames_are_keys_of_every_family(family):
+    """The command line hands ``env.frame_stack`` on to those alone that name it."""
+    module, _, name = family.rpartition(".")
+    make = getattr(importlib.import_module(module), name)
+    assert {"frame_skip", "frame_stack"} <= inspect.signature(make).parameters.keys()

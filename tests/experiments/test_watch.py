@@ -45,6 +45,17 @@ def test_a_page_of_each_episode_kept_and_zeroed(maze, command):
     assert read_data(maze / "page.html") == data and again.code == 0
 
 
+def test_one_world_is_neither_timed_nor_stepped_by_a_worker(command, cwd, tiny, monkeypatch):
+    """Neither that of the run nor the one that is named for watching."""
+    task = "env=gymnasium", "env.id=CartPole-v1"
+    trained = command("train", *task, "env.vectorization_mode=sync", "run_dir=run", *tiny)
+    assert trained.code == 0, trained.err
+    monkeypatch.setattr("envs.gymnasium_env.faster_mode", lambda make: pytest.fail("worker processes were timed"))
+    for given in ((), task):
+        ended = command("watch", "run=run", "episodes=1", "overwrite=true", "env.vectorization_mode=auto", *given)
+        assert ended.code == 0, ended.err
+
+
 def test_quantile_networks_say_what_they_show(command, cwd):
     small = "num_envs=2", "num_steps=4", "total_steps=16", "evaluate_every=null", "final_episodes=0"
     trained = command("train", "agent=recurrent_iqn", "env=delayed_recall", "env.delay=1", "run_dir=run", *small)

@@ -1,5 +1,7 @@
 """Environments that draw themselves: asked for pictures where they have some, and stepped in this process."""
 
+import os
+
 import gymnasium
 import numpy as np
 import pytest
@@ -87,6 +89,18 @@ def test_one_world_is_not_stepped_by_a_worker(configure):
     envs = open_drawn_envs(configure(**given), drawn=True)
     assert type(envs).__name__ == "SyncVectorEnv" and envs.render_mode == "rgb_array"
     close(envs)
+
+
+@pytest.mark.parametrize(("display", "given", "chosen"), [("", "", "egl"), (":0", "", None), ("", "osmesa", "osmesa")])
+def test_mujoco_draws_without_a_display(configure, monkeypatch, display, given, chosen):
+    """Its own choice is that of glfw, which fails there with a fault of OpenGL."""
+    monkeypatch.setattr("sys.platform", "linux")
+    for name, value in {"DISPLAY": display, "WAYLAND_DISPLAY": "", "MUJOCO_GL": given}.items():
+        monkeypatch.setenv(name, value)
+        if not value:
+            monkeypatch.delenv(name)
+    close(open_drawn_envs(configure(_target_="envs.t_maze.TMaze", length=3), drawn=True))
+    assert os.environ.get("MUJOCO_GL") == chosen
 
 
 def test_an_environment_of_a_user_draws_itself_to_its_end(painted):

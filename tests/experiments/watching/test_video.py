@@ -70,6 +70,16 @@ def test_curves_of_one_step_are_points(make_track):
     assert drawing.dtype == np.uint8 and len(columns) == 1 and 0 < columns[0] < drawing.shape[1]
 
 
+def test_the_axis_counts_whole_steps(filmed, monkeypatch):
+    """Twenty of them would be marked at 2.5, 7.5 and so on."""
+    figures = []
+    make = pytest.importorskip("matplotlib.figure").Figure
+    monkeypatch.setattr("matplotlib.figure.Figure", lambda **keys: figures.append(make(**keys)) or figures[-1])
+    draw_curves(make_panels(filmed), 20, "title", None)
+    ticks = figures[0].axes[-1].get_xticks()
+    assert len(ticks) > 2 and all(tick == round(tick) for tick in ticks)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # imageio does not close what it reads
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
 def test_files_have_all_frames(filmed, tmp_path, suffix):
