@@ -20,12 +20,12 @@ from experiments.launch.check import ConfigError, convert, prepare_output
 from experiments.launch.command import launch
 from experiments.launch.elsewhere import check_spaces, list_overrides, override_env
 from experiments.launch.evaluations import EVALUATION_SEED
-from experiments.launch.run_folder import load_run_config, name_env
+from experiments.launch.run_folder import choose_checkpoint, load_run_config, name_env
 from experiments.watching.environments import can_draw, make_camera, open_drawn_envs
 from experiments.watching.page import Images, import_pillow, make_page
 from experiments.watching.panels import Pair
 from experiments.watching.video import SUFFIXES, Packed, import_moviepy, write_video
-from rl.checkpoint import find_newest, write_text
+from rl.checkpoint import write_text
 from rl.checks import positive, whole, within
 from rl.training.watching import WatchedEpisode, check_watchable, watch_episode
 from rl.types import Agent
@@ -63,11 +63,12 @@ def run(config: DictConfig) -> float:
     stored, given = load_run_config(config.run, config.get("trust")), config.get("env")
     OmegaConf.update(stored, "device", config.device)
     overrides = list_overrides(given)
-    checkpoint = find_newest(config.run).absolute()  # an environment may change the working folder
+    checkpoint, here = choose_checkpoint(config), Path.cwd()  # an environment may change the working folder
+    assert checkpoint is not None  # of a run that is given
     with closing(build(stored, playing=True, at_most=1)) as parts:
         agent, envs = parts.agent, parts.envs
         check_watchable(agent)
-        agent.load(checkpoint)
+        agent.load(here / checkpoint)
         spaces, drawn = (envs.single_observation_space, envs.single_action_space), can_draw(envs)
     if overrides:
         stored = override_env(stored, given)

@@ -113,6 +113,7 @@ def test_videos_one_for_each_episode(maze, command):
         (["env=delayed_recall"], "the observations there are Box"),
         (["run=nowhere"], "nowhere is no run folder: it has no config.yaml"),
         (["run=null"], "run is missing: give run=RUN_DIR"),
+        (["checkpoint=best"], "checkpoint=best: run/checkpoints/best.pt is not there"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_played(maze, command, monkeypatch, arguments, sentence):
@@ -145,3 +146,10 @@ def test_settings_reach_the_place_where_they_act(maze, command, monkeypatch):
     seed = EVALUATION_SEED + 1
     assert asked == [(8, seed, True, options), (8, seed, True, options | {"zero_at": 2})]
     assert read_data(maze / "page.html")["fps"] == 2.5 and find_newest("run").name == "last.pt"
+
+
+def test_another_checkpoint_of_the_run(maze, command):
+    last = find_newest("run")
+    last.with_name("best.pt").write_bytes(last.read_bytes())
+    assert command("watch", "run=run", "episodes=1", "checkpoint=best").code == 0
+    assert "After 8 steps of training (best.pt)" in (maze / "page.html").read_text()
