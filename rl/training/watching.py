@@ -204,7 +204,7 @@ def _note(track: Track, row: int, observation: Any, action: Any, step: Any, note
 
 
 def _read_scales(agent: Agent) -> dict[str, float]:
-    """Return, by the names of ``_list_players``, what each agent divided its rewards by, so what its values count in."""
+    """Return, by the names of ``_list_players``, what each agent divided its rewards by."""
     members = agent.members if isinstance(agent, Population) else {"": agent}
     scales = {name: getattr(member, "return_scale", None) for name, member in members.items()}
     return {name: 1.0 if scale is None else scale.size for name, scale in scales.items()}
