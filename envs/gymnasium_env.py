@@ -151,10 +151,17 @@ def _check_known(id: str) -> None:
 
     Raises:
         ValueError: it does not; the sentence names the nearest ids.
+        ModuleNotFoundError: the module in front of it cannot be found.
     """
     module, _, name = id.rpartition(":")
     if module:
-        importlib.import_module(module)
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise  # the module is there, and a package that it imports is not
+            where = "it is looked for on the Python path and in the working folder"
+            raise ModuleNotFoundError(f"{id!r}: there is no module {error.name}; {where}", name=error.name) from error
     if name not in gymnasium.registry:
         nearest = difflib.get_close_matches(name, gymnasium.registry, n=3, cutoff=0.4)
         hint = f"the nearest known ids are {', '.join(nearest)}" if nearest else "no known id is similar"

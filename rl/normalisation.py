@@ -108,6 +108,11 @@ class ReturnScale(nn.Module):
         """Divide ``rewards`` of any shape by the scale."""
         return (rewards * torch.rsqrt(self.moments.var + 1e-8)).clamp(-self.clip, self.clip)
 
+    @property
+    def size(self) -> float:
+        """What rewards are divided by."""
+        return float((self.moments.var + 1e-8).sqrt())
+
     def load(self, state: dict[str, Tensor], same_envs: bool) -> None:
         """Take over a stored scale.
 

@@ -98,6 +98,9 @@ def compose_card(
     yield from ("", "## Load it", "", "```python", *_tell_how_to_load(config), "```", "")
     yield f"`{HERE}` is the folder that this card lies in. The newest agent is loaded from there; the best one is"
     yield f"`{HERE}/checkpoints/best.pt`, if the run was evaluated while it was trained."
+    if foreign := _list_foreign_environments(config):
+        yield from ("", f"Its environment is code of {' and '.join(foreign)}, not of recurrent-ppo. With it at hand")
+        yield f"`recurrent-ppo-evaluate run={HERE} trust=[{','.join(foreign)}]` plays the agent there."
     yield from ("", "## Configuration", "", "```yaml", OmegaConf.to_yaml(share(config)).rstrip(), "```")
 
 
@@ -154,6 +157,14 @@ def _tell_how_to_load(config: DictConfig) -> Iterator[str]:
     yield "import rl"
     yield f'player = rl.{"load_agent" if several else "Player"}("{HERE}"{trust})'
     yield "action = player.act(observation)  # player.reset() where an episode begins"
+
+
+def _list_foreign_environments(config: DictConfig) -> list[str]:
+    """Return the packages outside this project that the node of the environment names, by its target or its id."""
+    node = to_dict(config)["env"]
+    module, colon, _ = str(node.get("id", "")).rpartition(":")
+    names = [str(part["_target_"]) for part in _walk(node) if "_target_" in part] + ([module] if colon else [])
+    return sorted({name.partition(".")[0] for name in names} - {*OWN})
 
 
 def _walk(value: Any) -> Iterator[dict[str, Any]]:

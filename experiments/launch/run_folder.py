@@ -86,7 +86,8 @@ def choose_checkpoint(config: DictConfig) -> Path | None:
         return None if run is None else find_newest(run)
     path = Path(run, "checkpoints", BEST) if name == "best" else Path(name)
     if not path.is_file():
-        reason = f"{run} was not evaluated during its training" if name == "best" else "there is no such file"
+        unevaluated = f"{path} is not there, as where a run was not evaluated during its training"
+        reason = unevaluated if name == "best" else "there is no such file"
         raise ConfigError(f"checkpoint={name}: {reason}; it must be last, best or the path of a checkpoint")
     load_checkpoint(path, "meta")
     return path

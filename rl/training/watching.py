@@ -19,6 +19,9 @@ from rl.training.evaluation import evaluation_mode
 from rl.training.stepping import VectorEnvAdapter
 from rl.types import Agent
 
+VALUES = {"value", "mean_q"}
+"""Curves that count in rewards."""
+
 
 @dataclass
 class Glance:
@@ -44,7 +47,8 @@ class Track:
         observations: T of them, of one environment.
         actions: T of them, of one environment.
         rewards: float64 ``[T]``, as the environment paid them.
-        curves: float64 ``[T]`` each, see ``Glance``.
+        curves: float64 ``[T]`` each, see ``Glance``; values are in units of the rewards that the agent is given, also
+            where it learned from normalised ones.
         end: "terminated", "truncated", or "cut" where it had not ended after ``max_steps``.
     """
 
@@ -165,6 +169,7 @@ def watch_episode(
     adapter, player = VectorEnvAdapter(envs), agent.new_actor(envs.num_envs, seed)
     players = _list_players(player, envs.num_envs)
     names = {int(row): name for name, _, rows in players for row in rows}
+    sizes = _read_scales(agent)
     tracks = [Track(names[row]) for row in range(getattr(envs.unwrapped, "num_agents", 1))]
     shows_end, pictures = adapter.resets_on_next_step, []
     with evaluation_mode(agent.network):
@@ -173,7 +178,7 @@ def watch_episode(
             if draw is not None:
                 pictures.append(draw())
             seen = list(iterate(envs.observation_space, obs))[: len(tracks)]
-            actions, noted = _act(players, envs, obs, greedy)
+            actions, noted = _act(players, sizes, envs, obs, greedy)
             step = adapter.step(actions)
             player.observe(step.rewards, step.ended | (zero_at is not None and number + 1 >= zero_at))
             for row, track in enumerate(tracks):
@@ -198,18 +203,27 @@ def _note(track: Track, row: int, observation: Any, action: Any, step: Any, note
         track.end = "terminated" if step.terminated[row] else "truncated"
 
 
+def _read_scales(agent: Agent) -> dict[str, float]:
+    """Return, by the names of ``_list_players``, what each agent divided its rewards by."""
+    members = agent.members if isinstance(agent, Population) else {"": agent}
+    scales = {name: getattr(member, "return_scale", None) for name, member in members.items()}
+    return {name: 1.0 if scale is None else scale.size for name, scale in scales.items()}
+
+
 def _act(
-    players: list[tuple[str, Any, np.ndarray]], envs: VectorEnv, obs: Any, greedy: bool
+    players: list[tuple[str, Any, np.ndarray]], sizes: dict[str, float], envs: VectorEnv, obs: Any, greedy: bool
 ) -> tuple[np.ndarray, list[dict[str, float]]]:
     """Let every player act in its rows: actions ``[B, ...]``, and what is noted of each row."""
     noted: list[dict[str, float]] = [{} for _ in range(envs.num_envs)]
     taken: list[Any] = [None] * envs.num_envs
-    for _, actor, rows in players:
+    for name, actor, rows in players:
         own = obs if len(rows) == envs.num_envs else take_rows(envs.single_observation_space, obs, rows)
         glance = look(actor, own, greedy)
+        for curve in VALUES & glance.curves.keys():
+            glance.curves[curve] *= sizes[name]
         for place, row in enumerate(rows.tolist()):
             taken[row] = glance.actions[place]
-            noted[row] = {name: float(values[place]) for name, values in glance.curves.items()}
+            noted[row] = {curve: float(values[place]) for curve, values in glance.curves.items()}
     return np.stack(taken), noted
 
 

@@ -144,6 +144,17 @@ def test_a_module_before_the_id_is_imported_first(tmp_path, monkeypatch):
     assert make_gymnasium("module_of_one_task:Own-v0", 2).num_envs == 2
 
 
+def test_a_module_that_is_not_there(tmp_path, monkeypatch):
+    """The id is named where its own module is missing, and nothing is said of it where another one is."""
+    (tmp_path / "module_with_a_need.py").write_text("import no_such_need")
+    monkeypatch.syspath_prepend(tmp_path)
+    sentence = r"^'no_such.module:Own-v0': there is no module no_such; it is looked for on the Python path"
+    with pytest.raises(ModuleNotFoundError, match=sentence):
+        make_gymnasium("no_such.module:Own-v0", 2)
+    with pytest.raises(ModuleNotFoundError, match=r"^No module named 'no_such_need'$"):
+        make_gymnasium("module_with_a_need:Own-v0", 2)
+
+
 def test_drop_observation_refuses_other_spaces():
     with pytest.raises(ValueError, match=r"^observation_space=Box\(0, 255, \(3, 12, 12\), uint8\): it must be a one-"):
         DropObservation(SingleEnv("envs.probes:SpaceProbe", observation="image"), [0])

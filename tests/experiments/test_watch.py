@@ -124,6 +124,7 @@ def test_videos_one_for_each_episode(maze, command):
         (["env=delayed_recall"], "the observations there are Box"),
         (["run=nowhere"], "nowhere is no run folder: it has no config.yaml"),
         (["run=null"], "run is missing: give run=RUN_DIR"),
+        (["checkpoint=best"], "checkpoint=best: run/checkpoints/best.pt is not there"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_played(maze, command, monkeypatch, arguments, sentence):

@@ -112,6 +112,23 @@ def test_code_of_others_is_trusted_by_name(card):
     assert 'player = rl.load_agent("THIS_FOLDER")' in card(config=CONFIG | {"agent": several})
 
 
+@pytest.mark.parametrize(
+    ("env", "trust"),
+    [
+        ({"_target_": "envs.gymnasium_env.make_gymnasium", "id": "my_tasks.coins:Coin-v0"}, "trust=[my_tasks]"),
+        ({"_target_": "my_tasks.Coin"}, "trust=[my_tasks]"),
+        ({"_target_": "envs.gymnasium_env.make_gymnasium", "id": "CartPole-v1"}, None),
+        ({"_target_": "envs.gymnasium_env.make_gymnasium", "id": "envs:RecurrentPPO/TMaze-v0"}, None),
+    ],
+)
+def test_an_environment_of_others_says_what_it_needs(card, env, trust):
+    text = card(config=CONFIG | {"env": env})
+    if trust is None:
+        assert "recurrent-ppo-evaluate" not in text
+    else:
+        assert f"`recurrent-ppo-evaluate run=THIS_FOLDER {trust}` plays the agent there." in text
+
+
 def test_a_licence_stays_and_an_old_picture_does_not(tmp_path):
     (tmp_path / "card.png").touch()
     for given, found in ((None, "not chosen yet"), ("MIT", "MIT"), (None, "MIT"), ("a|b", "a\\|b"), (None, "a\\|b")):

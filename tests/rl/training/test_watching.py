@@ -224,3 +224,15 @@ def test_what_cannot_be_watched_is_refused(make_agent):
     foreign = SimpleNamespace(model_name="Mine", new_actor=lambda num_envs: SimpleNamespace())
     with pytest.raises(ValueError, match=r"^Mine: its actor is a SimpleNamespace, whose memory cannot be read$"):
         check_watchable(foreign)
+
+
+@pytest.mark.parametrize(("cls", "curves"), [(RecurrentPPOLSTM, {"value"}), (RecurrentIQN, {"value", "mean_q"})])
+def test_values_count_in_rewards_also_where_these_were_normalised(make_agent, cls, curves):
+    envs = RepeatPrevious(1, k=1, episode_length=12)
+    agent, seen = make_agent(envs, cls, normalise_returns=True), []
+    for variance in (1.0, 9.0):
+        agent.return_scale.moments.var.fill_(variance)
+        seen.append(watch_episode(agent, envs, 3).tracks[0].curves)
+    for name, values in seen[1].items():
+        np.testing.assert_allclose(values, seen[0][name] * (3 if name in curves else 1), rtol=1e-6)
+    assert curves <= seen[0].keys()
