@@ -31,8 +31,8 @@ class Chances(gymnasium.Env):
 def test_an_update_is_that_of_sb3(normalised, share, tmp_path, monkeypatch):
     """Three epochs of one minibatch, which sb3 cuts at no chance place here.
 
-    Its normalised advantages are divided by the deviation of a sample, n - 1, ours by that of all, n; each difference is
-    a share of how far its weights moved.
+    Its normalised advantages are divided by the deviation of a sample, n - 1, ours by that of all, n. Each difference
+    is a share of how far the weights moved.
     """
     sb3_contrib = pytest.importorskip("sb3_contrib")
     from stable_baselines3.common.env_util import make_vec_env
