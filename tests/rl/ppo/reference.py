@@ -48,10 +48,12 @@ class Rollout:
 
 
 def cell(w: Weights, name: str, x: Tensor, leaves: Tensor) -> Tensor:
-    """Take a step of a GRU or an LSTM: ``x [N, D]``, state ``[N, 1 or 2, H]`` -> the next state."""
+    """Take a step of an Elman network, a GRU or an LSTM: ``x [N, D]``, state ``[N, 1 or 2, H]`` -> the next state."""
     h = leaves[:, 0]
     by_input = x @ w[f"{name}.weight_ih"].T + w[f"{name}.bias_ih"]
     by_state = h @ w[f"{name}.weight_hh"].T + w[f"{name}.bias_hh"]
+    if by_state.shape == h.shape:
+        return torch.tanh(by_input + by_state).unsqueeze(1)
     if leaves.shape[1] == 1:
         r, z = torch.sigmoid(by_input + by_state)[:, : 2 * h.shape[1]].chunk(2, -1)
         n = torch.tanh(by_input.chunk(3, -1)[2] + r * by_state.chunk(3, -1)[2])
@@ -74,11 +76,22 @@ def step(w: Weights, x: Tensor, state: Tensor, starts: Tensor) -> tuple[Tensor, 
             y = layers[-1][:, 0]
         outputs.append(y)
         states.append(torch.stack(layers, dim=1))
+    if "heads.weight" not in w:
+        params, value = read(w, "head_layers.policy", outputs[0]), read(w, "head_layers.value", outputs[-1])
+        return params, value.squeeze(-1), torch.stack(states, dim=1)
     weight, bias, half = w["heads.weight"], w["heads.bias"], len(w["hidden.weight"]) // 2
     of_policy = torch.tanh(outputs[0] @ w["hidden.weight"][:half].T + w["hidden.bias"][:half])
     of_value = torch.tanh(outputs[-1] @ w["hidden.weight"][half:].T + w["hidden.bias"][half:])
     params, value = of_policy @ weight[:-1].T + bias[:-1], of_value @ weight[-1] + bias[-1]
     return params, value, torch.stack(states, dim=1)
+
+
+def read(w: Weights, name: str, x: Tensor) -> Tensor:
+    """Apply linear layers, ``name.0``, ``name.2`` and so on, with ReLU in between: ``x [N, H]`` -> ``[N, P]``."""
+    places = sorted(int(key.split(".")[-2]) for key in w if key.startswith(f"{name}.") and key.endswith(".weight"))
+    for place in places:
+        x = (x.relu() if place else x) @ w[f"{name}.{place}.weight"].T + w[f"{name}.{place}.bias"]
+    return x
 
 
 def evaluate(w: Weights, sizes: list[int] | None, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:

@@ -202,12 +202,16 @@ def make_pair(randomise, tmp_path):
 
 
 SEPARATE = {"agent_options": {"separate_critic": True}}
+LAYERS = {"separate_critic": True, "head_layers": [7, 6], "value_head_layers": [5], "head_activation": "relu"}
 BURN_IN = {"core": "lstm", "burn_in": 3, "bptt": 3, "num_steps": 9, "num_minibatches": 3}
 CASES = {
     "gru": {"core": "gru", "action": "discrete", "epochs": 3, "value_clip": 0.1},
     "lstm of two layers": {"core": "lstm", "layers": 2, "action": "box", "max_grad_norm": 1e9},
     "no layer in front": {"bound": 1.0},  # which the random observations break, but not by so much as to be scaled
     "no layer in front of a separate critic": {"bound": 1.0, "core": "lstm"} | SEPARATE,
+    "layers behind the memory": {"agent_options": {"head_layers": [7, 6], "head_activation": "relu"}},
+    "layers behind two memories": {"core": "lstm", "agent_options": LAYERS},
+    "a critic of another kind": {"agent_options": LAYERS | {"critic_core": partial(cores.rnn, hidden_size=5)}},
     "hidden branches": {"hide": True, "epochs": 3},
     "hidden branches per head": {"hide": True, "ratio": "per_head", "value_clip": 0.1},
     "burn-in of a separate critic": BURN_IN | SEPARATE,
