@@ -11,6 +11,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector.utils import iterate
 
 from envs.batched_env import DRAWN, BatchedEnv
+from envs.checks import one_of
 
 METADATA: dict[str, Any] = {key: DRAWN[key] for key in ("render_modes", "render_fps")}
 
@@ -52,11 +53,12 @@ class SingleEnv(gymnasium.Env):
     def __init__(self, task: str, render_mode: str | None = None, **kwargs: Any):
         if kwargs.get("device") is not None:
             raise ValueError(f"device={kwargs['device']!r}: it must be None, one copy is played in numpy")
-        given: dict[str, Any] = (
-            {} if render_mode is None else {"render_mode": render_mode}
-        )  # not every task can be drawn
-        self.batched = make_batched(task, **kwargs, **given)
-        self.metadata = {**METADATA, "render_fps": self.batched.metadata.get("render_fps")}
+        can: dict[str, Any] = getattr(load_env_creator(task), "metadata", METADATA)  # not every task can be drawn
+        self.metadata = {"render_modes": can["render_modes"], "render_fps": can.get("render_fps")}
+        one_of((None, *can["render_modes"]), render_mode=render_mode)
+        if render_mode is not None:
+            kwargs["render_mode"] = render_mode
+        self.batched = make_batched(task, **kwargs)
         self.observation_space = self.batched.single_observation_space
         self.action_space = self.batched.single_action_space
         self.render_mode = render_mode

@@ -94,3 +94,9 @@ def test_returns_are_passed_on():
     env = SingleEnv("envs.t_maze:TMaze", length=10, passive=False)
     assert (env.optimal_return, env.memoryless_return) == (0.9, 0.5)
     assert SingleEnv("envs.classic_control:PendulumNoVelocity").optimal_return is None
+
+
+def test_what_cannot_be_drawn_says_so():
+    with pytest.raises(ValueError, match="render_mode='rgb_array': it must be one of None"):
+        SingleEnv("envs.rock_sample:RockSample", render_mode="rgb_array")
+    assert SingleEnv("envs.rock_sample:RockSample").metadata["render_modes"] == []
