@@ -1,6 +1,5 @@
 """The exported step computes what the agent computes, for every core, observation and action."""
 
-import builtins
 import json
 from functools import partial
 
@@ -15,11 +14,10 @@ from envs.delayed_recall import DelayedRecall
 from envs.probes import Counter, SpaceProbe
 from envs.single_env import SingleEnv
 from rl import cores, encoders
-from rl.agents import Population, RecurrentIQN, RecurrentPPO
+from rl.agents import RecurrentIQN, RecurrentPPO
 from rl.export import (
     PolicyStep,
     ToEnvironment,
-    check_format,
     is_decision_stable,
     onnx_metadata,
     record,
@@ -352,22 +350,6 @@ def test_torchscript(make_agent, tmp_path, options):
     assert largest_difference(played, recording, garbage(step, 3)) <= 1e-5
 
 
-# ----------------------------------------------------------------------------------------------------------- the errors
-
-
-def test_a_population_is_refused():
-    envs = SpaceProbe(2)
-    member = partial(RecurrentPPO, layer_size=4, num_minibatches=1)
-    spaces_of = envs.single_observation_space, envs.single_action_space
-    population = Population(*spaces_of, {"a": member, "b": member}, ["a", "b"], num_envs=2, seed=0)
-    with pytest.raises(ValueError, match=r"Population has several networks: export agent.members\[NAME\]"):
-        PolicyStep(population)
-    for refuse in (partial(record, envs=envs, steps=1, seed=0), onnx_metadata):
-        with pytest.raises(ValueError, match="Population has several networks"):
-            refuse(population)
-    PolicyStep(population.members["b"])
-
-
 @pytest.mark.parametrize("name", ["start", "action", "state.h"])
 def test_names_that_are_taken(make_agent, name):
     envs = Counter(2, 4)
@@ -375,29 +357,6 @@ def test_names_that_are_taken(make_agent, name):
     assert create_empty_array(envs.single_observation_space, 2).keys() == {name, "other"}
     with pytest.raises(ValueError, match=f"the name '{name}' of an observation leaf is taken"):
         PolicyStep(make_agent(envs))
-
-
-def test_another_ending(tmp_path):
-    with pytest.raises(ValueError, match=r"policy.pt: it must end in .onnx, .pt2 or .ts"):
-        check_format(tmp_path / "policy.pt")
-
-
-@pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
-def test_without_the_extra(monkeypatch, tmp_path, package):
-    original = builtins.__import__
-
-    def without(name, *rest):
-        if name == package:
-            raise ImportError(f"no {name}", name=name)
-        if name in ("onnx", "onnxruntime", "onnxscript"):
-            return None
-        return original(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError) as raised:
-        check_format(tmp_path / "policy.onnx")
-    assert str(raised.value) == f"ONNX needs the package {package}: pip install 'recurrent-ppo[export]'"
-    check_format(tmp_path / "policy.pt2")
 
 
 @pytest.mark.parametrize("name", ["impala", "mlp"])
