@@ -108,9 +108,15 @@ class Service:
 
 
 def read_observation(space: spaces.Space | None, value: Any) -> Any:
-    """Bring what JSON holds into the structure of the space; the player says what does not fit."""
+    """Bring what JSON holds into the structure of the space; the player says what does not fit.
+
+    Raises:
+        ValueError: it has a part that the space does not have.
+    """
     if isinstance(space, spaces.Dict) and isinstance(value, dict):
-        return {key: read_observation(space.spaces.get(key), part) for key, part in value.items()}
+        if unknown := sorted(value.keys() - space.spaces.keys()):
+            raise ValueError(f"observation has the part {unknown[0]!r}: there are {', '.join(space.spaces)} alone")
+        return {key: read_observation(space.spaces[key], part) for key, part in value.items()}
     if isinstance(space, spaces.Tuple) and isinstance(value, list) and len(value) == len(space):
         return tuple(map(read_observation, space, value))
     return np.asarray(value)

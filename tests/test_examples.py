@@ -96,6 +96,7 @@ def test_what_a_server_refuses_changes_no_memory(served):
         ({"observation": {"view": [0, 0, 0]}}, "side"),
         ({"observation": first | {"view": [0, float("nan"), 0]}}, "not finite"),
         ({"observation": first | {"view": [0, "a", 0]}}, "view"),
+        ({"observation": first | {"colour": 1}}, "observation has the part 'colour': there are side, view alone"),
         ({"observation": [first, first]}, "observation"),
     ):
         status, answer = served("act", session=session, **content)
