@@ -111,7 +111,10 @@ def make_gymnasium(
 
 
 def _import_side_package(id: str) -> None:
-    """Import the package that ``id`` needs, if it is one of SIDE_PACKAGES."""
+    """Import the package that ``id`` needs, if it is one of SIDE_PACKAGES and not of somebody who has registered it."""
+    known = gymnasium.registry.get(id)
+    if known is not None and not str(known.entry_point).startswith("gymnasium.envs."):
+        return
     for prefixes, module, source in SIDE_PACKAGES:
         if id.startswith(prefixes):
             require(module, id, source)

@@ -163,7 +163,8 @@ def test_a_checkpoint_that_is_not_there_is_refused_in_one_sentence(train_maze, c
     monkeypatch.setattr("experiments.watch.import_pillow", lambda: None)
     train_maze("run_dir=run")
     output = {"record": ["output=x"], "export": ["output=x.pt2"]}.get(name, [])
-    for argument, reason in (("best", "run was not evaluated during its training"), ("x.pt", "there is no such file")):
+    missing = "run/checkpoints/best.pt is not there, as where a run was not evaluated during its training"
+    for argument, reason in (("best", missing), ("x.pt", "there is no such file")):
         ended = command(name, "run=run", f"checkpoint={argument}", *output)
         sentence = f"checkpoint={argument}: {reason}; it must be last, best or the path of a checkpoint"
         assert ended == (1, "", f"{name}: {sentence}\n")

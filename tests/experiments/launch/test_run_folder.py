@@ -226,8 +226,8 @@ def test_which_checkpoint_is_chosen(choose):
         (
             "best",
             "new",
-            "checkpoint=best: new was not evaluated during its training; it must be last, best or the path of a "
-            "checkpoint",
+            "checkpoint=best: new/checkpoints/best.pt is not there, as where a run was not evaluated during its "
+            "training; it must be last, best or the path of a checkpoint",
         ),
         ("run", "run", "checkpoint=run: there is no such file; it must be last, best or the path of a checkpoint"),
         ("bset", "run", "checkpoint=bset: there is no such file; it must be last, best or the path of a checkpoint"),
