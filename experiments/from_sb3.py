@@ -50,7 +50,8 @@ def run(config: DictConfig) -> None:
             *agent.describe(),
         ]:
             log.info(line)
-        words = " ".join(["python -m experiments.train", f"init_from={folder.path}", *list_overrides(node)])
+        sizes = f"num_envs={agent.num_envs}", f"num_steps={agent.num_steps}"  # which minibatches and bptt fit
+        words = " ".join(["python -m experiments.train", f"init_from={folder.path}", *sizes, *list_overrides(node)])
         log.info("train it further, with keys of train and env=... beside these: %s", words)
 
 

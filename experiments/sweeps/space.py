@@ -108,6 +108,8 @@ def _read_range(key: str, part: dict[str, Any]) -> Parameter:
 
     for name in ("low", "high"):
         value = part.get(name)
+        if value is None:  # so it is where a mistyped key was to change one end of a range
+            raise ConfigError(f"search.{key}.{name} is missing: a range that {key} has not yet needs low and high")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise ConfigError(f"search.{key}.{name}={value!r}: it must be a number")
     low, high, step = part["low"], part["high"], part.get("step")

@@ -131,7 +131,10 @@ def check_trainer_state(state: dict[str, Any]) -> None:
     """
     real = (int, float)
     schema = {"agent": object, "evaluations": list, "seconds": [real, real], "envs": object, "obs": object}
-    check_entry(state, schema | {"episodes": dict.fromkeys(("returns", "lengths", "recent"), list)}, "")
+    schema |= {"episodes": dict.fromkeys(("returns", "lengths", "recent"), list)}
+    if state.keys().isdisjoint(schema.keys() - {"agent"}):
+        raise ValueError("it holds an agent without a run to go on with: begin a new run with its network, init_from")
+    check_entry(state, schema, "")
     point = {"env_steps": natural, "seconds": real, "return": real, "solved": bool}
     check_entry(state["evaluations"], [point] * len(state["evaluations"]), "evaluations")
     zeroed = "memory_zeroed_return"  # not played with every evaluation
