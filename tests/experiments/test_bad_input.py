@@ -74,7 +74,7 @@ TRAINING = {
     "agent=recurrent_ppo_lst": ["there is no agent=recurrent_ppo_lst", "did you mean recurrent_ppo_lstm"],
     "agent/core=lsmt": ["there is no agent/core=lsmt", "did you mean lstm"],
     "env=t_mase": ["there is no env=t_mase", "did you mean t_maze"],
-    "env=xyz": ["there is no env=xyz", "there are bernoulli_bandit, brax, cartpole_no_velocity"],
+    "env=xyz": ["there is no env=xyz", "there are atari, autoencode, battleship"],
     "experiment=t_maze_11": ["there is no experiment=t_maze_11", "did you mean t_maze_10"],
     "agent=null": ["given by name", "env=t_maze"],
     "agent.core=mlp": ["agent.core='mlp'", "agent/core=NAME"],
@@ -139,7 +139,7 @@ TRAINING = {
     # environments
     "env.length=0": ["length", "at least 1", "length=0: it must be a whole number of at least 1"],
     "env=gymnasium env.id=CartPol-v1": ["'CartPol-v1'", "CartPole-v1"],
-    "env=gymnasium env.id=xyz:CartPole-v1": ["'xyz'"],
+    "env=gymnasium env.id=xyz:CartPole-v1": ["there is no module xyz"],
     "env=gymnasium env.id=null": ["env.id=null is not a text"],
     "env=gymnasium env.vectorization_mode=fast": ["'fast'", "one of 'sync', 'async', 'auto', 'vector_entry_point'"],
     "env=gymnasium env.wrappers=[nowhere.Wrapper]": ["'nowhere.Wrapper'", "No module named 'nowhere'"],

@@ -38,6 +38,11 @@ def clock(monkeypatch):
     return made
 
 
+def is_base(task):
+    """Whether other tasks of the package derive from it; tests derive some of their own."""
+    return any(kind.__module__.startswith("envs.") for kind in task.__subclasses__())
+
+
 def test_every_environment_is_measured():
     """Every task class of the package, not only those that somebody remembered to register."""
     found = [module.name for module in pkgutil.walk_packages(envs.__path__, "envs.")]
@@ -46,7 +51,7 @@ def test_every_environment_is_measured():
         f"{name}-v0"
         for module in modules
         for name, member in inspect.getmembers(module, inspect.isclass)
-        if issubclass(member, BatchedEnv) and not member.__subclasses__() and module.__name__ != "envs.probes"
+        if issubclass(member, BatchedEnv) and not is_base(member) and module.__name__ != "envs.probes"
     }
     rows = training.make_environment_rows(seconds=1e-3)
     labels = [row.label.split() for row in rows]
