@@ -47,8 +47,8 @@ class Trainer:
             begins new ones after it.
         threshold: the ``eval/episodic_return`` that counts as solved.
         stop_at_threshold: training ends as soon as an evaluation has reached it.
-        patience, min_delta: training ends after so many evaluations without an improvement, see
-            ``rl.training.stopping.EarlyStop``.
+        patience: training ends after so many evaluations without one better, see ``rl.training.stopping.EarlyStop``.
+        min_delta: by how much a better one must be so.
         checkpoint_every: environment steps.
         threads: of torch, or "auto", see ``rl.training.threads.Threads``; None leaves torch as it is.
         env_timeout: seconds that a step or reset of the environments may take; None for any time.
