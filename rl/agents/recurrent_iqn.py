@@ -18,6 +18,7 @@ from rl.agents.state_checks import check_finite
 from rl.agents.tensor_rollout import ReplayedRollout, TensorEnvs, check_collecting
 from rl.checks import positive, within
 from rl.cores import gru
+from rl.cores.time_scales import with_memory_span
 from rl.encoders import auto
 from rl.flat_adam import undone_on_failure
 from rl.iqn import IQN
@@ -56,6 +57,7 @@ class RecurrentIQN(RecurrentAgent):
         device: where networks and replay lie.
         seed: of initialisation, exploration, tau and the drawing of sequences; the global generators are left alone.
         core: ``core(input_size) -> Core``, the memory.
+        memory_span: steps that a fresh memory lasts, for cores that take it; None for ``bptt``.
         encoder: ``encoder(input_shapes) -> FeatureEncoder``, what stands in front of the memory; see ``rl.encoders``.
         num_envs: None for the single-environment form.
         num_steps: of each environment between two calls of ``learn`` by the trainer.
@@ -100,6 +102,7 @@ class RecurrentIQN(RecurrentAgent):
         seed: int | None = None,
         *,
         core: Callable[..., Core] = gru,
+        memory_span: float | None = None,
         encoder: Callable[..., FeatureEncoder | None] = auto,
         num_envs: int | None = None,
         num_steps: int = 32,
@@ -131,6 +134,7 @@ class RecurrentIQN(RecurrentAgent):
         within(0.0, 1.0, epsilon=epsilon, epsilon_min=epsilon_min, exploration=exploration)
         self.exploration, self.layer_size = exploration, layer_size
         self.advisor = Advisor(diagnostics_every, iqn.bptt, "raise agent.burn_in")
+        core = with_memory_span(core, memory_span, iqn.bptt)
         options = layer_size, normalise_observations, image_layout, encoder, action_names
         quantiles = num_cosines, num_action_quantiles, dueling
         super().__init__(

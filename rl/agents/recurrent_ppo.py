@@ -12,10 +12,12 @@ from torch import Tensor
 from rl.agents.actor import LEARN_TOO_EARLY, StepOutcome
 from rl.agents.advice import Advisor
 from rl.agents.agent import RecurrentAgent
-from rl.agents.persistence import is_same_size, without_corrections
+from rl.agents.persistence import is_same_size
+from rl.agents.state_checks import check_teacher_entry
 from rl.agents.tensor_rollout import BufferedRollout, TensorEnvs, check_collecting
 from rl.checks import within
 from rl.cores import gru
+from rl.cores.time_scales import with_memory_span
 from rl.encoders import auto
 from rl.encoders.mlp import Activation
 from rl.flat_adam import undone_on_failure
@@ -31,7 +33,6 @@ from rl.ppo.options import PPOOptions, check_rollout, choose_stride
 from rl.ppo.rollout_buffer import RolloutBuffer
 from rl.ppo.teacher import Teacher, check_teacher
 from rl.schedules import check_length
-from rl.schema import check_entry
 from rl.shards import average_metrics
 from rl.types import Core, CutEpisodes, FeatureEncoder, Observation, Played, State, Targets
 
@@ -51,12 +52,12 @@ class RecurrentPPO(RecurrentAgent):
         device: where network and rollout lie.
         seed: of initialisation, sampling and shuffling; the global generators are left alone.
         core: ``core(input_size) -> Core``, the memory.
+        memory_span: steps that a fresh memory lasts, for cores that take it; None for the length of sequences.
         encoder: ``encoder(input_shapes) -> FeatureEncoder``, what stands in front of the memory; see ``rl.encoders``.
         num_envs: B, with which all that is taken and given has a leading axis B; None for one environment without it.
         num_steps: steps of each environment in a rollout.
         total_steps: environment steps over which the schedules of hyperparameters run; None keeps them constant.
-        state_stride: store the state at every such step only; a divisor of ``bptt`` and ``burn_in``. None for every
-            step, or where the state is large for the steps alone at which sequences and their warm-up may begin.
+        state_stride: store the state at every such step only, a divisor of ``bptt`` and ``burn_in``; None: by its size.
         separate_critic: the value has an encoder and a core of its own.
         critic_core: the core of a separate critic; None for one like that of the policy.
         head_layers: widths of the layers between memory and policy; None for one tanh layer of ``layer_size``.
@@ -97,6 +98,7 @@ class RecurrentPPO(RecurrentAgent):
         seed: int | None = None,
         *,
         core: Callable[..., Core] = gru,
+        memory_span: float | None = None,
         encoder: Callable[..., FeatureEncoder | None] = auto,
         num_envs: int | None = None,
         num_steps: int = 128,
@@ -124,6 +126,8 @@ class RecurrentPPO(RecurrentAgent):
         self.advisor = Advisor(diagnostics_every, ppo.bptt, name_remedy(ppo, num_steps))
         within(0.0, 1.0, epsilon=epsilon, epsilon_min=epsilon_min)
         self.layer_size, self.epsilon, self.epsilon_min = layer_size, epsilon, epsilon_min
+        core = with_memory_span(core, memory_span, ppo.bptt or num_steps)
+        critic_core = critic_core and with_memory_span(critic_core, memory_span, ppo.bptt or num_steps)
         options = layer_size, separate_critic, normalise_observations, image_layout, encoder, action_names
         heads = critic_core, head_layers, value_head_layers, head_activation
         super().__init__(
@@ -141,8 +145,8 @@ class RecurrentPPO(RecurrentAgent):
             ignore_leaves=ignore_leaves,
         )
         self.actor = self.new_actor(self.num_envs, seed, graphs=ppo.graphs, noise_correlation=noise_correlation)
-        chosen = choose_stride(ppo.bptt or num_steps, ppo.burn_in, self.batched, self.actor.state)
-        self.state_stride = chosen if state_stride is None else state_stride
+        stored = ppo.bptt or num_steps, ppo.burn_in, self.batched, self.actor.state
+        self.state_stride = choose_stride(*stored) if state_stride is None else state_stride
         if not self.plays_only:
             self.check_rollout()
         self.advantage_scale = AdvantageScale().to(self.device)
@@ -190,16 +194,14 @@ class RecurrentPPO(RecurrentAgent):
         """Learn from the rollout if it has ``num_steps`` steps, else leave it to grow.
 
         Args:
-            next_observation: what the environments show now, for the value of rollouts cut in mid-episode. Without it V
-                of the last observation acted on has to stand in.
+            next_observation: what the environments show now, to value what follows; without it V of the last step is.
 
         Returns:
             The mean loss, 0.0 if there was nothing to train on. More stands in ``last_metrics``.
 
         Raises:
             RuntimeError: an action waits for its outcome.
-            FloatingPointError: a value, loss, gradient or weight is not finite; weights, optimiser, moments and scale
-                of the returns are as they were, the rollout is dropped.
+            FloatingPointError: a value, loss, gradient or weight is not finite; all but the rollout is as it was.
         """
         buffer = self.buffer
         size = 0 if buffer is None or buffer.has_empty_row or not self.network.training else buffer.size
@@ -302,9 +304,7 @@ class RecurrentPPO(RecurrentAgent):
         """Check what ``load_state_dict`` is going to take, the teacher included."""
         super().check_state(state)
         if self.ppo.teacher_kl and "teacher" in state:
-            memories = self.network.initial_state(self.num_envs) if is_same_size(self, state) else {}
-            schema = {"network": without_corrections(self.network.state_dict()), "state": memories}
-            check_entry(state["teacher"], schema, "agent.teacher")
+            check_teacher_entry(state["teacher"], self.network, self.num_envs if is_same_size(self, state) else None)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what ``state_dict`` gave, see ``RecurrentAgent.load_state_dict``."""

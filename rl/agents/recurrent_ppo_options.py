@@ -12,6 +12,7 @@ from rl.types import Core, FeatureEncoder
 class RecurrentPPOOptions(PPOOptions, total=False):
     """The keyword arguments of ``RecurrentPPO``, for agents that pass them on; a test holds both alike."""
 
+    memory_span: float | None
     encoder: Callable[..., FeatureEncoder | None]
     num_envs: int | None
     num_steps: int

@@ -89,6 +89,16 @@ def check_weights(weights: Any, network: nn.Module, name: str) -> None:
         raise ValueError(f"the entry {name} of the checkpoint is of another network: {differences}")
 
 
+def check_teacher_entry(entry: Any, network: ActorCritic, num_envs: int | None) -> None:
+    """Check what a checkpoint holds of a teacher of ``network``; ``num_envs``: of its memories, None to leave them out.
+
+    Raises:
+        ValueError: it is not that.
+    """
+    memories = {} if num_envs is None else network.initial_state(num_envs)
+    check_entry(entry, {"network": without_corrections(network.state_dict()), "state": memories}, "agent.teacher")
+
+
 def generator_schema(generator: Generator) -> Any:
     """Make the schema of the state of a generator: one of its kind, or one of another device, which is left alone."""
     own = generator.get_state()

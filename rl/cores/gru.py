@@ -3,6 +3,7 @@
 r = s(W_r x + U_r h), z = s(W_z x + U_z h), n = tanh(W_n x + r * (U_n h + c_n)), h' = (1 - z) * n + z * h
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from rl.cores.gru_gradients import weight_gradients
 from rl.cores.kernels import use_compiled, use_kernels
 from rl.cores.rnn import keep_mask
 from rl.cores.stack import Stack, build, initialise
+from rl.cores.time_scales import keep_biases
 
 
 class _UnrollGRU(torch.autograd.Function):
@@ -90,13 +92,14 @@ class GRULayer(nn.Module):
 
     leaves = ("h",)
 
-    def __init__(self, input_size: int, hidden_size: int):
+    def __init__(self, input_size: int, hidden_size: int, memory_span: float | None = None):
         super().__init__()
         self.weight_ih = nn.Parameter(torch.empty(3 * hidden_size, input_size))
         self.weight_hh = nn.Parameter(torch.empty(3 * hidden_size, hidden_size))
         self.bias_ih = nn.Parameter(torch.empty(3 * hidden_size))
         self.bias_hh = nn.Parameter(torch.empty(3 * hidden_size))
         initialise(self, hidden_size)
+        self.bias_ih.data[hidden_size : 2 * hidden_size] = keep_biases(hidden_size, memory_span, None, 0.0)  # of z
 
     def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Take one step: ``x [B, D]``, ``(h [B, H],)`` -> ``(h,)``."""
@@ -124,7 +127,13 @@ class GRULayer(nn.Module):
         return torch.cat([r, z], dim=1).sigmoid()
 
 
-def gru(input_size: int, hidden_size: int = 128, num_layers: int = 1, dropout: float = 0.0) -> Stack:
+def gru(
+    input_size: int,
+    hidden_size: int = 128,
+    num_layers: int = 1,
+    dropout: float = 0.0,
+    memory_span: float | None = None,
+) -> Stack:
     """Build gated recurrent units. State ``{"h"}``.
 
     Args:
@@ -132,8 +141,10 @@ def gru(input_size: int, hidden_size: int = 128, num_layers: int = 1, dropout: f
         hidden_size: width of each layer.
         num_layers: number of layers.
         dropout: probability of dropping a unit between two layers.
+        memory_span: steps up to which the units of a fresh memory last, see ``rl.cores.time_scales``. Without one
+            all of them halve in every step.
 
     Raises:
-        ValueError: a size is below 1 or ``dropout`` is out of range.
+        ValueError: a size is below 1, or ``dropout`` or ``memory_span`` is out of range.
     """
-    return build(GRULayer, input_size, hidden_size, num_layers, dropout)
+    return build(partial(GRULayer, memory_span=memory_span), input_size, hidden_size, num_layers, dropout)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rl.cores.kernels import use_kernels
 from rl.cores.stack import Stack, build, initialise
+from rl.cores.time_scales import keep_biases
 
 SATURATE = 1e4  # large enough that the sigmoid is 0 or 1 to the last bit, in float32 and in float64
 
@@ -32,14 +33,14 @@ class LSTMLayer(nn.Module):
     leaves = ("h", "c")
     flags: Tensor  # [4H, 2], the input weights of the two flags: hold, reset
 
-    def __init__(self, input_size: int, hidden_size: int, forget_bias: float):
+    def __init__(self, input_size: int, hidden_size: int, memory_span: float | None, forget_bias: float | None):
         super().__init__()
         self.weight_ih = nn.Parameter(torch.empty(4 * hidden_size, input_size))
         self.weight_hh = nn.Parameter(torch.empty(4 * hidden_size, hidden_size))
         self.bias_ih = nn.Parameter(torch.empty(4 * hidden_size))
         self.bias_hh = nn.Parameter(torch.empty(4 * hidden_size))
         initialise(self, hidden_size)
-        nn.init.constant_(self.bias_ih[hidden_size : 2 * hidden_size], forget_bias)
+        self.bias_ih.data[hidden_size : 2 * hidden_size] = keep_biases(hidden_size, memory_span, forget_bias, 1.0)
         reset, hold = torch.zeros(2, 4 * hidden_size)
         reset[: 2 * hidden_size] = -SATURATE
         hold[:hidden_size], hold[hidden_size : 2 * hidden_size] = -SATURATE, SATURATE
@@ -150,7 +151,12 @@ def stretch(starts: Tensor) -> tuple[Tensor, Tensor, int]:
 
 
 def lstm(
-    input_size: int, hidden_size: int = 128, num_layers: int = 1, dropout: float = 0.0, forget_bias: float = 1.0
+    input_size: int,
+    hidden_size: int = 128,
+    num_layers: int = 1,
+    dropout: float = 0.0,
+    memory_span: float | None = None,
+    forget_bias: float | None = None,
 ) -> Stack:
     """Build long short-term memory. State ``{"h", "c"}``; only h reaches the heads.
 
@@ -159,10 +165,12 @@ def lstm(
         hidden_size: width of each layer.
         num_layers: number of layers.
         dropout: probability of dropping a unit between two layers.
-        forget_bias: initial bias of the forget gate. With 1 the memory fades slowly from the start, so long delays are
-            found early (Gers et al., 2000; Jozefowicz et al., 2015); with 0 it halves in every step.
+        memory_span: steps up to which the units of a fresh memory last, see ``rl.cores.time_scales``.
+        forget_bias: initial bias of the forget gate in all units, whatever the ``memory_span``. Without either it is 1:
+            the memory fades slowly (Gers et al., 2000; Jozefowicz et al., 2015); with 0 it halves in every step.
 
     Raises:
-        ValueError: a size is below 1 or ``dropout`` is out of range.
+        ValueError: a size is below 1, or ``dropout`` or ``memory_span`` is out of range.
     """
-    return build(partial(LSTMLayer, forget_bias=forget_bias), input_size, hidden_size, num_layers, dropout)
+    layer = partial(LSTMLayer, memory_span=memory_span, forget_bias=forget_bias)
+    return build(layer, input_size, hidden_size, num_layers, dropout)

@@ -12,6 +12,7 @@ from rl.cores.kernels import use_kernels
 from rl.cores.rnn import keep_mask
 from rl.cores.scan import scan
 from rl.cores.stack import Stack, build, initialise
+from rl.cores.time_scales import keep_biases
 
 
 class MinGRULayer(nn.Module):
@@ -19,12 +20,13 @@ class MinGRULayer(nn.Module):
 
     leaves = ("h",)
 
-    def __init__(self, input_size: int, hidden_size: int, gate_bias: float):
+    def __init__(self, input_size: int, hidden_size: int, memory_span: float | None, gate_bias: float | None):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(2 * hidden_size, input_size))
         self.bias = nn.Parameter(torch.empty(2 * hidden_size))
         initialise(self, hidden_size)
-        nn.init.constant_(self.bias[:hidden_size], gate_bias)
+        given = None if gate_bias is None else -gate_bias
+        self.bias.data[:hidden_size] = -keep_biases(hidden_size, memory_span, given, 0.0)
 
     def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Take one step: ``x [B, D]``, ``(h [B, H],)`` -> ``(h,)``."""
@@ -53,7 +55,12 @@ class MinGRULayer(nn.Module):
 
 
 def mingru(
-    input_size: int, hidden_size: int = 128, num_layers: int = 1, dropout: float = 0.0, gate_bias: float = 0.0
+    input_size: int,
+    hidden_size: int = 128,
+    num_layers: int = 1,
+    dropout: float = 0.0,
+    memory_span: float | None = None,
+    gate_bias: float | None = None,
 ) -> Stack:
     """Build minimal gated recurrent units. State ``{"h"}``.
 
@@ -62,9 +69,12 @@ def mingru(
         hidden_size: width of each layer.
         num_layers: number of layers.
         dropout: probability of dropping a unit between two layers.
-        gate_bias: initial bias of z: with 0 the memory halves in every step, below 0 it fades more slowly.
+        memory_span: steps up to which the units of a fresh memory last, see ``rl.cores.time_scales``.
+        gate_bias: initial bias of z in all units, whatever the ``memory_span``. Without either it is 0: the memory
+            halves in every step; below 0 it fades more slowly.
 
     Raises:
-        ValueError: a size is below 1 or ``dropout`` is out of range.
+        ValueError: a size is below 1, or ``dropout`` or ``memory_span`` is out of range.
     """
-    return build(partial(MinGRULayer, gate_bias=gate_bias), input_size, hidden_size, num_layers, dropout)
+    layer = partial(MinGRULayer, memory_span=memory_span, gate_bias=gate_bias)
+    return build(layer, input_size, hidden_size, num_layers, dropout)

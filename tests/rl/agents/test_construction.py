@@ -62,7 +62,13 @@ def test_numbers_of_numpy_and_sequences_of_other_kinds_become_plain():
 def test_a_core_is_stored_with_the_defaults_of_today():
     data = to_data(partial(cores.lstm, hidden_size=8))
     assert data["call"] == "rl.cores.lstm.lstm"
-    assert data["kwargs"] == {"hidden_size": 8, "num_layers": 1, "dropout": 0.0, "forget_bias": 1.0}
+    assert data["kwargs"] == {
+        "hidden_size": 8,
+        "num_layers": 1,
+        "dropout": 0.0,
+        "memory_span": None,
+        "forget_bias": None,
+    }
     again = from_data(data)
     assert again.func is cores.lstm and again.keywords == data["kwargs"]
 

@@ -92,6 +92,7 @@ def test_the_signature_shows_every_option():
     assert names[:7] == ["observation_space", "action_space", "layer_size", "epsilon", "epsilon_min", "device", "seed"]
     own = {
         "core",
+        "memory_span",
         "encoder",
         "num_envs",
         "num_steps",

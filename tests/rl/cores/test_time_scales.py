@@ -1,0 +1,95 @@
+from functools import partial
+
+import pytest
+import torch
+
+from rl import cores
+from rl.cores.time_scales import keep_biases, with_memory_span
+
+GATED = {"gru": 1, "lstm": 1}  # the part of the biases that belongs to the gate that keeps
+
+
+def biases(core, part):
+    (layer,) = core.layers
+    return (layer.bias_ih + layer.bias_hh).view(-1, core.output_size)[part].detach()
+
+
+def test_units_last_from_two_steps_up_to_the_span():
+    # s - 1 is 1, 3, 9, 27: a unit of span s keeps 1 - 1/s, so its gate has the logit log(s - 1)
+    kept = keep_biases(4, 28.0, None, 0.0).sigmoid()
+    assert kept.tolist() == pytest.approx([1 / 2, 3 / 4, 9 / 10, 27 / 28])
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_gates_that_keep_are_spread_over_the_span(name):
+    core = getattr(cores, name)(3, hidden_size=4, memory_span=28)
+    part = GATED[name]
+    assert torch.allclose(biases(core, part), torch.tensor([1.0, 3.0, 9.0, 27.0]).log(), atol=1e-6)
+    others = [index for index in range(3) if index != part]
+    assert all(not biases(core, index).any() for index in others)
+
+
+def test_a_fresh_gru_remembers_for_about_its_span():
+    """Without inputs or recurrent weights a unit of span s keeps (1 - 1/s)^s, about 1/e, over s steps."""
+    core = cores.gru(1, hidden_size=2, memory_span=50)
+    with torch.no_grad():
+        core.layers[0].weight_hh.zero_()
+    state = {"h": torch.ones(1, 1, 2)}
+    starts = torch.zeros(50, 1, dtype=torch.bool)
+    y, _ = core.unroll(torch.zeros(50, 1, 1), state, starts)
+    assert y[1, 0, 0].item() == pytest.approx(0.25)  # the quick unit halves
+    assert y[49, 0, 1].item() == pytest.approx(0.98**50, rel=1e-4)
+
+
+def test_the_gate_of_a_mingru_writes_what_it_does_not_keep():
+    layer = cores.mingru(3, hidden_size=4, memory_span=28).layers[0]
+    assert torch.allclose(layer.bias[:4], -torch.tensor([1.0, 3.0, 9.0, 27.0]).log(), atol=1e-6)
+    assert not layer.bias[4:].any()
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "bias"),
+    [("lstm", {"forget_bias": 0.5}, 0.5), ("mingru", {"gate_bias": -2.0}, -2.0)],
+    ids=["lstm", "mingru"],
+)
+def test_a_bias_that_is_given_wins(name, option, bias):
+    layer = getattr(cores, name)(3, hidden_size=4, memory_span=100, **option).layers[0]
+    found = layer.bias[:4] if name == "mingru" else layer.bias_ih[4:8]
+    assert found.tolist() == [bias] * 4
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm", "mingru"])
+@pytest.mark.parametrize("span", [1.5, 0.0, -3, float("nan")])
+def test_a_span_that_cannot_be_is_refused(name, span):
+    with pytest.raises(ValueError, match=r"memory_span=.*: it must be a number of at least 2"):
+        getattr(cores, name)(3, memory_span=span)
+
+
+# ----------------------------------------------------------------------------------------------------- with_memory_span
+
+
+def test_a_constructor_that_takes_a_span_is_given_it():
+    assert with_memory_span(cores.gru, 30, 64).keywords == {"memory_span": 30}
+    assert with_memory_span(partial(cores.lstm, hidden_size=8), None, 64).keywords == {
+        "hidden_size": 8,
+        "memory_span": 64,
+    }
+
+
+def test_sequences_of_one_step_give_the_shortest_span():
+    assert with_memory_span(cores.gru, None, 1).keywords == {"memory_span": 2.0}
+
+
+def test_a_span_of_the_core_itself_wins():
+    core = partial(cores.gru, memory_span=7)
+    assert with_memory_span(core, 30, 64) is core
+
+
+@pytest.mark.parametrize("core", [cores.mlp, cores.rnn, lambda size: cores.gru(size)], ids=["mlp", "rnn", "lambda"])
+def test_a_constructor_that_takes_none_is_left_as_it_is(core):
+    assert with_memory_span(core, 30, 64) is core
+
+
+def test_a_wrong_span_is_refused_whatever_the_core():
+    with pytest.raises(ValueError, match="memory_span=1"):
+        with_memory_span(cores.mlp, 1, 64)
