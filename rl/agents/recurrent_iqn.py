@@ -18,7 +18,7 @@ from rl.agents.state_checks import check_finite
 from rl.agents.tensor_rollout import ReplayedRollout, TensorEnvs, check_collecting
 from rl.checks import positive, within
 from rl.cores import gru
-from rl.cores.time_scales import with_memory_span
+from rl.cores.memory_span import with_memory_span
 from rl.encoders import auto
 from rl.flat_adam import undone_on_failure
 from rl.iqn import IQN

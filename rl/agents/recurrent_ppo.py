@@ -17,7 +17,7 @@ from rl.agents.state_checks import check_teacher_entry
 from rl.agents.tensor_rollout import BufferedRollout, TensorEnvs, check_collecting
 from rl.checks import within
 from rl.cores import gru
-from rl.cores.time_scales import with_memory_span
+from rl.cores.memory_span import with_memory_span
 from rl.encoders import auto
 from rl.encoders.mlp import Activation
 from rl.flat_adam import undone_on_failure

@@ -10,8 +10,12 @@ from torch.nn.functional import gelu, pad
 
 from rl.checks import positive
 from rl.cores.dropout import refuse_dropout
+from rl.cores.memory_span import window_of
 from rl.cores.residual import Residual, ages, linear
 from rl.types import State
+
+WINDOW = 32
+"""Steps that a layer sees unless it is told otherwise, the present one included."""
 
 MLP_RATIO = 2
 """Width of the hidden layer of the perceptron in a layer, in multiples of ``hidden_size``."""
@@ -116,7 +120,8 @@ def attention(
     hidden_size: int = 128,
     num_layers: int = 2,
     dropout: float = 0.0,
-    window_size: int = 32,
+    memory_span: float | None = None,
+    window_size: int | None = None,
     num_heads: int = 2,
 ) -> Residual:
     """Build attention over the last ``window_size`` steps. State ``{"keys", "values", "age"}``.
@@ -128,23 +133,25 @@ def attention(
         hidden_size: H, width of each layer.
         num_layers: number of layers.
         dropout: must be 0; it is an argument so that cores can be swapped.
-        window_size: W, the steps that a layer sees, the present one included.
+        memory_span: W in steps, if ``window_size`` is not given.
+        window_size: W, the steps that a layer sees, the present one included; 32 if neither is given.
         num_heads: heads of each layer, a divisor of ``hidden_size``.
 
     Raises:
         ValueError: a size is below 1 (``window_size``: below 2), ``num_heads`` does not divide ``hidden_size``, or
             ``dropout`` is not 0.
     """
+    window = window_of(window_size, memory_span, WINDOW)
     positive(
         input_size=input_size,
         hidden_size=hidden_size,
         num_layers=num_layers,
-        window_size=window_size,
+        window_size=window,
         num_heads=num_heads,
     )
-    check_window(hidden_size, window_size, num_heads)
+    check_window(hidden_size, window, num_heads)
     refuse_dropout("attention", dropout)
-    layers = [AttentionLayer(hidden_size, window_size, num_heads) for _ in range(num_layers)]
+    layers = [AttentionLayer(hidden_size, window, num_heads) for _ in range(num_layers)]
     return Residual(input_size, hidden_size, layers)
 
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from rl.cores.gru_gradients import weight_gradients
 from rl.cores.kernels import use_compiled, use_kernels
+from rl.cores.memory_span import keep_biases
 from rl.cores.rnn import keep_mask
 from rl.cores.stack import Stack, build, initialise
-from rl.cores.time_scales import keep_biases
 
 
 class _UnrollGRU(torch.autograd.Function):
@@ -141,7 +141,7 @@ def gru(
         hidden_size: width of each layer.
         num_layers: number of layers.
         dropout: probability of dropping a unit between two layers.
-        memory_span: steps up to which the units of a fresh memory last, see ``rl.cores.time_scales``. Without one
+        memory_span: steps up to which the units of a fresh memory last, see ``rl.cores.memory_span``. Without one
             all of them halve in every step.
 
     Raises:

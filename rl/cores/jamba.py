@@ -1,9 +1,10 @@
 """Layers of state space models and of attention on one stream (Lieber et al., 2024, "Jamba"; without experts)."""
 
 from rl.checks import positive
-from rl.cores.attention import AttentionLayer, check_window
+from rl.cores.attention import WINDOW, AttentionLayer, check_window
 from rl.cores.dropout import refuse_dropout
 from rl.cores.mamba import MambaLayer, check_kernel
+from rl.cores.memory_span import window_of
 from rl.cores.residual import Residual
 
 
@@ -13,7 +14,8 @@ def jamba(
     num_layers: int = 3,
     dropout: float = 0.0,
     attention_every: int = 3,
-    window_size: int = 32,
+    memory_span: float | None = None,
+    window_size: int | None = None,
     num_heads: int = 2,
     state_size: int = 16,
     kernel_size: int = 4,
@@ -30,7 +32,8 @@ def jamba(
         num_layers: number of layers of both kinds together.
         dropout: must be 0; it is an argument so that cores can be swapped.
         attention_every: 1 for attention alone, more than ``num_layers`` for mamba alone.
-        window_size: steps that an attention layer sees, the present one included.
+        memory_span: steps that a fresh mamba layer remembers, and that attention sees if ``window_size`` is not given.
+        window_size: steps that an attention layer sees, the present one included; 32 if neither is given.
         num_heads: heads of an attention layer, a divisor of ``hidden_size``.
         state_size: numbers for each channel of a mamba layer.
         kernel_size: steps that the convolution of a mamba layer sees, the present one included.
@@ -39,24 +42,25 @@ def jamba(
     Raises:
         ValueError: as ``rl.cores.attention.attention`` and ``rl.cores.mamba.mamba``.
     """
+    window = window_of(window_size, memory_span, WINDOW)
     positive(
         input_size=input_size,
         hidden_size=hidden_size,
         num_layers=num_layers,
         attention_every=attention_every,
-        window_size=window_size,
+        window_size=window,
         num_heads=num_heads,
         state_size=state_size,
         kernel_size=kernel_size,
         expand=expand,
     )
-    check_window(hidden_size, window_size, num_heads)
+    check_window(hidden_size, window, num_heads)
     check_kernel(kernel_size)
     refuse_dropout("jamba", dropout)
     layers = [
-        AttentionLayer(hidden_size, window_size, num_heads)
+        AttentionLayer(hidden_size, window, num_heads)
         if index % attention_every == attention_every - 1
-        else MambaLayer(hidden_size, state_size, kernel_size, expand)
+        else MambaLayer(hidden_size, state_size, kernel_size, expand, memory_span)
         for index in range(num_layers)
     ]
     return Residual(input_size, hidden_size, layers)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from rl.cores.kernels import use_kernels
+from rl.cores.memory_span import keep_biases
 from rl.cores.stack import Stack, build, initialise
-from rl.cores.time_scales import keep_biases
 
 SATURATE = 1e4  # large enough that the sigmoid is 0 or 1 to the last bit, in float32 and in float64
 
@@ -165,7 +165,7 @@ def lstm(
         hidden_size: width of each layer.
         num_layers: number of layers.
         dropout: probability of dropping a unit between two layers.
-        memory_span: steps up to which the units of a fresh memory last, see ``rl.cores.time_scales``.
+        memory_span: steps up to which the units of a fresh memory last, see ``rl.cores.memory_span``.
         forget_bias: initial bias of the forget gate in all units, whatever the ``memory_span``. Without either it is 1:
             the memory fades slowly (Gers et al., 2000; Jozefowicz et al., 2015); with 0 it halves in every step.
 

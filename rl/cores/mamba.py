@@ -4,6 +4,7 @@ u, g = W x;  u = silu(conv(u));  dt = softplus(W_dt W_r u), B = W_B u, C = W_C u
 h' = exp(dt A) * h + dt u B;  y = C h' + D u;  x + W_o (y * silu(g)), with x normalised first.
 """
 
+from math import log10
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn.functional import silu, softplus
 from rl.checks import positive
 from rl.cores.dropout import refuse_dropout
 from rl.cores.kernels import use_kernels
+from rl.cores.memory_span import check_span
 from rl.cores.residual import Residual, ages, linear
 from rl.cores.rnn import keep_mask
 from rl.types import State
@@ -31,7 +33,9 @@ class MambaLayer(nn.Module):
 
     leaves = ("conv", "ssm")
 
-    def __init__(self, hidden_size: int, state_size: int, kernel_size: int, expand: int):
+    def __init__(
+        self, hidden_size: int, state_size: int, kernel_size: int, expand: int, memory_span: float | None = None
+    ):
         super().__init__()
         inner, self.rank = expand * hidden_size, -(-hidden_size // 16)
         self.norm = nn.LayerNorm(hidden_size)
@@ -41,8 +45,8 @@ class MambaLayer(nn.Module):
         nn.init.uniform_(self.taps, -(kernel_size**-0.5), kernel_size**-0.5)
         self.select = linear(inner, self.rank + 2 * state_size, bias=False)
         self.step_size = linear(self.rank, inner)
-        low, high = torch.tensor(DT_RANGE).log10()
-        dt = torch.logspace(low, high, inner)
+        shortest, longest = DT_RANGE if memory_span is None else (1.0 / memory_span, DT_RANGE[1])
+        dt = torch.logspace(log10(shortest), log10(max(shortest, longest)), inner)
         self.step_size.bias.data.copy_(dt.expm1().log())  # the inverse of softplus
         self.log_decay = nn.Parameter(torch.arange(1.0, state_size + 1).log().unsqueeze(1).repeat(1, inner))  # log -A
         self.skip = nn.Parameter(torch.ones(inner))  # D
@@ -178,6 +182,7 @@ def mamba(
     hidden_size: int = 128,
     num_layers: int = 2,
     dropout: float = 0.0,
+    memory_span: float | None = None,
     state_size: int = 16,
     kernel_size: int = 4,
     expand: int = 2,
@@ -192,6 +197,7 @@ def mamba(
         hidden_size: width of each layer.
         num_layers: number of layers.
         dropout: must be 0; it is an argument so that cores can be swapped.
+        memory_span: steps that the slowest channels of a fresh layer remember; 1000 by default.
         state_size: numbers for each channel.
         kernel_size: steps that the convolution sees, the present one included.
         expand: channels of a layer in multiples of ``hidden_size``.
@@ -209,7 +215,8 @@ def mamba(
     )
     check_kernel(kernel_size)
     refuse_dropout("mamba", dropout)
-    layers = [MambaLayer(hidden_size, state_size, kernel_size, expand) for _ in range(num_layers)]
+    check_span(memory_span)
+    layers = [MambaLayer(hidden_size, state_size, kernel_size, expand, memory_span) for _ in range(num_layers)]
     return Residual(input_size, hidden_size, layers)
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from rl.cores.kernels import use_kernels
+from rl.cores.memory_span import keep_biases
 from rl.cores.rnn import keep_mask
 from rl.cores.scan import scan
 from rl.cores.stack import Stack, build, initialise
-from rl.cores.time_scales import keep_biases
 
 
 class MinGRULayer(nn.Module):
@@ -69,7 +69,7 @@ def mingru(
         hidden_size: width of each layer.
         num_layers: number of layers.
         dropout: probability of dropping a unit between two layers.
-        memory_span: steps up to which the units of a fresh memory last, see ``rl.cores.time_scales``.
+        memory_span: steps up to which the units of a fresh memory last, see ``rl.cores.memory_span``.
         gate_bias: initial bias of z in all units, whatever the ``memory_span``. Without either it is 0: the memory
             halves in every step; below 0 it fades more slowly.
 

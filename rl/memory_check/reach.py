@@ -61,7 +61,7 @@ def check_gradient_reach(subject: Subject, samples: Inputs, generator: Generator
     if reach < wanted - 1:
         advice = (
             f"what lies further back teaches nothing at first, though sequences have {bptt or 'more'} steps: a "
-            "larger forget_bias (LSTM), attention or mamba reaches further"
+            "larger memory_span (of an LSTM: forget_bias) or attention reaches further"
         )
         return Verdict(name, None, f"the gradient reaches {there}", advice, numbers)
     return Verdict(name, True, f"the gradient reaches {there}", "", numbers)
@@ -159,7 +159,8 @@ def check_time_scales(subject: Subject, samples: Inputs, generator: Generator, b
     low, middle, high = (_in_steps(value) for value in quantiles.tolist())
     finding = f"a disturbance of the state falls to 1/e within {middle} steps (median; 10 %: {low}, 90 %: {high})"
     short = quantiles[2] < (bptt or 8) / 4
-    advice = "it fades fast at first, so long delays are found late: a larger forget_bias (LSTM) or attention keeps it"
+    advice = "it fades fast at first, so long delays are found late: "
+    advice += "a larger memory_span (of an LSTM: forget_bias) keeps it"
     numbers = {"quantiles": [0.1, 0.5, 0.9], "steps": quantiles.tolist(), "longest_looked_at": FURTHEST}
     return Verdict(name, None, finding, advice if short else "", numbers)
 

@@ -50,8 +50,18 @@ def keep_biases(hidden_size: int, memory_span: float | None, given: float | None
     return torch.full((hidden_size,), usual if given is None else given)
 
 
+def window_of(window_size: int | None, memory_span: float | None, usual: int) -> int:
+    """Choose the steps that attention sees: what is given, else the memory span, else the usual number."""
+    check_span(memory_span)
+    if window_size is not None:
+        return window_size
+    return usual if memory_span is None else round(memory_span)
+
+
 def with_memory_span(core: Callable[..., Core], memory_span: float | None, default: int) -> Callable[..., Core]:
     """Hand a memory span to a constructor of cores that takes one and was not given another.
+
+    A core with a ``window_size`` gets only a span that was asked for: each step of a window is stored.
 
     Args:
         core: ``core(input_size) -> Core``.
@@ -62,7 +72,8 @@ def with_memory_span(core: Callable[..., Core], memory_span: float | None, defau
         ValueError: the span is shorter than ``SHORTEST``.
     """
     check_span(memory_span)
-    parameter = inspect.signature(core).parameters.get("memory_span")
-    if parameter is None or parameter.default is not None:
+    parameters = inspect.signature(core).parameters
+    parameter = parameters.get("memory_span")
+    if parameter is None or parameter.default is not None or (memory_span is None and "window_size" in parameters):
         return core
     return partial(core, memory_span=max(SHORTEST, default) if memory_span is None else memory_span)

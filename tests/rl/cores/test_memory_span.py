@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rl import cores
-from rl.cores.time_scales import keep_biases, with_memory_span
+from rl.cores.memory_span import keep_biases, with_memory_span
 
 GATED = {"gru": 1, "lstm": 1}  # the part of the biases that belongs to the gate that keeps
 
@@ -58,14 +58,45 @@ def test_a_bias_that_is_given_wins(name, option, bias):
     assert found.tolist() == [bias] * 4
 
 
-@pytest.mark.parametrize("name", ["gru", "lstm", "mingru"])
+@pytest.mark.parametrize("name", ["gru", "lstm", "mingru", "mamba", "attention", "jamba"])
 @pytest.mark.parametrize("span", [1.5, 0.0, -3, float("nan")])
 def test_a_span_that_cannot_be_is_refused(name, span):
     with pytest.raises(ValueError, match=r"memory_span=.*: it must be a number of at least 2"):
         getattr(cores, name)(3, memory_span=span)
 
 
+# ------------------------------------------------------------------------------------------------- windows and channels
+
+
+@pytest.mark.parametrize(
+    ("options", "window"),
+    [({}, 32), ({"memory_span": 48.0}, 48), ({"memory_span": 48, "window_size": 20}, 20), ({"window_size": 20}, 20)],
+    ids=["usual", "span", "both", "window"],
+)
+@pytest.mark.parametrize("name", ["attention", "jamba"])
+def test_the_window_of_attention_follows_the_span(name, options, window):
+    core = getattr(cores, name)(3, hidden_size=4, **options)
+    assert core.initial_state(1)["keys"].shape[-2] == window - 1
+
+
+@pytest.mark.parametrize("name", ["mamba", "jamba"])
+@pytest.mark.parametrize(
+    ("span", "longest", "shortest"), [(None, 1000, 10), (200, 200, 10), (5, 5, 5)], ids=["usual", "long", "short"]
+)
+def test_the_channels_of_mamba_follow_the_span(name, span, longest, shortest):
+    """A channel of step size dt keeps exp(-dt) of its slowest number, which so lasts 1 / dt steps."""
+    core = getattr(cores, name)(3, hidden_size=8, memory_span=span)
+    dt = torch.nn.functional.softplus(core.layers[0].step_size.bias.detach())
+    assert dt.min().item() == pytest.approx(1 / longest, rel=1e-4)
+    assert dt.max().item() == pytest.approx(1 / shortest, rel=1e-4)
+
+
 # ----------------------------------------------------------------------------------------------------- with_memory_span
+
+
+def test_a_window_follows_only_a_span_that_was_asked_for():
+    assert with_memory_span(cores.attention, None, 64) is cores.attention
+    assert with_memory_span(cores.attention, 64, 30).keywords == {"memory_span": 64}
 
 
 def test_a_constructor_that_takes_a_span_is_given_it():

@@ -1,0 +1,117 @@
+"""``python -m experiments.memory_ladder``."""
+
+import json
+
+import pytest
+from matplotlib.axes import Axes
+
+from experiments.launch.check import ConfigError
+from experiments.tables import runs
+from experiments.tables.memory_ladder import MARKERS, check_task, draw_climbs, format_rung, format_task, list_rung
+
+TASK = {"experiment": "t_maze_100", "key": "env.length", "label": "T-maze", "rungs": {30: 200, 10: 100}}
+
+
+def summary(reached, seeds=3, steps=None, seconds=None):
+    return {"reached": reached, "seeds": seeds, "steps_to_bar": steps, "seconds_to_bar": seconds}
+
+
+def test_end_to_end(command, tiny, cwd, monkeypatch, child_environment):
+    """Of two rungs the second is not tried if no seed learns the first; finished runs are kept."""
+    for name in ("PYTHONPATH", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, child_environment[name])
+    (cwd / "page.md").write_text("\n".join(["Title", *MARKERS, "End"]))
+    left_out = ("evaluate_every", "num_steps", "agent.bptt", "total_steps")
+    sizes = [size for size in tiny if not size.startswith(left_out)]
+    sizes += ["num_envs=2", "num_minibatches=1"] if "agent.num_minibatches=1" not in tiny else []
+    overrides = ",".join(f"'{size}'" for size in [*sizes, "evaluate_every=64", "evaluate_episodes=2", "threshold=9"])
+    ladder = "ladder.small={experiment:t_maze_100,key:env.length,label:Small,rungs:{2:64,4:64}}"
+    arguments = (
+        ladder,
+        "tasks=[small]",
+        "cores=[gru]",
+        "seeds=[1]",
+        f"overrides=[{overrides}]",
+        "output=out",
+        "plot=ladder.png",
+    )
+    ended = command("memory_ladder", *arguments, "page=page.md")
+    assert (ended.code, ended.err) == (0, "")
+    table = (cwd / "out/table.md").read_text()
+    assert table.splitlines() == ["| Small | length=2 | length=4 |", "| --- | --- | --- |", "| gru | 0 of 1 |  |"]
+    assert table in ended.out and table in (cwd / "page.md").read_text()
+    assert (cwd / "ladder.png").stat().st_size > 5000
+    assert not (cwd / "out/small/gru/4").exists()
+    ((delay, numbers),) = json.loads((cwd / "out/table.json").read_text())["small"]["gru"]
+    assert (delay, numbers["reached"], numbers["bar"]) == (2, 0, 9)
+
+    def no_process(*arguments, **options):
+        raise AssertionError("a finished run was started again")
+
+    monkeypatch.setattr(runs.subprocess, "run", no_process)
+    assert command("memory_ladder", *arguments, "page=null").code == 0
+    changed = [each.replace("threshold=9", "threshold=8") for each in arguments]
+    ended = command("memory_ladder", *changed, "page=null")
+    assert ended.code != 0 and "was run with threshold=9" in ended.err
+
+
+@pytest.mark.parametrize(("delay", "sequence"), [(2, 32), (31, 32), (32, 64), (100, 128), (128, 256), (1000, 1024)])
+def test_sequences_are_longer_than_the_delay(delay, sequence):
+    task = TASK | {"rungs": {delay: 5000}}
+    assert list_rung(task, delay) == [
+        "experiment=t_maze_100",
+        f"env.length={delay}",
+        "total_steps=5000",
+        f"num_steps={sequence}",
+        f"agent.bptt={sequence}",
+        "stop_at_threshold=true",
+    ]
+
+
+def test_rungs_are_climbed_from_below():
+    assert list(check_task("maze", TASK)["rungs"].items()) == [(10, 100), (30, 200)]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"rung": 5}, "ladder.maze: it must have the keys experiment, key, label, rungs; look at rung"),
+        ({"rungs": {}}, "ladder.maze.rungs={}: it must be delays with their steps"),
+        ({"rungs": [10]}, "it must be delays with their steps"),
+        ({"rungs": {"far": 10}}, "ladder.maze.rungs"),
+        ({"rungs": {10: "many"}}, "ladder.maze.rungs.10"),
+    ],
+)
+def test_a_task_that_cannot_be_climbed_is_refused(change, sentence):
+    with pytest.raises(ConfigError) as error:
+        check_task("maze", TASK | change)
+    assert sentence in str(error.value)
+
+
+def test_cells():
+    assert format_rung(summary(0)) == "0 of 3"
+    assert format_rung(summary(2, steps=106_496, seconds=3.4)) == "2 of 3; 106 k, 3 s"
+    climbs = {"gru": [(10, summary(3, steps=2_000, seconds=1.0)), (30, summary(0))], "rnn": [(10, summary(0))]}
+    assert format_task(check_task("maze", TASK), climbs, ["gru", "rnn"]).splitlines() == [
+        "| T-maze | length=10 | length=30 |",
+        "| --- | --- | --- |",
+        "| gru | 3 of 3; 2 k, 1 s | 0 of 3 |",
+        "| rnn | 0 of 3 |  |",
+    ]
+
+
+def test_a_climb_is_drawn_where_most_seeds_arrive(tmp_path, monkeypatch):
+    drawn = []
+    plot = Axes.plot
+
+    def record(axis, x, y, *rest, **style):
+        drawn.append((x, y, style))
+        return plot(axis, x, y, *rest, **style)
+
+    monkeypatch.setattr(Axes, "plot", record)
+    climbs = {"gru": [(10, summary(3, steps=2_000)), (30, summary(2, steps=5_000)), (100, summary(1))]}
+    draw_climbs({"T-maze": climbs}, ["gru"], tmp_path / "ladder.png")
+    line, full, hollow = drawn
+    assert line[:2] == ([10, 30], [2_000, 5_000]) and line[2]["label"] == "gru"
+    assert full[:2] == (10, 2_000) and full[2]["markerfacecolor"] == "C0"
+    assert hollow[:2] == (30, 5_000) and hollow[2]["markerfacecolor"] == "white"
