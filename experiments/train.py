@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.launch.build import Parts, build, read_settings
-from experiments.launch.card import list_versions, write_card
+from experiments.launch.card import PICTURE, list_versions, write_card
 from experiments.launch.check import ConfigError, convert
 from experiments.launch.claim import RunFolder, tell_how_to_go_on
 from experiments.launch.command import launch
@@ -110,6 +110,7 @@ def train(
     trainer = make_trainer(parts, run_dir, evaluations, shards)
     if resuming:
         trainer.resume()
+    begun = agent.env_steps
     if folder is not None:
         folder.begin("train.log")
     leads = shards.index == 0
@@ -123,6 +124,9 @@ def train(
             metrics.say(line)
         if parts.lends_envs and (settings.evaluate_every or settings.final_episodes):
             metrics.say("evaluations borrow the environments of training, whose open episodes are cut for it")
+        if resuming and begun >= trainer.total_steps:
+            steps = f"it has the {begun} steps asked for; total_steps=MORE goes on"
+            metrics.say(f"nothing is left to train: {steps}. Its final evaluation is played again")
         evaluations.say = metrics.say
         trainer.train(metrics)
         if trainer.stopped_by is not None:
@@ -134,7 +138,8 @@ def train(
         metrics.observers.end(result)
     if leads:
         write_result(run_dir, result, config)
-        write_card(run_dir, config, result, "`python -m experiments.card run=THIS_FOLDER` draws it.")
+        drawn = agent.env_steps == begun and (run_dir / PICTURE).is_file()
+        write_card(run_dir, config, result, None if drawn else "`python -m experiments.card run=THIS_FOLDER` draws it.")
     share = trainer.evaluation_seconds / max(trainer.wall_seconds, 1e-9)
     log.info(
         f"{describe_final(result)}, after {agent.env_steps} steps in {trainer.seconds:.1f} s of training; evaluations "

@@ -40,13 +40,18 @@ def test_curves_of_a_run_that_died_after_its_checkpoint(train_maze, command, cwd
 
 
 def test_resume_of_a_finished_run(train_maze, command, cwd, run_of):
-    """Nothing is left to do: the same result again."""
+    """Nothing is left to do, which is said: the same result again, beside the picture that was drawn of it."""
     train_maze("total_steps=40", "run_dir=run")
     before = run_of(cwd / "run")
     assert before.result and before.network
-    assert command("train", "resume=run").code == 0
+    (cwd / "run/card.png").write_bytes(b"drawn")
+    ended = command("train", "resume=run")
+    assert ended.code == 0 and "nothing is left to train: it has the 40 steps asked for" in ended.out
     after = run_of(cwd / "run")
     assert after.result == before.result and after.network_equals(before)
+    assert (cwd / "run/card.png").read_bytes() == b"drawn"
+    assert command("train", "resume=run", "total_steps=48").code == 0
+    assert not (cwd / "run/card.png").exists()  # it lacks what was trained since
 
 
 def test_resume_with_other_settings(train_maze, command, cwd, run_of):
