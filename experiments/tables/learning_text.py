@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.tables.markdown import write_table
 from experiments.tables.statistics import estimate_iqm
 
 HEAD = (
@@ -122,9 +123,7 @@ def format_table(summaries: dict[str, Summary]) -> str:
     texts = []
     for title, (head, rows) in parts.items():
         if rows:
-            lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-            lines += ["| " + " | ".join(row) + " |" for row in rows]
-            texts.append("\n".join([*([title, ""] if title else []), *lines]) + "\n")
+            texts.append((f"{title}\n\n" if title else "") + write_table(head, rows))
     return "\n".join(texts)
 
 
