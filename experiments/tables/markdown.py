@@ -16,6 +16,11 @@ def write_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def format_known(*returns: float | None) -> str:
+    """Write returns that are known of a task, best and memoryless say; a question mark for one that is not."""
+    return " / ".join("?" if value is None else f"{value:.4g}" for value in returns)
+
+
 def format_seeds(values: list[float], wanted: int) -> str:
     """Write mean and standard error; if runs are missing, also how many of the ``wanted`` there are."""
     if not values:
