@@ -6,12 +6,12 @@
 Matched: the task, the number of environments and of steps, and the evaluations; the last one is played twice, once with
 the memory zeroed before every step. All else is what RecurrentPPO of sb3-contrib does unless it is told otherwise:
 rollouts of 128 steps, a constant learning rate of 3e-4, 10 epochs, minibatches of 128 steps, an LSTM of 256 each for
-policy and value and two tanh layers of 64 behind it, no bonus for entropy, nothing normalised but advantages, no previous
-action. One thread.
+policy and value and two tanh layers of 64 behind it, no bonus for entropy, nothing normalised but advantages. It is not
+shown its previous action. One thread.
 
-The folder gets what a run of this project leaves: ``config.yaml``, TensorBoard's ``eval/episodic_return``, and, once all
-is done, ``result.json``; ``training_seconds`` leave out the start and the evaluations. A run that ended on its way begins
-again.
+The folder gets what a run of this project leaves: ``config.yaml``, TensorBoard's ``eval/episodic_return``, and, once
+all is done, ``result.json``; ``training_seconds`` leave out the start and the evaluations. A run that ended on its way
+begins anew.
 """
 
 import argparse
@@ -25,10 +25,12 @@ import numpy as np
 import sb3_contrib
 import stable_baselines3
 import torch
+from gymnasium import Space
 from omegaconf import OmegaConf
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch.utils.tensorboard import SummaryWriter
 
 from experiments.launch.build import EVALUATION_ENVS
@@ -46,6 +48,17 @@ COUNTS = {
     "final_episodes": (200, "of the last evaluation"),
 }
 """Arguments of a run, as this project calls them: default, what it is."""
+
+
+class Flat(FlattenExtractor):
+    """The library's default: what is observed, one-hot where it is discrete.
+
+    Its width for several discrete numbers is one of numpy's, which the LSTM of torch refuses.
+    """
+
+    def __init__(self, observation_space: Space):
+        super().__init__(observation_space)
+        self._features_dim = int(self._features_dim)
 
 
 class Forgetful:
@@ -119,7 +132,9 @@ def train(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     node, seed, total = OmegaConf.create(settings["env"]), settings["seed"], settings["total_steps"]
     envs, copies = (construct(node, "env", num_envs=number)[0] for number in (settings["num_envs"], EVALUATION_ENVS))
-    agent = sb3_contrib.RecurrentPPO("MlpLstmPolicy", BatchedVecEnv(envs), seed=seed, device="cpu")
+    agent = sb3_contrib.RecurrentPPO(
+        "MlpLstmPolicy", BatchedVecEnv(envs), policy_kwargs={"features_extractor_class": Flat}, seed=seed, device="cpu"
+    )
     agent.set_logger(Logger(folder=None, output_formats=[]))  # the default one makes a temporary folder
     env = BatchedVecEnv(copies)
     evaluations = Evaluations(env, settings["evaluate_every"], settings["evaluate_episodes"], seed, folder)

@@ -44,8 +44,8 @@ def run(config: DictConfig) -> float:
     check_comparable(entries, folder, seeds)
     jobs = [(each, seed) for seed in seeds for each in entries]
     with Children() as children:
-        failures = children.map(lambda job: train_entry(children, folder, *job), jobs, plan.jobs)
-        failures = [each for each in failures if each]
+        told = children.map(lambda job: train_entry(children, folder, *job), jobs, plan.jobs)
+    failures = [each for each in told if each]
     check_comparable(entries, folder, seeds)
     with use_one_thread():
         times = time_actions(entries, steps)

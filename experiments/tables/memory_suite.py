@@ -1,4 +1,4 @@
-"""Train the memory tasks of the field with several cores and one set of settings, then write tables, plot and numbers."""
+"""Train the memory tasks of the field with several cores and one set of settings, then write tables and a plot."""
 
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,8 @@ def run(config: DictConfig) -> float:
             check_same(locate(plan.folder, entry, seed), entry.settings, f"the row {entry.row}")
     jobs = [(entry, seed) for seed in plan.seeds for entry in entries]  # one that is stopped has whole seeds
     with Children() as children:
-        failures = children.map(lambda job: train_entry(children, plan.folder, *job), jobs, plan.jobs)
-        failures = [each for each in failures if each]
+        told = children.map(lambda job: train_entry(children, plan.folder, *job), jobs, plan.jobs)
+    failures = [each for each in told if each]
     rows = [summarise(each, plan) for each in entries]
     text = format_tables(rows, [*chosen, *peers])
     plan.write(text, {"seeds": plan.seeds, "torch": torch.__version__, "failures": failures, "rows": rows}, failures)
