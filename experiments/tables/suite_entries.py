@@ -16,6 +16,7 @@ from experiments.launch.check import ConfigError, choose_names, construct, conve
 from experiments.launch.command import rewrite_overrides
 from experiments.launch.elsewhere import Spaces, read_spaces
 from experiments.launch.run_folder import flatten, read_result
+from experiments.tables.latency import use_one_thread
 from experiments.tables.plan import read_env_keys
 from experiments.tables.runs import list_remaining_arguments
 from rl.checks import positive
@@ -86,7 +87,7 @@ def choose_peers(asked: Any, rows: dict[str, dict[str, Any]]) -> list[str]:
 def make_entries(
     config: DictConfig, rows: dict[str, dict[str, Any]], cores: list[str], peers: list[str]
 ) -> list[Entry]:
-    """Return all that is to be trained, once every environment and every agent of it has been made.
+    """Return all that is to be trained, once the environments of every row and the agent of every core have been made.
 
     Args:
         config: of the suite: ``experiment`` and ``overrides``.
@@ -98,21 +99,29 @@ def make_entries(
         ConfigError, ValueError: a row or a setting cannot be, or a package is missing.
     """
     arguments = {(name, core): list_arguments(config, name, row, core) for name, row in rows.items() for core in cores}
-    configs = {key: compose("train", list(rewrite_overrides(words))) for key, words in arguments.items()}
-    spaces = read_all_spaces({name: configs[name, cores[0]] for name in rows})
+    first = next(iter(rows))
+    tasks = {name: compose_run(arguments[name, cores[0]]) for name in rows}
+    agents = {core: compose_run(arguments[first, core]) for core in cores}  # the same on every task
+    spaces = read_all_spaces(tasks)
+    with use_one_thread():
+        for own in agents.values():
+            check_agent(own, spaces[first])
     entries = []
     for name, row in rows.items():
         for core in cores:
-            check_agent(configs[name, core], spaces[name])
-            remaining = partial(list_remaining, arguments[name, core])
-            entries.append(Entry(name, core, flatten(configs[name, core]), remaining))
+            settings = flatten(OmegaConf.create(to_dict(tasks[name]) | {"agent": to_dict(agents[core].agent)}))
+            entries.append(Entry(name, core, settings, partial(list_remaining, arguments[name, core])))
         for peer in peers:
             if peer in row.get("peers", ()):
-                own = configs[name, cores[0]]
-                settings = {"env": to_dict(own.env)} | {key: own[key] for key in SETTINGS_OF_PEERS}
-                remaining = partial(list_remaining_of_peer, PEERS[peer].module, settings)
-                entries.append(Entry(name, peer, flatten(OmegaConf.create(settings)), remaining))
+                shared = {key: tasks[name][key] for key in SETTINGS_OF_PEERS} | {"env": to_dict(tasks[name].env)}
+                remaining = partial(list_remaining_of_peer, PEERS[peer].module, shared)
+                entries.append(Entry(name, peer, flatten(OmegaConf.create(shared)), remaining))
     return entries
+
+
+def compose_run(arguments: list[str]) -> DictConfig:
+    """Return the configuration that ``experiments.train`` has with these arguments."""
+    return compose("train", list(rewrite_overrides(arguments)))
 
 
 def list_arguments(config: DictConfig, name: str, row: dict[str, Any], core: str) -> list[str]:
@@ -151,7 +160,7 @@ def read_all_spaces(configs: dict[str, DictConfig]) -> dict[str, Spaces]:
             lacking[name] = str(missing).rstrip(".")
     if lacking:
         reasons = "; ".join(f"the row {name}: {reason}" for name, reason in lacking.items())
-        hint = f"; to leave them out: rows=[{','.join(found)}]" if found else ""
+        hint = f"; to leave it out: rows=[{','.join(found)}]" if found else ""
         raise ConfigError(reasons + hint)
     return found
 

@@ -10,7 +10,7 @@ from experiments.tables.curves import read_curve
 pytest.importorskip("sb3_contrib")
 
 TASK = "envs.popgym_tasks.card_streams.{}"
-SIZES = "--num-envs=2 --total-steps=300 --evaluate-every=200 --evaluate-episodes=4 --final-episodes=4".split()
+SIZES = ["--num-envs=2", "--total-steps=300", "--evaluate-every=200", "--evaluate-episodes=4", "--final-episodes=4"]
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def test_a_run_leaves_what_one_of_this_project_leaves(task, cwd):
     result = json.loads((cwd / "run/result.json").read_text())
     assert (result["env_steps"], result["total_steps"], result["optimal_return"]) == (512, 300, 1.0)
     assert (
-        -1.5 <= min(result["eval_return_mean"], result["memory_zeroed_return_mean"]) and result["training_seconds"] > 0
+        min(result["eval_return_mean"], result["memory_zeroed_return_mean"]) >= -1.5 and result["training_seconds"] > 0
     )
     steps, values = read_curve(cwd / "run", "eval/episodic_return")
     assert steps.tolist() == [256, 512] and np.isfinite(values).all()
