@@ -24,6 +24,8 @@ from rl.checks import positive
 KEYS, NEEDED = ("env", "budget", "peers"), ("env", "budget")
 """Of a row, see ``conf/memory_suite.yaml``."""
 
+EXPERIMENT = "memory_suite"
+"""The settings of all runs."""
 EVALUATIONS = 10  # of a run, while it trains
 SETTINGS_OF_PEERS = ("num_envs", "total_steps", "evaluate_every", "evaluate_episodes", "final_episodes")
 
@@ -90,7 +92,7 @@ def make_entries(
     """Return all that is to be trained, once the environments of every row and the agent of every core have been made.
 
     Args:
-        config: of the suite: ``experiment`` and ``overrides``.
+        config: of the suite, of which ``overrides`` are settings of all runs.
         rows: of its table.
         cores: names of the cores.
         peers: names of other programs.
@@ -133,7 +135,7 @@ def list_arguments(config: DictConfig, name: str, row: dict[str, Any], core: str
     budget = convert(row["budget"], int, f"table.{name}.budget")
     positive(**{f"table.{name}.budget": budget})
     steps = [f"total_steps={budget}", f"evaluate_every={max(budget // EVALUATIONS, 1)}"]
-    shared = [f"experiment={config.experiment}", *config.overrides]
+    shared = [f"experiment={EXPERIMENT}", *config.overrides]
     return [*shared, *read_env_keys(row, "env", name), *steps, f"agent/core={core}"]
 
 

@@ -40,7 +40,7 @@ def composing():
 
 
 def suite(*overrides):
-    return OmegaConf.create({"experiment": "memory_suite", "overrides": [*overrides]})
+    return OmegaConf.create({"overrides": [*overrides]})
 
 
 def test_every_task_has_the_same_settings():
