@@ -58,7 +58,7 @@ class Flat(FlattenExtractor):
 
     def __init__(self, observation_space: Space):
         super().__init__(observation_space)
-        self._features_dim = int(self._features_dim)
+        self._features_dim = int(self.features_dim)
 
 
 class Forgetful:
