@@ -1,6 +1,7 @@
 """What the memory suite trains: every core on every task with the same settings, and other programs beside them."""
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -149,7 +150,7 @@ def read_all_spaces(configs: dict[str, DictConfig]) -> dict[str, Spaces]:
         ConfigError: packages are missing; the sentence names them all, and the rows that can do without.
         HydraException, ValueError: a key or value cannot be.
     """
-    found, lacking = dict[str, Spaces](), dict[str, str]()
+    found, lacking = dict[str, Spaces](), defaultdict[str | None, dict[str, str]](dict)  # of each package its rows
     for name, config in configs.items():
         single = config.copy()
         single.num_envs = 1
@@ -159,11 +160,11 @@ def read_all_spaces(configs: dict[str, DictConfig]) -> dict[str, Spaces]:
             missing = next((each for each in iterate_causes(error) if isinstance(each, ModuleNotFoundError)), None)
             if missing is None:
                 raise
-            lacking[name] = str(missing).rstrip(".")
+            lacking[missing.name][name] = str(missing).rstrip(".")
     if lacking:
-        reasons = "; ".join(f"the row {name}: {reason}" for name, reason in lacking.items())
-        hint = f"; to leave it out: rows=[{','.join(found)}]" if found else ""
-        raise ConfigError(reasons + hint)
+        reasons = [f"{', '.join(rows)}: {next(iter(rows.values()))}" for rows in lacking.values()]
+        hint = [f"all others: rows=[{','.join(found)}]"] if found else []
+        raise ConfigError("; ".join(reasons + hint))
     return found
 
 

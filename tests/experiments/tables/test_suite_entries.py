@@ -110,21 +110,28 @@ def test_settings_that_cannot_be_are_refused(override, sentence):
 def test_a_missing_package_is_told_with_the_rows_that_can_do_without(monkeypatch):
     def read(config):
         assert config.num_envs == 1  # enough to see what is observed
-        if config.name == "legs":
-            missing = ModuleNotFoundError('Hopper-v5 needs the package mujoco: pip install "recurrent-ppo[mujoco]".')
+        if config.name in ("legs", "arms"):
+            missing = ModuleNotFoundError(f'{config.name} needs mujoco: pip install "x[mujoco]".', name="mujoco")
             raise HydraException("Error in call to target") from missing
+        if config.name == "cards":
+            raise ModuleNotFoundError("cards needs decks: pip install decks", name="decks")
         return config.name
 
     monkeypatch.setattr(suite_entries, "read_spaces", read)
-    configs = {name: OmegaConf.create({"name": name, "num_envs": 64}) for name in ("first", "legs", "last")}
+    names = "first", "legs", "cards", "arms", "last"
+    configs = {name: OmegaConf.create({"name": name, "num_envs": 64}) for name in names}
     with pytest.raises(ConfigError) as raised:
         read_all_spaces(configs)
-    hint = 'Hopper-v5 needs the package mujoco: pip install "recurrent-ppo[mujoco]"'
-    assert str(raised.value) == f"the row legs: {hint}; to leave it out: rows=[first,last]"
+    first, second = (
+        'legs, arms: legs needs mujoco: pip install "x[mujoco]"',
+        "cards: cards needs decks: pip install decks",
+    )
+    assert str(raised.value) == f"{first}; {second}; all others: rows=[first,last]"
     with pytest.raises(ConfigError) as raised:
-        read_all_spaces({"legs": configs["legs"]})
-    assert str(raised.value) == f"the row legs: {hint}"
-    del configs["legs"]
+        read_all_spaces({"cards": configs["cards"]})
+    assert str(raised.value) == second
+    for name in ("legs", "arms", "cards"):
+        del configs[name]
     assert read_all_spaces(configs) == {"first": "first", "last": "last"}
     assert configs["first"].num_envs == 64
 
