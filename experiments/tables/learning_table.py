@@ -13,7 +13,7 @@ from experiments.launch.elsewhere import check_spaces, list_overrides, override_
 from experiments.launch.evaluations import FINAL_SEED
 from experiments.launch.run_folder import flatten, load_flat_config, read_result
 from experiments.tables.curves import label_run, make_panels, read_curve
-from experiments.tables.figures import SMALL, draw_curves
+from experiments.tables.figures import SMALL, draw_curves, load_pyplot
 from experiments.tables.gallery import draw_memory
 from experiments.tables.learning_text import format_table, summarise_row
 from experiments.tables.plan import read_env_keys, read_plan
@@ -34,6 +34,7 @@ def run(config: DictConfig) -> float:
     """
     plan = read_plan(config, MARKERS, KEYS, NEEDED)
     rows, seeds, folder = plan.rows, plan.seeds, plan.folder
+    load_pyplot()
     picture = prepare_output(config.plot, "plot")
     gallery = convert(config.gallery, str | None, "gallery")
     drawn = {name: row for name, row in rows.items() if "evaluate" not in row}

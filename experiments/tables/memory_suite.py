@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from experiments.launch.check import choose_names, convert, prepare_output
 from experiments.launch.run_folder import read_result
 from experiments.tables.curves import make_panels, read_curve
-from experiments.tables.figures import SMALL, draw_curves
+from experiments.tables.figures import SMALL, draw_curves, load_pyplot
 from experiments.tables.markdown import format_known, format_seeds, write_table
 from experiments.tables.plan import Plan, read_plan
 from experiments.tables.runs import CHILD, Children, check_same, locate_run
@@ -31,11 +31,17 @@ def run(config: DictConfig) -> float:
 
     Returns:
         The number of runs.
+
+    Raises:
+        ConfigError, ValueError, ModuleNotFoundError: something cannot be, or is not installed; nothing was trained.
+        RuntimeError: runs failed; the others are reported, but not on the page.
     """
     plan = read_plan(config, MARKERS, KEYS, NEEDED)
     chosen = choose_names(config.cores or cores.__all__, cores.__all__, "cores", "core")
     plot = convert(config.plot, str | None, "plot")
     picture = prepare_output(plot, "plot") if plot else None
+    if picture:
+        load_pyplot()
     peers = choose_peers(config.peers, plan.rows)
     entries = make_entries(config, plan.rows, chosen, peers)
     for entry in entries:

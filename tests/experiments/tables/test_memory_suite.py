@@ -1,6 +1,7 @@
 """``python -m experiments.memory_suite``: what is run and reported."""
 
 import json
+import sys
 
 import pytest
 from matplotlib import image
@@ -154,6 +155,14 @@ def test_runs_of_other_settings_are_refused(command, cwd, page, made_up):
     assert ended.err.startswith(
         "memory_suite: out/rock_sample/gru/seed2 was run with num_steps=8, the row rock_sample with 4: delete it"
     )
+
+
+def test_what_draws_is_looked_for_before_anything_is_trained(command, page, made_up, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in ("memory_suite", "learning_table"):
+        ended = command(name, *(TWO if name == "memory_suite" else ["rows=[t_maze_10]", "seeds=[1]"]), "page=null")
+        assert ended.err == f'{name}: plots need matplotlib: pip install "recurrent-ppo[plot]"\n' and made_up == []
+    assert command("memory_suite", *TWO, *HERE, "seeds=[1]", "plot=null", TINY).code == 0
 
 
 @pytest.mark.parametrize(
