@@ -13,7 +13,7 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.launch.build import read_settings
-from experiments.launch.check import ConfigError, choose_names, construct, convert, to_dict
+from experiments.launch.check import ConfigError, choose_names, construct, convert, read_list, to_dict
 from experiments.launch.command import rewrite_overrides
 from experiments.launch.elsewhere import Spaces, read_spaces
 from experiments.launch.run_folder import flatten, read_result
@@ -77,6 +77,9 @@ def choose_peers(asked: Any, rows: dict[str, dict[str, Any]]) -> list[str]:
     Raises:
         ConfigError: there is no such program, it is not installed, or no row names it.
     """
+    for row, content in rows.items():
+        if content.get("peers"):
+            choose_names(content["peers"], PEERS, f"table.{row}.peers", "program")
     names = choose_names(asked, PEERS, "peers", "program") if asked else []
     for name in names:
         if not any(name in row.get("peers", ()) for row in rows.values()):
@@ -136,8 +139,8 @@ def list_arguments(config: DictConfig, name: str, row: dict[str, Any], core: str
     budget = convert(row["budget"], int, f"table.{name}.budget")
     positive(**{f"table.{name}.budget": budget})
     steps = [f"total_steps={budget}", f"evaluate_every={max(budget // EVALUATIONS, 1)}"]
-    shared = [f"experiment={EXPERIMENT}", *config.overrides]
-    return [*shared, *read_env_keys(row, "env", name), *steps, f"agent/core={core}"]
+    shared = read_list(config.overrides, "overrides") if config.overrides else []
+    return [f"experiment={EXPERIMENT}", *shared, *read_env_keys(row, "env", name), *steps, f"agent/core={core}"]
 
 
 def read_all_spaces(configs: dict[str, DictConfig]) -> dict[str, Spaces]:

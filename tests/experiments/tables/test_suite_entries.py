@@ -90,6 +90,8 @@ def test_settings_of_all_runs():
         *("experiment=memory_suite", "num_envs=2", "env=t_maze", "env.length=3"),
         *("total_steps=5", "evaluate_every=1", "agent/core=gru"),
     ]
+    single = OmegaConf.create({"overrides": "num_envs=2"})
+    assert list_arguments(single, "a", row, "gru") == list_arguments(suite("num_envs=2"), "a", row, "gru")
 
 
 @pytest.mark.parametrize(
@@ -181,6 +183,8 @@ def test_other_programs(monkeypatch):
         choose_peers(["sb3-contrib"], {"rock_sample": rows["rock_sample"]})
     with pytest.raises(ConfigError, match="peers: there is no program 'sb3'"):
         choose_peers(["sb3"], rows)
+    with pytest.raises(ConfigError, match=r"table\.a\.peers: there is no program 'sb3'"):
+        choose_peers([], {"a": {"peers": ["sb3"]}})
 
 
 def test_another_program_gets_the_task_the_steps_and_the_environments_of_the_cores(tmp_path):
