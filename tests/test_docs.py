@@ -271,7 +271,7 @@ def test_results_in_the_readme_stand_in_the_learning_table():
     assert len(shown) == 6 and [row for row in shown if not any(row.items() <= kept.items() for kept in every)] == []
 
 
-@pytest.mark.parametrize("command", ["learning_table", "compare_cores"])
+@pytest.mark.parametrize("command", ["learning_table", "compare_cores", "memory_suite"])
 def test_tables_have_their_place_on_the_page_that_they_are_written_to(command):
     page = OmegaConf.load(ROOT / f"conf/{command}.yaml").page
     begin, end = importlib.import_module(f"experiments.tables.{command}").MARKERS

@@ -1,6 +1,5 @@
 """Compare all cores on the same tasks, with equally many parameters and equal batches: what they learn and cost."""
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,19 @@ import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from experiments.launch.check import ConfigError, choose_names, convert, prepare_output, read_list, to_dict
+from experiments.launch.check import ConfigError, choose_names, convert
 from experiments.launch.run_folder import load_flat_config, read_result
 from experiments.tables.equal_cores import COMMANDS, Entry, make_entries
 from experiments.tables.latency import BLOCK, EARLY_STEP, time_steps, use_one_thread
-from experiments.tables.runs import CHILD, OWN, Children, check_same, insert_table, locate_run, split_at_markers
+from experiments.tables.markdown import format_number, format_seeds, write_table
+from experiments.tables.plan import read_plan
+from experiments.tables.runs import CHILD, OWN, Children, check_same, locate_run
 from rl import cores
-from rl.checkpoint import write_text
 from rl.checks import positive, within
 
 MARKERS = "<!-- core comparison: written by python -m experiments.compare_cores -->", "<!-- end of core comparison -->"
+KEYS = ("command", "experiment", "overrides")
+"""Of a row, see ``conf/compare_cores.yaml``."""
 PEAK = "peak_memory"  # file in a run folder: bytes
 
 
@@ -29,40 +31,29 @@ def run(config: DictConfig) -> float:
     Returns:
         The number of runs.
     """
-    table = to_dict(config.table)
-    names = choose_names(config.rows or table, table, "rows", "row")
+    plan = read_plan(config, MARKERS, KEYS)
+    folder, seeds = plan.folder, plan.seeds
     contestants = choose_names(config.cores or cores.__all__, cores.__all__, "cores", "core")
     choose_names(config.reference, cores.__all__, "reference", "core")
-    seeds = [convert(seed, int, "seeds") for seed in read_list(config.seeds, "seeds")]
-    workers, steps = (convert(config[name], int, name) for name in ("jobs", "latency_steps"))
-    positive(jobs=workers, latency_steps=steps)
+    steps = convert(config.latency_steps, int, "latency_steps")
+    positive(latency_steps=steps)
     within(0.0, 1.0, tolerance=config.tolerance)
-    if config.page:
-        split_at_markers(Path(config.page), MARKERS)
-    folder = prepare_output(f"{config.output}/table.md", "output").parent
     with use_one_thread():
-        bar = tqdm([name for name in table if name in names], desc="hidden sizes", unit=" tasks", disable=None)
-        entries = [each for name in bar for each in make_entries(config, name, table[name], contestants)]
+        bar = tqdm(plan.rows.items(), desc="hidden sizes", unit=" tasks", disable=None)
+        entries = [each for name, row in bar for each in make_entries(config, name, row, contestants)]
     check_comparable(entries, folder, seeds)
     jobs = [(each, seed) for seed in seeds for each in entries]
     with Children() as children:
-        failures = [
-            each for each in children.map(lambda job: train_entry(children, folder, *job), jobs, workers) if each
-        ]
+        told = children.map(lambda job: train_entry(children, folder, *job), jobs, plan.jobs)
+    failures = [each for each in told if each]
     check_comparable(entries, folder, seeds)
     with use_one_thread():
         times = time_actions(entries, steps)
     rows = [summarise(each, folder, seeds, time) for each, time in zip(entries, times, strict=True)]
-    text = format_tables(rows, {name: row.get("label", name) for name, row in table.items()})
-    text += "".join(f"\nfailed: {failure}\n" for failure in failures)
-    write_text(folder / "table.md", text)
+    text = format_tables(rows, {name: row.get("label", name) for name, row in plan.rows.items()})
     content = {"seeds": seeds, "reference": config.reference, "torch": torch.__version__, "failures": failures}
-    write_text(folder / "table.json", json.dumps(content | {"rows": rows}, indent=1))
-    print(text)
-    if failures:
-        raise RuntimeError(f"{len(failures)} of {len(jobs)} runs failed: {'; '.join(failures)}")
-    if config.page:
-        insert_table(Path(config.page), text, MARKERS)
+    plan.write(text, content | {"rows": rows}, failures)
+    plan.publish(text, failures, len(jobs))
     return float(len(jobs))
 
 
@@ -77,12 +68,9 @@ def train_entry(children: Children, folder: Path, entry: Entry, seed: int) -> st
     arguments = COMMANDS[entry.command].list_remaining(target, fresh)
     if not arguments:
         return None
-    try:
-        measured = CHILD, f"experiments.{entry.command}", *arguments
-        children.run_module("experiments.tables.peak_memory", str(target / PEAK), *measured)
-    except RuntimeError as error:
-        return f"{entry.task}, {entry.core}, seed {seed}: {error}"
-    return None
+    measured = CHILD, f"experiments.{entry.command}", *arguments
+    name = f"{entry.task}, {entry.core}, seed {seed}"
+    return children.try_module(name, "experiments.tables.peak_memory", str(target / PEAK), *measured)
 
 
 def find_finished(entry: Entry, folder: Path, seeds: Iterable[int]) -> list[Path]:
@@ -174,24 +162,6 @@ def format_tables(rows: list[dict[str, Any]], labels: dict[str, str]) -> str:
     found = {(row["core"], row["task"]): row for row in rows}
     tables = []
     for quantity, cell in QUANTITIES.items():
-        lines = [[quantity, *(labels[task] for task in tasks)], ["---"] * (1 + len(tasks))]
-        lines += [[name, *(cell(found[name, task]) for task in tasks)] for name in names]
-        tables.append("".join(f"| {' | '.join(line)} |\n" for line in lines))
+        lines = [[name, *(cell(found[name, task]) for task in tasks)] for name in names]
+        tables.append(write_table([quantity, *(labels[task] for task in tasks)], lines))
     return "\n".join(tables)
-
-
-def format_seeds(values: list[float], wanted: int) -> str:
-    """Write mean and standard error; if runs are missing, also how many of the ``wanted`` there are."""
-    if not values:
-        return "failed"
-    text = format_number(float(np.mean(values)))
-    if len(values) > 1:
-        text += f" +- {format_number(float(np.std(values, ddof=1) / np.sqrt(len(values))), 2)}"
-    return text if len(values) == wanted else f"{text} ({len(values)} of {wanted} seeds)"
-
-
-def format_number(value: float, digits: int = 3) -> str:
-    """Write a number with so many significant digits, or as many as a whole number has; never with an exponent."""
-    if abs(value) >= 10**digits:
-        return f"{value:,.0f}"
-    return np.format_float_positional(value, digits, unique=False, fractional=False, trim="-")

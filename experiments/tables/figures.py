@@ -25,6 +25,22 @@ SMALL, LARGE = (4.2, 3.0), (6.3, 4.2)
 """Inches of a panel among others, and of one that stands alone."""
 
 
+def load_pyplot() -> Any:
+    """Return what draws, without a window.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError('plots need matplotlib: pip install "recurrent-ppo[plot]"') from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
 @contextmanager
 def open_figure(count: int, output: Path, panel: tuple[float, float] | None = None) -> Iterator[tuple[Any, list[Any]]]:
     """While open, a figure of ``count`` panels, of which the axes are yielded too; it is written in the end.
@@ -37,13 +53,7 @@ def open_figure(count: int, output: Path, panel: tuple[float, float] | None = No
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('plots need matplotlib: pip install "recurrent-ppo[plot]"') from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = load_pyplot()
     columns = min(4, count)
     rows = -(-count // columns)
     width, height = panel or (SMALL if count > 1 else LARGE)

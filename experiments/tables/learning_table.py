@@ -7,30 +7,22 @@ from typing import Any
 from hydra import compose
 from omegaconf import DictConfig
 
-from experiments.launch.check import ConfigError, choose_names, convert, prepare_output, read_list, suggest, to_dict
+from experiments.launch.check import convert, prepare_output
 from experiments.launch.command import rewrite_overrides
 from experiments.launch.elsewhere import check_spaces, list_overrides, override_env, read_spaces
 from experiments.launch.evaluations import FINAL_SEED
 from experiments.launch.run_folder import flatten, load_flat_config, read_result
 from experiments.tables.curves import label_run, make_panels, read_curve
-from experiments.tables.figures import SMALL, draw_curves
+from experiments.tables.figures import SMALL, draw_curves, load_pyplot
 from experiments.tables.gallery import draw_memory
 from experiments.tables.learning_text import format_table, summarise_row
-from experiments.tables.runs import (
-    CHILD,
-    Children,
-    check_same,
-    insert_table,
-    list_remaining_arguments,
-    locate_run,
-    split_at_markers,
-)
-from rl.checkpoint import write_text
+from experiments.tables.plan import read_env_keys, read_plan
+from experiments.tables.runs import CHILD, Children, check_same, list_remaining_arguments, locate_run
 from rl.checks import positive
 
 MARKERS = "<!-- learning table: written by python -m experiments.learning_table -->", "<!-- end of learning table -->"
 
-KEYS = ("experiment", "overrides", "label", "suffix", "evaluate", "rung")
+KEYS, NEEDED = ("experiment", "overrides", "suffix", "evaluate", "rung"), ("experiment",)
 """Of a row, see ``conf/learning_table.yaml``."""
 
 
@@ -40,36 +32,26 @@ def run(config: DictConfig) -> float:
     Returns:
         The share of runs that end at or above the bar of their row, rungs left out.
     """
-    table = to_dict(config.table)
-    names = choose_names(config.rows or table, table, "rows", "row")
-    rows = {name: row for name, row in table.items() if name in names}
-    check_rows(rows)
-    seeds = [convert(seed, int, "seeds") for seed in read_list(config.seeds, "seeds")]
-    workers = convert(config.jobs, int, "jobs")
-    positive(jobs=workers)
-    folder = prepare_output(f"{config.output}/table.md", "output").parent
+    plan = read_plan(config, MARKERS, KEYS, NEEDED)
+    rows, seeds, folder = plan.rows, plan.seeds, plan.folder
+    load_pyplot()
     picture = prepare_output(config.plot, "plot")
     gallery = convert(config.gallery, str | None, "gallery")
     drawn = {name: row for name, row in rows.items() if "evaluate" not in row}
     pictures = {name: prepare_output(f"{gallery}/{name}.png", "gallery") for name in drawn} if gallery else {}
-    if config.page:
-        split_at_markers(Path(config.page), MARKERS)
     check_begun(folder, rows, seeds)
     overrides = {name: check_elsewhere(name, row) for name, row in rows.items() if "evaluate" in row}
     jobs = [(name, row, seed) for name, row in rows.items() for seed in seeds]
     with Children() as children:
-        children.map(lambda job: train_row(children, folder, *job, overrides.get(job[0])), jobs, workers)
+        children.map(lambda job: train_row(children, folder, *job, overrides.get(job[0])), jobs, plan.jobs)
     content = {name: read_row(folder, name, row, seeds, overrides.get(name)) for name, row in rows.items()}
     summaries = {name: part["summary"] for name, part in content.items()}
     text = format_table(summaries)
-    write_text(folder / "table.md", text)
-    write_text(folder / "table.json", json.dumps(content, indent=1))
+    plan.write(text, content)
     plot_rows(folder, drawn, seeds, picture)
     for name, file in pictures.items():
         draw_row([locate_run(folder, name, seed) for seed in seeds], drawn[name], file)
-    print(text)
-    if config.page:
-        insert_table(Path(config.page), text, MARKERS)
+    plan.publish(text, (), len(jobs))
     judged = [each for each in summaries.values() if each["reached"] is not None and not each["rung"]]
     return sum(each["reached"] for each in judged) / max(sum(each["seeds"] for each in judged), 1)
 
@@ -105,29 +87,13 @@ def list_arguments(row: dict[str, Any]) -> list[str]:
     return [f"experiment={row['experiment']}", *row.get("overrides", ())]
 
 
-def check_rows(rows: dict[str, Any]) -> None:
-    """Check that rows of the table have the keys that a row has.
-
-    Raises:
-        ConfigError: one has another one, or lacks its experiment.
-    """
-    for name, row in rows.items():
-        for key in row:
-            if key not in KEYS:
-                raise ConfigError(f"there is no key 'table.{name}.{key}'{suggest(key, KEYS)}")
-        if "experiment" not in row:
-            raise ConfigError(f"table.{name}.experiment is missing")
-
-
 def check_elsewhere(name: str, row: dict[str, Any]) -> list[str]:
     """Check that a row can be played where its ``evaluate`` says; return what that sets of the environment.
 
     Raises:
         ConfigError, ValueError: it cannot.
     """
-    asked = row["evaluate"]
-    if not isinstance(asked, list) or not asked or not all(str(each).startswith(("env.", "env=")) for each in asked):
-        raise ConfigError(f"table.{name}.evaluate={asked}: it must be a list of keys of the environment, env.KEY=VALUE")
+    asked = read_env_keys(row, "evaluate", name)
     given = compose("evaluate", list(rewrite_overrides(asked))).env
     config = compose("train", list(rewrite_overrides(list_arguments(row))))
     positive(final_episodes=config.final_episodes)

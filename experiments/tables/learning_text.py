@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.tables.markdown import format_known, write_table
 from experiments.tables.statistics import estimate_iqm
 
 HEAD = (
@@ -122,9 +123,7 @@ def format_table(summaries: dict[str, Summary]) -> str:
     texts = []
     for title, (head, rows) in parts.items():
         if rows:
-            lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-            lines += ["| " + " | ".join(row) + " |" for row in rows]
-            texts.append("\n".join([*([title, ""] if title else []), *lines]) + "\n")
+            texts.append((f"{title}\n\n" if title else "") + write_table(head, rows))
     return "\n".join(texts)
 
 
@@ -154,11 +153,10 @@ def format_elsewhere(name: str, summary: Summary) -> list[str]:
 
 def format_task(name: str, summary: Summary, place: Summary) -> list[str]:
     """Return the cells that say what is learned: task, agent, the known returns of a place, bar."""
-    known = (place["optimal_return"], place["memoryless_return"])
     return [
         summary["label"] or name,
         f"{summary['agent']}, {summary['core']}",
-        " / ".join("?" if value is None else f"{value:.4g}" for value in known),
+        format_known(place["optimal_return"], place["memoryless_return"]),
         "-" if summary["bar"] is None else f"{summary['bar']:g}",
     ]
 

@@ -1,4 +1,4 @@
-"""Runs of a table: where they lie, what is left of them to do, processes of their own, tables between markers."""
+"""Runs of a table: where they lie, what is left of them to do, processes of their own."""
 
 import os
 import subprocess
@@ -13,7 +13,6 @@ from tqdm import tqdm
 from experiments.launch.check import ConfigError
 from experiments.launch.claim import holds_run
 from experiments.launch.run_folder import load_flat_config, read_result
-from rl.checkpoint import write_text
 from rl.training.run import checkpoint_path
 from rl.training.signals import Stopped
 
@@ -102,6 +101,18 @@ class Children:
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise RuntimeError(f"{' '.join(arguments[1:])} failed: {last}")
 
+    def try_module(self, name: str, *arguments: str) -> str | None:
+        """Run a module as ``run_module`` does.
+
+        Returns:
+            None, or why it failed: ``name`` and the last line of the process.
+        """
+        try:
+            self.run_module(*arguments)
+        except RuntimeError as error:
+            return f"{name}: {error}"
+        return None
+
     def start(self, *arguments: str, output: IO[bytes]) -> "subprocess.Popen[bytes]":
         """Start ``python -m`` with a module and its arguments; what it prints goes into a file."""
         line = [sys.executable, "-m", *arguments]
@@ -136,22 +147,3 @@ class Children:
         """Close the pipe."""
         self.end()
         os.close(self._theirs)
-
-
-def split_at_markers(page: Path, markers: tuple[str, str]) -> tuple[str, str]:
-    """Return what stands before and after the place of a table on a page.
-
-    Raises:
-        ConfigError: the markers are not there.
-    """
-    text = page.read_text()
-    begin, end = markers
-    if begin not in text or end not in text:
-        raise ConfigError(f"{page} has no place for the table: the lines {begin!r} and {end!r}")
-    return text.split(begin)[0], text.split(end)[1]
-
-
-def insert_table(page: Path, table: str, markers: tuple[str, str]) -> None:
-    """Put a table between its markers on a page."""
-    before, after = split_at_markers(page, markers)
-    write_text(page, f"{before}{markers[0]}\n{table}{markers[1]}{after}")

@@ -11,13 +11,15 @@ from omegaconf import OmegaConf
 from experiments.launch.check import ConfigError
 from experiments.tables import runs
 from experiments.tables.learning_table import (
+    KEYS,
     MARKERS,
+    NEEDED,
     check_elsewhere,
-    check_rows,
     read_elsewhere,
     read_row,
     train_row,
 )
+from experiments.tables.plan import check_rows
 
 ROWS = OmegaConf.to_container(OmegaConf.load(Path(__file__).parents[3] / "conf/learning_table.yaml").table)
 
@@ -104,7 +106,7 @@ def test_rows_that_are_played_elsewhere(command, tiny, cwd):
 
 
 def test_the_rows_of_the_table_can_be_played_where_they_say(composing):
-    check_rows(ROWS)
+    check_rows(ROWS, KEYS, NEEDED)
     found = {name: check_elsewhere(name, row) for name, row in ROWS.items() if "evaluate" in row}
     assert found == {name: ROWS[name]["evaluate"] for name in found} and len(found) >= 2
 
@@ -123,5 +125,5 @@ def test_the_rows_of_the_table_can_be_played_where_they_say(composing):
 )
 def test_rows_that_cannot_be_are_refused(composing, row, sentence):
     with pytest.raises((ConfigError, ValueError), match=sentence):
-        check_rows({"far": {"experiment": "t_maze_10"} | row})
+        check_rows({"far": {"experiment": "t_maze_10"} | row}, KEYS, NEEDED)
         check_elsewhere("far", {"experiment": "t_maze_10"} | row)

@@ -1,4 +1,4 @@
-"""What is left of a run, the processes that make it, and where a table goes."""
+"""What is left of a run, and the processes that make it."""
 
 import json
 import os
@@ -12,23 +12,8 @@ import pytest
 
 from experiments.launch.check import ConfigError
 from experiments.tables import learning_table, runs
-from experiments.tables.learning_table import MARKERS
-from experiments.tables.runs import CHILD, Children, check_same, insert_table
+from experiments.tables.runs import CHILD, Children, check_same
 from rl.training.signals import Stopped, StopSignals
-
-
-def test_insert(cwd):
-    begin, end = MARKERS
-    readme = cwd / "README.md"
-    readme.write_text(f"# Before\n{begin}\nold\n{end}\nAfter\n")
-    for table in ("| one |\n", "| two |\n"):
-        insert_table(readme, table, MARKERS)
-        assert readme.read_text() == f"# Before\n{begin}\n{table}{end}\nAfter\n"
-    readme.write_text("no markers\n")
-    with pytest.raises(ConfigError, match="has no place for the table"):
-        insert_table(readme, "| three |\n", MARKERS)
-    assert readme.read_text() == "no markers\n"
-
 
 FRESH = ["experiment=t_maze_10", "seed=3", "run_dir={target}"]
 BEGUN = {"config.yaml": "stop_at_threshold: false\n"}
