@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 
 from experiments.launch.check import ConfigError
 from experiments.tables import runs
-from experiments.tables.memory_ladder import MARKERS, check_task, draw_climbs, format_rung, format_task, list_rung
+from experiments.tables.memory_ladder import MARKERS, draw_climbs, format_rung, format_task, list_rung, read_rungs
 
-TASK = {"experiment": "t_maze_100", "key": "env.length", "label": "T-maze", "rungs": {30: 200, 10: 100}}
+ROW = {"experiment": "t_maze_100", "key": "env.length", "label": "T-maze", "rungs": {30: 200, 10: 100}}
 
 
 def summary(reached, seeds=3, steps=None, seconds=None):
@@ -25,10 +25,10 @@ def test_end_to_end(command, tiny, cwd, monkeypatch, child_environment):
     sizes = [size for size in tiny if not size.startswith(left_out)]
     sizes += ["num_envs=2", "num_minibatches=1"] if "agent.num_minibatches=1" not in tiny else []
     overrides = ",".join(f"'{size}'" for size in [*sizes, "evaluate_every=64", "evaluate_episodes=2", "threshold=9"])
-    ladder = "ladder.small={experiment:t_maze_100,key:env.length,label:Small,rungs:{2:64,4:64}}"
+    ladder = "table.small={experiment:t_maze_100,key:env.length,label:Small,rungs:{2:64,4:64}}"
     arguments = (
         ladder,
-        "tasks=[small]",
+        "rows=[small]",
         "cores=[gru]",
         "seeds=[1]",
         f"overrides=[{overrides}]",
@@ -57,8 +57,7 @@ def test_end_to_end(command, tiny, cwd, monkeypatch, child_environment):
 
 @pytest.mark.parametrize(("delay", "sequence"), [(2, 32), (31, 32), (32, 64), (100, 128), (128, 256), (1000, 1024)])
 def test_sequences_are_longer_than_the_delay(delay, sequence):
-    task = TASK | {"rungs": {delay: 5000}}
-    assert list_rung(task, delay) == [
+    assert list_rung(ROW, delay, 5000) == [
         "experiment=t_maze_100",
         f"env.length={delay}",
         "total_steps=5000",
@@ -69,22 +68,21 @@ def test_sequences_are_longer_than_the_delay(delay, sequence):
 
 
 def test_rungs_are_climbed_from_below():
-    assert list(check_task("maze", TASK)["rungs"].items()) == [(10, 100), (30, 200)]
+    assert list(read_rungs("maze", ROW["rungs"]).items()) == [(10, 100), (30, 200)]
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("rungs", "sentence"),
     [
-        ({"rung": 5}, "ladder.maze: it must have the keys experiment, key, label, rungs; look at rung"),
-        ({"rungs": {}}, "ladder.maze.rungs={}: it must be delays with their steps"),
-        ({"rungs": [10]}, "it must be delays with their steps"),
-        ({"rungs": {"far": 10}}, "ladder.maze.rungs"),
-        ({"rungs": {10: "many"}}, "ladder.maze.rungs.10"),
+        ({}, "table.maze.rungs={}: it must be delays with their steps"),
+        ([10], "it must be delays with their steps"),
+        ({"far": 10}, "table.maze.rungs"),
+        ({10: "many"}, "table.maze.rungs.10"),
     ],
 )
-def test_a_task_that_cannot_be_climbed_is_refused(change, sentence):
+def test_rungs_that_cannot_be_climbed_are_refused(rungs, sentence):
     with pytest.raises(ConfigError) as error:
-        check_task("maze", TASK | change)
+        read_rungs("maze", rungs)
     assert sentence in str(error.value)
 
 
@@ -92,7 +90,7 @@ def test_cells():
     assert format_rung(summary(0)) == "0 of 3"
     assert format_rung(summary(2, steps=106_496, seconds=3.4)) == "2 of 3; 106 k, 3 s"
     climbs = {"gru": [(10, summary(3, steps=2_000, seconds=1.0)), (30, summary(0))], "rnn": [(10, summary(0))]}
-    assert format_task(check_task("maze", TASK), climbs, ["gru", "rnn"]).splitlines() == [
+    assert format_task(ROW, [10, 30], climbs).splitlines() == [
         "| T-maze | length=10 | length=30 |",
         "| --- | --- | --- |",
         "| gru | 3 of 3; 2 k, 1 s | 0 of 3 |",
@@ -110,7 +108,7 @@ def test_a_climb_is_drawn_where_most_seeds_arrive(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Axes, "plot", record)
     climbs = {"gru": [(10, summary(3, steps=2_000)), (30, summary(2, steps=5_000)), (100, summary(1))]}
-    draw_climbs({"T-maze": climbs}, ["gru"], tmp_path / "ladder.png")
+    draw_climbs({"T-maze": climbs}, tmp_path / "ladder.png")
     line, full, hollow = drawn
     assert line[:2] == ([10, 30], [2_000, 5_000]) and line[2]["label"] == "gru"
     assert full[:2] == (10, 2_000) and full[2]["markerfacecolor"] == "C0"
