@@ -2,7 +2,7 @@
 
 python -m experiments.memory_ladder                               # five cores, ten seeds, hours
 python -m experiments.memory_ladder cores=[gru] rows=[t_maze] seeds=[1,2,3]
-python -m experiments.memory_ladder overrides=[agent.gae_lambda=0.95] page=null
+python -m experiments.memory_ladder "overrides=['agent.gae_lambda=0.95']" page=null
 """
 
 from experiments.launch.command import launch
