@@ -22,7 +22,7 @@ from rl.flat_adam import undone_on_failure
 from rl.networks import ActorCritic
 from rl.networks.acceleration import Precision
 from rl.networks.diagnostics import read_numbers
-from rl.networks.encoders import ImageLayout
+from rl.networks.encoders import ImageEncoding, ImageLayout
 from rl.normalisation import AdvantageScale
 from rl.ppo import PPO
 from rl.ppo.advantages import bootstrap_values_of_cut_episodes
@@ -67,6 +67,7 @@ class RecurrentPPO(RecurrentAgent):
         previous_action_reward: feed them as inputs.
         noise_correlation: of the noise in actions that are numbers, from one step to the next: 0.8 explores further.
         image_layout: of observations with three or four axes, see ``rl.networks.encoders.Encoder``.
+        image_encoding: of images: brightness or categories, see ``rl.networks.encoders.Encoder``.
         ignore_leaves: names of observation leaves that are left out.
         action_names: names of the action branches.
         compile_encoder: run encoders through ``torch.compile``, if that is possible.
@@ -112,6 +113,7 @@ class RecurrentPPO(RecurrentAgent):
         previous_action_reward: bool = False,
         noise_correlation: float = 0.0,
         image_layout: ImageLayout = "auto",
+        image_encoding: ImageEncoding = "auto",
         ignore_leaves: Sequence[str] = (),
         action_names: Sequence[str] | None = None,
         compile_encoder: bool = False,
@@ -124,7 +126,7 @@ class RecurrentPPO(RecurrentAgent):
         self.advisor = Advisor(diagnostics_every, ppo.bptt, name_remedy(ppo, num_steps))
         within(0.0, 1.0, epsilon=epsilon, epsilon_min=epsilon_min)
         self.layer_size, self.epsilon, self.epsilon_min = layer_size, epsilon, epsilon_min
-        options = layer_size, separate_critic, normalise_observations, image_layout, encoder, action_names
+        options = layer_size, separate_critic, normalise_observations, image_layout, image_encoding, encoder, action_names
         heads = critic_core, head_layers, value_head_layers, head_activation
         super().__init__(
             observation_space,
