@@ -1,7 +1,7 @@
 """Images whose numbers are no brightness but categories: which are some, and one plane for each category."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ ImageEncoding = Literal["auto", "brightness", "categories"] | Sequence[int]
 
 MINIGRID = (11, 6, 4)
 """The number of kinds of objects, of colours and of states that MiniGrid has, 0 included; a state may be a direction."""
+
+EARLIER: ImageEncoding = "brightness"
+"""What all images were read as before there was a choice."""
 
 PICTURE_SIDE = 16
 """From such sides on bytes in three channels are a picture, unless it is said that they are categories."""
@@ -39,20 +42,23 @@ def check_encoding(encoding: ImageEncoding) -> None:
         )
 
 
-def is_grid(space: spaces.Box) -> bool:
-    """Say whether a leaf looks like a view of MiniGrid: bytes 0 ... 255, ``[n, n, 3]``, n odd and below 16.
+def is_grid(space: spaces.Box, planes: Sequence[int]) -> bool:
+    """Say whether an image looks like a view of MiniGrid: bytes 0 ... 255, ``[n, n, 3]``, n odd and below 16.
 
     Its partial views have such sides. A picture as small as that would have to be square, of odd sides and with its
-    channels last to be taken for one.
+    channels last to be taken for one, and the first number beyond the categories says so.
+
+    Args:
+        space: of the leaf.
+        planes: its axes of frames and channels, see ``rl.networks.images.ImageAxes``.
     """
     return (
         space.dtype == np.uint8
-        and len(space.shape) == 3
+        and tuple(planes) == (2,)
         and space.shape[2] == len(MINIGRID)
         and space.shape[0] == space.shape[1] < PICTURE_SIDE
-        and space.shape[0] % 2 == 1 < space.shape[0]
-        and space.low.min() == 0
-        and (space.high == LARGEST).all()
+        and space.shape[0] % 2 == 1
+        and bool((space.low == 0).all() and (space.high == LARGEST).all())
     )
 
 
@@ -73,7 +79,7 @@ def count_categories(
     Raises:
         ValueError: categories are asked for, and the leaf has none, or their number is not known.
     """
-    if encoding == "brightness" or (encoding == "auto" and not is_grid(space)):
+    if encoding == "brightness" or (encoding == "auto" and not is_grid(space, planes)):
         return None
     channels = space.shape[planes[-1]] if planes else 1
     what = f"image_encoding={encoding!r}: observation {name!r}"
@@ -83,7 +89,7 @@ def count_categories(
         if len(encoding) != channels:
             raise ValueError(f"{what} has {channels} channel(s): give a number of categories for each")
         return tuple(encoding)
-    if is_grid(space):
+    if is_grid(space, planes):
         return MINIGRID
     others = tuple(axis for axis in range(len(space.shape)) if not planes or axis != planes[-1])
     highest = np.atleast_1d(space.high.max(axis=others))
@@ -96,27 +102,40 @@ def count_categories(
 
 
 class Categories(nn.Module):
-    """Planes of categories: numbers ``[N, C, H, W]`` -> one-hot ``[N, sum of counts, H, W]``, float32.
+    """Planes of categories: numbers ``[N, C, H, W]`` -> one-hot ``[N, S, H, W]``, float32.
+
+    A number that is no category is never passed over: where a policy plays on a CPU it is an error, and elsewhere, where
+    looking at it would make the device wait, its planes are not finite, so nothing behind them is.
 
     Args:
         name: of the leaf, for messages.
-        counts: the number of categories of each of the C channels.
+        counts: the number of categories of each channel.
+        frames: of which each has these channels, so there are C = frames * channels.
     """
 
-    codes: Tensor  # [S, 1, 1], the category that each plane stands for
+    codes: Tensor  # [S, 1, 1], the category that each plane stands for; in checkpoints, for ``means_brightness``
     channel: Tensor  # [S], the channel that each plane belongs to
+    highest: Tensor  # [C, 1, 1], the last category of each channel
 
-    def __init__(self, name: str, counts: Sequence[int]):
+    def __init__(self, name: str, counts: Sequence[int], frames: int = 1):
         super().__init__()
         self.name, self.counts = name, tuple(counts)
-        codes = torch.cat([torch.arange(n, dtype=torch.float32) for n in self.counts])
-        channel = torch.repeat_interleave(torch.arange(len(self.counts)), torch.tensor(self.counts))
-        self.register_buffer("codes", codes.view(-1, 1, 1), persistent=False)
-        self.register_buffer("channel", channel, persistent=False)
+        sizes = torch.tensor(self.counts * frames)
+        codes = torch.cat([torch.arange(n, dtype=torch.float32) for n in sizes])
+        self.register_buffer("codes", codes.view(-1, 1, 1))
+        self.register_buffer("channel", torch.repeat_interleave(torch.arange(len(sizes)), sizes), persistent=False)
+        self.register_buffer("highest", (sizes - 1.0).view(-1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Turn numbers ``[N, C, H, W]`` into planes ``[N, S, H, W]``."""
-        return (x[:, self.channel] == self.codes).float()
+        """Turn numbers ``[N, C, H, W]`` into planes ``[N, S, H, W]``.
+
+        Raises:
+            ValueError: see ``check``.
+        """
+        if x.device.type == "cpu" and torch.is_inference_mode_enabled() and not _is_traced():
+            self.check(x)
+        planes = (x[:, self.channel] == self.codes).float()
+        return planes.masked_fill((x > self.highest)[:, self.channel], torch.nan)
 
     def check(self, x: Tensor) -> None:
         """Check that all numbers ``[N, C, H, W]`` are categories.
@@ -124,12 +143,29 @@ class Categories(nn.Module):
         Raises:
             ValueError: one is not.
         """
-        if not len(x):
-            return
-        highest = [int(n) for n in x.amax((0, 2, 3)).tolist()]
-        if any(n >= count for n, count in zip(highest, self.counts, strict=True)):
+        if bool((x > self.highest).any()):
+            highest = [int(n) for n in x.amax((0, 2, 3)).tolist()]
             raise ValueError(
                 f"observation {self.name!r} holds numbers up to {highest} in its channels, but there are "
                 f"{list(self.counts)} categories, 0 included: set agent.image_encoding=brightness if it is a picture, "
                 "or to a list with the right numbers"
             )
+
+    def describe(self) -> str:
+        """Say how many categories there are."""
+        counts = ", ".join(map(str, self.counts))
+        return f"one-hot planes of {counts} categories (agent.image_encoding=brightness reads a picture)"
+
+
+def _is_traced() -> bool:
+    """Say whether a graph is being made, which no look at the numbers may become part of."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
+
+
+def means_brightness(weights: Mapping[str, Any]) -> bool:
+    """Say whether no image of a network has categories, as none had before there was ``image_encoding``.
+
+    Args:
+        weights: of the network, by name.
+    """
+    return not any(name.endswith(".categories.codes") for name in weights)

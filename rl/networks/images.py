@@ -114,8 +114,8 @@ class ImageEncoder(nn.Module):
         channels = math.prod(self.planes)
         self.categories = None
         if categories is not None:
-            self.categories = Categories(name, tuple(categories) * (channels // len(categories)))
-            channels = sum(self.categories.counts)
+            self.categories = Categories(name, categories, channels // len(categories))
+            channels = len(self.categories.codes)
         self.shape = channels, *self.sides
         self.order = (0, *(1 + axis for axis in (*axes.planes, axes.rows, axes.rows + 1)))
         self.scale = Scale(name, space, shared=True)
@@ -172,10 +172,7 @@ class ImageEncoder(nn.Module):
         else:
             planes = f"{self.planes[0]} {'channels' if self.planes == (3,) else 'frames or channels'}"
         network = f"CNN '{self.cnn}', " if self.cnn else ""
-        numbers = self.scale.describe()
-        if self.categories is not None:
-            counts = ", ".join(map(str, self.categories.counts[-self.planes[-1] :] if self.planes else ()))
-            numbers = f"categories ({counts}) as one-hot planes (agent.image_encoding=brightness reads a picture)"
+        numbers = self.scale.describe() if self.categories is None else self.categories.describe()
         return f"image {height}x{width}, {planes}, {network}{numbers}, normalised"
 
 
