@@ -3,12 +3,15 @@
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from gymnasium.vector import VectorEnv
+from gymnasium.vector.utils import iterate
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -113,9 +116,10 @@ class Candidates:
 
 
 def prepare_agents(config: DictConfig) -> Candidates:
-    """Return the agents that ``experiments.train`` would make, playing without learning, and 500 observations."""
+    """Return the agents that ``experiments.train`` would make, playing without learning, and observations."""
     with closing(build(config)) as parts:
         settings, envs = flatten(parts.config), parts.envs
+        frames = _watch(envs)
         spaces = {"observation_space": envs.single_observation_space, "action_space": envs.single_action_space}
 
     def make(size: int | None) -> Contestant:
@@ -125,8 +129,18 @@ def prepare_agents(config: DictConfig) -> Candidates:
         agent.training = False
         return agent
 
-    spaces["observation_space"].seed(1)
-    return Candidates(settings, [spaces["observation_space"].sample() for _ in range(500)], make)
+    return Candidates(settings, frames, make)
+
+
+def _watch(envs: VectorEnv) -> list[Any]:
+    """Return at least 500 observations under random actions: samples of the space may be none that is ever shown."""
+    envs.action_space.seed(1)
+    obs, _ = envs.reset(seed=1)
+    frames = deepcopy(list(iterate(envs.observation_space, obs)))
+    while len(frames) < 500:
+        obs, *_ = envs.step(envs.action_space.sample())
+        frames += deepcopy(list(iterate(envs.observation_space, obs)))
+    return frames
 
 
 def prepare_readers(config: DictConfig) -> Candidates:

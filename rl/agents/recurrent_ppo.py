@@ -55,8 +55,7 @@ class RecurrentPPO(RecurrentAgent):
         num_envs: B, with which all that is taken and given has a leading axis B; None for one environment without it.
         num_steps: steps of each environment in a rollout.
         total_steps: environment steps over which the schedules of hyperparameters run; None keeps them constant.
-        state_stride: store the state at every such step only; a divisor of ``bptt`` and ``burn_in``. None for every
-            step, or where the state is large for the steps alone at which sequences and their warm-up may begin.
+        state_stride: the steps from one stored state to the next, a divisor of ``bptt`` and ``burn_in``; None chooses.
         separate_critic: the value has an encoder and a core of its own.
         critic_core: the core of a separate critic; None for one like that of the policy.
         head_layers: widths of the layers between memory and policy; None for one tanh layer of ``layer_size``.
@@ -126,8 +125,8 @@ class RecurrentPPO(RecurrentAgent):
         self.advisor = Advisor(diagnostics_every, ppo.bptt, name_remedy(ppo, num_steps))
         within(0.0, 1.0, epsilon=epsilon, epsilon_min=epsilon_min)
         self.layer_size, self.epsilon, self.epsilon_min = layer_size, epsilon, epsilon_min
-        options = layer_size, separate_critic, normalise_observations, image_layout, image_encoding, encoder, action_names
-        heads = critic_core, head_layers, value_head_layers, head_activation
+        options = layer_size, separate_critic, normalise_observations, image_layout, image_encoding, encoder
+        heads = action_names, critic_core, head_layers, value_head_layers, head_activation
         super().__init__(
             observation_space,
             action_space,
@@ -192,8 +191,7 @@ class RecurrentPPO(RecurrentAgent):
         """Learn from the rollout if it has ``num_steps`` steps, else leave it to grow.
 
         Args:
-            next_observation: what the environments show now, for the value of rollouts cut in mid-episode. Without it V
-                of the last observation acted on has to stand in.
+            next_observation: what is shown now, which values rollouts that are cut; None: what was last acted on.
 
         Returns:
             The mean loss, 0.0 if there was nothing to train on. More stands in ``last_metrics``.

@@ -13,7 +13,7 @@ from rl.checks import one_of
 ImageEncoding = Literal["auto", "brightness", "categories"] | Sequence[int]
 
 MINIGRID = (11, 6, 4)
-"""The number of kinds of objects, of colours and of states that MiniGrid has, 0 included; a state may be a direction."""
+"""The number of kinds of objects, of colours and of states that MiniGrid has; a state may be one of four directions."""
 
 EARLIER: ImageEncoding = "brightness"
 """What all images were read as before there was a choice."""
@@ -104,7 +104,7 @@ def count_categories(
 class Categories(nn.Module):
     """Planes of categories: numbers ``[N, C, H, W]`` -> one-hot ``[N, S, H, W]``, float32.
 
-    A number that is no category is never passed over: where a policy plays on a CPU it is an error, and elsewhere, where
+    A number that is no category is never passed over: where a policy plays on a CPU it is an error; elsewhere, where
     looking at it would make the device wait, its planes are not finite, so nothing behind them is.
 
     Args:

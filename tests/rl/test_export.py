@@ -387,16 +387,13 @@ def test_a_chosen_encoder_is_exported(make_agent, name):
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 @pytest.mark.parametrize("suffix", ["pt2", "ts"])
 def test_categories_are_exported(make_agent, tmp_path, suffix):
-    """As planes; of a number that is no category nothing is finite, for a file cannot say in a sentence what is wrong."""
+    """As planes; of a number that is no category nothing is finite, since a file has no words for what is wrong."""
     envs, path = MemoryGrid(3, size=7), tmp_path / f"policy.{suffix}"
     agent = make_agent(envs)
-    recording = record(agent, envs, 12, seed=5)
-    step = write(agent, path)
+    step, recording = write(agent, path), record(agent, envs, 12, seed=5)
     loaded = torch.export.load(path).module() if suffix == "pt2" else torch.jit.load(path)
     played = lambda *given: loaded(*given)  # noqa: E731
     played.obs, played.input_names, played.output_names = step.obs, step.input_names, step.output_names
     assert largest_difference(played, recording, garbage(step, 3)) <= 1e-5
-    given = dict(zip(step.input_names, step.example, strict=True))
-    given["obs"] = torch.full_like(given["obs"], 200)
-    out = dict(zip(step.output_names, played(*given.values()), strict=True))
-    assert out["logits"].isnan().all()
+    out = played(torch.full_like(step.example[0], 200), *step.example[1:])
+    assert dict(zip(step.output_names, out, strict=True))["logits"].isnan().all()
