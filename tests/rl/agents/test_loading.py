@@ -317,3 +317,6 @@ def test_images_of_a_checkpoint_of_before_are_pictures_as_they_were(kind, tmp_pa
         del state["construction"]["arguments"]["image_encoding"]
         save_checkpoint({"agent": state}, tmp_path / "agent.pt")
         assert same_weights(load_agent(tmp_path / "agent.pt"), agent)
+        if encoding == "brightness":
+            with pytest.raises(ValueError, match="as brightness, which image_encoding=brightness does"):
+                kind(agent.observation_space, FOUR, 8).load(tmp_path / "agent.pt")
