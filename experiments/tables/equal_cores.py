@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import iterate
@@ -24,6 +25,7 @@ from experiments.launch.command import check_keys, rewrite_overrides
 from experiments.launch.run_folder import flatten, load_flat_config, read_result
 from experiments.tables.latency import SinglePlayer
 from experiments.tables.runs import list_fresh_arguments, list_remaining_arguments
+from rl.memory_check.play import RandomPlay
 from rl.types import State
 
 
@@ -119,7 +121,7 @@ def prepare_agents(config: DictConfig) -> Candidates:
     """Return the agents that ``experiments.train`` would make, playing without learning, and observations."""
     with closing(build(config)) as parts:
         settings, envs = flatten(parts.config), parts.envs
-        frames = _watch(envs)
+        frames = watch_random_play(envs)
         spaces = {"observation_space": envs.single_observation_space, "action_space": envs.single_action_space}
 
     def make(size: int | None) -> Contestant:
@@ -132,13 +134,13 @@ def prepare_agents(config: DictConfig) -> Candidates:
     return Candidates(settings, frames, make)
 
 
-def _watch(envs: VectorEnv) -> list[Any]:
+def watch_random_play(envs: VectorEnv) -> list[Any]:
     """Return at least 500 observations under random actions: samples of the space may be none that is ever shown."""
-    envs.action_space.seed(1)
+    play, opens = RandomPlay(envs, seed=1), np.ones(envs.num_envs, dtype=bool)
     obs, _ = envs.reset(seed=1)
     frames = deepcopy(list(iterate(envs.observation_space, obs)))
     while len(frames) < 500:
-        obs, *_ = envs.step(envs.action_space.sample())
+        obs, *_ = envs.step(play(obs, opens))
         frames += deepcopy(list(iterate(envs.observation_space, obs)))
     return frames
 

@@ -35,10 +35,10 @@ def check_encoding(encoding: ImageEncoding) -> None:
         one_of(("auto", "brightness", "categories"), image_encoding=encoding)
         return
     counts = list(encoding) if isinstance(encoding, Sequence) else []
-    if not counts or not all(isinstance(n, int) and not isinstance(n, bool) and 2 <= n <= LARGEST for n in counts):
+    if not counts or not all(isinstance(n, int) and not isinstance(n, bool) and 2 <= n <= LARGEST + 1 for n in counts):
         raise ValueError(
             f"image_encoding={encoding!r}: it must be one of 'auto', 'brightness', 'categories', or a list of the "
-            f"number of categories of each channel, 2 to {LARGEST}, such as {list(MINIGRID)}"
+            f"number of categories of each channel, 2 to {LARGEST + 1}, such as {list(MINIGRID)}"
         )
 
 

@@ -105,7 +105,7 @@ def test_categories_that_cannot_be_known_are_refused(space, encoding, sentence):
         count(space, encoding)
 
 
-@pytest.mark.parametrize("encoding", ["one-hot", [], [11, 1, 4], [11, 6.0, 4], [True, 6, 4], [256], 11, None])
+@pytest.mark.parametrize("encoding", ["one-hot", [], [11, 1, 4], [11, 6.0, 4], [True, 6, 4], [257], 11, None])
 def test_other_encodings_are_refused(encoding):
     with pytest.raises(ValueError, match=r"image_encoding=.* it must be one of 'auto', 'brightness'"):
         check_encoding(encoding)
