@@ -44,6 +44,7 @@ def trained(tmp_path):
         (["experiment=delayed_recall_10"], -0.15, 0.15),  # a guess: 0
         (["experiment=cartpole_no_velocity"], 0.0, 100.0),
         (["experiment=witness_vote"], -0.4, 0.15),  # a guess: 0; always wrong: -1/3
+        (["experiment=memory_grid_7"], 0.0, 0.7),  # straight on: 0.5, and 0.6 beside the cue
         (["experiment=t_maze_10_iqn"], -1.3, 0.65),  # a guess: 0.5; never arrives: -1.2
         (["experiment=cartpole_no_velocity_iqn"], 0.0, 100.0),
     ],
@@ -52,6 +53,7 @@ def trained(tmp_path):
         "delayed_recall_10",
         "cartpole_no_velocity",
         "witness_vote",
+        "memory_grid_7",
         "t_maze_10_iqn",
         "cartpole_no_velocity_iqn",
     ],

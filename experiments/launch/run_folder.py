@@ -16,6 +16,7 @@ from experiments.launch.command import load_defaults
 from experiments.launch.escape import escape_interpolations, to_config
 from experiments.launch.stored import check_links, check_stored, read_stored, read_trust
 from rl.checkpoint import BEST, find_newest, load_checkpoint, write_text
+from rl.networks.categories import EARLIER
 from rl.schedules import translated
 
 COUNTS = ("env_steps", "total_steps")
@@ -57,7 +58,7 @@ def load_run_config(folder: str | Path, trust: Any = ()) -> DictConfig:
 
 
 def _in_todays_words(node: dict[str, Any]) -> dict[str, Any]:
-    """Return a node of an agent, or of what teaches it, as this version would have stored it: its schedules."""
+    """Return a node of an agent, or of what teaches it, as this version would have stored it."""
     parts = {key: _in_todays_words(value) if isinstance(value, dict) else value for key, value in node.items()}
     if "_target_" not in parts:
         return parts
@@ -65,6 +66,8 @@ def _in_todays_words(node: dict[str, Any]) -> dict[str, Any]:
         own = inspect.signature(import_path(str(parts["_target_"]))).parameters
     except (ImportError, AttributeError, ValueError):  # whoever constructs it says so
         return parts
+    if "image_encoding" in own:
+        parts.setdefault("image_encoding", EARLIER)
     return parts if "anneal_learning_rate" in own else translated(parts)
 
 

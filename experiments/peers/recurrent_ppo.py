@@ -60,6 +60,7 @@ def make_training(
         seed=0,
         device=device,
         precision=precision,
+        image_encoding="brightness",  # as the others read w2
         core=partial(getattr(cores, core), hidden_size=work.hidden_size, **core_options),
         num_envs=work.num_envs,
         num_steps=work.num_steps,

@@ -3,12 +3,16 @@
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
+from gymnasium.vector.utils import iterate
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -21,6 +25,7 @@ from experiments.launch.command import check_keys, rewrite_overrides
 from experiments.launch.run_folder import flatten, load_flat_config, read_result
 from experiments.tables.latency import SinglePlayer
 from experiments.tables.runs import list_fresh_arguments, list_remaining_arguments
+from rl.memory_check.play import RandomPlay
 from rl.types import State
 
 
@@ -113,9 +118,10 @@ class Candidates:
 
 
 def prepare_agents(config: DictConfig) -> Candidates:
-    """Return the agents that ``experiments.train`` would make, playing without learning, and 500 observations."""
+    """Return the agents that ``experiments.train`` would make, playing without learning, and observations."""
     with closing(build(config)) as parts:
         settings, envs = flatten(parts.config), parts.envs
+        frames = watch_random_play(envs)
         spaces = {"observation_space": envs.single_observation_space, "action_space": envs.single_action_space}
 
     def make(size: int | None) -> Contestant:
@@ -125,8 +131,18 @@ def prepare_agents(config: DictConfig) -> Candidates:
         agent.training = False
         return agent
 
-    spaces["observation_space"].seed(1)
-    return Candidates(settings, [spaces["observation_space"].sample() for _ in range(500)], make)
+    return Candidates(settings, frames, make)
+
+
+def watch_random_play(envs: VectorEnv) -> list[Any]:
+    """Return at least 500 observations under random actions: samples of the space may be none that is ever shown."""
+    play, opens = RandomPlay(envs, seed=1), np.ones(envs.num_envs, dtype=bool)
+    obs, _ = envs.reset(seed=1)
+    frames = deepcopy(list(iterate(envs.observation_space, obs)))
+    while len(frames) < 500:
+        obs, *_ = envs.step(play(obs, opens))
+        frames += deepcopy(list(iterate(envs.observation_space, obs)))
+    return frames
 
 
 def prepare_readers(config: DictConfig) -> Candidates:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gymnasium import spaces
 
 from rl.agents.construction import AGENTS, DAMAGED, arguments_from_data, import_code, path_of, takes
 from rl.checkpoint import LAST, find_newest, load_checkpoint
+from rl.networks.categories import EARLIER, means_brightness
 from rl.schedules import translated
 from rl.trust import UntrustedError, check_place
 from rl.types import Agent
@@ -143,6 +145,9 @@ def rebuild(
     arguments = arguments_from_data(state["construction"], trust, given)
     if not takes(kind, "anneal_learning_rate"):  # as agents of earlier versions did
         arguments = translated(arguments)
+    made_from_spaces = isinstance(arguments.get("observation_space"), spaces.Space)
+    if made_from_spaces and takes(kind, "image_encoding") and means_brightness(state["network"]):
+        arguments.setdefault("image_encoding", EARLIER)  # earlier versions did not store it
     agent = kind.__new__(kind, **arguments)
     agent.plays_only = True
     try:

@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 from rl.agents.actor import Actor
 from rl.agents.construction import in_words
 from rl.flat_adam import FlatAdam, load_optimizer
+from rl.networks.categories import means_brightness
 from rl.normalisation import ReturnScale
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,8 @@ def check_agent_state(state: Any, entries: Collection[str], agent: Stored) -> No
     differences = name_differences(agent.network.state_dict(), state["network"])
     if differences:
         theirs, own = in_words(state.get("construction")), in_words(agent.construction)
+        if means_brightness(state["network"]) and not means_brightness(agent.network.state_dict()):
+            differences += "; it reads images as brightness, which image_encoding=brightness does"
         told = "".join(f"; {it} is {words}" for it, words in (("it", theirs), ("this agent", own)) if words)
         raise ValueError(f"the checkpoint is of another network: {differences}{told}")
     if "return_scale" in entries and (state["return_scale"] is None) != (agent.return_scale is None):

@@ -28,7 +28,7 @@ from rl.iqn.sequence_replay import PLAIN, SequenceReplay
 from rl.networks import QuantileNetwork
 from rl.networks.acceleration import set_precision
 from rl.networks.diagnostics import read_numbers
-from rl.networks.encoders import ImageLayout
+from rl.networks.encoders import ImageEncoding, ImageLayout
 from rl.networks.frozen import frozen_copy
 from rl.schedules import check_length
 from rl.schema import finite, natural
@@ -70,6 +70,7 @@ class RecurrentIQN(RecurrentAgent):
         normalise_returns: divide replayed rewards by the running standard deviation of the discounted return.
         previous_action_reward: feed them as inputs.
         image_layout: of observations with three or four axes, see ``rl.networks.encoders.Encoder``.
+        image_encoding: of images: brightness or categories, see ``rl.networks.encoders.Encoder``.
         ignore_leaves: names of observation leaves that are left out: texts, which no network takes, or others.
         action_names: names of the action branches.
         num_cosines: see ``rl.networks.QuantileNetwork``.
@@ -113,6 +114,7 @@ class RecurrentIQN(RecurrentAgent):
         normalise_returns: bool = False,
         previous_action_reward: bool = False,
         image_layout: ImageLayout = "auto",
+        image_encoding: ImageEncoding = "auto",
         ignore_leaves: Sequence[str] = (),
         action_names: Sequence[str] | None = None,
         num_cosines: int = 64,
@@ -135,7 +137,7 @@ class RecurrentIQN(RecurrentAgent):
         self.exploration, self.layer_size = exploration, layer_size
         self.advisor = Advisor(diagnostics_every, iqn.bptt, "raise agent.burn_in")
         core = with_memory_span(core, memory_span, iqn.bptt)
-        options = layer_size, normalise_observations, image_layout, encoder, action_names
+        options = layer_size, normalise_observations, image_layout, image_encoding, encoder, action_names
         quantiles = num_cosines, num_action_quantiles, dueling
         super().__init__(
             observation_space,

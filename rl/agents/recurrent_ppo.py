@@ -24,7 +24,7 @@ from rl.flat_adam import undone_on_failure
 from rl.networks import ActorCritic
 from rl.networks.acceleration import Precision
 from rl.networks.diagnostics import read_numbers
-from rl.networks.encoders import ImageLayout
+from rl.networks.encoders import ImageEncoding, ImageLayout
 from rl.normalisation import AdvantageScale
 from rl.ppo import PPO
 from rl.ppo.advantages import bootstrap_values_of_cut_episodes
@@ -40,8 +40,7 @@ from rl.types import Core, CutEpisodes, FeatureEncoder, Observation, Played, Sta
 class RecurrentPPO(RecurrentAgent):
     """Proximal policy optimisation over sequences replayed from stored states.
 
-    ``act`` and ``observe`` collect a rollout; ``learn`` learns from it once it has ``num_steps`` steps.
-    Episode ends and cuts in between are handled inside; callers never see a hidden state.
+    ``act`` and ``observe`` collect ``num_steps`` steps, ``learn`` learns from them; callers never see a hidden state.
 
     Args:
         observation_space: of ONE environment.
@@ -57,7 +56,7 @@ class RecurrentPPO(RecurrentAgent):
         num_envs: B, with which all that is taken and given has a leading axis B; None for one environment without it.
         num_steps: steps of each environment in a rollout.
         total_steps: environment steps over which the schedules of hyperparameters run; None keeps them constant.
-        state_stride: store the state at every such step only, a divisor of ``bptt`` and ``burn_in``; None: by its size.
+        state_stride: the steps from one stored state to the next, a divisor of ``bptt`` and ``burn_in``; None chooses.
         separate_critic: the value has an encoder and a core of its own.
         critic_core: the core of a separate critic; None for one like that of the policy.
         head_layers: widths of the layers between memory and policy; None for one tanh layer of ``layer_size``.
@@ -68,6 +67,7 @@ class RecurrentPPO(RecurrentAgent):
         previous_action_reward: feed them as inputs.
         noise_correlation: of the noise in actions that are numbers, from one step to the next: 0.8 explores further.
         image_layout: of observations with three or four axes, see ``rl.networks.encoders.Encoder``.
+        image_encoding: of images: brightness or categories, see ``rl.networks.encoders.Encoder``.
         ignore_leaves: names of observation leaves that are left out.
         action_names: names of the action branches.
         compile_encoder: run encoders through ``torch.compile``, if that is possible.
@@ -114,6 +114,7 @@ class RecurrentPPO(RecurrentAgent):
         previous_action_reward: bool = False,
         noise_correlation: float = 0.0,
         image_layout: ImageLayout = "auto",
+        image_encoding: ImageEncoding = "auto",
         ignore_leaves: Sequence[str] = (),
         action_names: Sequence[str] | None = None,
         compile_encoder: bool = False,
@@ -128,8 +129,8 @@ class RecurrentPPO(RecurrentAgent):
         self.layer_size, self.epsilon, self.epsilon_min = layer_size, epsilon, epsilon_min
         core = with_memory_span(core, memory_span, ppo.bptt or num_steps)
         critic_core = critic_core and with_memory_span(critic_core, memory_span, ppo.bptt or num_steps)
-        options = layer_size, separate_critic, normalise_observations, image_layout, encoder, action_names
-        heads = critic_core, head_layers, value_head_layers, head_activation
+        options = layer_size, separate_critic, normalise_observations, image_layout, image_encoding, encoder
+        heads = action_names, critic_core, head_layers, value_head_layers, head_activation
         super().__init__(
             observation_space,
             action_space,
@@ -194,7 +195,7 @@ class RecurrentPPO(RecurrentAgent):
         """Learn from the rollout if it has ``num_steps`` steps, else leave it to grow.
 
         Args:
-            next_observation: what the environments show now, to value what follows; without it V of the last step is.
+            next_observation: what is shown now, which values rollouts that are cut; None: what was last acted on.
 
         Returns:
             The mean loss, 0.0 if there was nothing to train on. More stands in ``last_metrics``.
@@ -253,8 +254,7 @@ class RecurrentPPO(RecurrentAgent):
             columns.append(self.teacher.follow(buffer.observations(), buffer.starts[: buffer.size]))
         if self.rollout is not None:
             columns[0] = self.rollout.final_values
-        size = min(self.shards.gather(buffer.whole_steps))
-        if size < buffer.size:
+        if (size := min(self.shards.gather(buffer.whole_steps))) < buffer.size:
             buffer.store_every_state(self.network.step)
             last_values, *columns = buffer.drop_ignored(size, last_values, *columns)
         scales = self.return_scale, self.advantage_scale

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from rl.encoders.mlp import Activation
 from rl.networks.acceleration import Precision
-from rl.networks.encoders import ImageLayout
+from rl.networks.encoders import ImageEncoding, ImageLayout
 from rl.ppo.options import PPOOptions
 from rl.types import Core, FeatureEncoder
 
@@ -28,6 +28,7 @@ class RecurrentPPOOptions(PPOOptions, total=False):
     previous_action_reward: bool
     noise_correlation: float
     image_layout: ImageLayout
+    image_encoding: ImageEncoding
     ignore_leaves: Sequence[str]
     action_names: Sequence[str] | None
     compile_encoder: bool

@@ -97,6 +97,7 @@ def agent_arguments(file: SB3File, normaliser: Normaliser | None, num_envs: int 
         "core": partial(lstm, hidden_size=size, num_layers=layers, dropout=dropout if layers > 1 else 0.0),
         "encoder": partial(nature, features=_count_image_features(file)) if images else partial(plain),
         "image_layout": "channels_first" if images else "flat",
+        "image_encoding": "brightness",
         "separate_critic": has_linear_critic or "lstm_critic.weight_ih_l0" in file.weights,
         "head_layers": widths["policy_net"],
         "value_head_layers": widths["value_net"],

@@ -14,7 +14,7 @@ from rl.encoders import auto
 from rl.encoders.mlp import Activation
 from rl.networks import acceleration
 from rl.networks.distinct import encode_distinct
-from rl.networks.encoders import Encoder, ImageLayout
+from rl.networks.encoders import Encoder, ImageEncoding, ImageLayout
 from rl.networks.head_layers import HeadLayers, check_head_layers
 from rl.networks.heads import CategoricalHead, make_head
 from rl.networks.scales import log_corrections
@@ -37,6 +37,7 @@ class ActorCritic(nn.Module):
         separate_critic: give the value its own encoder and core instead of sharing those of the policy.
         normalise: running normalisation of the observations.
         image_layout: of Box leaves with three or four axes.
+        image_encoding: what the numbers of images mean, see ``rl.networks.encoders.Encoder``.
         encoder: ``encoder(input_shapes) -> FeatureEncoder``, see ``rl.networks.Encoder``.
         action_names: names of the action branches.
         critic_core: of a separate critic; None for one like that of the policy.
@@ -57,6 +58,7 @@ class ActorCritic(nn.Module):
         separate_critic: bool = False,
         normalise: bool = False,
         image_layout: ImageLayout = "auto",
+        image_encoding: ImageEncoding = "auto",
         encoder: Callable[..., FeatureEncoder | None] = auto,
         action_names: Sequence[str] | None = None,
         critic_core: Callable[..., Core] | None = None,
@@ -73,7 +75,7 @@ class ActorCritic(nn.Module):
             raise ValueError(f"{MASK} is for Discrete and MultiDiscrete actions, not for {action_space}")
         if self.masked and leaves[MASK].shape != (self.head.num_params,):
             raise ValueError(f"{MASK} has shape {leaves[MASK].shape}, but the policy has {self.head.num_params} logits")
-        given = inputs, layer_size, normalise, image_layout, encoder
+        given = inputs, layer_size, normalise, image_layout, image_encoding, encoder
         self.actor = Trunk(Encoder(*given), core)
         self.critic = Trunk(Encoder(*given), critic_core or core) if separate_critic else None
         if critic_core is not None and not separate_critic:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rl.checks import one_of, positive
 from rl.encoders.auto import auto, is_auto
 from rl.encoders.leaves import initialise
+from rl.networks.categories import ImageEncoding, check_encoding, count_categories
 from rl.networks.feature_encoder import make_feature_encoder, name_encoder
 from rl.networks.images import ImageEncoder, ImageLayout, find_image_axes
 from rl.networks.scales import Scale
@@ -67,6 +68,9 @@ class Encoder(nn.Module):
         normalise: keep running moments of the Box leaves and normalise by them; images have them always.
         image_layout: where the channels of a Box leaf with three or four axes are. ``auto`` finds out; ``flat`` means
             that no leaf is an image.
+        image_encoding: what the numbers of an image mean. ``brightness``; ``categories``, each of which gets a plane
+            of its own: so many as the bounds of the space tell, or as MiniGrid has; a list with the number of
+            categories of each channel; ``auto`` for categories where ``rl.networks.categories.is_grid`` holds.
         encoder: ``encoder(input_shapes) -> rl.types.FeatureEncoder``.
 
     Attributes:
@@ -87,16 +91,18 @@ class Encoder(nn.Module):
         layer_size: int = 64,
         normalise: bool = False,
         image_layout: ImageLayout = "auto",
+        image_encoding: ImageEncoding = "auto",
         encoder: Callable[..., FeatureEncoder | None] = auto,
     ):
         super().__init__()
         positive(layer_size=layer_size)
         one_of(get_args(ImageLayout), image_layout=image_layout)
+        check_encoding(image_encoding)
         if not leaves:
             raise ValueError("there is no observation to encode: a mask of the actions alone is none")
         self.names = tuple(leaves)
         self.axes = len(get_shape(leaves[self.names[0]]))
-        options = normalise, image_layout, is_auto(encoder)
+        options = normalise, image_layout, image_encoding, is_auto(encoder)
         parts = [_make_leaf_encoder(name, space, *options) for name, space in leaves.items()]
         self.register_module("parts", nn.ModuleList(parts))
         self.sees_images = any(isinstance(part, ImageEncoder) for part in self.parts)
@@ -188,11 +194,13 @@ class Encoder(nn.Module):
 
 
 def _make_leaf_encoder(
-    name: str, space: spaces.Space, normalise: bool, layout: ImageLayout, has_cnn: bool
+    name: str, space: spaces.Space, normalise: bool, layout: ImageLayout, encoding: ImageEncoding, has_cnn: bool
 ) -> nn.Module:
     if isinstance(space, spaces.Box):
         axes = find_image_axes(space, layout)
-        return VectorEncoder(name, space, normalise) if axes is None else ImageEncoder(name, space, axes, has_cnn)
+        if axes is None:
+            return VectorEncoder(name, space, normalise)
+        return ImageEncoder(name, space, axes, count_categories(name, space, axes.planes, encoding), has_cnn)
     if isinstance(space, spaces.Discrete):
         return OneHotEncoder(name, np.array([space.n]), np.array([space.start]), scalar=True)
     if isinstance(space, spaces.MultiDiscrete):

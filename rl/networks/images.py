@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rl.encoders.leaves import count_features
 from rl.encoders.nature import SMALLEST_SIDE, convolve
+from rl.networks.categories import Categories
 from rl.networks.scales import Scale
 from rl.normalisation import RunningMoments
 
@@ -82,10 +83,14 @@ class ImageEncoder(nn.Module):
     channels are the input channels of a CNN: for sides of 36 and more that of Mnih et al. (2015), for smaller ones two
     layers of 3 x 3.
 
+    Where the numbers are categories each of these has a plane of its own in place of the channel, 0 or 1, which is
+    normalised alike: so what is rarely seen stands out.
+
     Args:
         name: of the leaf.
         space: a Box.
         axes: of the image, see ``find_image_axes``.
+        categories: the number of categories of each channel; None for brightness.
         has_cnn: False leaves the CNN to others, who take what ``prepare`` gives.
 
     Attributes:
@@ -94,12 +99,24 @@ class ImageEncoder(nn.Module):
 
     bounded = False
 
-    def __init__(self, name: str, space: spaces.Box, axes: ImageAxes, has_cnn: bool = True):
+    def __init__(
+        self,
+        name: str,
+        space: spaces.Box,
+        axes: ImageAxes,
+        categories: Sequence[int] | None = None,
+        has_cnn: bool = True,
+    ):
         super().__init__()
         self.rank = len(space.shape)
         self.sides = space.shape[axes.rows : axes.rows + 2]
         self.planes = tuple(space.shape[axis] for axis in axes.planes)
-        self.shape = math.prod(self.planes), *self.sides
+        channels = math.prod(self.planes)
+        self.categories = None
+        if categories is not None:
+            self.categories = Categories(name, categories, channels // len(categories))
+            channels = len(self.categories.codes)
+        self.shape = channels, *self.sides
         self.order = (0, *(1 + axis for axis in (*axes.planes, axes.rows, axes.rows + 1)))
         self.scale = Scale(name, space, shared=True)
         layers: Sequence[nn.Module]
@@ -114,22 +131,31 @@ class ImageEncoder(nn.Module):
 
     def prepare(self, x: Tensor) -> Tensor:
         """Turn ``[..., *shape]`` into ``[N, C, H, W]`` that a CNN can read."""
-        return self.moments(self._scale(x))
+        return self.moments(self._scale(self._arrange(x)))
 
     def update_moments(self, x: Tensor) -> None:
         """Add images to the running moments."""
-        images = self._scale(x)
+        images = self._arrange(x)
+        if self.categories is not None:
+            self.categories.check(images)
+        images = self._scale(images)
         self.moments.update(images.movedim(-3, -1).reshape(-1, images.shape[-3], 1, 1))
 
-    def _scale(self, x: Tensor) -> Tensor:
-        """Turn ``[..., *shape]`` into ``[batch, C, H, W]`` in 0 ... 1."""
+    def _arrange(self, x: Tensor) -> Tensor:
+        """Turn ``[..., *shape]`` into ``[batch, planes, H, W]``."""
         x = x.reshape(-1, *x.shape[x.dim() - self.rank :]).permute(self.order)
         # convolutions of few channels are fastest in this layout
-        x = x.to(torch.float32, memory_format=torch.contiguous_format).reshape(x.shape[0], -1, *self.sides)
-        return self.scale(x)
+        return x.to(torch.float32, memory_format=torch.contiguous_format).reshape(x.shape[0], -1, *self.sides)
+
+    def _scale(self, x: Tensor) -> Tensor:
+        """Turn ``[batch, planes, H, W]`` into ``[batch, C, H, W]`` in 0 ... 1."""
+        return self.scale(x) if self.categories is None else self.categories(x)
 
     def correct_scale(self, x: Tensor) -> str | None:
         """Correct a scale that destroys ``x [..., *shape]``, see ``Scale.correct``."""
+        if self.categories is not None:
+            self.categories.check(self._arrange(x))
+            return None
         sentence = self.scale.correct(x.amin(), x.amax(), normalised=False)  # nor are they in the first rollout
         if sentence:
             self.moments.reset()
@@ -146,7 +172,8 @@ class ImageEncoder(nn.Module):
         else:
             planes = f"{self.planes[0]} {'channels' if self.planes == (3,) else 'frames or channels'}"
         network = f"CNN '{self.cnn}', " if self.cnn else ""
-        return f"image {height}x{width}, {planes}, {network}{self.scale.describe()}, normalised"
+        numbers = self.scale.describe() if self.categories is None else self.categories.describe()
+        return f"image {height}x{width}, {planes}, {network}{numbers}, normalised"
 
 
 def _make_cnn(channels: int, height: int, width: int) -> tuple[str, list[nn.Module]]:

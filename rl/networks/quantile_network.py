@@ -11,7 +11,7 @@ from torch import Generator, Tensor, device, nn
 from rl.checks import positive
 from rl.encoders import auto
 from rl.networks.actor_critic import MASK, Trunk
-from rl.networks.encoders import Encoder, ImageLayout
+from rl.networks.encoders import Encoder, ImageEncoding, ImageLayout
 from rl.networks.heads import CategoricalHead, make_head
 from rl.networks.scales import log_corrections
 from rl.types import Core, FeatureEncoder, Observation, State
@@ -39,6 +39,7 @@ class QuantileNetwork(nn.Module):
         layer_size: width of the encoder and of the hidden layer of f.
         normalise: running normalisation of the observations.
         image_layout: of Box leaves with three or four axes.
+        image_encoding: what the numbers of images mean, see ``rl.networks.encoders.Encoder``.
         encoder: ``encoder(input_shapes) -> FeatureEncoder``, see ``rl.networks.Encoder``.
         action_names: names of the action branches.
         num_cosines: n.
@@ -60,6 +61,7 @@ class QuantileNetwork(nn.Module):
         layer_size: int = 64,
         normalise: bool = False,
         image_layout: ImageLayout = "auto",
+        image_encoding: ImageEncoding = "auto",
         encoder: Callable[..., FeatureEncoder | None] = auto,
         action_names: Sequence[str] | None = None,
         num_cosines: int = 64,
@@ -74,7 +76,8 @@ class QuantileNetwork(nn.Module):
             raise ValueError(f"{MASK} has shape {leaves[MASK].shape}, but there are {sum(self.head.sizes)} choices")
         inputs = {name: space for name, space in leaves.items() if name != MASK}
         self.input_names = tuple(leaves)
-        self.trunk = Trunk(Encoder(inputs, layer_size, normalise, image_layout, encoder), core)
+        given = inputs, layer_size, normalise, image_layout, image_encoding, encoder
+        self.trunk = Trunk(Encoder(*given), core)
         size = self.trunk.core.output_size
         self.embedding = nn.Linear(num_cosines, size)
         self.hidden = nn.Linear(size, layer_size)

@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import create_empty_array
 
 from envs.delayed_recall import DelayedRecall
+from envs.memory_grid import MemoryGrid
 from envs.probes import Counter, SpaceProbe
 from envs.single_env import SingleEnv
 from rl import cores, encoders
@@ -312,6 +313,18 @@ def test_onnx_plays_as_the_agent_plays(make_agent, tmp_path, core, num_envs):
     np.testing.assert_array_equal(played.returns, expected.returns)
 
 
+def test_onnx_of_categories(make_agent, tmp_path):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    from experiments.replay_onnx import replay
+
+    envs = MemoryGrid(3, size=7)
+    agent = make_agent(envs)
+    write(agent, tmp_path / "policy.onnx")
+    np.savez(tmp_path / "policy.npz", **record(agent, envs, 12, seed=5))
+    assert max(replay(str(tmp_path / "policy.onnx"), str(tmp_path / "policy.npz")).values()) <= 1e-5
+
+
 def test_onnx_of_a_quantile_network(make_agent, tmp_path):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
@@ -369,3 +382,18 @@ def test_a_chosen_encoder_is_exported(make_agent, name):
         program = torch.export.export(step, step.example, dynamic_shapes=shapes).module()
         for exported, own in zip(program(*step.example), step(*step.example), strict=True):
             torch.testing.assert_close(exported, own)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize("suffix", ["pt2", "ts"])
+def test_categories_are_exported(make_agent, tmp_path, suffix):
+    """As planes; of a number that is no category nothing is finite, since a file has no words for what is wrong."""
+    envs, path = MemoryGrid(3, size=7), tmp_path / f"policy.{suffix}"
+    agent = make_agent(envs)
+    step, recording = write(agent, path), record(agent, envs, 12, seed=5)
+    loaded = torch.export.load(path).module() if suffix == "pt2" else torch.jit.load(path)
+    played = lambda *given: loaded(*given)  # noqa: E731
+    played.obs, played.input_names, played.output_names = step.obs, step.input_names, step.output_names
+    assert largest_difference(played, recording, garbage(step, 3)) <= 1e-5
+    out = played(torch.full_like(step.example[0], 200), *step.example[1:])
+    assert dict(zip(step.output_names, out, strict=True))["logits"].isnan().all()

@@ -27,7 +27,12 @@ from rl.checkpoint import DamagedError, save_checkpoint
 STORED = {
     **dict.fromkeys(SETTINGS, 1),
     "trust": [],
-    "agent": {"_target_": "rl.agents.RecurrentPPO", "clip": 0.2, "core": {"_target_": "rl.cores.gru"}},
+    "agent": {
+        "_target_": "rl.agents.RecurrentPPO",
+        "clip": 0.2,
+        "core": {"_target_": "rl.cores.gru"},
+        "image_encoding": "auto",
+    },
     "env": {"_target_": "envs.t_maze.TMaze", "length": 3},
 }
 TRAIN = OmegaConf.to_container(load_defaults("train"))
@@ -74,6 +79,23 @@ def test_a_folder_of_before_lacks_keys_and_gets_their_defaults(run_dir):
     OmegaConf.save(OmegaConf.create(old), run_dir / "config.yaml")
     assert load_run_config(run_dir) == TOP | old
     assert TOP.keys() >= set(SETTINGS)
+
+
+def test_images_of_a_folder_of_before_are_pictures_as_they_were(run_dir):
+    """Members of a population, too; an agent that takes no such argument gets none."""
+    agent = {key: value for key, value in STORED["agent"].items() if key != "image_encoding"}
+    population = {"_target_": "rl.agents.Population", "members": {"a": agent, "b": STORED["agent"]}}
+    for node, found in ((agent, agent | {"image_encoding": "brightness"}), (population, None)):
+        OmegaConf.save(OmegaConf.create(STORED | {"agent": node}), run_dir / "config.yaml")
+        stored = to_dict(load_run_config(run_dir).agent)
+        if found is None:
+            assert {name: member["image_encoding"] for name, member in stored.pop("members").items()} == {
+                "a": "brightness",
+                "b": "auto",
+            }
+            assert stored == {"_target_": "rl.agents.Population"}
+        else:
+            assert stored == found
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from torch import nn
 
+from envs.memory_grid import MemoryGrid
 from experiments.tables.compare_cores import check_comparable
 from experiments.tables.equal_cores import (
     count_parameters,
@@ -16,6 +17,7 @@ from experiments.tables.equal_cores import (
     list_remaining_characters,
     make_entries,
     read_characters_outcome,
+    watch_random_play,
 )
 from rl import cores
 
@@ -48,6 +50,14 @@ def test_equal_parameters_of_agents():
     assert found["attention"].settings["agent.state_stride"] == found["attention"].settings["agent.bptt"] == 32
     assert found["mlp"].count_state_bytes() == 0
     check_comparable(list(found.values()), Path("nowhere"), [1])
+
+
+def test_cores_are_timed_on_observations_that_are_shown():
+    """A sample of the space of the memory grid would hold numbers that stand for nothing."""
+    frames = watch_random_play(MemoryGrid(64, size=7))
+    assert len(frames) == 512 and all(frame.shape == (7, 7, 3) for frame in frames)
+    assert {int(kind) for frame in frames for kind in frame[..., 0].flat} == {0, 1, 2, 5, 6}
+    assert any((frame != frames[0]).any() for frame in frames[64::64])  # the first copy moves, too
 
 
 def test_equal_parameters_of_models_of_characters():

@@ -18,7 +18,7 @@ from rl.networks.quantile_network import EpsilonGreedyHead
 
 B, T = 3, 8
 BOX, FOUR = spaces.Box(-3.0, 3.0, (3,)), spaces.Discrete(4)
-IMAGE = spaces.Box(0, 255, (7, 7, 3), np.uint8)
+IMAGE = spaces.Box(0, 255, (8, 8, 3), np.uint8)
 MIXED = spaces.Dict({"image": IMAGE, "place": spaces.MultiDiscrete([3, 5]), "speed": BOX})
 MASKED = spaces.Dict({"action_mask": spaces.MultiBinary(7), "speed": BOX})
 TOLERANCE = {"cpu": 0.0, "shadow": 1e-5, "cuda": 1e-4}

@@ -306,3 +306,17 @@ def test_a_checkpoint_from_before_encoders_could_be_chosen_loads(tmp_path):
     del state["construction"]["arguments"]["encoder"]
     save_checkpoint({"agent": state}, tmp_path / "agent.pt")
     assert load_agent(tmp_path / "agent.pt").network.actor.encoder.chosen is None
+
+
+@pytest.mark.parametrize("kind", [RecurrentPPO, RecurrentIQN])
+def test_images_of_a_checkpoint_of_before_are_pictures_as_they_were(kind, tmp_path, same_weights):
+    """Where the encoding is not stored the weights tell; today's agents of a class that stores little keep theirs."""
+    for encoding in ("brightness", "auto"):
+        agent = kind(spaces.Box(0, 255, (7, 7, 3), np.uint8), FOUR, 8, image_encoding=encoding)
+        state = agent.state_dict()
+        del state["construction"]["arguments"]["image_encoding"]
+        save_checkpoint({"agent": state}, tmp_path / "agent.pt")
+        assert same_weights(load_agent(tmp_path / "agent.pt"), agent)
+        if encoding == "brightness":
+            with pytest.raises(ValueError, match="as brightness, which image_encoding=brightness does"):
+                kind(agent.observation_space, FOUR, 8).load(tmp_path / "agent.pt")

@@ -101,7 +101,8 @@ def test_the_signature_shows_every_option():
         "state_stride",
         "normalise_observations",
     }
-    own |= {"normalise_returns", "previous_action_reward", "image_layout", "ignore_leaves", "action_names"}
+    own |= {"normalise_returns", "previous_action_reward", "image_layout", "image_encoding"}
+    own |= {"ignore_leaves", "action_names"}
     own |= {"num_cosines", "num_action_quantiles", "dueling", "diagnostics_every"}
     update = {field.name: field.default for field in fields(IQN)}
     assert set(names) == {*names[:7], *own, *update}

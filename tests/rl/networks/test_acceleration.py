@@ -11,7 +11,7 @@ from rl.networks import Encoder, acceleration
 from rl.networks.acceleration import compile_encoder, supports_autocast
 from rl.spaces import leaf_spaces
 
-SPACE = spaces.Dict({"image": spaces.Box(0, 255, (7, 7, 3), np.uint8), "scalars": spaces.Box(-1.0, 1.0, (2,))})
+SPACE = spaces.Dict({"image": spaces.Box(0, 255, (8, 8, 3), np.uint8), "scalars": spaces.Box(-1.0, 1.0, (2,))})
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def encoder():
 @pytest.fixture
 def example():
     generator = torch.Generator().manual_seed(0)
-    image = torch.randint(0, 255, (2, 7, 7, 3), generator=generator, dtype=torch.uint8)
+    image = torch.randint(0, 255, (2, 8, 8, 3), generator=generator, dtype=torch.uint8)
     return {"image": image, "scalars": torch.rand(2, 2, generator=generator)}
 
 
@@ -146,7 +146,7 @@ def test_only_encoders_are_rounded(make_agent, rounds):
     agent = make_agent(precision="bfloat16")
     features = []
     agent.network.actor.encoder.register_forward_hook(lambda *call: features.append(call[2].dtype))
-    obs = {"image": torch.zeros(2, 7, 7, 3, dtype=torch.uint8), "scalars": torch.zeros(2, 2)}
+    obs = {"image": torch.zeros(2, 8, 8, 3, dtype=torch.uint8), "scalars": torch.zeros(2, 2)}
     obs = {name: leaf.to(agent.device) for name, leaf in obs.items()}
     params, values, state = agent.network.step(obs, agent.network.initial_state(2, agent.device), None)
     assert features == [torch.bfloat16]

@@ -11,7 +11,7 @@ from rl import cores
 from rl.networks import ActorCritic
 from rl.networks.distinct import MAX_BYTES, encode_distinct
 
-IMAGE = spaces.Box(0, 255, (7, 7, 3), np.uint8)
+IMAGE = spaces.Box(0, 255, (8, 8, 3), np.uint8)
 
 
 class Encode:
@@ -73,8 +73,8 @@ def test_large_frames_are_not_looked_up():
 @pytest.mark.parametrize("separate", [False, True])
 def test_a_network_encodes_each_image_of_its_sequences_once(separate, monkeypatch):
     network = ActorCritic({"obs": IMAGE}, spaces.Discrete(3), partial(cores.gru, hidden_size=8), 16, separate)
-    frames, _ = repeated(7, 7, 3, rows=20)
-    obs, starts = {"obs": frames.view(5, 4, 7, 7, 3)}, torch.zeros(5, 4, dtype=torch.bool)
+    frames, _ = repeated(8, 8, 3, rows=20)
+    obs, starts = {"obs": frames.view(5, 4, 8, 8, 3)}, torch.zeros(5, 4, dtype=torch.bool)
     state = network.initial_state(4)
     seen = []
     for trunk in (network.actor, *([network.critic] if separate else [])):
@@ -97,7 +97,7 @@ def test_numbers_are_encoded_as_they_come():
 
 def test_a_gradient_that_is_asked_for_reaches_every_image():
     network = ActorCritic({"obs": IMAGE}, spaces.Discrete(3), partial(cores.gru, hidden_size=8), 16)
-    frames = torch.ones(5, 4, 7, 7, 3, requires_grad=True)
+    frames = torch.ones(5, 4, 8, 8, 3, requires_grad=True)
     params, _, _ = network.unroll({"obs": frames}, network.initial_state(4), torch.zeros(5, 4, dtype=torch.bool))
     params.square().sum().backward()
     assert (frames.grad.flatten(2).abs().amax(-1) > 0).all()

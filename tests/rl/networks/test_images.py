@@ -112,7 +112,12 @@ def test_every_layout_is_the_same_picture(shape, to_planes, make_encoder, assert
     [
         (box(84, 84), "image 84x84, gray, CNN 'nature', scaled by its bounds 0 to 255, normalised"),
         (box(4, 84, 84), "image 84x84, 4 frames or channels, CNN 'nature', scaled by its bounds 0 to 255, normalised"),
-        (box(7, 7, 3), "image 7x7, 3 channels, CNN 'two 3x3 layers', scaled by its bounds 0 to 255, normalised"),
+        (box(8, 8, 3), "image 8x8, 3 channels, CNN 'two 3x3 layers', scaled by its bounds 0 to 255, normalised"),
+        (
+            box(7, 7, 3),
+            "image 7x7, 3 channels, CNN 'two 3x3 layers', one-hot planes of 11, 6, 4 categories "
+            "(agent.image_encoding=brightness reads a picture), normalised",
+        ),
         (
             box(2, 42, 40, 3),
             "image 42x40, 2 x 3 frames and channels, CNN 'nature', scaled by its bounds 0 to 255, normalised",

@@ -75,7 +75,7 @@ def test_replay_is_exact(core, network_options, update_options, make_network, co
         (spaces.Tuple([spaces.MultiBinary(3), spaces.MultiDiscrete([2, 3])]), spaces.MultiDiscrete([2, 3]), "joint"),
         (spaces.Discrete(6), spaces.MultiDiscrete([2, 3]), "per_head"),
         (
-            spaces.Dict({"image": spaces.Box(0, 255, (7, 7, 3), np.uint8), "scalars": spaces.Box(-1.0, 1.0, (2,))}),
+            spaces.Dict({"image": spaces.Box(0, 255, (8, 8, 3), np.uint8), "scalars": spaces.Box(-1.0, 1.0, (2,))}),
             spaces.Box(-2.0, 3.0, (2,)),
             "joint",
         ),
