@@ -103,7 +103,8 @@ def list_overrides(node: dict[str, Any]) -> list[str]:
         if isinstance(value, dict):
             group = "+agent/core@agent.critic_core" if name == "critic_core" else f"agent/{name}"
             found.append(f"{group}={value['_target_'].rpartition('.')[2]}")
-            found += [f"agent.{name}.{key}={part}" for key, part in value.items() if not key.startswith("_")]
+            parts = {key: part for key, part in value.items() if not key.startswith("_") and part is not None}
+            found += [f"agent.{name}.{key}={part}" for key, part in parts.items()]
         elif name != "_target_" and value != parameters[name].default:
             found.append(f"agent.{name}={str(value).lower().replace(' ', '')}")
     return found

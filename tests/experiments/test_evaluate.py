@@ -107,7 +107,8 @@ def test_an_elsewhere_that_cannot_be_is_refused_before_anything_is_played(
 
 def test_every_setting_arrives(tmp_path, monkeypatch, capsys):
     """At the parts, which are those of the stored run on the given device, and at all four evaluations."""
-    nodes = {"agent": {"_target_": "rl.agents.RecurrentPPO"}, "env": {"_target_": "envs.t_maze.TMaze"}}
+    agent = {"_target_": "rl.agents.RecurrentPPO", "image_encoding": "categories"}
+    nodes = {"agent": agent, "env": {"_target_": "envs.t_maze.TMaze"}}
     stored = dict.fromkeys(SETTINGS, 1) | nodes | {"device": "cpu"}
     OmegaConf.save(OmegaConf.create(stored), tmp_path / "config.yaml")
     done, asked = [], []
