@@ -3,7 +3,7 @@
 from rl.checks import positive
 from rl.cores.attention import WINDOW, AttentionLayer, check_window
 from rl.cores.dropout import refuse_dropout
-from rl.cores.mamba import MambaLayer, check_kernel
+from rl.cores.mamba import SLOWEST, MambaLayer, check_kernel
 from rl.cores.memory_span import window_of
 from rl.cores.residual import Residual
 
@@ -60,7 +60,7 @@ def jamba(
     layers = [
         AttentionLayer(hidden_size, window, num_heads)
         if index % attention_every == attention_every - 1
-        else MambaLayer(hidden_size, state_size, kernel_size, expand, memory_span)
+        else MambaLayer(hidden_size, state_size, kernel_size, expand, memory_span or SLOWEST)
         for index in range(num_layers)
     ]
     return Residual(input_size, hidden_size, layers)

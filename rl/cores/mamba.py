@@ -19,8 +19,8 @@ from rl.cores.residual import Residual, ages, linear
 from rl.cores.rnn import keep_mask
 from rl.types import State
 
-DT_RANGE = 1e-3, 1e-1
-"""Step sizes of the channels of a fresh layer, evenly spaced in the logarithm: memories of 10 to 1000 steps."""
+QUICKEST, SLOWEST = 10.0, 1000.0
+"""Steps that the channels of a fresh layer remember, evenly spaced in the logarithm."""
 
 
 class MambaLayer(nn.Module):
@@ -33,9 +33,7 @@ class MambaLayer(nn.Module):
 
     leaves = ("conv", "ssm")
 
-    def __init__(
-        self, hidden_size: int, state_size: int, kernel_size: int, expand: int, memory_span: float | None = None
-    ):
+    def __init__(self, hidden_size: int, state_size: int, kernel_size: int, expand: int, memory_span: float = SLOWEST):
         super().__init__()
         inner, self.rank = expand * hidden_size, -(-hidden_size // 16)
         self.norm = nn.LayerNorm(hidden_size)
@@ -45,8 +43,7 @@ class MambaLayer(nn.Module):
         nn.init.uniform_(self.taps, -(kernel_size**-0.5), kernel_size**-0.5)
         self.select = linear(inner, self.rank + 2 * state_size, bias=False)
         self.step_size = linear(self.rank, inner)
-        shortest, longest = DT_RANGE if memory_span is None else (1.0 / memory_span, DT_RANGE[1])
-        dt = torch.logspace(log10(shortest), log10(max(shortest, longest)), inner)
+        dt = torch.logspace(-log10(memory_span), -log10(min(QUICKEST, memory_span)), inner)  # step sizes
         self.step_size.bias.data.copy_(dt.expm1().log())  # the inverse of softplus
         self.log_decay = nn.Parameter(torch.arange(1.0, state_size + 1).log().unsqueeze(1).repeat(1, inner))  # log -A
         self.skip = nn.Parameter(torch.ones(inner))  # D
@@ -182,7 +179,7 @@ def mamba(
     hidden_size: int = 128,
     num_layers: int = 2,
     dropout: float = 0.0,
-    memory_span: float | None = None,
+    memory_span: float = SLOWEST,
     state_size: int = 16,
     kernel_size: int = 4,
     expand: int = 2,
@@ -197,7 +194,7 @@ def mamba(
         hidden_size: width of each layer.
         num_layers: number of layers.
         dropout: must be 0; it is an argument so that cores can be swapped.
-        memory_span: steps that the slowest channels of a fresh layer remember; 1000 by default.
+        memory_span: steps that the slowest channels of a fresh layer remember.
         state_size: numbers for each channel.
         kernel_size: steps that the convolution sees, the present one included.
         expand: channels of a layer in multiples of ``hidden_size``.

@@ -61,7 +61,8 @@ def window_of(window_size: int | None, memory_span: float | None, usual: int) ->
 def with_memory_span(core: Callable[..., Core], memory_span: float | None, default: int) -> Callable[..., Core]:
     """Hand a memory span to a constructor of cores that takes one and was not given another.
 
-    A core with a ``window_size`` gets only a span that was asked for: each step of a window is stored.
+    A core with a span of its own, or with a ``window_size``, gets only one that was asked for. Each step of a window is
+    stored, so it gets no more than ``default``; a ``window_size`` may be larger.
 
     Args:
         core: ``core(input_size) -> Core``.
@@ -72,8 +73,12 @@ def with_memory_span(core: Callable[..., Core], memory_span: float | None, defau
         ValueError: the span is shorter than ``SHORTEST``.
     """
     check_span(memory_span)
-    parameters = inspect.signature(core).parameters
-    parameter = parameters.get("memory_span")
-    if parameter is None or parameter.default is not None or (memory_span is None and "window_size" in parameters):
+    parameters, sequence = inspect.signature(core).parameters, max(SHORTEST, default)
+    given = isinstance(core, partial) and core.keywords.get("memory_span") is not None
+    if "memory_span" not in parameters or given:
         return core
-    return partial(core, memory_span=max(SHORTEST, default) if memory_span is None else memory_span)
+    windowed = "window_size" in parameters
+    if memory_span is None:
+        has_own = windowed or parameters["memory_span"].default is not None
+        return core if has_own else partial(core, memory_span=sequence)
+    return partial(core, memory_span=min(memory_span, sequence) if windowed else memory_span)

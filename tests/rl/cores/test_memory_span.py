@@ -85,7 +85,7 @@ def test_the_window_of_attention_follows_the_span(name, options, window):
 )
 def test_the_channels_of_mamba_follow_the_span(name, span, longest, shortest):
     """A channel of step size dt keeps exp(-dt) of its slowest number, which so lasts 1 / dt steps."""
-    core = getattr(cores, name)(3, hidden_size=8, memory_span=span)
+    core = getattr(cores, name)(3, hidden_size=8, **({} if span is None else {"memory_span": span}))
     dt = torch.nn.functional.softplus(core.layers[0].step_size.bias.detach())
     assert dt.min().item() == pytest.approx(1 / longest, rel=1e-4)
     assert dt.max().item() == pytest.approx(1 / shortest, rel=1e-4)
@@ -96,7 +96,19 @@ def test_the_channels_of_mamba_follow_the_span(name, span, longest, shortest):
 
 def test_a_window_follows_only_a_span_that_was_asked_for():
     assert with_memory_span(cores.attention, None, 64) is cores.attention
-    assert with_memory_span(cores.attention, 64, 30).keywords == {"memory_span": 64}
+    assert with_memory_span(cores.attention, 20, 30).keywords == {"memory_span": 20}
+
+
+@pytest.mark.parametrize("core", [cores.attention, cores.jamba], ids=["attention", "jamba"])
+def test_a_window_is_no_longer_than_sequences_unless_it_is_given_itself(core):
+    """Presets spread gates over as many as 100,000 steps, which nobody can store."""
+    assert with_memory_span(core, 100_000, 30).keywords == {"memory_span": 30}
+    assert with_memory_span(core, 100_000, 1).keywords == {"memory_span": 2.0}
+
+
+def test_a_core_with_a_span_of_its_own_keeps_it_unless_another_is_asked_for():
+    assert with_memory_span(cores.mamba, None, 64) is cores.mamba
+    assert with_memory_span(cores.mamba, 200, 64).keywords == {"memory_span": 200}
 
 
 def test_a_constructor_that_takes_a_span_is_given_it():
