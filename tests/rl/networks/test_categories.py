@@ -9,7 +9,6 @@ from gymnasium import spaces
 
 from rl import cores
 from rl.agents import RecurrentIQN, RecurrentPPO
-from rl.networks import Encoder
 from rl.networks.categories import MINIGRID, Categories, check_encoding, count_categories, means_brightness
 from rl.networks.images import find_image_axes
 
@@ -23,15 +22,6 @@ GRID = box(7, 7, 3)
 
 def count(space, encoding="auto", layout="auto"):
     return count_categories("view", space, find_image_axes(space, layout).planes, encoding)
-
-
-@pytest.fixture
-def make_encoder():
-    def make(space, **options):
-        torch.manual_seed(0)
-        return Encoder({"obs": space}, 16, **options)
-
-    return make
 
 
 @pytest.mark.parametrize(

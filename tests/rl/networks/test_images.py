@@ -3,21 +3,11 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from rl.networks.encoders import Encoder
 from rl.networks.images import ImageEncoder, find_image_axes
 
 
 def box(*shape, dtype=np.uint8, high=255):
     return spaces.Box(0, high, shape, dtype)
-
-
-@pytest.fixture
-def make_encoder():
-    def make(space, **options):
-        torch.manual_seed(0)
-        return Encoder({"obs": space}, 16, **options)
-
-    return make
 
 
 @pytest.mark.parametrize(
