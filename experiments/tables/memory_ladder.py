@@ -22,6 +22,16 @@ KEYS = ("experiment", "key", "rungs")
 
 SHORTEST_SEQUENCE = 32
 
+ENVIRONMENTS = 64
+"""At most, and so few that a rollout stays within ``ROLLOUT`` steps."""
+
+ROLLOUT = 2**16
+
+SPAN = 1
+
+EVALUATIONS = 30
+"""Of a run that never reaches the bar."""
+
 Climb = list[tuple[int, Summary]]
 """Of one core on one task: delays, ascending, with their numbers over seeds, up to the one that no seed learns."""
 
@@ -91,10 +101,15 @@ def read_rungs(name: str, rungs: Any) -> dict[int, int]:
 
 
 def list_rung(row: dict[str, Any], delay: int, steps: int) -> list[str]:
-    """Return the arguments of the runs of one rung: its delay, its budget, and sequences that are longer than it."""
-    sequence = max(SHORTEST_SEQUENCE, 1 << delay.bit_length())
+    """Return the arguments of the runs of one rung: its delay, its budget, and sequences that hold whole episodes.
+
+    Sequences are cut anywhere: where they are hardly longer than an episode few of them hold both a cue and its reward.
+    """
+    sequence = max(SHORTEST_SEQUENCE, 1 << (2 * delay - 1).bit_length())  # a power of two, at least 2 * delay
     arguments = [f"experiment={row['experiment']}", f"{row['key']}={delay}", f"total_steps={steps}"]
-    return [*arguments, f"num_steps={sequence}", f"agent.bptt={sequence}", "stop_at_threshold=true"]
+    arguments += [f"num_envs={min(ENVIRONMENTS, ROLLOUT // sequence)}", f"num_steps={sequence}"]
+    arguments += [f"agent.bptt={sequence}", f"agent.memory_span={SPAN * sequence}"]
+    return [*arguments, f"evaluate_every={steps // EVALUATIONS}", "evaluate_episodes=200", "stop_at_threshold=true"]
 
 
 def check_rung(plan: Plan, run: str, arguments: list[str]) -> None:

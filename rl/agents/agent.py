@@ -21,6 +21,7 @@ from rl.agents.persistence import (
     check_agent_state,
     collect_state,
     is_same_size,
+    keep_recall,
     restore_state,
     without_corrections,
 )
@@ -304,13 +305,14 @@ class RecurrentAgent(Client):
     rebuild = classmethod(rebuild)
 
     def load_network(self, path: str | Path) -> None:
-        """Take the network of a checkpoint, by names that must all be the same, and nothing else.
+        """Take the network of a checkpoint (but its ``recall``), by names that must all be the same, and nothing else.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: it is damaged, foreign, or of another network; the agent is unchanged.
         """
         content = load_checkpoint(path, map_location=self.device)
+        keep_recall(content["agent"], self.network.state_dict())
         with naming_file(path, content):
             check_agent_state(content["agent"], ("network",), self)
             check_entries(content["agent"], {"network": without_corrections(self.network.state_dict())}, self.network)

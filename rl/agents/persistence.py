@@ -123,9 +123,20 @@ CORRECTED_SCALES = (".scale.low", ".scale.width")
 """Ends of the names of what only some networks of a kind have, see ``rl.networks.scales``."""
 
 
+RECALL = "recall."
+"""Beginning of the names of ``rl.networks.recall``."""
+
+
 def without_corrections(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return all tensors of a network but ``CORRECTED_SCALES``."""
     return {name: leaf for name, leaf in weights.items() if not name.endswith(CORRECTED_SCALES)}
+
+
+def keep_recall(state: Any, own: dict[str, Tensor]) -> None:
+    """Put the recall of ``own`` weights, if there is one, in place of that of ``state``: it is no part of a policy."""
+    if isinstance(state, dict) and isinstance(state.get("network"), dict):
+        others = {name: leaf for name, leaf in state["network"].items() if not name.startswith(RECALL)}
+        state["network"] = others | {name: leaf for name, leaf in own.items() if name.startswith(RECALL)}
 
 
 def name_differences(own: dict[str, Tensor], other: dict[str, Tensor]) -> str:

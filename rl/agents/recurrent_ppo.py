@@ -127,14 +127,15 @@ class RecurrentPPO(RecurrentAgent):
         self.advisor = Advisor(diagnostics_every, ppo.bptt, name_remedy(ppo, num_steps))
         within(0.0, 1.0, epsilon=epsilon, epsilon_min=epsilon_min)
         self.layer_size, self.epsilon, self.epsilon_min = layer_size, epsilon, epsilon_min
-        core = with_memory_span(core, memory_span, ppo.bptt or num_steps)
-        critic_core = critic_core and with_memory_span(critic_core, memory_span, ppo.bptt or num_steps)
+        core = with_memory_span(core, memory_span, length := ppo.bptt or num_steps)
+        critic_core = critic_core and with_memory_span(critic_core, memory_span, length)
         options = layer_size, separate_critic, normalise_observations, image_layout, image_encoding, encoder
         heads = action_names, critic_core, head_layers, value_head_layers, head_activation
+        recall_length = length if ppo.recall_coef else None
         super().__init__(
             observation_space,
             action_space,
-            lambda leaves: ActorCritic(leaves, action_space, core, *options, *heads),
+            lambda leaves: ActorCritic(leaves, action_space, core, *options, *heads, recall_length),
             device=device,
             seed=seed,
             learning_rate=ppo.learning_rate,
@@ -146,8 +147,7 @@ class RecurrentPPO(RecurrentAgent):
             ignore_leaves=ignore_leaves,
         )
         self.actor = self.new_actor(self.num_envs, seed, graphs=ppo.graphs, noise_correlation=noise_correlation)
-        stored = ppo.bptt or num_steps, ppo.burn_in, self.batched, self.actor.state
-        self.state_stride = choose_stride(*stored) if state_stride is None else state_stride
+        self.state_stride = choose_stride(state_stride, length, ppo.burn_in, self.batched, self.actor.state)
         if not self.plays_only:
             self.check_rollout()
         self.advantage_scale = AdvantageScale().to(self.device)

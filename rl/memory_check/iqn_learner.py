@@ -59,7 +59,7 @@ class IQNLearner(OurLearner):
         twin = deepcopy(self.agent)
         link_weights(twin)
         twin.shuffle.manual_seed(seed)
-        iqn, spy = twin.iqn, UnrollSpy(NetworkSubject(twin.network, twin.model_name))
+        iqn, spy = twin.iqn, UnrollSpy(NetworkSubject(twin.network, twin.model_name), 1)
         own_loss, own_sums = iqn.loss, iqn._returns_and_weights
         minibatches: list[Replayed] = []
         sums: list[tuple[Tensor, Tensor]] = []
@@ -83,7 +83,7 @@ class IQNLearner(OurLearner):
         ratio = MINIBATCHES * iqn.sequences * iqn.bptt / max(1, int(twin.buffer.added))
         with (
             patched(iqn, learning_rate=0.0, replay_ratio=ratio, loss=compute_loss, _returns_and_weights=add_rewards),
-            patched(twin.network, unroll=spy),
+            patched(twin.network, unroll=spy.watch(twin.network.unroll)),
             patched(twin, _update_moments=_do_nothing),  # it comes before the replay, whose features then differ
         ):
             twin.learn(self.next_obs)

@@ -1,7 +1,7 @@
 """What the learners of this package share when they are checked: copies that play, and spies on what they unroll."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, TypeVar
@@ -92,25 +92,30 @@ def patched(thing: Any, **attributes: Any) -> Iterator[None]:
 
 
 class UnrollSpy:
-    """A spy on ``network.unroll``: what entered it with gradients, and what came out, since it was cleared.
+    """A spy on what unrolls a network: what entered it with gradients, and what came out, since it was cleared.
 
     Args:
         subject: whose network is watched.
+        outputs: how many results are outputs: those in front of the state, or of what else there is.
     """
 
-    def __init__(self, subject: NetworkSubject):
-        self.subject, self.whole = subject, subject.network.unroll
+    def __init__(self, subject: NetworkSubject, outputs: int):
+        self.subject, self.outputs = subject, outputs
         self.calls: list[tuple[State, Tensor, Tensor, Inputs]] = []  # state, starts, outputs, inputs
 
-    def __call__(self, obs: Observation, state: State, starts: Tensor) -> Any:
-        """Unroll the network, and note it."""
-        results = self.whole(obs, state, starts)
-        if torch.is_grad_enabled():  # a warm-up is none
-            with torch.no_grad():
-                outputs = self.subject.outputs_of([part.detach() for part in results[:-1]], obs)
-                inputs = self.subject.encode(obs)
-            self.calls.append((state, starts.cpu(), outputs, inputs))
-        return results
+    def watch(self, unroll: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what unrolls the network, noted from now on."""
+
+        def watched(obs: Observation, state: State, starts: Tensor) -> Any:
+            results = unroll(obs, state, starts)
+            if torch.is_grad_enabled():  # a warm-up is none
+                with torch.no_grad():
+                    outputs = self.subject.outputs_of([part.detach() for part in results[: self.outputs]], obs)
+                    inputs = self.subject.encode(obs)
+                self.calls.append((state, starts.cpu(), outputs, inputs))
+            return results
+
+        return watched
 
 
 class OurLearner(NetworkSubject, ABC):

@@ -61,9 +61,10 @@ class PPOLearner(OurLearner):
         twin.shuffle.manual_seed(seed)
         replay = PPOReplay(twin)
         epochs = 2 if twin.ppo.refresh_states else 1  # they are refreshed before the second
-        settings = {"learning_rate": 0.0, "epochs": epochs, "target_kl": None}
+        settings = {"learning_rate": 0.0, "epochs": epochs, "target_kl": None, "recompute_parts": 1}
         spies = {"targets": replay.make_targets, "loss": replay.compute_loss}
-        with patched(twin.ppo, **settings, **spies), patched(twin.network, unroll=replay.spy):
+        watched = {name: replay.spy.watch(getattr(twin.network, name)) for name in ("replay", "unroll")}
+        with patched(twin.ppo, **settings, **spies), patched(twin.network, **watched):
             twin.learn(self.next_obs)
         self.replays[seed] = replay
         replay.minibatches = replay.minibatches[len(replay.minibatches) * (epochs - 1) // epochs :]
@@ -86,7 +87,7 @@ class PPOReplay:
     """
 
     def __init__(self, agent: RecurrentPPO):
-        self.agent, self.spy = agent, UnrollSpy(NetworkSubject(agent.network, agent.model_name))
+        self.agent, self.spy = agent, UnrollSpy(NetworkSubject(agent.network, agent.model_name), 2)
         self.own_targets, self.own_loss = agent.ppo.targets, agent.ppo.loss
         self.targets: Targets | None = None
         self.starts = torch.zeros(0, dtype=torch.bool)

@@ -17,6 +17,7 @@ from rl.networks.distinct import encode_distinct
 from rl.networks.encoders import Encoder, ImageEncoding, ImageLayout
 from rl.networks.head_layers import HeadLayers, check_head_layers
 from rl.networks.heads import CategoricalHead, make_head
+from rl.networks.recall import Recall
 from rl.networks.scales import log_corrections
 from rl.types import Core, FeatureEncoder, Observation, State
 
@@ -44,6 +45,7 @@ class ActorCritic(nn.Module):
         head_layers: widths of the layers of the policy behind the memory; None for one tanh layer of ``layer_size``.
         value_head_layers: those of the value; None for as many and as wide ones as the policy has.
         head_activation: of these layers.
+        recall_length: of sequences in steps, if the memory is to learn to tell its past, see ``rl.networks.recall``.
 
     Raises:
         ValueError: an argument is out of range, or would do nothing beside the others.
@@ -65,6 +67,7 @@ class ActorCritic(nn.Module):
         head_layers: Sequence[int] | None = None,
         value_head_layers: Sequence[int] | None = None,
         head_activation: Activation = "tanh",
+        recall_length: int | None = None,
     ):
         super().__init__()
         inputs = {name: space for name, space in leaves.items() if name != MASK}
@@ -81,6 +84,9 @@ class ActorCritic(nn.Module):
         if critic_core is not None and not separate_critic:
             raise ValueError("critic_core is for a critic with a memory of its own: set separate_critic, too")
         sizes = self.actor.core.output_size, (self.critic or self.actor).core.output_size
+        self.recall: Recall | None = None
+        if recall_length is not None:
+            self.recall = Recall(sizes[0], self.actor.encoder.output_size, recall_length, layer_size)
         check_head_layers(head_layers, value_head_layers, head_activation, sizes)
         self.head_layers = None
         if head_layers is not None:
@@ -135,15 +141,33 @@ class ActorCritic(nn.Module):
         Returns:
             Distribution parameters ``[T, B, P]``, values ``[T, B]``, state after step T.
         """
-        features = self.actor.features(obs)
-        starts = starts.to(features.device, non_blocking=True)
-        features, after = self.actor.core.unroll(features, state, starts)
+        _, features, of_critic, after = self._remember(obs, state, starts)
+        params, values = self.decode(features, of_critic, obs)
+        return params, values, after
+
+    def replay(self, obs: Observation, state: State, starts: Tensor) -> tuple[Tensor, ...]:
+        """Run sequences as ``unroll`` does, to learn from them.
+
+        Returns:
+            Distribution parameters ``[T, B, P]``, values ``[T, B]``, and the errors of a ``recall``, ``[T, B]``.
+        """
+        if self.recall is None:
+            params, values, _ = self.unroll(obs, state, starts)
+            return params, values
+        fed, features, of_critic, _ = self._remember(obs, state, starts)
+        errors = self.recall(features, fed, starts.to(fed.device, non_blocking=True))
+        return *self.decode(features, of_critic, obs), errors
+
+    def _remember(self, obs: Observation, state: State, starts: Tensor) -> tuple[Tensor, Tensor, Tensor, State]:
+        """Run the memories: what that of the policy is fed, its outputs, those for the value, the state after."""
+        fed = self.actor.features(obs)
+        starts = starts.to(fed.device, non_blocking=True)
+        features, after = self.actor.core.unroll(fed, state, starts)
         of_critic = features
         if self.critic is not None:
             of_critic, own = self.critic.core.unroll(self.critic.features(obs), _of_critic(state), starts)
             after = _joined(after, own)
-        params, values = self.decode(features, of_critic, obs)
-        return params, values, after
+        return fed, features, of_critic, after
 
     def decode(self, features: Tensor, of_critic: Tensor, obs: Observation) -> tuple[Tensor, Tensor]:
         """Map features ``[..., H]`` of policy and critic to parameters ``[..., P]`` and values ``[...]``."""

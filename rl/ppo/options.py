@@ -38,6 +38,7 @@ class PPOOptions(TypedDict, total=False):
     teacher_kl: float
     teacher_kl_schedule: Schedule
     teacher_kl_final: float | None
+    recall_coef: float
     normalise_advantages: bool
     target_kl: float | None
     learning_rate: float
@@ -66,7 +67,7 @@ def check_hyperparameters(values: dict[str, Any]) -> None:
     whole(0, given.get("bptt"), burn_in=given["burn_in"])
     within(0.0, 1.0, gamma=given["gamma"], gae_lambda=given["gae_lambda"])
     one_of(("joint", "per_head"), ratio=given["ratio"])
-    weights = ("value_coef", "entropy_coef", "teacher_kl")
+    weights = ("value_coef", "entropy_coef", "teacher_kl", "recall_coef")
     within(0.0, float("inf"), **{name: given[name] for name in (*weights, "value_clip", "target_kl") if name in given})
     above_zero = ("clip", "learning_rate", "learning_rate_min", "learning_rate_max", "desired_kl", "max_grad_norm")
     within(1e-12, float("inf"), **{name: given[name] for name in above_zero})
@@ -75,15 +76,18 @@ def check_hyperparameters(values: dict[str, Any]) -> None:
         raise ValueError("burn_in and refresh_states both renew the stored states: use one of them")
 
 
-def choose_stride(length: int, burn_in: int, fixed_size: bool, state: State) -> int:
+def choose_stride(given: int | None, length: int, burn_in: int, fixed_size: bool, state: State) -> int:
     """Choose the distance of the stored states in steps: 1, or where they are large the most that can be.
 
     Args:
+        given: the distance that was asked for, if one was.
         length: of the sequences.
         burn_in: steps of warm-up in front of them.
         fixed_size: False if a client may end rollouts at any step.
         state: an example, leaves ``[B, ...]``.
     """
+    if given is not None:
+        return given
     size = sum(leaf[0].numel() * leaf.element_size() for leaf in state.values())
     return gcd(length, burn_in) if fixed_size and size > LARGE_STATE else 1
 

@@ -5,10 +5,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from rl.networks import ActorCritic
-from rl.types import Observation, Sequences, State
+from rl.types import Sequences
 
 
-def unroll_in_parts(network: ActorCritic, mb: Sequences, parts: int) -> tuple[Tensor, Tensor]:
+def replay_in_parts(network: ActorCritic, mb: Sequences, parts: int) -> tuple[Tensor, ...]:
     """Run a network over the sequences of a minibatch, so many parts of them one after the other.
 
     Of a part nothing is held but its inputs and outputs; its backward pass runs it again first. So at any time the
@@ -23,24 +23,18 @@ def unroll_in_parts(network: ActorCritic, mb: Sequences, parts: int) -> tuple[Te
         parts: of which none is empty if there are as many sequences.
 
     Returns:
-        Distribution parameters ``[L, N, P]``, values ``[L, N]``.
+        Distribution parameters ``[L, N, P]``, values ``[L, N]``, and the errors of a ``recall``, ``[L, N]``.
     """
-
-    def run(obs: Observation, state: State, starts: Tensor) -> tuple[Tensor, Tensor]:
-        params, values, _ = network.unroll(obs, state, starts)
-        return params, values
-
     if parts == 1 or not torch.is_grad_enabled():
-        return run(mb.obs, mb.state, mb.starts)
+        return network.replay(mb.obs, mb.state, mb.starts)
     starts = mb.starts.chunk(parts, dim=1)
     obs = _chunk(mb.obs, parts, dim=1, count=len(starts))
     states = _chunk(mb.state, parts, dim=0, count=len(starts))
     done = [  # nothing is drawn at random in there: dropout has counters
-        checkpoint(run, *given, use_reentrant=False, preserve_rng_state=False)
+        checkpoint(network.replay, *given, use_reentrant=False, preserve_rng_state=False)
         for given in zip(obs, states, starts, strict=True)
     ]
-    params, values = (torch.cat(pieces, dim=1) for pieces in zip(*done, strict=True))
-    return params, values
+    return tuple(torch.cat(pieces, dim=1) for pieces in zip(*done, strict=True))
 
 
 def _chunk(leaves: dict[str, Tensor], parts: int, dim: int, count: int) -> list[dict[str, Tensor]]:

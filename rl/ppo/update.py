@@ -15,7 +15,7 @@ from rl.ppo.advantages import bootstrap_values, gae
 from rl.ppo.losses import Coefficients, approximate_kl, explained_variance, ppo_loss
 from rl.ppo.minibatch_step import MinibatchStep
 from rl.ppo.options import SCHEDULED, Ratio, check_hyperparameters
-from rl.ppo.recompute import unroll_in_parts
+from rl.ppo.recompute import replay_in_parts
 from rl.ppo.rollout_buffer import RolloutBuffer
 from rl.ppo.teacher import Teacher
 from rl.schedules import RateSchedule, Schedule, adapted, scheduled
@@ -50,6 +50,7 @@ class PPO:
         teacher_kl: weight of KL(policy || teacher), summed over the action branches; above 0 it needs a teacher.
         teacher_kl_schedule: how it gets to ``teacher_kl_final``.
         teacher_kl_final: its weight at the end of training; None for 0.
+        recall_coef: weight of telling what was observed 1, 2, 4, ... steps before, see ``rl.networks.recall``.
         normalise_advantages: to mean 0 and variance 1 or less over a rollout, see ``rl.normalisation.AdvantageScale``.
         target_kl: once the estimated KL of a minibatch exceeds 1.5 times this, the rest of all epochs is skipped.
         learning_rate: of Adam.
@@ -91,6 +92,7 @@ class PPO:
     teacher_kl: float = 0.0
     teacher_kl_schedule: Schedule = "linear"
     teacher_kl_final: float | None = None
+    recall_coef: float = 0.0
     normalise_advantages: bool = True
     target_kl: float | None = None
     learning_rate: float = 1.5e-3
@@ -237,7 +239,8 @@ class PPO:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the loss of one minibatch.
 
-        policy_loss + value_coef * value_loss - entropy_coef * entropy + teacher_kl * KL(policy || teacher)
+        policy_loss + value_coef * value_loss - entropy_coef * entropy + teacher_kl * KL(policy || teacher) +
+        recall_coef * recall_loss
 
         To add a term of your own, override this method: call it, add your term to the loss, and put what you want to
         see in TensorBoard beside the metrics.
@@ -252,13 +255,16 @@ class PPO:
             The loss, 0-d; and by metric name ``ratio [L, N, heads]``, ``entropy [L, N, branches]`` and 0-d tensors,
             whose means over the minibatches are reported.
         """
-        params, values = unroll_in_parts(network, mb, self.recompute_parts)  # [L, N, P], [L, N]
+        params, values, *errors = replay_in_parts(network, mb, self.recompute_parts)  # [L, N, P], [L, N]
         log_probs, entropies = network.head.evaluate(params, mb.actions)  # each [L, N, branches]
         loss, ratio, metrics = ppo_loss(log_probs, values, entropies, mb, now)
         if teacher is not None:
             kl = teacher.kl(network.head, params, mb).sum(-1).mean()
             loss = loss + now.teacher_kl * kl
             metrics["teacher_kl"] = kl.detach()
+        for error in errors:  # [L, N], of a network that recalls
+            loss = loss + self.recall_coef * error.mean()
+            metrics["recall_loss"] = error.mean().detach()
         return loss, metrics | {"ratio": ratio, "entropy": entropies.detach()}
 
     def coefficients(self, progress: float) -> Coefficients:

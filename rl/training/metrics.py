@@ -32,6 +32,7 @@ GLOSSARY = {
     "losses/explained_variance": "1 - Var(returns - values) / Var(returns): 1 is a perfect critic, below 0 a bad one",
     "losses/grad_norm": "norm of the gradient before clipping",
     "losses/teacher_kl": "KL(policy || teacher) summed over the action branches (teacher_kl above 0 only)",
+    "losses/recall_loss": "squared error of what the memory tells of 1, 2, 4, ... steps before (with recall_coef)",
     "losses/quantile_loss": "quantile Huber loss, summed over the quantiles of a step (RecurrentIQN)",
     "losses/q_mean": "mean value of the replayed actions: settles near the (scaled) returns to come (RecurrentIQN)",
     "eval/episodic_return": "mean return of greedy evaluation episodes",

@@ -35,6 +35,8 @@ OPTIONS = [
     {"bptt": None, "num_minibatches": 2},
     {"state_stride": 8, "core": partial(cores.attention, hidden_size=16, window_size=5)},
     {"separate_critic": True},
+    {"recall_coef": 0.1},
+    {"recall_coef": 0.1, "recompute_parts": 2, "separate_critic": True},
     {"core": partial(cores.lstm, hidden_size=16, num_layers=2, dropout=0.3)},
     {"previous_action_reward": True, "normalise_observations": True, "normalise_returns": True},
     {"normalise_advantages": False, "target_kl": 1e-9, "value_clip": 0.2, "gamma": 0.9, "gae_lambda": 0.5},

@@ -68,9 +68,7 @@ def step(w: Weights, x: Tensor, state: Tensor, starts: Tensor) -> tuple[Tensor, 
     state = state * ~starts.view(-1, 1, 1, 1, 1)
     outputs, states = [], []
     for trunk, name in enumerate(("actor", "critic")[: state.shape[1]]):
-        y, layers = x, []
-        if f"{name}.encoder.layer.weight" in w:
-            y = torch.tanh(x @ w[f"{name}.encoder.layer.weight"].T + w[f"{name}.encoder.layer.bias"])
+        y, layers = encode(w, name, x), []
         for layer in range(state.shape[2]):
             layers.append(cell(w, f"{name}.core.layers.{layer}", y, state[:, trunk, layer]))
             y = layers[-1][:, 0]
@@ -84,6 +82,31 @@ def step(w: Weights, x: Tensor, state: Tensor, starts: Tensor) -> tuple[Tensor, 
     of_value = torch.tanh(outputs[-1] @ w["hidden.weight"][half:].T + w["hidden.bias"][half:])
     params, value = of_policy @ weight[:-1].T + bias[:-1], of_value @ weight[-1] + bias[-1]
     return params, value, torch.stack(states, dim=1)
+
+
+def encode(w: Weights, name: str, x: Tensor) -> Tensor:
+    """Return what the memory of a trunk is fed: ``x [N, D]``, through a tanh layer if there is one."""
+    if f"{name}.encoder.layer.weight" not in w:
+        return x
+    return torch.tanh(x @ w[f"{name}.encoder.layer.weight"].T + w[f"{name}.encoder.layer.bias"])
+
+
+def recall_error(w: Weights, remembered: list[Tensor], fed: list[Tensor], starts: list[Tensor], bptt: int) -> Tensor:
+    """Return how wrong the memory tells what it was fed 1, 2, 4, ... steps before; of L steps ``[N, ...]`` each."""
+    distances = [2**power for power in range(30) if 2**power < bptt]
+    (length, size), (rows, width) = (len(fed), len(fed[0])), (len(w["recall.heads.weight"]), fed[0].shape[1])
+    assert rows == width * len(distances)
+    total = torch.zeros((), dtype=torch.float64)
+    for t in range(length):
+        hidden = torch.tanh(remembered[t] @ w["recall.hidden.weight"].T + w["recall.hidden.bias"])
+        told = hidden @ w["recall.heads.weight"].T + w["recall.heads.bias"]
+        for place, distance in enumerate(distances):
+            for n in range(size):
+                before = t - distance
+                if before >= 0 and not any(starts[k][n] for k in range(before + 1, t + 1)):
+                    error = told[n, place * width : (place + 1) * width] - fed[before][n].detach()
+                    total = total + (error**2).mean()
+    return total / (length * size * len(distances))
 
 
 def read(w: Weights, name: str, x: Tensor) -> Tensor:
@@ -310,11 +333,12 @@ class Reference:
 
     def loss(self, begin: Tensor, env: Tensor, length: int) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of N sequences, and metrics."""
-        o, state, steps, outputs = self.o, self.first_state(begin, env), [], []
+        o, state, steps, outputs, seen = self.o, self.first_state(begin, env), [], [], []
         for t in range(length):
             at = begin + t, env
             params, value, state = step(self.w, self.x[at], state, self.r.starts[at])
             outputs.append((params, value))
+            seen.append((state[:, 0, -1, 0], encode(self.w, "actor", self.x[at]), self.r.starts[at]))
             steps.append(begin + t)
         at = torch.cat(steps), env.repeat(length)  # all L * N steps
         params, value = (torch.cat(column) for column in zip(*outputs, strict=True))
@@ -343,6 +367,10 @@ class Reference:
             kl = divergence(self.w, params, self.teacher, self.teacher_params[at], self.sizes)
             parts["teacher_kl"] = kl.masked_fill(self.r.hidden[at], 0.0).sum(-1).mean()
             loss = loss + self.teacher_coef * parts["teacher_kl"]
+        if o["recall_coef"]:
+            columns = (list(column) for column in zip(*seen, strict=True))
+            parts["recall_loss"] = recall_error(self.w, *columns, o["bptt"] or len(self.x))
+            loss = loss + o["recall_coef"] * parts["recall_loss"]
         if entropies.shape[1] > 1:
             parts |= {f"entropy_action_{branch}": entropies[:, branch].mean() for branch in range(entropies.shape[1])}
         return loss, {name: value.item() for name, value in (parts | {"loss": loss}).items()}

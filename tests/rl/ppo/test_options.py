@@ -54,6 +54,7 @@ def test_the_defaults():
         "teacher_kl": 0.0,
         "teacher_kl_schedule": "linear",
         "teacher_kl_final": None,
+        "recall_coef": 0.0,
         "normalise_advantages": True,
         "target_kl": None,
         "learning_rate": 1.5e-3,
@@ -94,6 +95,7 @@ def test_the_defaults():
         ("entropy_coef_final", -1.0),
         ("teacher_kl", -1.0),
         ("teacher_kl_final", -1.0),
+        ("recall_coef", -1.0),
         ("target_kl", -1.0),
         ("learning_rate", 0.0),
         ("learning_rate_schedule", "cosinus"),
@@ -195,7 +197,7 @@ def check():
 def test_large_states_are_stored_where_sequences_and_their_warm_up_begin(length, burn_in, fixed_size, width, stride):
     """A state is large beyond 8,192 bytes."""
     state = {"h": torch.zeros(7, width - 2), "count": torch.zeros(7, 1, dtype=torch.int64)}
-    assert choose_stride(length, burn_in, fixed_size, state) == stride
+    assert choose_stride(None, length, burn_in, fixed_size, state) == stride
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,17 @@ from gymnasium import spaces
 from rl import cores
 from rl.agents import RecurrentPPO
 from rl.networks import ActorCritic
-from rl.ppo.recompute import unroll_in_parts
+from rl.ppo.recompute import replay_in_parts
 from rl.types import Sequences
 
 L, N = 6, 5
 CORES = {name: getattr(cores, name) for name in cores.__all__}
 
 
-def make_network(core, **options):
+def make_network(core, recall_length=None, **options):
     memory = partial(core, hidden_size=8, **options)
-    return ActorCritic({"obs": spaces.Box(-1, 1, (3,))}, spaces.Discrete(4), memory, 16)
+    leaves = {"obs": spaces.Box(-1, 1, (3,))}
+    return ActorCritic(leaves, spaces.Discrete(4), memory, 16, recall_length=recall_length)
 
 
 def make_minibatch(network):
@@ -33,8 +34,9 @@ def make_minibatch(network):
 
 
 def gradients(network, mb, parts):
-    params, values = unroll_in_parts(network, mb, parts)
-    loss = (params * torch.linspace(0, 1, params.numel()).view_as(params)).sum() + values.square().sum()
+    params, values, *errors = replay_in_parts(network, mb, parts)
+    loss = sum(error.square().sum() for error in errors)
+    loss += (params * torch.linspace(0, 1, params.numel()).view_as(params)).sum() + values.square().sum()
     return params, values, torch.autograd.grad(loss, list(network.parameters()), materialize_grads=True)
 
 
@@ -48,6 +50,15 @@ def test_values_and_gradients_are_those_of_one_piece(core, parts):
     torch.testing.assert_close(params, wanted_params, rtol=0, atol=1e-6)
     torch.testing.assert_close(values, wanted_values, rtol=0, atol=1e-6)
     for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_recalled_is_that_of_one_piece():
+    torch.manual_seed(0)
+    network = make_network(cores.gru, recall_length=L)
+    mb = make_minibatch(network)
+    assert len(replay_in_parts(network, mb, 3)) == 3
+    for one, other in zip(gradients(network, mb, 3)[2], gradients(network, mb, 1)[2], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
@@ -69,7 +80,7 @@ def held_bytes(network, mb, parts):
         return leaf
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda leaf: leaf):
-        outputs = unroll_in_parts(network, mb, parts)
+        outputs = replay_in_parts(network, mb, parts)
     given = {leaf.data_ptr() for leaf in (*mb.obs.values(), *mb.state.values(), mb.starts)}
     assert outputs
     return sum(size for pointer, size in held.items() if pointer not in weights | given)
@@ -85,12 +96,12 @@ def test_less_is_held(core):
 def test_nothing_is_cut_without_gradients(monkeypatch):
     network = make_network(cores.gru)
     seen = []
-    unroll = network.unroll
-    monkeypatch.setattr(network, "unroll", lambda *given: seen.append(given[2].shape) or unroll(*given))
+    replay = network.replay
+    monkeypatch.setattr(network, "replay", lambda *given: seen.append(given[2].shape) or replay(*given))
     mb = make_minibatch(network)
     with torch.no_grad():
-        unroll_in_parts(network, mb, 5)
-    unroll_in_parts(network, mb, 5)
+        replay_in_parts(network, mb, 5)
+    replay_in_parts(network, mb, 5)
     assert seen == [(L, N), *[(L, 1)] * N]
 
 

@@ -312,7 +312,7 @@ def test_what_a_rollout_takes(numbered):
 def test_a_large_state_fits_when_it_is_stored_where_sequences_begin():
     """4,096 environments x 128 steps of Mamba 256 take less than 4 GB, though one state is 76 kB."""
     state = cores.mamba(64, hidden_size=256).initial_state(1)
-    stride = choose_stride(32, 0, True, state)
+    stride = choose_stride(None, 32, 0, True, state)
     many = {name: leaf.to("meta").expand(4096, *leaf.shape[1:]) for name, leaf in state.items()}
     row = torch.empty(4096, 4, device="meta")
     buffer = RolloutBuffer(128, {"obs": row}, many, row[:, :1].long(), row, stride, "meta")

@@ -43,6 +43,7 @@ OPTIONS = {
     "teacher_kl": 0.0,
     "teacher_kl_schedule": "constant",
     "teacher_kl_final": None,
+    "recall_coef": 0.0,
     "normalise_advantages": True,
     "target_kl": None,
     "learning_rate": 0.01,
@@ -224,6 +225,9 @@ CASES = {
     "teacher": {"hide": True, "entropy_coef_schedule": "cosine", "entropy_coef_final": 0.2}
     | {"teacher_kl": 0.5, "teacher_kl_schedule": "linear", "teacher_kl_final": 0.1},
     "teacher of a box": {"teacher_kl": 0.5, "action": "box", "core": "lstm", "learning_rate_schedule": "linear"},
+    "recall": {"recall_coef": 0.4, "bptt": 8, "num_minibatches": 1, "max_grad_norm": 1e9},
+    "recall of what is fed as it is": {"recall_coef": 0.4, "bptt": 6, "num_steps": 12, "bound": 1.0, "core": "lstm"},
+    "recall beside a separate critic": {"recall_coef": 0.4, "core": "lstm", "layers": 2} | SEPARATE,
     "everything falls": {
         "clip_schedule": "linear",
         "learning_rate_schedule": "linear",
@@ -299,6 +303,7 @@ CHANGES = {  # what a hyperparameter becomes, and what else it takes to matter
     "teacher_kl": (0.6, {"teacher_kl": 0.5}),
     "teacher_kl_schedule": ("linear", {"teacher_kl": 0.5}),
     "teacher_kl_final": (0.3, {"teacher_kl": 0.5, "teacher_kl_schedule": "linear"}),
+    "recall_coef": (0.3, {"recall_coef": 0.1}),
     "normalise_advantages": (False, {}),
     "target_kl": (0.002, {}),
     "learning_rate": (0.009, {}),
