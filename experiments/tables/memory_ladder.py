@@ -22,12 +22,14 @@ KEYS = ("experiment", "key", "rungs")
 
 SHORTEST_SEQUENCE = 32
 
-ENVIRONMENTS = 64
-"""At most, and so few that a rollout stays within ``ROLLOUT`` steps."""
+LARGEST_ROLLOUT = 2**16
+"""Steps of all environments together, of which there are 64 where they fit, else fewer."""
 
-ROLLOUT = 2**16
+SPAN = 50
+"""Steps that a fresh memory lasts, in lengths of a sequence."""
 
-SPAN = 1
+RECALL = 0.1
+"""Weight of telling what was seen before."""
 
 EVALUATIONS = 30
 """Of a run that never reaches the bar."""
@@ -101,15 +103,25 @@ def read_rungs(name: str, rungs: Any) -> dict[int, int]:
 
 
 def list_rung(row: dict[str, Any], delay: int, steps: int) -> list[str]:
-    """Return the arguments of the runs of one rung: its delay, its budget, and sequences that hold whole episodes.
+    """Return the arguments of the runs of one rung: its delay, its budget, and what follows from the delay.
 
-    Sequences are cut anywhere: where they are hardly longer than an episode few of them hold both a cue and its reward.
+    Sequences are at least twice as long: they are cut anywhere, so of shorter ones few would hold a cue and its reward.
     """
-    sequence = max(SHORTEST_SEQUENCE, 1 << (2 * delay - 1).bit_length())  # a power of two, at least 2 * delay
-    arguments = [f"experiment={row['experiment']}", f"{row['key']}={delay}", f"total_steps={steps}"]
-    arguments += [f"num_envs={min(ENVIRONMENTS, ROLLOUT // sequence)}", f"num_steps={sequence}"]
-    arguments += [f"agent.bptt={sequence}", f"agent.memory_span={SPAN * sequence}"]
-    return [*arguments, f"evaluate_every={steps // EVALUATIONS}", "evaluate_episodes=200", "stop_at_threshold=true"]
+    sequence = max(SHORTEST_SEQUENCE, 1 << (2 * delay - 1).bit_length())  # a power of two
+    settings = {
+        "experiment": row["experiment"],
+        row["key"]: delay,
+        "total_steps": steps,
+        "evaluate_every": steps // EVALUATIONS,
+        "evaluate_episodes": 200,
+        "stop_at_threshold": "true",
+        "num_envs": min(64, LARGEST_ROLLOUT // sequence),
+        "num_steps": sequence,
+        "agent.bptt": sequence,
+        "agent.memory_span": SPAN * sequence,
+        "agent.recall_coef": RECALL,
+    }
+    return [f"{key}={value}" for key, value in settings.items()]
 
 
 def check_rung(plan: Plan, run: str, arguments: list[str]) -> None:

@@ -55,15 +55,23 @@ def test_end_to_end(command, tiny, cwd, monkeypatch, child_environment):
     assert ended.code != 0 and "was run with threshold=9" in ended.err
 
 
-@pytest.mark.parametrize(("delay", "sequence"), [(2, 32), (31, 32), (32, 64), (100, 128), (128, 256), (1000, 1024)])
-def test_sequences_are_longer_than_the_delay(delay, sequence):
-    assert list_rung(ROW, delay, 5000) == [
+@pytest.mark.parametrize(
+    ("delay", "sequence", "envs"),
+    [(2, 32, 64), (16, 32, 64), (17, 64, 64), (100, 256, 64), (512, 1024, 64), (1000, 2048, 32)],
+)
+def test_sequences_hold_whole_episodes(delay, sequence, envs):
+    assert list_rung(ROW, delay, 6000) == [
         "experiment=t_maze_100",
         f"env.length={delay}",
-        "total_steps=5000",
+        "total_steps=6000",
+        "evaluate_every=200",
+        "evaluate_episodes=200",
+        "stop_at_threshold=true",
+        f"num_envs={envs}",
         f"num_steps={sequence}",
         f"agent.bptt={sequence}",
-        "stop_at_threshold=true",
+        f"agent.memory_span={50 * sequence}",
+        "agent.recall_coef=0.1",
     ]
 
 
