@@ -113,8 +113,8 @@ def check_agent_state(state: Any, entries: Collection[str], agent: Stored) -> No
         theirs, own = in_words(state.get("construction")), in_words(agent.construction)
         if means_brightness(state["network"]) and not means_brightness(agent.network.state_dict()):
             differences += "; it reads images as brightness, which image_encoding=brightness does"
-        told = "".join(f"; {it} is {words}" for it, words in (("it", theirs), ("this agent", own)) if words)
-        raise ValueError(f"the checkpoint is of another network: {differences}{told}")
+        told = f"it is {theirs}; this agent is {own}; " if theirs != own and theirs and own else ""
+        raise ValueError(f"the checkpoint is of another network: {told}{differences}")
     if "return_scale" in entries and (state["return_scale"] is None) != (agent.return_scale is None):
         raise ValueError("the checkpoint was written with another setting of normalise_returns")
 
