@@ -221,7 +221,9 @@ def test_a_network_of_another_agent_is_refused_and_changes_nothing(make, write, 
     for read in (agent.load, agent.load_network):
         with pytest.raises(ValueError, match="of another shape is"):
             read(write("wider.pt", hidden_size=9))
-        with pytest.raises(ValueError, match="the checkpoint is of another network: it is .*core=mlp.*; this agent is .*core=gru.*; it lacks"):
+        with pytest.raises(
+            ValueError, match=r"another network: it is .*core=mlp.*; this agent is .*core=gru.*; it lacks"
+        ):
             read(write("mlp.pt", core="mlp"))
     with pytest.raises(ValueError, match="another setting of normalise_returns"):
         agent.load(write("scaled.pt", normalise_returns=True))
