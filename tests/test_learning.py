@@ -19,7 +19,7 @@ from rl.training.run import checkpoint_path
 pytestmark = pytest.mark.slow
 MEMORIES = [name for name in cores.__all__ if name != "mlp"]
 SLOWER = {"attention": ["++agent.learning_rate=1e-3"]}
-"""With the preset's 3e-3 about one run in twenty of attention ends at one fixed direction; rounding decides which."""
+"""With 3e-3 about one run in twenty of attention ends at one fixed direction; rounding decides which."""
 
 
 @pytest.fixture
