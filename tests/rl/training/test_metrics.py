@@ -39,7 +39,7 @@ def run():
     def train(folder, action, total_steps=48, kind=RecurrentPPO):
         envs = SpaceProbe(3, "box", action)
         update = (
-            {"num_minibatches": 2, "teacher_kl": 0.1}
+            {"num_minibatches": 2, "teacher_kl": 0.1, "recall_coef": 0.1}
             if kind is RecurrentPPO
             else {"batch_size": 8, "burn_in": 0, "learning_starts": 8}
         )
