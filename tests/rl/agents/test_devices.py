@@ -143,10 +143,11 @@ def test_every_observation_and_action(observation_space, action_space, check):
         {"separate_critic": True, "normalise_observations": True, "normalise_returns": True, "refresh_states": True},
         {"core_options": {"num_layers": 2, "dropout": 0.3}, "burn_in": 4, "value_clip": 0.2, "target_kl": 0.1},
         {"total_steps": 48, "learning_rate_schedule": "linear", "entropy_coef_schedule": "linear", "ratio": "per_head"},
+        {"recall_coef": 0.1},
         {"gaps": True},
         {"gaps": True, "core": cores.lstm, "separate_critic": True, "previous_action_reward": True},
     ],
-    ids=["scales", "dropout-burn-in", "schedules", "gaps", "gaps-lstm"],
+    ids=["scales", "dropout-burn-in", "schedules", "recall", "gaps", "gaps-lstm"],
 )
 def test_every_option(options, check):
     check(**options, action_space=spaces.MultiDiscrete([4, 3]))
