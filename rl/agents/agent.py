@@ -312,8 +312,8 @@ class RecurrentAgent(Client):
             ValueError: it is damaged, foreign, or of another network; the agent is unchanged.
         """
         content = load_checkpoint(path, map_location=self.device)
-        keep_recall(content["agent"], self.network.state_dict())
         with naming_file(path, content):
+            keep_recall(content["agent"], self.network.state_dict())
             check_agent_state(content["agent"], ("network",), self)
             check_entries(content["agent"], {"network": without_corrections(self.network.state_dict())}, self.network)
         self.network.load_state_dict(content["agent"]["network"])

@@ -262,9 +262,9 @@ class PPO:
             kl = teacher.kl(network.head, params, mb).sum(-1).mean()
             loss = loss + now.teacher_kl * kl
             metrics["teacher_kl"] = kl.detach()
-        for error in errors:  # [L, N], of a network that recalls
-            loss = loss + self.recall_coef * error.mean()
-            metrics["recall_loss"] = error.mean().detach()
+        for recall_loss in (error.mean() for error in errors):  # one, of a network that recalls
+            loss = loss + self.recall_coef * recall_loss
+            metrics["recall_loss"] = recall_loss.detach()
         return loss, metrics | {"ratio": ratio, "entropy": entropies.detach()}
 
     def coefficients(self, progress: float) -> Coefficients:
