@@ -151,12 +151,12 @@ def draw_row(folders: list[Path], row: dict[str, Any], output: Path) -> None:
 
 
 def plot_rows(folder: Path, rows: dict[str, Any], seeds: list[int], output: Path) -> None:
-    """Draw evaluation return over steps, one panel for each environment."""
-    panels, levels = make_panels(), {}
+    """Draw evaluation return over steps, one panel for each environment, titled as its first row."""
+    panels, levels, titles = make_panels(), {}, dict[str, str]()
     for name, row in rows.items():
         for seed in seeds:
-            panel, line = label_run(locate_run(folder, name, seed))
-            line += row.get("suffix", "")
+            environment, line = label_run(locate_run(folder, name, seed))
+            panel, line = titles.setdefault(environment, row.get("label", environment)), line + row.get("suffix", "")
             panels[panel][line].append(read_curve(locate_run(folder, name, seed), "eval/episodic_return"))
         result = read_result(locate_run(folder, name, seeds[0]))
         known = {"threshold": result["threshold"], "memoryless": result["memoryless_return"]}

@@ -9,12 +9,13 @@ from matplotlib import image
 from omegaconf import OmegaConf
 
 from experiments.launch.check import ConfigError
-from experiments.tables import runs
+from experiments.tables import learning_table, runs
 from experiments.tables.learning_table import (
     KEYS,
     MARKERS,
     NEEDED,
     check_elsewhere,
+    plot_rows,
     read_elsewhere,
     read_row,
     train_row,
@@ -103,6 +104,21 @@ def test_rows_that_are_played_elsewhere(command, tiny, cwd):
     assert read_elsewhere(target, 3, overrides) is None
     (target / "evaluation.json").write_text("[{")
     assert read_elsewhere(target, 3, overrides) is None
+
+
+def test_runs_in_one_environment_share_a_panel_titled_as_the_first_row(monkeypatch):
+    places = {"a": ("TMaze", "lstm"), "b": ("TMaze", "lstm"), "c": ("Pole", "gru")}
+    drawn = {}
+    monkeypatch.setattr(learning_table, "label_run", lambda folder: places[folder.parent.name])
+    monkeypatch.setattr(learning_table, "read_curve", lambda folder, tag: str(folder))
+    monkeypatch.setattr(learning_table, "read_result", lambda folder: {"threshold": 0.9, "memoryless_return": None})
+    monkeypatch.setattr(learning_table, "draw_curves", lambda *given: drawn.update(panels=given[0], levels=given[3]))
+    plot_rows(Path("out"), {"a": {"label": "Maze"}, "b": {"label": "Maze 2", "suffix": ", far"}, "c": {}}, [1], Path())
+    assert drawn["panels"] == {
+        "Maze": {"lstm": ["out/a/seed1"], "lstm, far": ["out/b/seed1"]},
+        "Pole": {"gru": ["out/c/seed1"]},
+    }
+    assert drawn["levels"] == {"Maze": {"threshold": 0.9}, "Pole": {"threshold": 0.9}}
 
 
 def test_the_rows_of_the_table_can_be_played_where_they_say(composing):
