@@ -146,7 +146,8 @@ def read_elsewhere(target: Path, seed: int, overrides: list[str]) -> dict[str, A
 
 def draw_row(folders: list[Path], row: dict[str, Any], output: Path) -> None:
     """Draw what the memory is worth in the runs of a row."""
-    title = "\n".join(label_run(folders[0])) + row.get("suffix", "")
+    environment, line = label_run(folders[0])
+    title = f"{row.get('label', environment)}\n{line}{row.get('suffix', '')}"
     draw_memory({title: folders}, output, panel_size=SMALL)
 
 

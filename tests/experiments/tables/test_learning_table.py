@@ -15,6 +15,7 @@ from experiments.tables.learning_table import (
     MARKERS,
     NEEDED,
     check_elsewhere,
+    draw_row,
     plot_rows,
     read_elsewhere,
     read_row,
@@ -119,6 +120,12 @@ def test_runs_in_one_environment_share_a_panel_titled_as_the_first_row(monkeypat
         "Pole": {"gru": ["out/c/seed1"]},
     }
     assert drawn["levels"] == {"Maze": {"threshold": 0.9}, "Pole": {"threshold": 0.9}}
+
+    titles = []
+    monkeypatch.setattr(learning_table, "draw_memory", lambda groups, *given, **options: titles.extend(groups))
+    for name, row in {"a": {"label": "Maze", "suffix": ", far"}, "c": {}}.items():
+        draw_row([Path("out") / name / "seed1"], row, Path("picture.png"))
+    assert titles == ["Maze\nlstm, far", "Pole\ngru"]
 
 
 def test_the_rows_of_the_table_can_be_played_where_they_say(composing):
