@@ -13,7 +13,7 @@ torch.set_num_threads(1)
 DEVICES = "cpu", "cuda", "shadow"
 
 HERE = Path(__file__).parent
-WHOLE_PROCESSES = (  # half of the time that all tests take; what they run has tests of its own that are not slow
+WHOLE_PROCESSES = (  # most of the time that all tests take; what they run has tests of its own that are not slow
     "experiments/benchmark/",
     "experiments/char_lm/",
     "experiments/device_check/",
@@ -24,14 +24,22 @@ WHOLE_PROCESSES = (  # half of the time that all tests take; what they run has t
     "experiments/tables/",
     "experiments/test_bad_input.py",
     "experiments/test_check_memory.py",
+    "experiments/test_environments_of_users.py",
+    "experiments/test_evaluation_costs.py",
+    "experiments/test_export.py",
+    "experiments/test_plot.py",
+    "experiments/test_population.py",
     "experiments/test_train_folders.py",
     "experiments/test_train_jobs.py",
+    "experiments/test_train_observers.py",
     "experiments/test_train_processes.py",
     "experiments/test_train_ranks.py",
     "experiments/test_train_resuming.py",
+    "experiments/test_watch.py",
     "rl/cores/kernels/test_compile.py",
     "rl/cores/kernels/test_kernels.py",
     "test_conf.py",
+    "test_examples.py",
 )
 """Tests that start commands one after the other, or compile: run with -m slow, by CI always."""
 

@@ -159,6 +159,7 @@ def check_build(config):
         assert extra[1] in EXTRAS if extra else "pip install --no-deps memory-gym" in str(error), error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", commands())
 def test_every_command_is_one(words, run_dir):
     program, *arguments = words

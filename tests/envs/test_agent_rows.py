@@ -379,6 +379,7 @@ def test_rollouts_hold_the_steps_of_the_living_only(colony, agent):
         assert getattr(buffer, name)[:6].T.tolist() == numbers, name
 
 
+@pytest.mark.slow
 def test_training_and_evaluation_of_the_mortal(agent):
     """Action 1 pays 1 in each living step, so the best returns are the lengths of the lives."""
     envs = AgentRows(partial(Colony, paid=True), 6)

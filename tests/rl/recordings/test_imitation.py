@@ -136,6 +136,7 @@ def recall():
     return Recording(spaces.Box(0, 1, (2,)), spaces.Discrete(3), *parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", cores.__all__)
 def test_memory_learns_what_a_network_without_it_cannot(recall, name):
     """Without memory log 2 is lost at every fourth step: 0.173 nats a step."""

@@ -123,6 +123,7 @@ def test_numba_that_does_not_load_is_told(monkeypatch, caplog):
     kernels.has_numba.cache_clear()
 
 
+@pytest.mark.slow
 def test_without_a_place_for_what_is_compiled():
     """Neither the folder of the module nor that of the user can be written to: each process compiles for itself."""
     code = (
