@@ -10,7 +10,7 @@ from experiments.launch.check import ConfigError, choose_names, convert, prepare
 from experiments.launch.command import rewrite_overrides
 from experiments.launch.run_folder import flatten, read_result
 from experiments.tables.figures import load_pyplot, open_figure, put_caption, set_title
-from experiments.tables.learning_text import Result, Summary, summarise_row
+from experiments.tables.learning_text import Result, Summary, count_reached, summarise_row
 from experiments.tables.markdown import write_table
 from experiments.tables.plan import Plan, read_plan
 from experiments.tables.runs import CHILD, Children, check_same, list_remaining_arguments, locate_run
@@ -33,6 +33,9 @@ RECALL = 0.1
 
 EVALUATIONS = 30
 """Of a run that never reaches the bar."""
+
+FIRST_SEEDS = 3
+"""Of a rung: where none of them ends at the bar, the others are not tried."""
 
 Climb = list[tuple[int, Summary]]
 """Of one core on one task: delays, ascending, with their numbers over seeds, up to the one that no seed learns."""
@@ -113,7 +116,7 @@ def list_rung(row: dict[str, Any], delay: int, steps: int) -> list[str]:
         row["key"]: delay,
         "total_steps": steps,
         "evaluate_every": steps // EVALUATIONS,
-        "evaluate_episodes": 200,
+        "evaluate_episodes": 100,
         "stop_at_threshold": "true",
         "num_envs": min(64, LARGEST_ROLLOUT // sequence),
         "num_steps": sequence,
@@ -138,16 +141,25 @@ def check_rung(plan: Plan, run: str, arguments: list[str]) -> None:
 
 
 def train_rung(children: Children, plan: Plan, run: str, arguments: list[str]) -> list[Result]:
-    """Train what is missing of one rung, seed after seed; return the results of all.
+    """Train what is missing of one rung; return the results, those of the first seeds alone if none of them learns it.
 
     Raises:
         RuntimeError: a process failed; its last line says why.
     """
-    targets = {seed: locate_run(plan.folder, run, seed) for seed in plan.seeds}
-    for seed, target in targets.items():
+    results: list[Result] = []
+    for seed in plan.seeds:
+        if len(results) == FIRST_SEEDS and not any(map(is_at_bar, results)):
+            break
+        target = locate_run(plan.folder, run, seed)
         if remaining := list_remaining_arguments(target, [*arguments, f"seed={seed}", f"run_dir={target}"]):
             children.run_module(CHILD, "experiments.train", *remaining)
-    return [read_result(target) for target in targets.values()]
+        results.append(read_result(target))
+    return results
+
+
+def is_at_bar(result: Result) -> bool:
+    """Say whether the final return of a run is at or above its bar."""
+    return bool(count_reached([result["eval_return_mean"]], result["threshold"]))
 
 
 # ------------------------------------------------------------------------------------------------------------- the text

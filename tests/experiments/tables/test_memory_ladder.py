@@ -1,12 +1,14 @@
 """``python -m experiments.memory_ladder``."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from matplotlib.axes import Axes
 
 from experiments.launch.check import ConfigError
-from experiments.tables import runs
+from experiments.tables import memory_ladder, runs
 from experiments.tables.memory_ladder import MARKERS, draw_climbs, format_rung, format_task, list_rung, read_rungs
 
 ROW = {"experiment": "t_maze_100", "key": "env.length", "label": "T-maze", "rungs": {30: 200, 10: 100}}
@@ -65,7 +67,7 @@ def test_sequences_hold_whole_episodes(delay, sequence, envs):
         f"env.length={delay}",
         "total_steps=6000",
         "evaluate_every=200",
-        "evaluate_episodes=200",
+        "evaluate_episodes=100",
         "stop_at_threshold=true",
         f"num_envs={envs}",
         f"num_steps={sequence}",
@@ -73,6 +75,29 @@ def test_sequences_hold_whole_episodes(delay, sequence, envs):
         f"agent.memory_span={50 * sequence}",
         "agent.recall_coef=0.1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("returns", "tried"),
+    [([0.5, 0.5, 0.5, 1.0], 3), ([0.5, 0.5, 0.95, 0.5, 0.5], 5), ([0.5, 0.5], 2), ([1.0, 0.5, 0.5, 0.5], 4)],
+)
+def test_a_rung_that_none_of_three_seeds_learns_is_left(returns, tried, monkeypatch):
+    trained = []
+
+    class Children:
+        def run_module(self, *arguments):
+            trained.append(arguments[-1])
+
+    monkeypatch.setattr(memory_ladder, "list_remaining_arguments", lambda target, arguments: arguments)
+    monkeypatch.setattr(
+        memory_ladder,
+        "read_result",
+        lambda target: {"eval_return_mean": returns[int(target.name[4:])], "threshold": 0.95},
+    )
+    plan = SimpleNamespace(folder=Path("out"), seeds=list(range(len(returns))))
+    results = memory_ladder.train_rung(Children(), plan, "maze/gru/10", [])
+    assert [each["eval_return_mean"] for each in results] == returns[:tried]
+    assert trained == [f"run_dir=out/maze/gru/10/seed{seed}" for seed in range(tried)]
 
 
 def test_rungs_are_climbed_from_below():
