@@ -74,6 +74,8 @@ def launch(run: Callable[..., Any], config_name: str) -> None:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
+            if isinstance(error, ConfigError):
+                note_preset(error)
             whole, below = error.__traceback__, cut_traceback(error.__traceback__, run)
             is_users = find_users_frame(error.with_traceback(below), causes=False) is not None
             error.with_traceback(whole)
@@ -125,6 +127,16 @@ def check_command(config: DictConfig, config_name: str) -> None:
         raise ConfigError("torchrun is for experiments.train alone: start this command without it")
     check_keys(config, config_name)
     read_trust(config.get("trust"))
+
+
+def note_preset(error: ConfigError) -> None:
+    """Note with an unknown key that no argument holds where it may stand: a preset may be made for another agent."""
+    key, hydra_config = re.match("there is no key '([^']+)'", str(error)), HydraConfig.get()
+    preset = hydra_config.runtime.choices.get("experiment")
+    if key and preset:
+        typed = (argument.lstrip("+~").partition("=")[0] + "." for argument in hydra_config.overrides.task)
+        if not any(argument.startswith(key[1] + ".") for argument in typed):
+            error.add_note(f"no argument sets it: look into experiment={preset}")
 
 
 def end_with(fault: BaseException, config_name: str) -> NoReturn:

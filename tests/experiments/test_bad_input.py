@@ -244,6 +244,16 @@ def test_runs_that_are_none(run_dir, command, cwd, no_training):
         assert_one_sentence(command("evaluate", f"run={folder}"), "evaluate: ", *words)
 
 
+def test_a_key_of_a_preset_that_another_agent_lacks(command):
+    """The sentence does not blame the command line for what the preset holds; what was mistyped there it does."""
+    ended = command("train", "experiment=t_maze_10_iqn", "agent=recurrent_ppo_lstm")
+    assert_one_sentence(
+        ended, "train: there is no key 'agent.", "; no argument sets it: look into experiment=t_maze_10_iqn"
+    )
+    for mistyped in ("agent.clib=3", "agnt.clip=3"):
+        assert "no argument sets it" not in command("train", "experiment=t_maze_10", mistyped).err
+
+
 def test_evaluation(run_dir, command):
     for arguments, words in {
         "": ["run is missing", "run=RUN_DIR"],
