@@ -139,8 +139,9 @@ def list_arguments(config: DictConfig, name: str, row: dict[str, Any], core: str
     budget = convert(row["budget"], int, f"table.{name}.budget")
     positive(**{f"table.{name}.budget": budget})
     steps = [f"total_steps={budget}", f"evaluate_every={max(budget // EVALUATIONS, 1)}"]
+    own = to_dict(config.core_overrides).get(core, ())
     shared = read_list(config.overrides, "overrides") if config.overrides else []
-    return [f"experiment={EXPERIMENT}", *shared, *read_env_keys(row, "env", name), *steps, f"agent/core={core}"]
+    return [f"experiment={EXPERIMENT}", f"agent/core={core}", *own, *shared, *read_env_keys(row, "env", name), *steps]
 
 
 def read_all_spaces(configs: dict[str, DictConfig]) -> dict[str, Spaces]:

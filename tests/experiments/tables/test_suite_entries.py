@@ -40,7 +40,7 @@ def composing():
 
 
 def suite(*overrides):
-    return OmegaConf.create({"overrides": [*overrides]})
+    return OmegaConf.create({"overrides": [*overrides], "core_overrides": SUITE.core_overrides})
 
 
 def test_every_task_has_the_same_settings():
@@ -48,7 +48,7 @@ def test_every_task_has_the_same_settings():
     entries = make_entries(suite(*SMALL), PLAIN, ["mlp"], [])
     entries += make_entries(suite(*SMALL), {"rock_sample": ROWS["rock_sample"]}, ["gru"], [])
     assert [entry.row for entry in entries] == [*PLAIN, "rock_sample"] and len(PLAIN) == 25
-    free = {"total_steps", "evaluate_every", "agent.core._target_"}
+    free = {"total_steps", "evaluate_every", "agent.core._target_", "agent.previous_action_reward"}
     kept = [
         {key: value for key, value in entry.settings.items() if not key.startswith("env.") and key not in free}
         for entry in entries
@@ -57,6 +57,7 @@ def test_every_task_has_the_same_settings():
     for entry in entries:
         assert entry.settings["evaluate_every"] * 10 == entry.settings["total_steps"] == ROWS[entry.row]["budget"]
     assert [entry.settings["agent.core._target_"] for entry in entries[-2:]] == ["rl.cores.mlp", "rl.cores.gru"]
+    assert [entry.settings["agent.previous_action_reward"] for entry in entries[-2:]] == [False, True]  # a control
 
 
 def test_the_table():
@@ -87,10 +88,12 @@ def test_a_row_sets_its_task_and_its_budget_alone(row, sentence):
 def test_settings_of_all_runs():
     row = {"env": ["env=t_maze", "env.length=3"], "budget": 5}
     assert list_arguments(suite("num_envs=2"), "a", row, "gru") == [
-        *("experiment=memory_suite", "num_envs=2", "env=t_maze", "env.length=3"),
-        *("total_steps=5", "evaluate_every=1", "agent/core=gru"),
+        *("experiment=memory_suite", "agent/core=gru", "num_envs=2", "env=t_maze", "env.length=3"),
+        *("total_steps=5", "evaluate_every=1"),
     ]
-    single = OmegaConf.create({"overrides": "num_envs=2"})
+    of_mlp = list_arguments(suite("num_envs=2"), "a", row, "mlp")
+    assert of_mlp[1:4] == ["agent/core=mlp", "agent.previous_action_reward=false", "num_envs=2"]  # which may change it
+    single = OmegaConf.create({"overrides": "num_envs=2", "core_overrides": {}})
     assert list_arguments(single, "a", row, "gru") == list_arguments(suite("num_envs=2"), "a", row, "gru")
 
 
