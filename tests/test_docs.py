@@ -346,4 +346,4 @@ def test_screenshots_photograph_what_a_command_serves(tmp_path):
 
 def test_pictures_are_small():
     assert [path.name for path in (DOCS / "tutorials").glob("*.png") if path.stat().st_size > 150_000] == []
-    assert sum(path.stat().st_size for path in (DOCS / "gallery").glob("*.png")) < 800_000
+    assert sum(path.stat().st_size for path in (DOCS / "gallery").glob("*.png")) < 400_000

@@ -3,6 +3,7 @@
 import matplotlib
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments.tables import figures
 from experiments.tables.figures import BANDS, LINE, LONGER, SINGLE, draw_curves, estimate_band
@@ -74,6 +75,23 @@ def test_bands_by_hand():
     assert found[None].low is None
     interval = estimate_band([values], "ci")
     assert 0 <= interval.low < 2 < interval.high <= 100
+
+
+def test_pictures_are_small_and_keep_their_colours(cwd):
+    """A PNG has a palette; other formats are left as they are."""
+    for name in ("small.png", "large.jpg", "lines.pdf"):
+        with figures.open_figure(1, cwd / name) as (_, (axis,)):
+            for index in range(5):
+                axis.plot(STEPS, index * STEPS, color=f"C{index}", linewidth=9)
+                axis.fill_between(STEPS, index * STEPS, 40 + index * STEPS, alpha=0.3)
+    with Image.open(cwd / "small.png") as picture:
+        assert (picture.mode, picture.size) == ("P", (693, 462))
+        colours = {colour for _, colour in picture.convert("RGB").getcolors()}
+    assert (255, 255, 255) in colours
+    for index in range(5):
+        wanted = [round(255 * part) for part in matplotlib.colors.to_rgb(f"C{index}")]
+        assert min(max(abs(a - b) for a, b in zip(colour, wanted, strict=True)) for colour in colours) <= 16
+    assert (cwd / "lines.pdf").read_bytes().startswith(b"%PDF") and (cwd / "large.jpg").stat().st_size > 0
 
 
 def test_longer_runs_go_on_thin(drawn):
