@@ -74,8 +74,7 @@ def launch(run: Callable[..., Any], config_name: str) -> None:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            if isinstance(error, ConfigError):
-                note_preset(error)
+            note_preset(error)
             whole, below = error.__traceback__, cut_traceback(error.__traceback__, run)
             is_users = find_users_frame(error.with_traceback(below), causes=False) is not None
             error.with_traceback(whole)
@@ -129,14 +128,18 @@ def check_command(config: DictConfig, config_name: str) -> None:
     read_trust(config.get("trust"))
 
 
-def note_preset(error: ConfigError) -> None:
+def note_preset(error: BaseException) -> None:
     """Note with an unknown key that no argument holds where it may stand: a preset may be made for another agent."""
-    key, hydra_config = re.match("there is no key '([^']+)'", str(error)), HydraConfig.get()
-    preset = hydra_config.runtime.choices.get("experiment")
-    if key and preset:
-        typed = (argument.lstrip("+~").partition("=")[0] + "." for argument in hydra_config.overrides.task)
-        if not any(argument.startswith(key[1] + ".") for argument in typed):
-            error.add_note(f"no argument sets it: look into experiment={preset}")
+    unknown = re.match("there is no key '([^']+)'", str(error)) if isinstance(error, ConfigError) else None
+    preset = HydraConfig.get().runtime.choices.get("experiment")
+    if unknown and preset and not any(sets_key(each, unknown[1]) for each in HydraConfig.get().overrides.task):
+        error.add_note(f"no argument sets it: look into experiment={preset}")
+
+
+def sets_key(argument: str, key: str) -> bool:
+    """Say whether an argument sets a key: by its name, by that of one below it, or in a dictionary that holds it."""
+    path, _, value = argument.lstrip("+~").partition("=")
+    return f"{path}.".startswith(f"{key}.") or (value.startswith("{") and f"{key}.".startswith(f"{path}."))
 
 
 def end_with(fault: BaseException, config_name: str) -> NoReturn:

@@ -157,7 +157,9 @@ def plot_rows(folder: Path, rows: dict[str, Any], seeds: list[int], output: Path
     for name, row in rows.items():
         for seed in seeds:
             environment, line = label_run(locate_run(folder, name, seed))
-            panel, line = titles.setdefault(environment, row.get("label", environment)), line + row.get("suffix", "")
+            label = row.get("label", environment)
+            panel = titles.setdefault(environment, environment if label in titles.values() else label)
+            line += row.get("suffix", "")
             panels[panel][line].append(read_curve(locate_run(folder, name, seed), "eval/episodic_return"))
         result = read_result(locate_run(folder, name, seeds[0]))
         known = {"threshold": result["threshold"], "memoryless": result["memoryless_return"]}

@@ -57,6 +57,7 @@ def run(config: DictConfig) -> float:
     load_pyplot()
     rungs = {name: read_rungs(name, row["rungs"]) for name, row in plan.rows.items()}
     own = to_dict(config.core_overrides)
+    choose_names(own, cores.__all__, "core_overrides", "core")
     asked = read_list(config.overrides, "overrides") if config.overrides else []
 
     def list_arguments(name: str, core: str, delay: int) -> list[str]:

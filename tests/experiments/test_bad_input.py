@@ -250,8 +250,9 @@ def test_a_key_of_a_preset_that_another_agent_lacks(command):
     assert_one_sentence(
         ended, "train: there is no key 'agent.", "; no argument sets it: look into experiment=t_maze_10_iqn"
     )
-    for mistyped in ("agent.clib=3", "agnt.clip=3"):
-        assert "no argument sets it" not in command("train", "experiment=t_maze_10", mistyped).err
+    for mistyped in ("agent.clib=3", "agnt.clip=3", "agent.core={hiden_size:3}"):
+        ended = command("train", "experiment=t_maze_10", mistyped)
+        assert "there is no key" in ended.err and "no argument sets it" not in ended.err
 
 
 def test_evaluation(run_dir, command):

@@ -120,6 +120,8 @@ def test_runs_in_one_environment_share_a_panel_titled_as_the_first_row(monkeypat
         "Pole": {"gru": ["out/c/seed1"]},
     }
     assert drawn["levels"] == {"Maze": {"threshold": 0.9}, "Pole": {"threshold": 0.9}}
+    plot_rows(Path("out"), {"a": {"label": "Task"}, "c": {"label": "Task"}}, [1], Path())  # which are two
+    assert list(drawn["panels"]) == ["Task", "Pole"]
 
     titles = []
     monkeypatch.setattr(learning_table, "draw_memory", lambda groups, *given, **options: titles.extend(groups))

@@ -52,6 +52,8 @@ def test_end_to_end(command, tiny, cwd, monkeypatch, child_environment):
 
     monkeypatch.setattr(runs.subprocess, "run", no_process)
     assert command("memory_ladder", *arguments, "page=null").code == 0
+    ended = command("memory_ladder", *arguments, "page=null", "core_overrides.gro=['agent.bptt=64']")
+    assert ended.code == 1 and "core_overrides: there is no core 'gro'; did you mean gru?" in ended.err
     changed = [each.replace("threshold=9", "threshold=8") for each in arguments]
     ended = command("memory_ladder", *changed, "page=null")
     assert ended.code != 0 and "was run with threshold=9" in ended.err

@@ -170,6 +170,7 @@ def test_what_draws_is_looked_for_before_anything_is_trained(command, page, made
     [
         (("rows=[rock_sampel]",), "rows: there is no row 'rock_sampel'; did you mean rock_sample?"),
         (("cores=[gro]",), "cores: there is no core 'gro'; did you mean gru?"),
+        (("core_overrides.mpl=['agent.bptt=64']",), "core_overrides: there is no core 'mpl'; did you mean mlp?"),
         (("peers=[sb3]",), "peers: there is no program 'sb3'"),
         (("plot=page.md/suite.png",), "plot=page.md/suite.png cannot be written"),
         (("table.rock_sample.bugdet=3",), "there is no key 'table.rock_sample.bugdet'; did you mean budget?"),
