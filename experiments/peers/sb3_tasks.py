@@ -11,7 +11,8 @@ shown its previous action. One thread.
 
 The folder gets what a run of this project leaves: ``config.yaml``, TensorBoard's ``eval/episodic_return``, and, once
 all is done, ``result.json``; ``training_seconds`` leave out the start and the evaluations. A run that ended on its way
-begins anew.
+begins anew. With ``--threshold`` it ends at the first evaluation that reaches it, with ``--max-seconds`` at the first
+update after so many seconds of training.
 """
 
 import argparse
@@ -48,6 +49,11 @@ COUNTS = {
     "final_episodes": (200, "of the last evaluation"),
 }
 """Arguments of a run, as this project calls them: default, what it is."""
+LIMITS = {
+    "threshold": "of an evaluation, at which the run ends",
+    "max_seconds": "of training, after which the run ends",
+}
+"""Further arguments, which may be left out."""
 
 
 class Flat(FlattenExtractor):
@@ -77,7 +83,7 @@ class Forgetful:
 
 
 class Evaluations(BaseCallback):
-    """Greedy evaluations between updates, the first one after ``every`` steps.
+    """Greedy evaluations between updates, the first one after ``every`` steps, and the end of a run.
 
     Args:
         env: to play in.
@@ -85,18 +91,46 @@ class Evaluations(BaseCallback):
         episodes: of each.
         seed: of every one.
         folder: for TensorBoard.
+        threshold: mean return of an evaluation at which the run ends; None for none.
+        max_seconds: of training, after which it ends; None for any number.
+
+    Attributes:
+        reached: environment steps and seconds of training at the threshold; None for each before it.
+        stop_reason: why the run ends before its steps are used up: "threshold", "time" or None.
     """
 
-    def __init__(self, env: BatchedVecEnv, every: int, episodes: int, seed: int, folder: Path):
+    def __init__(
+        self,
+        env: BatchedVecEnv,
+        every: int,
+        episodes: int,
+        seed: int,
+        folder: Path,
+        threshold: float | None = None,
+        max_seconds: float | None = None,
+    ):
         super().__init__()
         self.env, self.every, self.episodes, self.seed = env, every, episodes, seed
-        self.due, self.seconds, self.writer = every, 0.0, SummaryWriter(str(folder))
+        self.threshold, self.max_seconds = threshold, max_seconds
+        self.due, self.spent, self.writer = every, 0.0, SummaryWriter(str(folder))
+        self.reached: tuple[int, float] | tuple[None, None] = None, None
+        self.stop_reason: str | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training up to now, without the evaluations."""
+        return time.perf_counter() - self.began - self.spent
+
+    def _on_training_start(self) -> None:
+        self.began = time.perf_counter()
 
     def _on_step(self) -> bool:
-        return True
+        return self.stop_reason is None  # False ends the run
 
     def _on_rollout_start(self) -> None:
         self.evaluate()
+        if self.stop_reason is None and self.max_seconds is not None and self.seconds >= self.max_seconds:
+            self.stop_reason = "time"
 
     def _on_training_end(self) -> None:
         self.evaluate()
@@ -106,11 +140,12 @@ class Evaluations(BaseCallback):
         """Play and write down the mean return, if it is due."""
         if self.num_timesteps < self.due:
             return
-        began = time.perf_counter()
-        self.due = self.every * (self.num_timesteps // self.every + 1)
+        seconds, self.due = self.seconds, self.every * (self.num_timesteps // self.every + 1)
         mean = play(self.model, self.env, self.episodes, self.seed)
         self.writer.add_scalar("eval/episodic_return", mean, self.num_timesteps)
-        self.seconds += time.perf_counter() - began
+        self.spent += self.seconds - seconds
+        if self.threshold is not None and mean >= self.threshold and self.stop_reason is None:
+            self.reached, self.stop_reason = (self.num_timesteps, seconds), "threshold"
 
 
 def play(policy: Any, env: BatchedVecEnv, episodes: int, seed: int) -> float:
@@ -124,7 +159,7 @@ def train(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Train and evaluate.
 
     Args:
-        settings: ``env``, a node with a ``_target_``; ``seed``; and those of ``COUNTS``.
+        settings: ``env``, a node with a ``_target_``; ``seed``; those of ``COUNTS``; those of ``LIMITS`` that it has.
         folder: of the run, for TensorBoard.
 
     Returns:
@@ -137,18 +172,24 @@ def train(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     )
     agent.set_logger(Logger(folder=None, output_formats=[]))  # the default one makes a temporary folder
     env = BatchedVecEnv(copies)
-    evaluations = Evaluations(env, settings["evaluate_every"], settings["evaluate_episodes"], seed, folder)
-    began = time.perf_counter()
+    limits = {name: settings.get(name) for name in LIMITS}
+    evaluations = Evaluations(env, settings["evaluate_every"], settings["evaluate_episodes"], seed, folder, **limits)
     agent.learn(total, callback=evaluations)
-    seconds = time.perf_counter() - began - evaluations.seconds
+    seconds = evaluations.seconds
     episodes = settings["final_episodes"]
     kept, zeroed = (play(each, env, episodes, seed + FINAL_SEED) for each in (agent, Forgetful(agent)))
     modules = (sb3_contrib, stable_baselines3, torch)
     return {
+        "agent": "sb3-contrib",
+        "core": "lstm",
         "parameters": sum(parameter.numel() for parameter in agent.policy.parameters()),
         "env_steps": agent.num_timesteps,
         "total_steps": total,
         "training_seconds": seconds,
+        "stop_reason": evaluations.stop_reason,
+        "threshold": limits["threshold"],
+        "steps_to_threshold": evaluations.reached[0],
+        "seconds_to_threshold": evaluations.reached[1],
         "eval_return_mean": kept,
         "memory_zeroed_return_mean": zeroed,
         "optimal_return": getattr(copies.unwrapped, "optimal_return", None),
@@ -165,6 +206,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=1, metavar="K")
     for name, (default, meaning) in COUNTS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, metavar="N", help=meaning)
+    for name, meaning in LIMITS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=float, metavar="X", help=meaning)
     settings = vars(parser.parse_args(argv))
     folder = settings.pop("folder")
     positive(**{name: settings[name] for name in COUNTS})

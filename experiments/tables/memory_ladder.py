@@ -1,23 +1,34 @@
 """Train a configuration on tasks with ever longer delays, then write tables, a plot and raw numbers."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra import compose
 from omegaconf import DictConfig
 
 from experiments.launch.check import ConfigError, choose_names, convert, prepare_output, read_list, to_dict
-from experiments.launch.command import rewrite_overrides
+from experiments.launch.elsewhere import read_spaces
 from experiments.launch.run_folder import flatten, read_result
+from experiments.tables.entries import (
+    PEERS,
+    Entry,
+    check_agent,
+    choose_peers,
+    compose_run,
+    list_remaining,
+    make_entry_of_peer,
+)
 from experiments.tables.figures import load_pyplot, open_figure, put_caption, set_title
+from experiments.tables.latency import use_one_thread
 from experiments.tables.learning_text import Result, Summary, count_reached, summarise_row
 from experiments.tables.markdown import write_table
-from experiments.tables.plan import Plan, read_plan
-from experiments.tables.runs import CHILD, Children, check_same, list_remaining_arguments, locate_run
+from experiments.tables.plan import read_plan
+from experiments.tables.runs import CHILD, Children, check_same, locate_run
 from rl import cores
+from rl.checks import positive
 
 MARKERS = "<!-- memory ladder: written by python -m experiments.memory_ladder -->", "<!-- end of memory ladder -->"
-KEYS = ("experiment", "key", "rungs")
+KEYS, NEEDED = ("experiment", "key", "rungs", "peers"), ("experiment", "key", "rungs")
 """Of a row, see ``conf/memory_ladder.yaml``."""
 
 SHORTEST_SEQUENCE = 32
@@ -35,10 +46,12 @@ EVALUATIONS = 30
 """Of a run that never reaches the bar."""
 
 FIRST_SEEDS = 3
-"""Of a rung: where none of them ends at the bar, the others are not tried."""
+"""Of a rung: where none of them ends at the bar, the others are not tried. Other programs climb with these alone."""
 
 Climb = list[tuple[int, Summary]]
-"""Of one core on one task: delays, ascending, with their numbers over seeds, up to the one that no seed learns."""
+"""Of one core, or another program, on one task: delays, ascending, with their numbers over seeds, up to the one that no
+seed learns.
+"""
 
 
 def run(config: DictConfig) -> float:
@@ -51,44 +64,75 @@ def run(config: DictConfig) -> float:
         ConfigError, ValueError, ModuleNotFoundError: something cannot be, or is not installed; nothing was trained.
         RuntimeError: a run failed; the same command goes on with the others.
     """
-    plan = read_plan(config, MARKERS, KEYS, KEYS)
+    plan = read_plan(config, MARKERS, KEYS, NEEDED)
     chosen = choose_names(config.cores, cores.__all__, "cores", "core")
+    choose_names(config.core_overrides, cores.__all__, "core_overrides", "core")
     picture = prepare_output(config.plot, "plot")
     load_pyplot()
-    rungs = {name: read_rungs(name, row["rungs"]) for name, row in plan.rows.items()}
-    own = to_dict(config.core_overrides)
-    choose_names(own, cores.__all__, "core_overrides", "core")
-    asked = read_list(config.overrides, "overrides") if config.overrides else []
+    peers = choose_peers(config.peers, plan.rows)
+    columns = {
+        name: [*chosen, *(peer for peer in peers if peer in row.get("peers", ()))] for name, row in plan.rows.items()
+    }
+    budgets = {name: read_rungs(name, row["rungs"]) for name, row in plan.rows.items()}
+    rungs = {
+        (name, column): {
+            delay: make_entry(config, name, column, delay, steps) for delay, steps in budgets[name].items()
+        }
+        for name in plan.rows
+        for column in columns[name]
+    }
+    for entry in (entry for climb in rungs.values() for entry in climb.values()):
+        for seed in plan.seeds:
+            check_same(locate_run(plan.folder, entry.row, seed), entry.settings, f"the rung {entry.row}")
 
-    def list_arguments(name: str, core: str, delay: int) -> list[str]:
-        of_rung = list_rung(plan.rows[name], delay, rungs[name][delay])
-        return [*of_rung, f"agent/core={core}", *(str(each) for each in (*own.get(core, ()), *asked))]
-
-    climbs = [(name, core) for name in plan.rows for core in chosen]
-    for name, core in climbs:
-        for delay in rungs[name]:
-            check_rung(plan, f"{name}/{core}/{delay}", list_arguments(name, core, delay))
-
-    def climb(children: Children, name: str, core: str) -> Climb:
+    def climb(place: tuple[str, str]) -> Climb:
+        seeds = plan.seeds[:FIRST_SEEDS] if place[1] in peers else plan.seeds
         reached: Climb = []
-        for delay in rungs[name]:
-            results = train_rung(children, plan, f"{name}/{core}/{delay}", list_arguments(name, core, delay))
-            reached.append((delay, summarise_row(plan.rows[name], results, [])))
+        for delay, entry in rungs[place].items():
+            reached.append((delay, summarise_row({}, train_rung(children, plan.folder, entry, seeds), [])))
             if not reached[-1][1]["reached"]:
                 break
         return reached
 
     with Children() as children:
-        found = children.map(lambda job: climb(children, *job), climbs, plan.jobs)
-    content = {name: {core: found[climbs.index((name, core))] for core in chosen} for name in plan.rows}
+        found = dict(zip(rungs, children.map(climb, list(rungs), plan.jobs), strict=True))
+    content = {name: {column: found[name, column] for column in columns[name]} for name in plan.rows}
     text = "\n".join(
-        format_task({"label": name} | row, list(rungs[name]), content[name]) for name, row in plan.rows.items()
+        format_task({"label": name} | row, list(budgets[name]), content[name]) for name, row in plan.rows.items()
     )
     plan.write(text, content)
     draw_climbs({row.get("label", name): content[name] for name, row in plan.rows.items()}, picture)
-    plan.publish(text, [], len(climbs))
-    summaries = [summary for reached in found for _, summary in reached]
+    plan.publish(text, [], len(rungs))
+    summaries = [summary for reached in found.values() for _, summary in reached]
     return sum(each["reached"] for each in summaries) / max(sum(each["seeds"] for each in summaries), 1)
+
+
+def make_entry(config: DictConfig, name: str, column: str, delay: int, steps: int) -> Entry:
+    """Return one rung of a row, for a core or another program.
+
+    Args:
+        config: of the ladder. Its ``overrides`` are not for other programs, which have their own defaults.
+        name: of the row.
+        column: name of the core or of the program.
+        delay: of the rung.
+        steps: its budget.
+
+    Raises:
+        ConfigError, HydraException: a setting cannot be.
+    """
+    place, shared = f"{name}/{column}/{delay}", list_rung(config.table[name], delay, steps)
+    if column in PEERS:
+        task = compose_run(shared)
+        seconds = convert(config.peer_seconds, int, "peer_seconds")
+        positive(peer_seconds=seconds)
+        return make_entry_of_peer(place, column, task, threshold=task.threshold, max_seconds=seconds)
+    own = to_dict(config.core_overrides).get(column, ())
+    asked = read_list(config.overrides, "overrides") if config.overrides else []
+    arguments = [*shared, f"agent/core={column}", *(str(each) for each in (*own, *asked))]
+    composed = compose_run(arguments)
+    with use_one_thread():
+        check_agent(composed, read_spaces(composed))
+    return Entry(place, column, flatten(composed), partial(list_remaining, arguments))
 
 
 def read_rungs(name: str, rungs: Any) -> dict[int, int]:
@@ -128,32 +172,19 @@ def list_rung(row: dict[str, Any], delay: int, steps: int) -> list[str]:
     return [f"{key}={value}" for key, value in settings.items()]
 
 
-def check_rung(plan: Plan, run: str, arguments: list[str]) -> None:
-    """Check that runs of a rung which lie there already, finished or not, are those that would be made now.
-
-    Raises:
-        ConfigError: one of them is not.
-    """
-    targets = [target for seed in plan.seeds if (target := locate_run(plan.folder, run, seed)).is_dir()]
-    if targets:
-        wanted = flatten(compose("train", list(rewrite_overrides(arguments))))
-        for target in targets:
-            check_same(target, wanted, f"the rung {run}")
-
-
-def train_rung(children: Children, plan: Plan, run: str, arguments: list[str]) -> list[Result]:
+def train_rung(children: Children, folder: Path, entry: Entry, seeds: list[int]) -> list[Result]:
     """Train what is missing of one rung; return the results, those of the first seeds alone if none of them learns it.
 
     Raises:
         RuntimeError: a process failed; its last line says why.
     """
     results: list[Result] = []
-    for seed in plan.seeds:
+    for seed in seeds:
         if len(results) == FIRST_SEEDS and not any(map(is_at_bar, results)):
             break
-        target = locate_run(plan.folder, run, seed)
-        if remaining := list_remaining_arguments(target, [*arguments, f"seed={seed}", f"run_dir={target}"]):
-            children.run_module(CHILD, "experiments.train", *remaining)
+        target = locate_run(folder, entry.row, seed)
+        if remaining := entry.list_remaining(target, seed):
+            children.run_module(CHILD, *remaining)
         results.append(read_result(target))
     return results
 

@@ -9,11 +9,12 @@ from omegaconf import DictConfig
 from experiments.launch.check import choose_names, convert, prepare_output
 from experiments.launch.run_folder import read_result
 from experiments.tables.curves import make_panels, read_curve
+from experiments.tables.entries import Entry, choose_peers
 from experiments.tables.figures import SMALL, draw_curves, load_pyplot
 from experiments.tables.markdown import format_known, format_seeds, write_table
 from experiments.tables.plan import Plan, read_plan
 from experiments.tables.runs import CHILD, Children, check_same, locate_run
-from experiments.tables.suite_entries import KEYS, NEEDED, Entry, choose_peers, make_entries
+from experiments.tables.suite_entries import KEYS, NEEDED, make_entries
 from rl import cores
 
 MARKERS = "<!-- memory suite: written by python -m experiments.memory_suite -->", "<!-- end of memory suite -->"

@@ -39,6 +39,31 @@ def test_a_run_leaves_what_one_of_this_project_leaves(task, cwd):
     assert not (cwd / "run/events.out.tfevents.1.old").exists()
 
 
+@pytest.mark.parametrize(
+    ("limit", "reason", "steps"),
+    [
+        (
+            "--threshold=-2",
+            "threshold",
+            256 + 2,
+        ),  # the first evaluation reaches it; the next step tells the library to end
+        ("--threshold=2", None, 512),
+        ("--max-seconds=1e-9", "time", 2),
+    ],
+)
+def test_a_run_ends_at_the_bar_or_in_time(limit, reason, steps, cwd):
+    from experiments.peers import sb3_tasks
+
+    node = {"_target_": TASK.format("RepeatFirst"), "level": "easy"}
+    sb3_tasks.main(["--folder=run", f"--env={json.dumps(node)}", *SIZES, limit])
+    result = json.loads((cwd / "run/result.json").read_text())
+    assert (result["stop_reason"], result["env_steps"]) == (reason, steps)
+    at_bar = reason == "threshold"
+    assert result["steps_to_threshold"] == (256 if at_bar else None)
+    assert (result["seconds_to_threshold"] is not None) == at_bar
+    assert not at_bar or 0 < result["seconds_to_threshold"] <= result["training_seconds"]
+
+
 def test_settings_are_the_defaults_of_the_library(monkeypatch, tmp_path):
     """Nothing but the extractor of features and the seed is said to it."""
     from experiments.peers import sb3_tasks

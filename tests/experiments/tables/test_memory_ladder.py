@@ -2,14 +2,15 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from matplotlib.axes import Axes
 
 from experiments.launch.check import ConfigError
-from experiments.tables import memory_ladder, runs
+from experiments.tables import entries, memory_ladder, runs
+from experiments.tables.entries import Entry
 from experiments.tables.memory_ladder import MARKERS, draw_climbs, format_rung, format_task, list_rung, read_rungs
+from experiments.tables.runs import CHILD, Children
 
 ROW = {"experiment": "t_maze_100", "key": "env.length", "label": "T-maze", "rungs": {30: 200, 10: 100}}
 
@@ -59,6 +60,60 @@ def test_end_to_end(command, tiny, cwd, monkeypatch, child_environment):
     assert ended.code != 0 and "was run with threshold=9" in ended.err
 
 
+def test_another_program_climbs_with_three_seeds(command, cwd, monkeypatch):
+    """It has the task, the environments and the steps of a rung, ends at the bar or in time, no settings of ours."""
+    trained = []
+
+    def run_module(children, child, module, *words):
+        given = dict(word.removeprefix("--").split("=", 1) for word in words)
+        target = cwd / given.get("folder", given.get("run_dir", ""))
+        trained.append((module, given))
+        found = 1.0 if module.endswith("sb3_tasks") and "/2/" in str(target) else 0.0
+        result = {"agent": "a", "core": "c", "optimal_return": 1.0, "memoryless_return": 0.5, "total_steps": 64}
+        result |= {"eval_return_mean": found, "memory_zeroed_return_mean": 0.5, "threshold": 0.95, "env_steps": 64}
+        result |= {"steps_to_threshold": 8192 if found else None, "seconds_to_threshold": 61.0 if found else None}
+        target.mkdir(parents=True)
+        (target / "result.json").write_text(json.dumps(result))
+
+    monkeypatch.setattr(Children, "run_module", run_module)
+    monkeypatch.setattr(entries, "find_spec", lambda name: name)
+    rungs = "{experiment:t_maze_100,key:env.length,label:Small,rungs:{2:64,4:64},peers:[sb3-contrib]}"
+    arguments = (
+        *(f"table.small={rungs}", "rows=[small]", "cores=[gru]", "seeds=[4,5,6,7]", "jobs=1", "page=null"),
+        *(
+            "output=out",
+            "plot=ladder.png",
+            "overrides=['num_envs=2','agent.num_minibatches=1']",
+            "peers=[sb3-contrib]",
+            "peer_seconds=9",
+        ),
+    )
+    ended = command("memory_ladder", *arguments)
+    assert (ended.code, ended.err) == (0, "")
+    assert (cwd / "out/table.md").read_text().splitlines()[2:] == [
+        "| gru | 0 of 3 |  |",
+        "| sb3-contrib | 3 of 3; 8 k, 61 s | 0 of 3 |",
+    ]
+    others = [given for module, given in trained if module == "experiments.peers.sb3_tasks"]
+    places = [(2, seed) for seed in (4, 5, 6)] + [(4, seed) for seed in (4, 5, 6)]
+    assert [given["folder"] for given in others] == [f"out/small/sb3-contrib/{d}/seed{seed}" for d, seed in places]
+    assert {key: others[0][key] for key in ("num-envs", "total-steps", "threshold", "max-seconds")} == {
+        "num-envs": "64",
+        "total-steps": "64",
+        "threshold": "0.95",
+        "max-seconds": "9",
+    }
+    assert json.loads(others[0]["env"])["length"] == 2
+    for target in (cwd / "out").glob("*/*/*/*"):
+        (target / "config.yaml").write_text("num_envs: 2\n" if "gru" in str(target) else "num_envs: 64\n")
+    trained.clear()
+    assert command("memory_ladder", *arguments).code == 0 and trained == []
+    ended = command("memory_ladder", *arguments, "peer_seconds=0")
+    assert ended.code == 1 and "peer_seconds=0: it must be a whole number of at least 1" in ended.err
+    ended = command("memory_ladder", *arguments, "overrides=['agent.clib=1']")
+    assert ended.code == 1 and "there is no key 'agent.clib'; did you mean clip" in ended.err
+
+
 @pytest.mark.parametrize(
     ("delay", "sequence", "envs"),
     [(2, 32, 64), (16, 32, 64), (17, 64, 64), (100, 256, 64), (512, 1024, 64), (1000, 2048, 32)],
@@ -88,18 +143,17 @@ def test_a_rung_that_none_of_three_seeds_learns_is_left(returns, tried, monkeypa
 
     class Children:
         def run_module(self, *arguments):
-            trained.append(arguments[-1])
+            trained.append(arguments)
 
-    monkeypatch.setattr(memory_ladder, "list_remaining_arguments", lambda target, arguments: arguments)
     monkeypatch.setattr(
         memory_ladder,
         "read_result",
         lambda target: {"eval_return_mean": returns[int(target.name[4:])], "threshold": 0.95},
     )
-    plan = SimpleNamespace(folder=Path("out"), seeds=list(range(len(returns))))
-    results = memory_ladder.train_rung(Children(), plan, "maze/gru/10", [])
+    rung = Entry("maze/gru/10", "gru", {}, lambda target, seed: ["train", f"{target}", f"{seed}"])
+    results = memory_ladder.train_rung(Children(), Path("out"), rung, list(range(len(returns))))
     assert [each["eval_return_mean"] for each in results] == returns[:tried]
-    assert trained == [f"run_dir=out/maze/gru/10/seed{seed}" for seed in range(tried)]
+    assert trained == [(CHILD, "train", f"out/maze/gru/10/seed{seed}", f"{seed}") for seed in range(tried)]
 
 
 def test_rungs_are_climbed_from_below():

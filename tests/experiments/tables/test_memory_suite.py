@@ -7,7 +7,7 @@ import pytest
 from matplotlib import image
 from torch.utils.tensorboard import SummaryWriter
 
-from experiments.tables import memory_suite, suite_entries
+from experiments.tables import entries, memory_suite
 from experiments.tables.memory_suite import MARKERS, format_tables
 from experiments.tables.runs import Children
 
@@ -82,7 +82,7 @@ def test_markdown():
 
 def test_what_was_run_is_reported(command, cwd, page, made_up, monkeypatch):
     """Whole seeds one after the other; a program beside the cores on the rows that name it."""
-    monkeypatch.setattr(suite_entries, "find_spec", lambda name: name)
+    monkeypatch.setattr(entries, "find_spec", lambda name: name)
     ended = command("memory_suite", *TWO, *HERE, "seeds=[1,2,3]", "peers=[sb3-contrib]", TINY)
     assert (ended.code, ended.err) == (0, "")
     columns = {"repeat_first_easy": ("mlp", "gru", "sb3-contrib"), "rock_sample": ("mlp", "gru")}

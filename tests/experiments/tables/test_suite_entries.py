@@ -11,17 +11,12 @@ from omegaconf import OmegaConf
 from experiments.launch.check import ConfigError
 from experiments.launch.run_folder import flatten
 from experiments.tables import suite_entries
+from experiments.tables.entries import PEERS, check_agent, compose_run
 from experiments.tables.plan import check_rows
 from experiments.tables.suite_entries import (
     KEYS,
     NEEDED,
-    PEERS,
-    check_agent,
-    choose_peers,
-    compose_run,
     list_arguments,
-    list_remaining,
-    list_remaining_of_peer,
     make_entries,
     read_all_spaces,
 )
@@ -170,26 +165,6 @@ def test_the_agent_of_each_core_is_made_once(monkeypatch):
     ]
 
 
-def test_other_programs(monkeypatch):
-    rows = {name: ROWS[name] for name in ("repeat_first_easy", "rock_sample")}
-    assert choose_peers([], rows) == []
-    monkeypatch.setattr(suite_entries, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError) as raised:
-        choose_peers(["sb3-contrib"], rows)
-    assert str(raised.value) == (
-        "peers=[sb3-contrib] needs the package sb3_contrib, which is not installed: "
-        'pip install "recurrent-ppo[bench]", or peers=[] leaves it out'
-    )
-    monkeypatch.setattr(suite_entries, "find_spec", lambda name: "found" if name == "sb3_contrib" else None)
-    assert choose_peers(["sb3-contrib"], rows) == ["sb3-contrib"]
-    with pytest.raises(ConfigError, match=r"peers=\[sb3-contrib\]: none of the rows rock_sample names it"):
-        choose_peers(["sb3-contrib"], {"rock_sample": rows["rock_sample"]})
-    with pytest.raises(ConfigError, match="peers: there is no program 'sb3'"):
-        choose_peers(["sb3"], rows)
-    with pytest.raises(ConfigError, match=r"table\.a\.peers: there is no program 'sb3'"):
-        choose_peers([], {"a": {"peers": ["sb3"]}})
-
-
 def test_another_program_gets_the_task_the_steps_and_the_environments_of_the_cores(tmp_path):
     entries = make_entries(suite(*SMALL, "num_envs=8"), {"a": ROWS["repeat_first_easy"]}, ["mlp"], [*PEERS])
     own, peer = entries
@@ -200,23 +175,3 @@ def test_another_program_gets_the_task_the_steps_and_the_environments_of_the_cor
     node = {"_target_": "envs.popgym_tasks.card_streams.RepeatFirst", "level": "easy", "device": None}
     assert module == "experiments.peers.sb3_tasks" and {f"--folder={tmp_path}", "--seed=7"} <= {*words}
     assert {f"--env={json.dumps(node)}", "--num-envs=8", "--total-steps=500000", "--evaluate-every=50000"} <= {*words}
-
-
-def test_what_is_finished_is_kept(tmp_path):
-    """A run of this project that ended on its way goes on, one of another program begins again."""
-    fresh = ["experiments.train", "env=t_maze", "seed=3", f"run_dir={tmp_path}"]
-    settings = {"env": {}, "total_steps": 100}
-    other = ["module", f"--folder={tmp_path}", "--seed=3", "--env={}", "--total-steps=100"]
-
-    def remaining():
-        return list_remaining(["env=t_maze"], tmp_path, 3), list_remaining_of_peer("module", settings, tmp_path, 3)
-
-    assert remaining() == (fresh, other)
-    (tmp_path / "config.yaml").write_text("a: 1\n")
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints/last.pt").touch()
-    assert remaining() == (["experiments.train", f"resume={tmp_path}"], other)
-    (tmp_path / "result.json").write_text('{"env_steps": 99, "total_steps": 100}')
-    assert remaining() == (["experiments.train", f"resume={tmp_path}"], other)
-    (tmp_path / "result.json").write_text('{"env_steps": 100, "total_steps": 100}')
-    assert remaining() == ([], [])
