@@ -12,10 +12,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.launch.arguments import load_defaults
 from experiments.launch.build import SETTINGS, build
 from experiments.launch.check import ConfigError, construct, convert
 from experiments.launch.claim import claim_folder
-from experiments.launch.command import launch, load_defaults
+from experiments.launch.command import launch
 from experiments.launch.escape import to_config
 from experiments.launch.run_folder import write_config
 from rl.agents import RecurrentPPOLSTM

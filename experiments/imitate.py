@@ -13,10 +13,11 @@ from typing import Any
 from gymnasium.vector import VectorEnv
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.launch.arguments import load_defaults
 from experiments.launch.build import SETTINGS, Settings, build, read_settings
 from experiments.launch.check import ConfigError, construct, read_list, to_dict
 from experiments.launch.claim import RunFolder, claim_folder, read_overrides, tell_how_to_go_on
-from experiments.launch.command import launch, load_defaults
+from experiments.launch.command import launch
 from experiments.launch.escape import to_config
 from experiments.launch.evaluations import Evaluations, describe_final, summarise_final
 from experiments.launch.run_folder import (

@@ -10,9 +10,10 @@ from omegaconf import OmegaConf
 
 import experiments.launch.build
 from experiments import train
+from experiments.launch.arguments import check_keys, rewrite_overrides
 from experiments.launch.build import build
 from experiments.launch.check import check_node
-from experiments.launch.command import check_keys, describe, rewrite_overrides
+from experiments.launch.sentences import describe
 from rl.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]

@@ -26,8 +26,8 @@ from omegaconf import OmegaConf
 from torch.distributed.run import get_args_parser as torchrun_parser
 
 import experiments.launch.build
+from experiments.launch.arguments import check_keys, load_defaults
 from experiments.launch.build import build
-from experiments.launch.command import check_keys, load_defaults
 from experiments.launch.environments import WRAPPERS
 from experiments.sweeps.space import list_corners, read_space
 from tests.tutorials import TUTORIALS, write_files

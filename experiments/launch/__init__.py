@@ -2,8 +2,10 @@
 
 Others may use:
 
-- ``command`` composes: ``launch`` runs a command; ``rewrite_overrides`` and ``check_keys`` are for composing a
-  command inside another.
+- ``command`` runs: ``launch`` composes a command and runs it.
+- ``arguments`` reads: ``rewrite_overrides``, ``check_keys`` and ``load_defaults`` are for composing a command inside
+  another.
+- ``sentences`` tells: ``describe`` makes one sentence of a fault; ``FAULTS`` are those of which it can.
 - ``check`` checks: ``ConfigError``, ``construct``, ``check_node``, ``convert``, ``read_list``, ``choose_names``,
   ``prepare_output``, ``suggest``, ``to_dict``.
 - ``build`` builds: ``build`` and what it returns, ``Parts`` with its ``Settings``; ``read_settings``,

@@ -10,9 +10,9 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.launch.arguments import load_defaults
 from experiments.launch.check import ConfigError, convert, import_path, to_dict
 from experiments.launch.claim import WRITTEN, name_target
-from experiments.launch.command import load_defaults
 from experiments.launch.escape import escape_interpolations, to_config
 from experiments.launch.stored import check_links, check_stored, read_stored, read_trust
 from rl.checkpoint import BEST, find_newest, load_checkpoint, write_text

@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 
 import rl
 from experiments.launch.build import build
-from experiments.launch.command import FAULTS, describe
 from experiments.launch.run_folder import load_run_config
+from experiments.launch.sentences import FAULTS, describe
 from experiments.reliability.damages import ENTRIES, damage_bytes, edit_entry
 from experiments.reliability.judge import Fault, check_refused_or_done, check_refused_or_told, quote
 from experiments.reliability.processes import call, run

@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from experiments.launch.command import load_defaults
+from experiments.launch.arguments import load_defaults
 from experiments.reliability.judge import Fault, check_no_temporary, check_refused, check_success
 from experiments.reliability.processes import run, start
 from experiments.reliability.recipes import (

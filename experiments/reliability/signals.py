@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from experiments.launch.command import load_defaults
+from experiments.launch.arguments import load_defaults
 from experiments.reliability.judge import (
     Fault,
     check_no_temporary,

@@ -9,7 +9,7 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.launch.command import rewrite_overrides
+from experiments.launch.arguments import rewrite_overrides
 from experiments.launch.run_folder import flatten
 from experiments.sweeps.space import write_override
 from experiments.sweeps.study import AGAIN, FAULT, STEPS, Trials, locate_trial

@@ -22,11 +22,12 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from experiments.launch.arguments import check_keys, load_defaults, rewrite_overrides
 from experiments.launch.build import Settings, build, read_settings
 from experiments.launch.check import OUTPUTS, ConfigError, convert
 from experiments.launch.claim import claim_new, holds_run, locate_new, make_folder, read_overrides
-from experiments.launch.command import check_keys, describe, load_defaults, rewrite_overrides
 from experiments.launch.run_folder import name_env, name_folder
+from experiments.launch.sentences import describe
 from experiments.sweeps.report import find_best, format_table, tell_command, write_report
 from experiments.sweeps.space import Parameter, list_corners, read_space
 from experiments.sweeps.study import Trials, holds_study, import_optuna, load_study, make_pruner

@@ -11,9 +11,9 @@ from typing import Any
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.launch.arguments import rewrite_overrides
 from experiments.launch.build import read_settings
 from experiments.launch.check import ConfigError, choose_names, construct, to_dict
-from experiments.launch.command import rewrite_overrides
 from experiments.launch.elsewhere import Spaces
 from experiments.launch.run_folder import flatten
 from experiments.tables.runs import list_remaining_arguments

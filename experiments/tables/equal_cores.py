@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from experiments.char_lm.model import SequenceModel
 from experiments.char_lm.training import Training
+from experiments.launch.arguments import check_keys, rewrite_overrides
 from experiments.launch.build import build
 from experiments.launch.check import ConfigError, choose_names, construct, to_dict
-from experiments.launch.command import check_keys, rewrite_overrides
 from experiments.launch.run_folder import flatten, load_flat_config, read_result
 from experiments.tables.latency import SinglePlayer
 from experiments.tables.runs import list_fresh_arguments, list_remaining_arguments

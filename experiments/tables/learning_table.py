@@ -7,8 +7,8 @@ from typing import Any
 from hydra import compose
 from omegaconf import DictConfig
 
+from experiments.launch.arguments import rewrite_overrides
 from experiments.launch.check import convert, prepare_output
-from experiments.launch.command import rewrite_overrides
 from experiments.launch.elsewhere import check_spaces, list_overrides, override_env, read_spaces
 from experiments.launch.evaluations import FINAL_SEED
 from experiments.launch.run_folder import flatten, load_flat_config, read_result

@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from envs.t_maze import TMaze
 from experiments import train
-from experiments.launch.command import load_defaults
+from experiments.launch.arguments import load_defaults
 from experiments.tables.learning_text import format_table, summarise_row
 from rl.training.trainer import Trainer
 

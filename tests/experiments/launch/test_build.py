@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from envs.t_maze import TMaze
 from experiments.launch import build as building
+from experiments.launch.arguments import load_defaults
 from experiments.launch.build import (
     Settings,
     build,
@@ -19,7 +20,6 @@ from experiments.launch.build import (
     read_settings,
 )
 from experiments.launch.check import ConfigError
-from experiments.launch.command import load_defaults
 from rl.agents import RecurrentPPOLSTM
 
 VALUES = {

@@ -1,4 +1,4 @@
-"""From a command line to a run, and from a fault to a sentence."""
+"""From a command line to a run, and what ends it."""
 
 import os
 import signal
@@ -7,89 +7,14 @@ from pathlib import Path
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
-from omegaconf import OmegaConf
-from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from envs.faults import UserCodeError
-from experiments.launch.check import ConfigError
-from experiments.launch.command import (
-    check_keys,
-    describe,
-    launch,
-    load_defaults,
-    rewrite_overrides,
-    set_full_error,
-)
+from experiments.launch.command import launch, set_full_error
+from experiments.launch.sentences import describe
 from rl.training import signals
 from rl.training.signals import Stopped
 
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.mark.parametrize(
-    ("argument", "expected"),
-    [
-        ("agent.clip=0.1", "++agent.clip=0.1"),
-        ("agent.core.hidden_size=3", "++agent.core.hidden_size=3"),
-        ("seed=1.5", "seed=1.5"),  # a dot in the value
-        ("agent/core=gru", "agent/core=gru"),
-        ("hydra.job.name=x", "hydra.job.name=x"),
-        ("+agent.clip=0.1", "+agent.clip=0.1"),
-        ("~agent.clip", "~agent.clip"),
-        ("agent.clip", "agent.clip"),  # no value
-        ("agent@agent.members.first=recurrent_iqn", "agent@agent.members.first=recurrent_iqn"),
-        ("--config-dir=my.conf", "--config-dir=my.conf"),
-        ("resume=null", "resume=null"),
-        ("resume=", "resume="),
-    ],
-)
-def test_keys_below_the_top_may_be_added(argument, expected):
-    assert list(rewrite_overrides([argument])) == [expected]
-
-
-def test_there_must_be_a_run_to_resume(tmp_path, monkeypatch):
-    """The last of several counts."""
-    (tmp_path / "config.yaml").write_text("")
-    monkeypatch.setenv("HOME", str(tmp_path.parent))
-    there = f"resume={tmp_path}"
-    for resumed, rewritten in ((there, there), (f"resume=~/{tmp_path.name}", there), ("resume=null", "resume=null")):
-        arguments = ["resume=nowhere", resumed, "seed=2"]
-        assert list(rewrite_overrides(arguments)) == ["resume=nowhere", rewritten, "seed=2"]
-    with pytest.raises(ConfigError, match=r"^resume=nowhere: there is no run in that folder \(no config\.yaml\)$"):
-        list(rewrite_overrides(arguments[:1]))
-    assert list(rewrite_overrides(["resume=a b,c"], sweeping=True)) == ["resume='a b',c"]  # each run looks for its own
-
-
-def test_keys_of_the_yaml_file_and_its_groups():
-    keys = dict.fromkeys([key for key in load_defaults("record") if key not in ("defaults", "hydra")])
-    check_keys(OmegaConf.create(keys | {"env": None}), "record")
-    check_keys(OmegaConf.create(keys), "record")  # a group of which nothing need be chosen
-    with pytest.raises(ConfigError, match=r"^there is no key 'seet'; did you mean seed\?$"):
-        check_keys(OmegaConf.create(keys | {"seet": 1}), "record")
-    del keys["greedy"]
-    with pytest.raises(ConfigError, match=r"^greedy is missing$"):
-        check_keys(OmegaConf.create(keys), "record")
-    keys = dict.fromkeys([key for key in load_defaults("train") if key not in ("defaults", "hydra")])
-    with pytest.raises(ConfigError, match=r"^agent is missing$"):
-        check_keys(OmegaConf.create(keys | {"env": 1}), "train")
-
-
-def test_errors_are_told_in_one_line():
-    assert describe(ValueError("first\n   second "), "train") == "first second"
-    assert describe(ValueError(), "train") == "ValueError"
-    assert describe(KeyError("name"), "train") == "missing entry 'name'"
-    for gone in (EOFError(), BrokenPipeError("pipe")):
-        assert describe(gone, "train") == "a worker process of the environments has died"
-    unknown = ValueError("Key 'totl_steps' is not in struct\n    full_key: totl_steps.x\n    object_type=dict")
-    assert describe(unknown, "train") == "there is no key 'totl_steps.x'; did you mean total_steps or num_steps?"
-    assert describe(ValueError("no such value\n    full_key: seed\n    object_type=dict"), "train") == "no such value"
-    wrapped = InstantiationException("Error in call to target 'rl.agents.RecurrentPPO'")
-    wrapped.__cause__ = ValueError("bptt=3: it must divide num_steps=4")
-    assert describe(wrapped, "train") == "bptt=3: it must divide num_steps=4"
-    plain = ValueError("the sentence")
-    plain.__cause__ = OSError("what it was made of")
-    assert describe(plain, "train") == "the sentence"
 
 
 SWEEP = ", or --multirun to run each of them"
@@ -128,21 +53,6 @@ def test_an_option_between_two_keys(launched):
     seen = []
     assert launched(lambda config: seen.append(config.seed), "episodes=3", "-m", "seed=1,2", "device=cpu")[0] == 0
     assert seen == [1, 2]
-
-
-def test_files_and_keys_that_faults_name():
-    assert describe(FileNotFoundError(2, "No such file", "x/y"), "train") == "x/y: No such file"
-    assert describe(OSError("no space left"), "train") == "no space left"
-    merge = OmegaConf.create({"a": {"b": 1}})
-    with pytest.raises(OmegaConfBaseException) as raised:
-        merge.merge_with({"a": {"b": {"c": {1, 2}}}})
-    assert describe(raised.value, "train").startswith("a.b.c: ")
-
-
-def test_a_working_folder_that_hydra_cannot_write_into(cwd, monkeypatch):
-    (cwd / "a${b}").mkdir()
-    monkeypatch.chdir(cwd / "a${b}")
-    assert "${ in its name" in describe(InterpolationKeyError("Interpolation key 'b' not found"), "train")
 
 
 def test_errors_of_hydra_are_let_through_while_asked_for(monkeypatch):

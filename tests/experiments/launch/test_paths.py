@@ -4,8 +4,8 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
+from experiments.launch.arguments import rewrite_overrides
 from experiments.launch.check import to_dict
-from experiments.launch.command import rewrite_overrides
 from experiments.launch.paths import find_resumed, quote, quote_path
 
 NAMES = [

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from experiments.launch.arguments import load_defaults
 from experiments.launch.build import SETTINGS
 from experiments.launch.check import ConfigError, to_dict
-from experiments.launch.command import load_defaults
 from experiments.launch.run_folder import (
     choose_checkpoint,
     flatten,

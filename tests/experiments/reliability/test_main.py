@@ -3,8 +3,8 @@
 import pytest
 from omegaconf import OmegaConf
 
+from experiments.launch.arguments import load_defaults
 from experiments.launch.check import ConfigError
-from experiments.launch.command import load_defaults
 from experiments.reliability import __main__ as command
 from experiments.reliability.tries import Outcome
 

@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from experiments.launch.command import rewrite_overrides
+from experiments.launch.arguments import rewrite_overrides
 from experiments.sweeps.study import JOURNAL
 
 pytest.importorskip("optuna")

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 from envs.probes import Counter
 from envs.t_maze import TMaze
 from envs.workers import close
+from experiments.launch.arguments import load_defaults
 from experiments.launch.check import ConfigError
-from experiments.launch.command import load_defaults
 from experiments.watching.environments import can_draw, make_camera, open_drawn_envs
 
 
