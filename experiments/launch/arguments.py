@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -56,18 +57,20 @@ def load_defaults(config_name: str) -> DictConfig:
     return load_yaml(Path(conf.__file__).parent / f"{config_name}.yaml")
 
 
-def list_keys(config_name: str) -> list[str]:
+@cache
+def list_keys(config_name: str) -> tuple[str, ...]:
     """Return the keys of a YAML file of ``conf`` and the groups that it takes in."""
     contents = [load_defaults(name) for name in list_files(config_name)]
     parts = [part for content in contents for part in content.get("defaults", ())]
     groups = [str(key) for part in parts if isinstance(part, DictConfig) for key in part]
     keys = [str(key) for content in contents for key in content if key not in ("defaults", "hydra")]
-    return keys + [key for key in groups if " " not in key]
+    return (*keys, *(key for key in groups if " " not in key))
 
 
-def _list_optional_groups(config_name: str) -> set[str]:
+@cache
+def _list_optional_groups(config_name: str) -> frozenset[str]:
     """Return the groups from which nothing need be chosen."""
     parts = [part for name in list_files(config_name) for part in load_defaults(name).get("defaults", ())]
-    return {
+    return frozenset(
         str(key) for part in parts if isinstance(part, DictConfig) for key, choice in part.items() if choice is None
-    }
+    )
