@@ -13,10 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.launch.arguments import rewrite_overrides
 from experiments.launch.build import read_settings
-from experiments.launch.check import ConfigError, choose_names, construct, to_dict
+from experiments.launch.check import ConfigError, choose_names, construct, read_list, to_dict
 from experiments.launch.elsewhere import Spaces
 from experiments.launch.run_folder import flatten
 from experiments.tables.runs import list_remaining_arguments
+from rl import cores
 from rl.checks import positive
 
 
@@ -85,6 +86,26 @@ def choose_peers(asked: Any, rows: dict[str, dict[str, Any]]) -> list[str]:
 def compose_run(arguments: list[str]) -> DictConfig:
     """Return the configuration that ``experiments.train`` has with these arguments."""
     return compose("train", list(rewrite_overrides(arguments)))
+
+
+def read_core_overrides(given: Any) -> dict[str, list[str]]:
+    """Return what the runs of a core set of their agent, by its name; cores that set nothing need not be there.
+
+    Args:
+        given: as the configuration holds it.
+
+    Raises:
+        ConfigError: there is no such core, or something else is set than keys of the agent.
+    """
+    overrides: dict[str, list[str]] = {}
+    names = choose_names(to_dict(given), cores.__all__, "core_overrides", "core") if given else []
+    for name in names:
+        overrides[name] = [str(each) for each in read_list(given[name], f"core_overrides.{name}")]
+        if not all(each.startswith("agent.") for each in overrides[name]):
+            raise ConfigError(
+                f"core_overrides.{name}={overrides[name]}: it must be a list of keys of the agent, agent.KEY=VALUE"
+            )
+    return overrides
 
 
 def check_agent(config: DictConfig, spaces: Spaces) -> None:

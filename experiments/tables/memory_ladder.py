@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from experiments.launch.check import ConfigError, choose_names, convert, prepare_output, read_list, to_dict
+from experiments.launch.check import ConfigError, choose_names, convert, prepare_output, read_list
 from experiments.launch.elsewhere import read_spaces
 from experiments.launch.run_folder import flatten, read_result
 from experiments.tables.entries import (
@@ -17,6 +17,7 @@ from experiments.tables.entries import (
     compose_run,
     list_remaining,
     make_entry_of_peer,
+    read_core_overrides,
 )
 from experiments.tables.figures import load_pyplot, open_figure, put_caption, set_title
 from experiments.tables.latency import use_one_thread
@@ -62,13 +63,14 @@ def run(config: DictConfig) -> float:
 
     Raises:
         ConfigError, ValueError, ModuleNotFoundError: something cannot be, or is not installed; nothing was trained.
-        RuntimeError: a run failed; the same command goes on with the others.
+        RuntimeError: a run failed, and with it its climb; the others are reported, but not on the page.
     """
     plan = read_plan(config, MARKERS, KEYS, NEEDED)
     chosen = choose_names(config.cores, cores.__all__, "cores", "core")
-    choose_names(config.core_overrides, cores.__all__, "core_overrides", "core")
-    picture = prepare_output(config.plot, "plot")
-    load_pyplot()
+    plot = convert(config.plot, str | None, "plot")
+    picture = prepare_output(plot, "plot") if plot else None
+    if picture:
+        load_pyplot()
     peers = choose_peers(config.peers, plan.rows)
     columns = {
         name: [*chosen, *(peer for peer in peers if peer in row.get("peers", ()))] for name, row in plan.rows.items()
@@ -85,24 +87,22 @@ def run(config: DictConfig) -> float:
         for seed in plan.seeds:
             check_same(locate_run(plan.folder, entry.row, seed), entry.settings, f"the rung {entry.row}")
 
-    def climb(place: tuple[str, str]) -> Climb:
+    def climb_one(place: tuple[str, str]) -> tuple[Climb, str | None]:
         seeds = plan.seeds[:FIRST_SEEDS] if place[1] in peers else plan.seeds
-        reached: Climb = []
-        for delay, entry in rungs[place].items():
-            reached.append((delay, summarise_row({}, train_rung(children, plan.folder, entry, seeds), [])))
-            if not reached[-1][1]["reached"]:
-                break
-        return reached
+        return climb(children, plan.folder, rungs[place], seeds)
 
     with Children() as children:
-        found = dict(zip(rungs, children.map(climb, list(rungs), plan.jobs), strict=True))
+        told = dict(zip(rungs, children.map(climb_one, list(rungs), plan.jobs, "climbs"), strict=True))
+    found = {place: reached for place, (reached, _) in told.items()}
+    failures = [failure for _, failure in told.values() if failure]
     content = {name: {column: found[name, column] for column in columns[name]} for name in plan.rows}
     text = "\n".join(
         format_task({"label": name} | row, list(budgets[name]), content[name]) for name, row in plan.rows.items()
     )
-    plan.write(text, content)
-    draw_climbs({row.get("label", name): content[name] for name, row in plan.rows.items()}, picture)
-    plan.publish(text, [], len(rungs))
+    plan.write(text, content, failures)
+    if picture:
+        draw_climbs({row.get("label", name): content[name] for name, row in plan.rows.items()}, picture)
+    plan.publish(text, failures, len(rungs), "climbs")
     summaries = [summary for reached in found.values() for _, summary in reached]
     return sum(each["reached"] for each in summaries) / max(sum(each["seeds"] for each in summaries), 1)
 
@@ -126,9 +126,9 @@ def make_entry(config: DictConfig, name: str, column: str, delay: int, steps: in
         seconds = convert(config.peer_seconds, int, "peer_seconds")
         positive(peer_seconds=seconds)
         return make_entry_of_peer(place, column, task, threshold=task.threshold, max_seconds=seconds)
-    own = to_dict(config.core_overrides).get(column, ())
+    own = read_core_overrides(config.core_overrides).get(column, ())
     asked = read_list(config.overrides, "overrides") if config.overrides else []
-    arguments = [*shared, f"agent/core={column}", *(str(each) for each in (*own, *asked))]
+    arguments = [*shared, f"agent/core={column}", *own, *map(str, asked)]
     composed = compose_run(arguments)
     with use_one_thread():
         check_agent(composed, read_spaces(composed))
@@ -172,11 +172,29 @@ def list_rung(row: dict[str, Any], delay: int, steps: int) -> list[str]:
     return [f"{key}={value}" for key, value in settings.items()]
 
 
-def train_rung(children: Children, folder: Path, entry: Entry, seeds: list[int]) -> list[Result]:
-    """Train what is missing of one rung; return the results, those of the first seeds alone if none of them learns it.
+def climb(children: Children, folder: Path, rungs: dict[int, Entry], seeds: list[int]) -> tuple[Climb, str | None]:
+    """Train one rung after the other, up to the first one that no seed learns.
 
-    Raises:
-        RuntimeError: a process failed; its last line says why.
+    Returns:
+        What was reached; and why a run failed, after which no further rung is tried, or None.
+    """
+    reached: Climb = []
+    for delay, entry in rungs.items():
+        results, failure = train_rung(children, folder, entry, seeds)
+        if failure:
+            return reached, failure
+        reached.append((delay, summarise_row({}, results, [])))
+        if not reached[-1][1]["reached"]:
+            break
+    return reached, None
+
+
+def train_rung(children: Children, folder: Path, entry: Entry, seeds: list[int]) -> tuple[list[Result], str | None]:
+    """Train what is missing of one rung.
+
+    Returns:
+        The results, those of the first seeds alone if none of them learns it; and why a run failed, after which no
+        further one is made, or None.
     """
     results: list[Result] = []
     for seed in seeds:
@@ -184,9 +202,11 @@ def train_rung(children: Children, folder: Path, entry: Entry, seeds: list[int])
             break
         target = locate_run(folder, entry.row, seed)
         if remaining := entry.list_remaining(target, seed):
-            children.run_module(CHILD, *remaining)
+            failure = children.try_module(f"{entry.row}, seed {seed}", CHILD, *remaining)
+            if failure:
+                return results, failure
         results.append(read_result(target))
-    return results
+    return results, None
 
 
 def is_at_bar(result: Result) -> bool:
@@ -239,6 +259,6 @@ def draw_climbs(tasks: dict[str, dict[str, Climb]], output: Path) -> None:
             [
                 "Median over seeds.",
                 "Hollow: not all seeds end at the bar.",
-                "A line ends with the last delay that most seeds learn.",
+                "A line ends with the last delay at which most seeds reach it.",
             ],
         )

@@ -39,7 +39,6 @@ def run(config: DictConfig) -> float:
     """
     plan = read_plan(config, MARKERS, KEYS, NEEDED)
     chosen = choose_names(config.cores or cores.__all__, cores.__all__, "cores", "core")
-    choose_names(config.core_overrides, cores.__all__, "core_overrides", "core")
     plot = convert(config.plot, str | None, "plot")
     picture = prepare_output(plot, "plot") if plot else None
     if picture:

@@ -52,14 +52,14 @@ class Plan:
         write_text(self.folder / "table.json", json.dumps(content, indent=1))
         print(whole)
 
-    def publish(self, text: str, failures: Sequence[str], count: int) -> None:
-        """Put the table on its page, unless some of ``count`` runs failed.
+    def publish(self, text: str, failures: Sequence[str], count: int, unit: str = "runs") -> None:
+        """Put the table on its page, unless some of ``count`` runs failed, or of what else ``unit`` says.
 
         Raises:
             RuntimeError: they did; the page stays as it is.
         """
         if failures:
-            raise RuntimeError(f"{len(failures)} of {count} runs failed: {'; '.join(failures)}")
+            raise RuntimeError(f"{len(failures)} of {count} {unit} failed: {'; '.join(failures)}")
         if self.page:
             insert_table(self.page, text, self.markers)
 

@@ -119,19 +119,25 @@ class Children:
         # not of our group: Ctrl-C in a terminal reaches it through the pipe alone, once
         return subprocess.Popen(line, stdin=self._theirs, stdout=output, stderr=subprocess.STDOUT, process_group=0)
 
-    def map(self, work: Callable[[T], R], jobs: list[T], workers: int) -> list[R]:
+    def map(self, work: Callable[[T], R], jobs: list[T], workers: int, unit: str = "runs") -> list[R]:
         """Return ``[work(job) for job in jobs]``, so many at a time, with a progress bar.
+
+        Args:
+            work: what is to be done; threads do it.
+            jobs: one after the other.
+            workers: jobs at a time.
+            unit: what a job is, for whoever looks on.
 
         Raises:
             Stopped: a signal has come; the runs that had begun are saved.
         """
         pool, done = ThreadPoolExecutor(workers), list[R]()
         try:
-            for result in tqdm(pool.map(work, jobs), total=len(jobs), unit=" runs", disable=None):
+            for result in tqdm(pool.map(work, jobs), total=len(jobs), unit=f" {unit}", disable=None):
                 done.append(result)
         except Stopped as stop:
             self.end()
-            sentence = f"after {len(done)} of {len(jobs)} runs; the same command goes on with the others"
+            sentence = f"after {len(done)} of {len(jobs)} {unit}; the same command goes on with the others"
             raise Stopped(stop.number, sentence) from stop
         finally:
             pool.shutdown(cancel_futures=True)

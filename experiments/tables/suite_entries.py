@@ -10,7 +10,14 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.launch.check import ConfigError, convert, read_list, to_dict
 from experiments.launch.elsewhere import Spaces, read_spaces
 from experiments.launch.run_folder import flatten
-from experiments.tables.entries import Entry, check_agent, compose_run, list_remaining, make_entry_of_peer
+from experiments.tables.entries import (
+    Entry,
+    check_agent,
+    compose_run,
+    list_remaining,
+    make_entry_of_peer,
+    read_core_overrides,
+)
 from experiments.tables.latency import use_one_thread
 from experiments.tables.plan import read_env_keys
 from rl.checks import positive
@@ -69,7 +76,7 @@ def list_arguments(config: DictConfig, name: str, row: dict[str, Any], core: str
     budget = convert(row["budget"], int, f"table.{name}.budget")
     positive(**{f"table.{name}.budget": budget})
     steps = [f"total_steps={budget}", f"evaluate_every={max(budget // EVALUATIONS, 1)}"]
-    own = to_dict(config.core_overrides).get(core, ())
+    own = read_core_overrides(config.core_overrides).get(core, ())
     shared = read_list(config.overrides, "overrides") if config.overrides else []
     return [f"experiment={EXPERIMENT}", f"agent/core={core}", *own, *shared, *read_env_keys(row, "env", name), *steps]
 

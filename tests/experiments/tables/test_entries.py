@@ -1,10 +1,11 @@
 """Cores and other programs on tasks: which there are, and what is left to train."""
 
 import pytest
+from omegaconf import OmegaConf
 
 from experiments.launch.check import ConfigError
 from experiments.tables import entries
-from experiments.tables.entries import choose_peers, list_remaining, list_remaining_of_peer
+from experiments.tables.entries import choose_peers, list_remaining, list_remaining_of_peer, read_core_overrides
 
 
 def test_other_programs(monkeypatch):
@@ -45,3 +46,16 @@ def test_what_is_finished_is_kept(tmp_path):
     assert remaining() == (["experiments.train", f"resume={tmp_path}"], [])  # the other program writes it at the end
     (tmp_path / "result.json").write_text('{"env_steps": 100, "total_steps": 100}')
     assert remaining() == ([], [])
+
+
+def test_what_the_runs_of_a_core_set():
+    """Keys of the agent: the rest of a run is the same for all cores."""
+    given = {"mlp": ["agent.clip=0.1"], "gru": "agent.layer_size=3"}
+    assert read_core_overrides(OmegaConf.create(given)) == {"mlp": ["agent.clip=0.1"], "gru": ["agent.layer_size=3"]}
+    assert read_core_overrides(OmegaConf.create({})) == {}
+    for wrong, sentence in (
+        ({"gro": ["agent.clip=1"]}, "core_overrides: there is no core 'gro'; did you mean gru?"),
+        ({"gru": ["num_envs=2"]}, r"core_overrides\.gru=\['num_envs=2'\]: it must be a list of keys of the agent"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            read_core_overrides(OmegaConf.create(wrong))

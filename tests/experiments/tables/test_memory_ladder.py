@@ -12,6 +12,7 @@ from experiments.tables.entries import Entry
 from experiments.tables.memory_ladder import MARKERS, draw_climbs, format_rung, format_task, list_rung, read_rungs
 from experiments.tables.runs import CHILD, Children
 
+TIMES = "steps_to_threshold", "seconds_to_threshold"
 ROW = {"experiment": "t_maze_100", "key": "env.length", "label": "T-maze", "rungs": {30: 200, 10: 100}}
 
 
@@ -58,6 +59,35 @@ def test_end_to_end(command, tiny, cwd, monkeypatch, child_environment):
     changed = [each.replace("threshold=9", "threshold=8") for each in arguments]
     ended = command("memory_ladder", *changed, "page=null")
     assert ended.code != 0 and "was run with threshold=9" in ended.err
+
+
+def test_a_run_that_fails_ends_its_climb_alone(command, cwd, monkeypatch):
+    """What the others came to is in the folder, and not on the page; the next call makes what is missing."""
+    (cwd / "page.md").write_text("\n".join(["Title", *MARKERS, "End"]))
+
+    def run_module(children, child, module, *words):
+        target = cwd / next(word.partition("=")[2] for word in words if word.startswith("run_dir="))
+        if "/gru/4/" in str(target):
+            raise RuntimeError("experiments.train failed: no memory is left")
+        result = {"agent": "a", "core": "c", "optimal_return": 1.0, "memoryless_return": 0.5, "total_steps": 64}
+        result |= {"eval_return_mean": 1.0, "memory_zeroed_return_mean": 0.5, "threshold": 0.95, "env_steps": 64}
+        target.mkdir(parents=True)
+        (target / "result.json").write_text(json.dumps(result | dict.fromkeys(TIMES, 2000.0)))
+
+    monkeypatch.setattr(Children, "run_module", run_module)
+    rungs = "{experiment:t_maze_100,key:env.length,label:Small,rungs:{2:64,4:64,8:64}}"
+    sizes = "overrides=['num_envs=2','agent.num_minibatches=1']"
+    arguments = (f"table.small={rungs}", "rows=[small]", "cores=[gru,lstm]", "seeds=[1,2]", "plot=null", "output=out")
+    ended = command("memory_ladder", *arguments, sizes, "page=page.md")
+    failure = "small/gru/4, seed 1: experiments.train failed: no memory is left"
+    assert ended.code == 1 and f"1 of 2 climbs failed: {failure}" in ended.err
+    table = (cwd / "out/table.md").read_text()
+    assert table.splitlines()[2:4] == [
+        "| gru | 2 of 2; 2 k, 2,000 s |  |  |",
+        "| lstm | 2 of 2; 2 k, 2,000 s | 2 of 2; 2 k, 2,000 s | 2 of 2; 2 k, 2,000 s |",
+    ]
+    assert f"failed: {failure}" in table and "2 of 2" not in (cwd / "page.md").read_text()
+    assert not [*cwd.glob("**/*.png")]
 
 
 def test_another_program_climbs_with_three_seeds(command, cwd, monkeypatch):
@@ -142,7 +172,7 @@ def test_a_rung_that_none_of_three_seeds_learns_is_left(returns, tried, monkeypa
     trained = []
 
     class Children:
-        def run_module(self, *arguments):
+        def try_module(self, name, *arguments):
             trained.append(arguments)
 
     monkeypatch.setattr(
@@ -151,8 +181,8 @@ def test_a_rung_that_none_of_three_seeds_learns_is_left(returns, tried, monkeypa
         lambda target: {"eval_return_mean": returns[int(target.name[4:])], "threshold": 0.95},
     )
     rung = Entry("maze/gru/10", "gru", {}, lambda target, seed: ["train", f"{target}", f"{seed}"])
-    results = memory_ladder.train_rung(Children(), Path("out"), rung, list(range(len(returns))))
-    assert [each["eval_return_mean"] for each in results] == returns[:tried]
+    results, failure = memory_ladder.train_rung(Children(), Path("out"), rung, list(range(len(returns))))
+    assert failure is None and [each["eval_return_mean"] for each in results] == returns[:tried]
     assert trained == [(CHILD, "train", f"out/maze/gru/10/seed{seed}", f"{seed}") for seed in range(tried)]
 
 
