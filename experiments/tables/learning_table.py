@@ -22,7 +22,7 @@ from rl.checks import positive
 
 MARKERS = "<!-- learning table: written by python -m experiments.learning_table -->", "<!-- end of learning table -->"
 
-KEYS, NEEDED = ("experiment", "overrides", "suffix", "evaluate", "rung"), ("experiment",)
+KEYS, NEEDED = ("experiment", "overrides", "suffix", "evaluate", "control"), ("experiment",)
 """Of a row, see ``conf/learning_table.yaml``."""
 
 
@@ -30,7 +30,7 @@ def run(config: DictConfig) -> float:
     """Train what is missing, then report.
 
     Returns:
-        The share of runs that end at or above the bar of their row, rungs left out.
+        The share of runs that end at or above the bar of their row, controls left out.
     """
     plan = read_plan(config, MARKERS, KEYS, NEEDED)
     rows, seeds, folder = plan.rows, plan.seeds, plan.folder
@@ -52,7 +52,7 @@ def run(config: DictConfig) -> float:
     for name, file in pictures.items():
         draw_row([locate_run(folder, name, seed) for seed in seeds], drawn[name], file)
     plan.publish(text, (), len(jobs))
-    judged = [each for each in summaries.values() if each["reached"] is not None and not each["rung"]]
+    judged = [each for each in summaries.values() if each["reached"] is not None and not each["control"]]
     return sum(each["reached"] for each in judged) / max(sum(each["seeds"] for each in judged), 1)
 
 

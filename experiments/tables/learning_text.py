@@ -34,7 +34,7 @@ HEAD_ELSEWHERE = (
     "worst to best seed there",
     "memory zeroed there",
 )
-RUNGS = "Rungs above what is learned, which are not expected to reach the bar:"
+CONTROLS = "Controls, which are not expected to reach the bar:"
 ELSEWHERE = "Trained in one environment, played in another:"
 
 TIMES = ("steps", "seconds")
@@ -55,7 +55,9 @@ def summarise_row(row: dict[str, Any], results: list[Result], elsewhere: list[Re
     keys = ("agent", "core", "optimal_return", "memoryless_return")
     shared = {key: first[key] for key in keys} | {"bar": first["threshold"], "seeds": len(results)}
     times = {f"{name}_to_bar": take_median([run[f"{name}_to_threshold"] for run in results]) for name in TIMES}
-    summary = {"label": row.get("label"), "rung": bool(row.get("rung"))} | shared | {"budget": first["total_steps"]}
+    summary = (
+        {"label": row.get("label"), "control": bool(row.get("control"))} | shared | {"budget": first["total_steps"]}
+    )
     finals, zeroed = ([run[key] for run in results] for key in ("eval_return_mean", "memory_zeroed_return_mean"))
     summary |= summarise_returns(finals, zeroed, first["threshold"]) | times
     if elsewhere:
@@ -106,15 +108,15 @@ def take_median(values: Sequence[float | None]) -> float | None:
 
 
 def format_table(summaries: dict[str, Summary]) -> str:
-    """Write the tables in Markdown: the rows, then the rungs, then the rows that are played elsewhere.
+    """Write the tables in Markdown: the rows, then the controls, then the rows that are played elsewhere.
 
     Args:
         summaries: of each row, from ``summarise_row``.
     """
     plain = {name: each for name, each in summaries.items() if "elsewhere" not in each}
     parts = {
-        "": (HEAD, [format_row(name, each) for name, each in plain.items() if not each["rung"]]),
-        RUNGS: (HEAD, [format_row(name, each) for name, each in plain.items() if each["rung"]]),
+        "": (HEAD, [format_row(name, each) for name, each in plain.items() if not each["control"]]),
+        CONTROLS: (HEAD, [format_row(name, each) for name, each in plain.items() if each["control"]]),
         ELSEWHERE: (
             HEAD_ELSEWHERE,
             [format_elsewhere(name, each) for name, each in summaries.items() if name not in plain],

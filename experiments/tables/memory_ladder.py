@@ -83,7 +83,7 @@ def run(config: DictConfig) -> float:
         for name in plan.rows
         for column in columns[name]
     }
-    for entry in (entry for climb in rungs.values() for entry in climb.values()):
+    for entry in (entry for by_delay in rungs.values() for entry in by_delay.values()):
         for seed in plan.seeds:
             check_same(locate_run(plan.folder, entry.row, seed), entry.settings, f"the rung {entry.row}")
 

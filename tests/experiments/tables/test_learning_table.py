@@ -144,7 +144,7 @@ def test_the_rows_of_the_table_can_be_played_where_they_say(composing):
         ({"evaluate": ["episodes=3"]}, "table.far.evaluate=.*: it must be a list of keys of the environment"),
         ({"evaluate": []}, "table.far.evaluate=.*: it must be a list of keys of the environment"),
         ({"evaluate": ["env.length=3"], "overrides": ["final_episodes=0"]}, "final_episodes=0: it must be a whole"),
-        ({"rungs": True}, "there is no key 'table.far.rungs'; did you mean rung"),
+        ({"controls": True}, "there is no key 'table.far.controls'; did you mean control"),
     ],
     ids=["key", "spaces", "no environment", "nothing", "no episodes", "row"],
 )

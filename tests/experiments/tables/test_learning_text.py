@@ -1,10 +1,10 @@
 """What the learning table says of its rows, by hand."""
 
 from experiments.tables.learning_text import (
+    CONTROLS,
     ELSEWHERE,
     HEAD,
     HEAD_ELSEWHERE,
-    RUNGS,
     count_reached,
     format_table,
     summarise_row,
@@ -41,7 +41,7 @@ def test_a_row_of_ten_seeds():
     summary = summarise_row({"label": "a maze"}, TEN, [])
     assert summary["reached"] == 9  # at the bar counts, though an earlier evaluation of the tenth had reached it
     assert round(summary["final_return"]["value"], 6) == round((0.96 * 3 + 1 * 3) / 6, 6)
-    assert (summary["worst"], summary["best"], summary["rung"], summary["seeds"]) == (0.2, 1.0, False, 10)
+    assert (summary["worst"], summary["best"], summary["control"], summary["seeds"]) == (0.2, 1.0, False, 10)
     head, rule, row = format_table({"maze": summary}).splitlines()
     assert cells(head) == list(HEAD) and head.count("|") == rule.count("|") == row.count("|")
     assert cells(row)[:5] == ["a maze", "RecurrentPPOLSTM, gru", "1 / 0.5", "0.95", "9 of 10"]
@@ -70,17 +70,17 @@ def test_a_seed_that_never_gets_there_is_later_than_all():
     assert take_median([10.0, 20.0, 40.0, None]) == 30
 
 
-def test_rungs_and_rows_played_elsewhere_stand_apart():
+def test_controls_and_rows_played_elsewhere_stand_apart():
     """In the order of the configuration, each under what it is."""
     here = {"optimal_return": 2.0, "memoryless_return": 0.0}
     there = [here | {"overrides": ["env.length=100"], "mean": mean, "memory_zeroed": 0.3} for mean in (0.5, 0.96, 0.7)]
     three = [outcome(final, hit=10_000) for final in (0.9, 1.0, 1.0)]
-    rows = {"far": {"evaluate": []}, "rung": {"rung": True}, "plain": {}}
+    rows = {"far": {"evaluate": []}, "control": {"control": True}, "plain": {}}
     summaries = {name: summarise_row(row, three, there if name == "far" else []) for name, row in rows.items()}
-    plain, rest = format_table(summaries).split(f"\n{RUNGS}\n\n")
-    rung, far = rest.split(f"\n{ELSEWHERE}\n\n")
-    assert [cells(part.splitlines()[-1])[0] for part in (plain, rung, far)] == ["plain", "rung", "far"]
-    assert [len(part.splitlines()) for part in (plain, rung, far)] == [3, 3, 3]
+    plain, rest = format_table(summaries).split(f"\n{CONTROLS}\n\n")
+    control, far = rest.split(f"\n{ELSEWHERE}\n\n")
+    assert [cells(part.splitlines()[-1])[0] for part in (plain, control, far)] == ["plain", "control", "far"]
+    assert [len(part.splitlines()) for part in (plain, control, far)] == [3, 3, 3]
     head, _, row = far.splitlines()
     assert cells(head) == list(HEAD_ELSEWHERE)
     assert cells(row) == [
