@@ -180,6 +180,7 @@ def test_every_command_is_one(words, run_dir):
             assert (ROOT / word).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in TEXT if blocks(page, PYTHON) and page not in TUTORIALS])
 def test_python_runs(page):
     namespace = {"__name__": "page"}

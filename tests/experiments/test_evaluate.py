@@ -87,6 +87,7 @@ def test_elsewhere_is_what_a_sweep_is_about(run_dir, command, monkeypatch):
     assert rows[4]["policy"] == "greedy" and rows[0]["mean"] != rows[4]["mean"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [

@@ -221,6 +221,7 @@ def test_sweep(command, tiny, cwd, run_of):
     assert sorted(config.seed for config in configs) == [1, 1, 2, 2]
 
 
+@pytest.mark.slow
 def test_a_failing_job_does_not_stop_a_sweep(command, tiny, cwd, run_of):
     ended = command("train", "-m", "env=t_maze", *tiny, "seed=1,-1,2", "hydra.sweep.dir=sweep")
     assert ended.code == 1

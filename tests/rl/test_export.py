@@ -337,6 +337,7 @@ def test_onnx_of_a_quantile_network(make_agent, tmp_path):
     assert max(replay(str(tmp_path / "policy.onnx"), str(tmp_path / "policy.npz")).values()) <= 1e-5
 
 
+@pytest.mark.slow
 def test_pt2(make_agent, tmp_path):
     envs = SpaceProbe(3, "dict", "box")
     agent = make_agent(envs)
@@ -372,6 +373,7 @@ def test_names_that_are_taken(make_agent, name):
         PolicyStep(make_agent(envs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["impala", "mlp"])
 def test_a_chosen_encoder_is_exported(make_agent, name):
     envs = SpaceProbe(2, "image")

@@ -103,6 +103,7 @@ def test_an_encoder_is_described(name):
     assert lines[1].startswith(f"encoder: {name}, ") and lines[1].endswith(" parameters")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHOSEN)
 @pytest.mark.parametrize("kind", [RecurrentPPO, RecurrentIQN])
 def test_an_agent_acts_replays_and_learns_with_it(kind, name):

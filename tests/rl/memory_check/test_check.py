@@ -43,6 +43,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: " ".join(options))
 def test_every_option_passes(options, make_ppo, judge, failing):
     verdicts = judge(make_ppo(**options))
