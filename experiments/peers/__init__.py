@@ -13,7 +13,8 @@ Others may use ``recurrent_ppo.make_training``, ``serve.repeat`` and ``workloads
 - ``serve``: the protocol. ``workloads``: what is trained, and the arguments that all have.
 - ``recurrent_ppo``: this project. ``sb3_contrib``, ``skrl``, ``purejaxrl``: peers; each docstring says how to install
   the peer, what was matched and what could not be. ``sb3_threshold``: no worker, it trains until a task is solved;
-  ``sb3_tasks``: none either, it trains one task for so many steps, for ``experiments.memory_suite``.
+  ``sb3_tasks``: none either, it trains one task for so many steps, for ``experiments.memory_suite`` and
+  ``experiments.memory_ladder``.
 
 This module imports nothing, so that a peer's own environment without torch or Hydra can run its worker.
 """
