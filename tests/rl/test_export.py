@@ -337,7 +337,6 @@ def test_onnx_of_a_quantile_network(make_agent, tmp_path):
     assert max(replay(str(tmp_path / "policy.onnx"), str(tmp_path / "policy.npz")).values()) <= 1e-5
 
 
-@pytest.mark.slow
 def test_pt2(make_agent, tmp_path):
     envs = SpaceProbe(3, "dict", "box")
     agent = make_agent(envs)
