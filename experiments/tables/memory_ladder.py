@@ -21,7 +21,7 @@ from experiments.tables.entries import (
 )
 from experiments.tables.figures import load_pyplot, open_figure, put_caption, set_title
 from experiments.tables.latency import use_one_thread
-from experiments.tables.learning_text import Result, Summary, count_reached, summarise_row
+from experiments.tables.learning_text import Result, Summary, summarise_row
 from experiments.tables.markdown import write_table
 from experiments.tables.plan import read_plan
 from experiments.tables.runs import CHILD, Children, check_same, locate_run
@@ -59,7 +59,7 @@ def run(config: DictConfig) -> float:
     """Train what is missing, then report.
 
     Returns:
-        The share of runs that end at or above the bar, of those that were made.
+        The share of runs that reach the bar, of those that were made.
 
     Raises:
         ConfigError, ValueError, ModuleNotFoundError: something cannot be, or is not installed; nothing was trained.
@@ -183,7 +183,7 @@ def climb(children: Children, folder: Path, rungs: dict[int, Entry], seeds: list
         results, failure = train_rung(children, folder, entry, seeds)
         if failure:
             return reached, failure
-        reached.append((delay, summarise_row({}, results, [])))
+        reached.append((delay, summarise_rung(results)))
         if not reached[-1][1]["reached"]:
             break
     return reached, None
@@ -198,7 +198,7 @@ def train_rung(children: Children, folder: Path, entry: Entry, seeds: list[int])
     """
     results: list[Result] = []
     for seed in seeds:
-        if len(results) == FIRST_SEEDS and not any(map(is_at_bar, results)):
+        if len(results) == FIRST_SEEDS and not any(map(has_learned, results)):
             break
         target = locate_run(folder, entry.row, seed)
         if remaining := entry.list_remaining(target, seed):
@@ -209,26 +209,40 @@ def train_rung(children: Children, folder: Path, entry: Entry, seeds: list[int])
     return results, None
 
 
-def is_at_bar(result: Result) -> bool:
-    """Say whether the final return of a run is at or above its bar."""
-    return bool(count_reached([result["eval_return_mean"]], result["threshold"]))
+def has_learned(result: Result) -> bool:
+    """Say whether an evaluation of a run reached its bar, which is where it ends.
+
+    Its final return is not asked: it is of the same agent, which may be just above the bar in the one evaluation and
+    just below it in the other.
+    """
+    return result["steps_to_threshold"] is not None
+
+
+def summarise_rung(results: list[Result]) -> Summary:
+    """Return the numbers of a rung: how many runs learned it, the lowest final return of those, and all of a row."""
+    learned = [result["eval_return_mean"] for result in results if has_learned(result)]
+    return summarise_row({}, results, []) | {"reached": len(learned), "lowest": min(learned, default=None)}
 
 
 # ------------------------------------------------------------------------------------------------------------- the text
 
 
 def format_task(row: dict[str, Any], delays: list[int], climbs: dict[str, Climb]) -> str:
-    """Write the table of a task in Markdown: a line for each core, a column for each delay."""
+    """Write the table of a task in Markdown, a line for each core, a column for each delay; the lowest final return."""
     key = row["key"].rpartition(".")[2]
     lines = []
     for core, reached in climbs.items():
         found = dict(reached)
         lines.append([core, *(format_rung(found[delay]) if delay in found else "" for delay in delays)])
-    return write_table([row["label"], *(f"{key}={delay}" for delay in delays)], lines)
+    table = write_table([row["label"], *(f"{key}={delay}" for delay in delays)], lines)
+    finals = [each["lowest"] for reached in climbs.values() for _, each in reached if each["lowest"] is not None]
+    return (
+        f"{table}\nThe lowest final return of a run that reached the bar is {min(finals):.3g}.\n" if finals else table
+    )
 
 
 def format_rung(summary: Summary) -> str:
-    """Write how many seeds end at the bar, and the medians of steps and seconds until an evaluation reached it."""
+    """Write how many seeds reach the bar, and the medians of steps and seconds until an evaluation reached it."""
     cell = f"{summary['reached']} of {summary['seeds']}"
     if summary["steps_to_bar"] is None:
         return cell
@@ -236,7 +250,10 @@ def format_rung(summary: Summary) -> str:
 
 
 def draw_climbs(tasks: dict[str, dict[str, Climb]], output: Path) -> None:
-    """Draw the median of the steps to the bar over the delay, a line for each core; hollow where seeds are missing."""
+    """Draw the median of the steps to the bar over the delay, a line for each core; hollow where seeds are missing.
+
+    What most seeds have not learned is a cross at the top.
+    """
     with open_figure(len(tasks), output) as (figure, axes):
         for axis, (label, climbs) in zip(axes, tasks.items(), strict=True):
             for index, (core, reached) in enumerate(climbs.items()):
@@ -247,6 +264,9 @@ def draw_climbs(tasks: dict[str, dict[str, Climb]], output: Path) -> None:
                     full = each["reached"] == each["seeds"]
                     fill = f"C{index}" if full else "white"
                     axis.plot(delay, each["steps_to_bar"], "o", color=f"C{index}", markerfacecolor=fill, markersize=4)
+                missed = [delay for delay, each in reached if each["steps_to_bar"] is None]
+                height = [0.98 - 0.03 * index] * len(missed)  # in heights of the panel, a row for each core
+                axis.plot(missed, height, "x", color=f"C{index}", markersize=4, transform=axis.get_xaxis_transform())
             if any(each["steps_to_bar"] is not None for of_core in climbs.values() for _, each in of_core):
                 axis.set_xscale("log", base=2)
                 axis.set_yscale("log")  # which has no place for a panel without a point
@@ -258,7 +278,7 @@ def draw_climbs(tasks: dict[str, dict[str, Climb]], output: Path) -> None:
             figure,
             [
                 "Median over seeds.",
-                "Hollow: not all seeds end at the bar.",
-                "A line ends with the last delay at which most seeds reach it.",
+                "Hollow: not all seeds reach the bar.",
+                "Cross, at any height: most seeds do not reach it.",
             ],
         )

@@ -9,15 +9,24 @@ from matplotlib.axes import Axes
 from experiments.launch.check import ConfigError
 from experiments.tables import entries, memory_ladder, runs
 from experiments.tables.entries import Entry
-from experiments.tables.memory_ladder import MARKERS, draw_climbs, format_rung, format_task, list_rung, read_rungs
+from experiments.tables.memory_ladder import (
+    MARKERS,
+    draw_climbs,
+    format_rung,
+    format_task,
+    list_rung,
+    read_rungs,
+    summarise_rung,
+)
 from experiments.tables.runs import CHILD, Children
 
 TIMES = "steps_to_threshold", "seconds_to_threshold"
 ROW = {"experiment": "t_maze_100", "key": "env.length", "label": "T-maze", "rungs": {30: 200, 10: 100}}
 
 
-def summary(reached, seeds=3, steps=None, seconds=None):
-    return {"reached": reached, "seeds": seeds, "steps_to_bar": steps, "seconds_to_bar": seconds}
+def summary(reached, seeds=3, steps=None, seconds=None, lowest=None):
+    times = {"steps_to_bar": steps, "seconds_to_bar": seconds}
+    return {"reached": reached, "seeds": seeds, "lowest": lowest} | times
 
 
 def test_end_to_end(command, tiny, cwd, monkeypatch, child_environment):
@@ -70,7 +79,7 @@ def test_a_run_that_fails_ends_its_climb_alone(command, cwd, monkeypatch):
         if "/gru/4/" in str(target):
             raise RuntimeError("experiments.train failed: no memory is left")
         result = {"agent": "a", "core": "c", "optimal_return": 1.0, "memoryless_return": 0.5, "total_steps": 64}
-        result |= {"eval_return_mean": 1.0, "memory_zeroed_return_mean": 0.5, "threshold": 0.95, "env_steps": 64}
+        result |= {"eval_return_mean": 0.94, "memory_zeroed_return_mean": 0.5, "threshold": 0.95, "env_steps": 64}
         target.mkdir(parents=True)
         (target / "result.json").write_text(json.dumps(result | dict.fromkeys(TIMES, 2000.0)))
 
@@ -86,6 +95,7 @@ def test_a_run_that_fails_ends_its_climb_alone(command, cwd, monkeypatch):
         "| gru | 2 of 2; 2 k, 2,000 s |  |  |",
         "| lstm | 2 of 2; 2 k, 2,000 s | 2 of 2; 2 k, 2,000 s | 2 of 2; 2 k, 2,000 s |",
     ]
+    assert "\n\nThe lowest final return of a run that reached the bar is 0.94.\n" in table
     assert f"failed: {failure}" in table and "2 of 2" not in (cwd / "page.md").read_text()
     assert not [*cwd.glob("**/*.png")]
 
@@ -120,7 +130,7 @@ def test_another_program_climbs_with_three_seeds(command, cwd, monkeypatch):
     )
     ended = command("memory_ladder", *arguments)
     assert (ended.code, ended.err) == (0, "")
-    assert (cwd / "out/table.md").read_text().splitlines()[2:] == [
+    assert (cwd / "out/table.md").read_text().splitlines()[2:4] == [
         "| gru | 0 of 3 |  |",
         "| sb3-contrib | 3 of 3; 8 k, 61 s | 0 of 3 |",
     ]
@@ -165,10 +175,10 @@ def test_sequences_hold_whole_episodes(delay, sequence, envs):
 
 
 @pytest.mark.parametrize(
-    ("returns", "tried"),
-    [([0.5, 0.5, 0.5, 1.0], 3), ([0.5, 0.5, 0.95, 0.5, 0.5], 5), ([0.5, 0.5], 2), ([1.0, 0.5, 0.5, 0.5], 4)],
+    ("steps", "tried"),
+    [([None, None, None, 9], 3), ([None, None, 9, None, None], 5), ([None, None], 2), ([9, None, None, None], 4)],
 )
-def test_a_rung_that_none_of_three_seeds_learns_is_left(returns, tried, monkeypatch):
+def test_a_rung_that_none_of_three_seeds_learns_is_left(steps, tried, monkeypatch):
     trained = []
 
     class Children:
@@ -178,12 +188,23 @@ def test_a_rung_that_none_of_three_seeds_learns_is_left(returns, tried, monkeypa
     monkeypatch.setattr(
         memory_ladder,
         "read_result",
-        lambda target: {"eval_return_mean": returns[int(target.name[4:])], "threshold": 0.95},
+        lambda target: {"steps_to_threshold": steps[int(target.name[4:])]},
     )
     rung = Entry("maze/gru/10", "gru", {}, lambda target, seed: ["train", f"{target}", f"{seed}"])
-    results, failure = memory_ladder.train_rung(Children(), Path("out"), rung, list(range(len(returns))))
-    assert failure is None and [each["eval_return_mean"] for each in results] == returns[:tried]
+    results, failure = memory_ladder.train_rung(Children(), Path("out"), rung, list(range(len(steps))))
+    assert failure is None and [each["steps_to_threshold"] for each in results] == steps[:tried]
     assert trained == [(CHILD, "train", f"out/maze/gru/10/seed{seed}", f"{seed}") for seed in range(tried)]
+
+
+def test_what_counts_is_an_evaluation_at_the_bar():
+    """The final return of the same agent over other episodes may be just below it; it is told."""
+    shared = {"agent": "a", "core": "c", "optimal_return": 1.0, "memoryless_return": 0.5, "total_steps": 64}
+    shared |= {"memory_zeroed_return_mean": 0.5, "threshold": 0.95}
+    runs = [{"eval_return_mean": final} | dict.fromkeys(TIMES, 9) for final in (1.0, 0.94)]
+    runs.append({"eval_return_mean": 0.5} | dict.fromkeys(TIMES))
+    found = summarise_rung([shared | each for each in runs])
+    assert (found["reached"], found["seeds"], found["steps_to_bar"], found["lowest"]) == (2, 3, 9, 0.94)
+    assert summarise_rung([shared | runs[2]])["lowest"] is None
 
 
 def test_rungs_are_climbed_from_below():
@@ -208,12 +229,17 @@ def test_rungs_that_cannot_be_climbed_are_refused(rungs, sentence):
 def test_cells():
     assert format_rung(summary(0)) == "0 of 3"
     assert format_rung(summary(2, steps=106_496, seconds=3.4)) == "2 of 3; 106 k, 3 s"
-    climbs = {"gru": [(10, summary(3, steps=2_000, seconds=1.0)), (30, summary(0))], "rnn": [(10, summary(0))]}
+    climbs = {
+        "gru": [(10, summary(3, steps=2_000, seconds=1.0, lowest=0.9664)), (30, summary(0))],
+        "rnn": [(10, summary(0))],
+    }
     assert format_task(ROW, [10, 30], climbs).splitlines() == [
         "| T-maze | length=10 | length=30 |",
         "| --- | --- | --- |",
         "| gru | 3 of 3; 2 k, 1 s | 0 of 3 |",
         "| rnn | 0 of 3 |  |",
+        "",
+        "The lowest final return of a run that reached the bar is 0.966.",
     ]
 
 
@@ -228,7 +254,8 @@ def test_a_climb_is_drawn_where_most_seeds_arrive(tmp_path, monkeypatch):
     monkeypatch.setattr(Axes, "plot", record)
     climbs = {"gru": [(10, summary(3, steps=2_000)), (30, summary(2, steps=5_000)), (100, summary(1))]}
     draw_climbs({"T-maze": climbs}, tmp_path / "ladder.png")
-    line, full, hollow = drawn
+    line, full, hollow, cross = drawn
     assert line[:2] == ([10, 30], [2_000, 5_000]) and line[2]["label"] == "gru"
     assert full[:2] == (10, 2_000) and full[2]["markerfacecolor"] == "C0"
     assert hollow[:2] == (30, 5_000) and hollow[2]["markerfacecolor"] == "white"
+    assert cross[0] == [100]
