@@ -170,6 +170,7 @@ def make_trainer(parts: Parts, run_dir: Path, evaluations: Evaluations, shards: 
         stop_at_threshold=settings.stop_at_threshold,
         patience=settings.patience,
         min_delta=settings.min_delta,
+        max_seconds=settings.max_seconds,
         checkpoint_every=settings.checkpoint_every,
         threads=settings.threads,
         env_timeout=settings.env_timeout,

@@ -46,6 +46,7 @@ class Settings:
     stop_at_threshold: bool
     patience: int | None
     min_delta: float
+    max_seconds: float | None
     checkpoint_every: int
     env_timeout: float | None
     shards: int | None = None
@@ -93,12 +94,10 @@ def read_settings(config: DictConfig) -> Settings:
     positive(**{name: getattr(settings, name) for name in counts})
     optional = {name: getattr(settings, name) for name in ("evaluate_every", "evaluation_max_steps")}
     positive(**{name: value for name, value in optional.items() if value is not None})
-    whole(0, final_episodes=settings.final_episodes)
-    if settings.evaluation_envs is not None:
-        whole(0, evaluation_envs=settings.evaluation_envs)
+    whole(0, final_episodes=settings.final_episodes, evaluation_envs=settings.evaluation_envs or 0)
     if settings.evaluation_share is not None:
         within(0.0, 1.0, evaluation_share=settings.evaluation_share)
-    EarlyStop(None, settings.patience, settings.min_delta)
+    EarlyStop(None, settings.patience, settings.min_delta, settings.max_seconds)
     if settings.patience is not None and settings.evaluate_every is None:
         raise ConfigError(f"patience={settings.patience}: it counts evaluations, so evaluate_every must not be null")
     within(0, 2**31, seed=settings.seed)

@@ -31,6 +31,7 @@ REASONS = {
     "total_steps": "all that were asked for",
     "threshold": "ended at its threshold",
     "plateau": "ended when it no longer improved",
+    "max_seconds": "ended when its time was over",
 }
 
 

@@ -96,7 +96,7 @@ class Evaluations(BaseCallback):
 
     Attributes:
         reached: environment steps and seconds of training at the threshold; None for each before it.
-        stop_reason: why the run ends before its steps are used up: "threshold", "time" or None.
+        stop_reason: why the run ends before its steps are used up: "threshold", "max_seconds" or None.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Evaluations(BaseCallback):
     def _on_rollout_start(self) -> None:
         self.evaluate()
         if self.stop_reason is None and self.max_seconds is not None and self.seconds >= self.max_seconds:
-            self.stop_reason = "time"
+            self.stop_reason = "max_seconds"
 
     def _on_training_end(self) -> None:
         self.evaluate()

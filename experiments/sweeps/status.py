@@ -26,6 +26,7 @@ from experiments.sweeps.report import find_best, name_state
 from experiments.sweeps.study import holds_study, import_optuna, load_study
 from experiments.sweeps.trial import EVALUATION
 from rl.training.run import checkpoint_path
+from rl.training.stopping import EARLY
 
 STATES = ("done", "running", "stopped", "dead", "elsewhere")
 SKIPPED = ("checkpoints", ".submitit", ".git")
@@ -111,7 +112,7 @@ def read_progress(folder: Path) -> Progress:
         return Progress("stopped", 0, None, None, 0.0, str(error))
     total = config.get("total_steps")
     total = total if isinstance(total, int) else None
-    ended_early = result.get("stop_reason") in ("threshold", "plateau")
+    ended_early = result.get("stop_reason") in EARLY
     complete = ended_early or result.get("env_steps", 0) >= result.get("total_steps", 0)
     state = name_run_state(holder, bool(result), complete)
     if state == "done":

@@ -1,5 +1,6 @@
 """Train a configuration on tasks with ever longer delays, then write tables, a plot and raw numbers."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ from experiments.tables.markdown import write_table
 from experiments.tables.plan import read_plan
 from experiments.tables.runs import CHILD, Children, check_same, locate_run
 from rl import cores
-from rl.checks import positive
 
 MARKERS = "<!-- memory ladder: written by python -m experiments.memory_ladder -->", "<!-- end of memory ladder -->"
 KEYS, NEEDED = ("experiment", "key", "rungs", "peers"), ("experiment", "key", "rungs")
@@ -120,12 +120,12 @@ def make_entry(config: DictConfig, name: str, column: str, delay: int, steps: in
     Raises:
         ConfigError, HydraException: a setting cannot be.
     """
-    place, shared = f"{name}/{column}/{delay}", list_rung(config.table[name], delay, steps)
+    place = f"{name}/{column}/{delay}"
+    limit = json.dumps(convert(config.max_seconds, float | None, "max_seconds"))
+    shared = [*list_rung(config.table[name], delay, steps), f"max_seconds={limit}"]
     if column in PEERS:
         task = compose_run(shared)
-        seconds = convert(config.peer_seconds, int, "peer_seconds")
-        positive(peer_seconds=seconds)
-        return make_entry_of_peer(place, column, task, threshold=task.threshold, max_seconds=seconds)
+        return make_entry_of_peer(place, column, task, threshold=task.threshold, max_seconds=task.max_seconds)
     own = read_core_overrides(config.core_overrides).get(column, ())
     asked = read_list(config.overrides, "overrides") if config.overrides else []
     arguments = [*shared, f"agent/core={column}", *own, *map(str, asked)]

@@ -42,7 +42,8 @@ def list_remaining_arguments(target: Path, arguments: list[str]) -> list[str]:
     if (target / "result.json").is_file():
         result, config = read_result(target), load_flat_config(target)
         solved = config.get("stop_at_threshold") and result.get("steps_to_threshold") is not None
-        if solved or result.get("stop_reason") == "plateau" or result["env_steps"] >= result["total_steps"]:
+        ended = solved or result.get("stop_reason") in ("plateau", "max_seconds")
+        if ended or result["env_steps"] >= result["total_steps"]:
             return []
     if checkpoint_path(target).is_file():
         return [f"resume={target}"]

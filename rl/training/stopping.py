@@ -1,10 +1,13 @@
-"""When training ends early: evaluations alone decide it, so all shards and a resumed run decide alike."""
+"""When training ends early: evaluations and a clock decide it that all shards share, so they decide alike."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rl.checks import positive, within
+
+EARLY = ("threshold", "plateau", "max_seconds")
+"""Reasons for which training ends before its last step."""
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,7 @@ class EarlyStop:
         threshold: the return of an evaluation that is enough; None if none is.
         patience: so many evaluations in a row without an improvement; None for any number.
         min_delta: by more than this an evaluation has to exceed the best one before to count as an improvement.
+        max_seconds: of training that are enough; None for any number.
 
     Raises:
         ValueError: an argument is out of range.
@@ -23,26 +27,38 @@ class EarlyStop:
     threshold: float | None = None
     patience: int | None = None
     min_delta: float = 0.0
+    max_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         within(0.0, math.inf, min_delta=self.min_delta)
         if self.patience is not None:
             positive(patience=self.patience)
+        if self.max_seconds is not None:
+            within(1e-3, math.inf, max_seconds=self.max_seconds)
 
-    def find_reason(self, returns: Sequence[float]) -> str | None:
-        """Return why training ends after evaluations with these returns: ``threshold``, ``plateau``; None if not."""
+    def find_reason(self, returns: Sequence[float], seconds: float = 0.0) -> str | None:
+        """Return why training ends: ``threshold``, ``plateau`` or ``max_seconds``; None if it does not.
+
+        Args:
+            returns: of the evaluations up to now.
+            seconds: of training up to now.
+        """
         if self.threshold is not None and returns and returns[-1] >= self.threshold:
             return "threshold"
         best, waited = -math.inf, 0
         for value in returns:
             best, waited = (value, 0) if value > best + self.min_delta else (best, waited + 1)
-        return "plateau" if self.patience is not None and waited >= self.patience else None
+        if self.patience is not None and waited >= self.patience:
+            return "plateau"
+        return "max_seconds" if self.max_seconds is not None and seconds >= self.max_seconds else None
 
     def describe(self, reason: str, step: int) -> str:
         """Return a line that says why training has ended, and how it would go on."""
         if reason == "threshold":
             return f"an evaluation has reached threshold={self.threshold:g}: training ends at step {step}"
+        if reason == "max_seconds":
+            return f"max_seconds={self.max_seconds:g} are over: training ends at step {step}, more seconds go on"
         return (
             f"the last {self.patience} evaluations were not better than the best one before them by more than "
             f"min_delta={self.min_delta:g}: training ends at step {step}, a greater patience goes on"

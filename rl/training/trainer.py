@@ -22,7 +22,7 @@ from rl.training.saving import add_others, collect_state, read_newest, restore_t
 from rl.training.sharing import keep_equal
 from rl.training.signals import Stopped, StopSignals
 from rl.training.stepping import Episodes, VectorEnvAdapter
-from rl.training.stopping import EarlyStop
+from rl.training.stopping import EARLY, EarlyStop
 from rl.training.threads import Threads
 from rl.training.watchdog import Watchdog
 from rl.types import Agent, TensorAgent
@@ -49,6 +49,7 @@ class Trainer:
         stop_at_threshold: training ends as soon as an evaluation has reached it.
         patience: training ends after so many evaluations without one better, see ``rl.training.stopping.EarlyStop``.
         min_delta: by how much a better one must be so.
+        max_seconds: training ends after the update with which it has taken so many; evaluations do not count.
         checkpoint_every: environment steps.
         threads: of torch, or "auto", see ``rl.training.threads.Threads``; None leaves torch as it is.
         env_timeout: seconds that a step or reset of the environments may take; None for any time.
@@ -75,6 +76,7 @@ class Trainer:
         stop_at_threshold: bool = False,
         patience: int | None = None,
         min_delta: float = 0.0,
+        max_seconds: float | None = None,
         checkpoint_every: int = 25_000,
         threads: int | Literal["auto"] | None = None,
         env_timeout: float | None = None,
@@ -88,7 +90,7 @@ class Trainer:
         self.evaluate, self.evaluate_every, self.checkpoint_every = evaluate, evaluate_every, checkpoint_every
         self.evaluation_share, self.lends_envs = evaluation_share, lends_envs
         self.threshold = threshold
-        self.early_stop = EarlyStop(threshold if stop_at_threshold else None, patience, min_delta)
+        self.early_stop = EarlyStop(threshold if stop_at_threshold else None, patience, min_delta, max_seconds)
         self.threads = Threads(torch.get_num_threads() if threads is None else threads)
         self.env_timeout, self.shards = env_timeout, shards
         self.episodes = Episodes(envs.num_envs)
@@ -122,7 +124,7 @@ class Trainer:
                         self.begin_episodes()
                 if self._has_left_out_an_evaluation():
                     self._evaluate(metrics, stop)
-                while self.stop_reason is None and not self._is_asked_to_stop(stop):
+                while not self._is_asked_to_stop(stop) and self.stop_reason is None:
                     before, began = agent.env_steps, time.perf_counter()
                     with saved_at_a_fault(lambda: self.save_learned(metrics)):
                         self.collect()
@@ -135,7 +137,7 @@ class Trainer:
                     self.wall_seconds += time.perf_counter() - began
                     if crossed(self.checkpoint_every, before, agent.env_steps):
                         self.save(metrics)
-                if self.stop_reason in ("threshold", "plateau"):
+                if self.stop_reason in EARLY:
                     metrics.say(self.early_stop.describe(self.stop_reason, agent.env_steps))
             except Stopped:
                 pass  # out of an evaluation, which changes nothing
@@ -148,9 +150,9 @@ class Trainer:
         return stop.number is None
 
     def _is_asked_to_stop(self, stop: StopSignals) -> bool:
-        """Say whether a signal has come to any shard, so that all of them stop after the same update."""
-        numbers = (number for number in self.shards.gather(stop.number) if number is not None)
-        stop.number = next(numbers, None)
+        """Say whether a signal has come to any shard, so that all stop after the same update, by the first's clock."""
+        numbers, (self.seconds, *_) = zip(*self.shards.gather((stop.number, self.seconds)), strict=True)
+        stop.number = next((number for number in numbers if number is not None), None)
         return stop.number is not None
 
     @property
@@ -158,7 +160,7 @@ class Trainer:
         """Why training ends: ``total_steps``, or what ends it early; None as long as it goes on."""
         if self.agent.env_steps >= self.total_steps:
             return "total_steps"
-        return self.early_stop.find_reason([point["return"] for point in self.evaluations])
+        return self.early_stop.find_reason([point["return"] for point in self.evaluations], self.seconds)
 
     def _evaluate(self, metrics: Metrics, stop: StopSignals) -> None:
         """Evaluate, if that is affordable.

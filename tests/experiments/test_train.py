@@ -149,6 +149,7 @@ def test_every_setting_arrives(train_maze, monkeypatch, cwd):
             "stop_at_threshold=true",
             "patience=4",
             "min_delta=0.5",
+            "max_seconds=600",
             "checkpoint_every=24",
             "threads=2",
             "env_timeout=9",
@@ -158,7 +159,7 @@ def test_every_setting_arrives(train_maze, monkeypatch, cwd):
         torch.set_num_threads(1)
     agent, envs, _ = (noted.pop(name) for name in ("agent", "envs", "evaluate"))
     options = {"seed": 5, "total_steps": 16, "evaluate_every": 8, "threshold": 9.0, "stop_at_threshold": True}
-    options |= {"evaluation_share": None, "lends_envs": False, "patience": 4, "min_delta": 0.5}
+    options |= {"evaluation_share": None, "lends_envs": False, "patience": 4, "min_delta": 0.5, "max_seconds": 600.0}
     options |= {"run_dir": cwd / "run", "checkpoint_every": 24, "threads": 2, "env_timeout": 9.0, "shards": ALONE}
     assert noted == options
     assert agent.env_steps == 16 and envs.num_envs == 2

@@ -3,11 +3,16 @@
 import csv
 import json
 import sys
+from collections import defaultdict
+from itertools import count
+from threading import get_ident
+from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
 
 from experiments.launch.run_folder import load_run_config
+from rl.training import trainer
 
 EVALUATED = "evaluate_every=8", "evaluate_episodes=2", "evaluation_share=null"  # all are played
 
@@ -49,6 +54,22 @@ def test_the_first_of_several_shards_is_watched_and_all_end_at_the_same_plateau(
     assert (found["env_steps"], found["stop_reason"]) == (16, "plateau")
     said = (cwd / "run/train.log").read_text()
     assert said.count("the last 1 evaluations were not better than the best one before them by more than") == 1
+
+
+def test_all_shards_go_by_the_clock_of_the_first(train_maze, cwd, run_of, monkeypatch):
+    """That of the other one is a hundred times as fast, or as slow; by its own it would end elsewhere, or hang."""
+    rates = defaultdict(lambda: 100.0 ** len(rates))
+    ticks = defaultdict(count)
+
+    def read_clock():
+        thread = get_ident()
+        return rates[thread] * next(ticks[thread])
+
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=read_clock))
+    train_maze("shards=2", "total_steps=64", "max_seconds=4", "run_dir=run")
+    found = run_of("run").result
+    assert (found["env_steps"], found["training_seconds"]) in ((32, 4.0), (8, 100.0))
+    assert found["stop_reason"] == "max_seconds"
 
 
 @pytest.mark.parametrize(

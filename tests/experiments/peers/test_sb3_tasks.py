@@ -48,7 +48,7 @@ def test_a_run_leaves_what_one_of_this_project_leaves(task, cwd):
             256 + 2,
         ),  # the first evaluation reaches it; the next step tells the library to end
         ("--threshold=2", None, 512),
-        ("--max-seconds=1e-9", "time", 2),
+        ("--max-seconds=1e-9", "max_seconds", 2),
     ],
 )
 def test_a_run_ends_at_the_bar_or_in_time(limit, reason, steps, cwd):

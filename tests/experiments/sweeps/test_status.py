@@ -77,7 +77,14 @@ def test_the_lock_comes_first():
 
 
 @pytest.mark.parametrize(
-    ("reason", "state"), [("plateau", "done"), ("threshold", "done"), ("total_steps", "stopped"), (None, "stopped")]
+    ("reason", "state"),
+    [
+        ("plateau", "done"),
+        ("threshold", "done"),
+        ("max_seconds", "done"),
+        ("total_steps", "stopped"),
+        (None, "stopped"),
+    ],
 )
 def test_a_run_that_ended_early_is_done(make_run, reason, state):
     """Not one that had reached its steps and was then asked for more, nor one of before, which says no reason."""

@@ -125,7 +125,7 @@ def test_another_program_climbs_with_three_seeds(command, cwd, monkeypatch):
             "plot=ladder.png",
             "overrides=['num_envs=2','agent.num_minibatches=1']",
             "peers=[sb3-contrib]",
-            "peer_seconds=9",
+            "max_seconds=9",
         ),
     )
     ended = command("memory_ladder", *arguments)
@@ -141,15 +141,15 @@ def test_another_program_climbs_with_three_seeds(command, cwd, monkeypatch):
         "num-envs": "64",
         "total-steps": "64",
         "threshold": "0.95",
-        "max-seconds": "9",
+        "max-seconds": "9.0",
     }
     assert json.loads(others[0]["env"])["length"] == 2
     for target in (cwd / "out").glob("*/*/*/*"):
         (target / "config.yaml").write_text("num_envs: 2\n" if "gru" in str(target) else "num_envs: 64\n")
     trained.clear()
     assert command("memory_ladder", *arguments).code == 0 and trained == []
-    ended = command("memory_ladder", *arguments, "peer_seconds=0")
-    assert ended.code == 1 and "peer_seconds=0: it must be a whole number of at least 1" in ended.err
+    ended = command("memory_ladder", *arguments, "max_seconds=0")
+    assert ended.code == 1 and "max_seconds=0.0: it must be a number of at least 0.001" in ended.err
     ended = command("memory_ladder", *arguments, "overrides=['agent.clib=1']")
     assert ended.code == 1 and "there is no key 'agent.clib'; did you mean clip" in ended.err
 

@@ -35,6 +35,7 @@ def result(steps, total, hit=None, **more):
         (BEGUN | SAVED | result(104, 100), None),
         ({"config.yaml": "stop_at_threshold: true\n"} | SAVED | result(50, 100, hit=50), None),
         (BEGUN | SAVED | result(50, 100, stop_reason="plateau"), None),
+        (BEGUN | SAVED | result(50, 100, stop_reason="max_seconds"), None),
         (BEGUN | SAVED | result(50, 100, stop_reason="total_steps"), ["resume={target}"]),  # more are asked for now
     ],
 )

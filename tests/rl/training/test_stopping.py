@@ -1,9 +1,13 @@
 """Training that ends before its last step, once evaluations say so."""
 
+from itertools import count
+from types import SimpleNamespace
+
 import pytest
 
 from envs.probes import EchoCue
 from rl.checkpoint import load_checkpoint
+from rl.training import trainer as trainer_module
 from rl.training.run import checkpoint_path
 from rl.training.stopping import EarlyStop
 from rl.training.trainer import Trainer
@@ -36,8 +40,18 @@ def test_a_threshold_is_of_the_last_evaluation(returns, reason):
 
 
 @pytest.mark.parametrize(
+    ("seconds", "reason"), [(9.99, None), (10.0, "max_seconds"), (11.0, "max_seconds"), (0.0, None)]
+)
+def test_seconds_are_over(seconds, reason):
+    assert EarlyStop(max_seconds=10.0).find_reason([], seconds) == reason
+    assert EarlyStop(1.0, max_seconds=10.0).find_reason([1.0], seconds) == "threshold"
+    assert EarlyStop().find_reason([], 1e9) is None
+
+
+@pytest.mark.parametrize(
     ("options", "sentence"),
     [
+        ({"max_seconds": 0.0}, "max_seconds=0.0: it must be a number of at least 0.001"),
         ({"patience": 0}, "patience=0: it must be a whole number of at least 1"),
         ({"min_delta": -0.1}, "min_delta=-0.1: it must be a number of at least 0"),
     ],
@@ -116,6 +130,19 @@ def test_so_does_one_at_its_threshold(make_patient, notebook):
             trainer.resume()
         trainer.train(notebook)
         assert trainer.agent.env_steps == steps
+
+
+def test_training_ends_when_its_seconds_are_over(make_patient, notebook, monkeypatch):
+    """Each update takes 1.5 s; a run goes on with more seconds alone."""
+    ticks = count()
+    monkeypatch.setattr(trainer_module, "time", SimpleNamespace(perf_counter=lambda: 1.5 * next(ticks)))
+    for seconds, steps, reason in ((3.0, 32, "max_seconds"), (3.0, 32, "max_seconds"), (9.5, 96, "total_steps")):
+        trainer = make_patient("run", 96, patience=None, max_seconds=seconds)
+        if checkpoint_path(trainer.run_dir).is_file():
+            trainer.resume()
+        assert trainer.train(notebook) is True
+        assert (trainer.agent.env_steps, trainer.stop_reason) == (steps, reason)
+    assert notebook.lines == ["max_seconds=3 are over: training ends at step 32, more seconds go on"] * 2
 
 
 @pytest.mark.parametrize(
