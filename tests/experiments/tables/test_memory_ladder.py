@@ -248,7 +248,7 @@ def test_a_climb_is_drawn_where_most_seeds_arrive(tmp_path, monkeypatch):
     plot = Axes.plot
 
     def record(axis, x, y, *rest, **style):
-        drawn.append((x, y, style))
+        drawn.append((x, y, style, rest))
         return plot(axis, x, y, *rest, **style)
 
     monkeypatch.setattr(Axes, "plot", record)
@@ -258,4 +258,4 @@ def test_a_climb_is_drawn_where_most_seeds_arrive(tmp_path, monkeypatch):
     assert line[:2] == ([10, 30], [2_000, 5_000]) and line[2]["label"] == "gru"
     assert full[:2] == (10, 2_000) and full[2]["markerfacecolor"] == "C0"
     assert hollow[:2] == (30, 5_000) and hollow[2]["markerfacecolor"] == "white"
-    assert cross[0] == [100]
+    assert cross[0] == [100] and cross[3] == ("x",) and 0 < cross[1][0] < 1  # of the panel's height
