@@ -22,6 +22,8 @@ def main(path: str | Path = "t_maze.pt", total_steps: int = 100_000) -> float:
         num_steps=32,  # of each environment in a rollout
         bptt=32,  # the gradient reaches back so many steps
         learning_rate=1e-3,
+        learning_rate_schedule="linear",  # down to 0 at total_steps; a constant one unlearns now and then
+        total_steps=total_steps,
         seed=1,
     )
     obs, _ = envs.reset(seed=1)

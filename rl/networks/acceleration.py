@@ -24,11 +24,10 @@ def set_precision(device: torch.device, precision: Precision) -> None:
     rounded = precision == "tf32"
     cudnn: Any = torch.backends.cudnn  # what of it there is depends on the version of torch
     matmul: Any = torch.backends.cuda.matmul
-    if not hasattr(cudnn, "fp32_precision"):  # before torch 2.9
-        cudnn.allow_tf32 = matmul.allow_tf32 = rounded
-        return
-    for part in (cudnn.rnn, cudnn.conv, matmul):
-        part.fp32_precision = "tf32" if rounded else "ieee"
+    cudnn.allow_tf32 = matmul.allow_tf32 = rounded  # torch.export fails where these contradict those below
+    if hasattr(cudnn, "fp32_precision"):  # from torch 2.9 on
+        for part in (cudnn.rnn, cudnn.conv, matmul):
+            part.fp32_precision = "tf32" if rounded else "ieee"
 
 
 def compile_encoder(encoder: nn.Module, example: Observation) -> bool:

@@ -8,7 +8,7 @@ from torch import nn
 
 from rl.agents import RecurrentPPO
 from rl.networks import Encoder, acceleration
-from rl.networks.acceleration import compile_encoder, supports_autocast
+from rl.networks.acceleration import compile_encoder, set_precision, supports_autocast
 from rl.spaces import leaf_spaces
 
 SPACE = spaces.Dict({"image": spaces.Box(0, 255, (8, 8, 3), np.uint8), "scalars": spaces.Box(-1.0, 1.0, (2,))})
@@ -53,7 +53,32 @@ def train():
     return run
 
 
-# ------------------------------------------------------------------------------------------------- the two functions
+# ---------------------------------------------------------------------------------------------- the three functions
+
+
+@pytest.fixture
+def precision_as_it_was():
+    yield
+    set_precision(torch.device("cuda"), "float32")
+
+
+@pytest.mark.parametrize("precision", ["tf32", "float32", "bfloat16"])
+def test_what_rounds_is_told_alike_to_old_and_new_flags_of_torch(precision, precision_as_it_was):
+    cudnn, matmul, rounded = torch.backends.cudnn, torch.backends.cuda.matmul, precision == "tf32"
+    set_precision(torch.device("cuda"), "float32" if rounded else "tf32")
+    set_precision(torch.device("cuda"), precision)
+    assert cudnn.allow_tf32 == matmul.allow_tf32 == rounded
+    if hasattr(cudnn, "fp32_precision"):
+        told = {part.fp32_precision for part in (cudnn.rnn, cudnn.conv, matmul)}
+        assert told == {"tf32" if rounded else "ieee"}
+    with cudnn.flags(enabled=False):  # as torch.export does
+        pass
+
+
+def test_the_precision_of_a_cpu_is_left_alone():
+    before = torch.backends.cudnn.allow_tf32
+    set_precision(torch.device("cpu"), "tf32" if not before else "float32")
+    assert torch.backends.cudnn.allow_tf32 == before
 
 
 def test_the_encoder_is_compiled_forward_and_backward_on_the_example(encoder, example, monkeypatch):
