@@ -14,9 +14,6 @@ from rl.cores.memory_span import window_of
 from rl.cores.residual import Residual, ages, linear
 from rl.types import State
 
-WINDOW = 32
-"""Steps that a layer sees unless it is told otherwise, the present one included."""
-
 MLP_RATIO = 2
 """Width of the hidden layer of the perceptron in a layer, in multiples of ``hidden_size``."""
 
@@ -141,7 +138,7 @@ def attention(
         ValueError: a size is below 1 (``window_size``: below 2), ``num_heads`` does not divide ``hidden_size``, or
             ``dropout`` is not 0.
     """
-    window = window_of(window_size, memory_span, WINDOW)
+    window = window_of(window_size, memory_span)
     positive(
         input_size=input_size,
         hidden_size=hidden_size,

@@ -1,10 +1,10 @@
 """Layers of state space models and of attention on one stream (Lieber et al., 2024, "Jamba"; without experts)."""
 
 from rl.checks import positive
-from rl.cores.attention import WINDOW, AttentionLayer, check_window
+from rl.cores.attention import AttentionLayer, check_window
 from rl.cores.dropout import refuse_dropout
-from rl.cores.mamba import SLOWEST, MambaLayer, check_kernel
-from rl.cores.memory_span import window_of
+from rl.cores.mamba import MambaLayer, check_kernel
+from rl.cores.memory_span import SLOWEST, window_of
 from rl.cores.residual import Residual
 
 
@@ -42,7 +42,7 @@ def jamba(
     Raises:
         ValueError: as ``rl.cores.attention.attention`` and ``rl.cores.mamba.mamba``.
     """
-    window = window_of(window_size, memory_span, WINDOW)
+    window = window_of(window_size, memory_span)
     positive(
         input_size=input_size,
         hidden_size=hidden_size,

@@ -14,13 +14,13 @@ from torch.nn.functional import silu, softplus
 from rl.checks import positive
 from rl.cores.dropout import refuse_dropout
 from rl.cores.kernels import use_kernels
-from rl.cores.memory_span import check_span
+from rl.cores.memory_span import SLOWEST, check_span
 from rl.cores.residual import Residual, ages, linear
 from rl.cores.rnn import keep_mask
 from rl.types import State
 
-QUICKEST, SLOWEST = 10.0, 1000.0
-"""Steps that the channels of a fresh layer remember, evenly spaced in the logarithm."""
+QUICKEST = 10.0
+"""Steps that the quickest channels of a fresh layer remember; the others are evenly spaced in the logarithm."""
 
 
 class MambaLayer(nn.Module):

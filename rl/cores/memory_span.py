@@ -14,6 +14,12 @@ from rl.types import Core
 SHORTEST = 2.0
 """The shortest memory span in steps: such a memory halves in every step, as one whose gates have no bias."""
 
+SLOWEST = 1000.0
+"""Steps that the slowest channels of a fresh state space remember, unless others are given."""
+
+WINDOW = 32
+"""Steps that attention sees, unless others are given."""
+
 
 def check_span(memory_span: float | None) -> None:
     """Check a memory span.
@@ -50,22 +56,24 @@ def keep_biases(hidden_size: int, memory_span: float | None, given: float | None
     return torch.full((hidden_size,), usual if given is None else given)
 
 
-def window_of(window_size: int | None, memory_span: float | None, usual: int) -> int:
+def window_of(window_size: int | None, memory_span: float | None) -> int:
     """Choose the steps that attention sees: what is given, else the memory span, else the usual number."""
     check_span(memory_span)
     if window_size is not None:
         return window_size
-    return usual if memory_span is None else round(memory_span)
+    return WINDOW if memory_span is None else round(memory_span)
 
 
 def with_memory_span(core: Callable[..., Core], memory_span: float | None, default: int) -> Callable[..., Core]:
     """Hand a memory span to a constructor of cores that takes one and was not given another.
 
-    A core with a span of its own, or with a ``window_size``, gets only one that was asked for. Each step of a window is
-    stored, so it gets no more than ``default``; a ``window_size`` may be larger.
+    Gates are spread up to it. A core with a span of its own, a number as its default or a ``window_size``, gets
+    only a longer one: slow gates blur what changes fast, but state spaces and windows hold both. Each step of a window
+    is stored, so a span makes it no longer than ``default``; a ``window_size`` may be.
 
     Args:
-        core: ``core(input_size) -> Core``.
+        core: ``core(input_size) -> Core``. A keyword that only repeats the default of the constructor was not given:
+            run folders hold the defaults of all that they leave out.
         memory_span: in steps; None for ``default``, or the shortest if that is longer.
         default: length in steps of the sequences that are learned from.
 
@@ -73,12 +81,19 @@ def with_memory_span(core: Callable[..., Core], memory_span: float | None, defau
         ValueError: the span is shorter than ``SHORTEST``.
     """
     check_span(memory_span)
-    parameters, sequence = inspect.signature(core).parameters, max(SHORTEST, default)
-    given = isinstance(core, partial) and core.keywords.get("memory_span") is not None
-    if "memory_span" not in parameters or given:
+    constructor, given = (core.func, core.keywords) if isinstance(core, partial) else (core, {})
+    parameters, sequence = inspect.signature(constructor).parameters, max(SHORTEST, default)
+    if "memory_span" not in parameters:
+        return core
+    own = parameters["memory_span"].default
+    if given.get("memory_span", own) not in (None, own):
         return core
     windowed = "window_size" in parameters
+    if own is None and not windowed:
+        return partial(core, memory_span=sequence if memory_span is None else memory_span)
     if memory_span is None:
-        has_own = windowed or parameters["memory_span"].default is not None
-        return core if has_own else partial(core, memory_span=sequence)
-    return partial(core, memory_span=min(memory_span, sequence) if windowed else memory_span)
+        return core
+    options: dict[str, float] = {"memory_span": max(memory_span, own or SLOWEST)}
+    if windowed and given.get("window_size") is None:
+        options["window_size"] = max(WINDOW, round(min(memory_span, sequence)))
+    return partial(core, **options)

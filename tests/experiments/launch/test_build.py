@@ -1,5 +1,6 @@
 """From a configuration to environments and agent."""
 
+import functools
 import sys
 import types
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from experiments.launch.build import (
     read_settings,
 )
 from experiments.launch.check import ConfigError
+from rl import cores
 from rl.agents import RecurrentPPOLSTM
 
 VALUES = {
@@ -159,6 +161,26 @@ def test_an_agent_gets_the_settings_and_spaces_of_its_run(config, monkeypatch):
     given |= {"device": "meta", "action_names": ("move", "vote")}
     spaces = parts.envs.single_observation_space, parts.envs.single_action_space
     assert parts.agent == given | dict(zip(("observation_space", "action_space"), spaces, strict=True))
+
+
+LONGER = {"memory_span": 5000.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [(name, LONGER) for name in ("gru", "lstm", "mingru", "mamba")]
+    + [(name, LONGER | {"window_size": 40}) for name in ("attention", "jamba")],
+)
+def test_the_memory_span_of_an_agent_reaches_the_core(config, monkeypatch, name, given):
+    """Through a configuration that is filled with the defaults of the core."""
+    calls, make = [], getattr(cores, name)
+    noted = functools.wraps(make)(lambda size, **options: calls.append(options) or make(size, **options))
+    monkeypatch.setattr(cores, name, noted)
+    config.agent.core._target_ = f"rl.cores.{name}"
+    config.num_steps = config.agent.bptt = 40
+    config.agent.memory_span = 5000
+    build(config)
+    assert calls and all(given.items() <= call.items() for call in calls)
 
 
 def test_names_of_actions_may_be_given(config):

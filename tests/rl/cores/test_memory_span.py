@@ -94,21 +94,32 @@ def test_the_channels_of_mamba_follow_the_span(name, span, longest, shortest):
 # ----------------------------------------------------------------------------------------------------- with_memory_span
 
 
-def test_a_window_follows_only_a_span_that_was_asked_for():
-    assert with_memory_span(cores.attention, None, 64) is cores.attention
-    assert with_memory_span(cores.attention, 20, 30).keywords == {"memory_span": 20}
+WINDOWED = pytest.mark.parametrize("core", [cores.attention, cores.jamba], ids=["attention", "jamba"])
 
 
-@pytest.mark.parametrize("core", [cores.attention, cores.jamba], ids=["attention", "jamba"])
-def test_a_window_is_no_longer_than_sequences_unless_it_is_given_itself(core):
-    """Presets spread gates over as many as 100,000 steps, which nobody can store."""
-    assert with_memory_span(core, 100_000, 30).keywords == {"memory_span": 30}
-    assert with_memory_span(core, 100_000, 1).keywords == {"memory_span": 2.0}
+@WINDOWED
+@pytest.mark.parametrize(("span", "window"), [(100_000, 64), (48.4, 48), (20, 32), (2, 32)])
+def test_a_window_follows_a_longer_span_up_to_the_sequences(core, span, window):
+    """Presets spread gates over 2 steps or as many as 100,000: too few to see anything, more than anyone can store."""
+    assert with_memory_span(core, span, 64).keywords == {"memory_span": max(1000.0, span), "window_size": window}
 
 
-def test_a_core_with_a_span_of_its_own_keeps_it_unless_another_is_asked_for():
-    assert with_memory_span(cores.mamba, None, 64) is cores.mamba
-    assert with_memory_span(cores.mamba, 200, 64).keywords == {"memory_span": 200}
+@WINDOWED
+def test_a_window_of_the_core_itself_wins(core):
+    own = partial(core, window_size=20)
+    assert with_memory_span(own, 2000, 64).keywords == {"memory_span": 2000, "window_size": 20}
+    own = partial(core, window_size=None, memory_span=None)
+    assert with_memory_span(own, 2000, 64).keywords == {"memory_span": 2000, "window_size": 64}
+
+
+@pytest.mark.parametrize("core", [cores.attention, cores.jamba, cores.mamba], ids=["attention", "jamba", "mamba"])
+def test_a_core_with_a_span_of_its_own_keeps_it_unless_another_is_asked_for(core):
+    assert with_memory_span(core, None, 64) is core
+
+
+@pytest.mark.parametrize(("span", "longest"), [(2000, 2000), (200, 1000.0), (2, 1000.0)])
+def test_a_state_space_follows_a_longer_span(span, longest):
+    assert with_memory_span(cores.mamba, span, 64).keywords == {"memory_span": longest}
 
 
 def test_a_constructor_that_takes_a_span_is_given_it():
@@ -124,8 +135,21 @@ def test_sequences_of_one_step_give_the_shortest_span():
 
 
 def test_a_span_of_the_core_itself_wins():
-    core = partial(cores.gru, memory_span=7)
-    assert with_memory_span(core, 30, 64) is core
+    for core in (
+        partial(cores.gru, memory_span=7),
+        partial(cores.mamba, memory_span=7),
+        partial(cores.jamba, memory_span=7),
+    ):
+        assert with_memory_span(core, 3000, 64) is core
+
+
+def test_a_default_that_is_only_repeated_was_not_given():
+    core = partial(cores.mamba, memory_span=1000.0)
+    assert with_memory_span(core, 3000, 64).keywords == {"memory_span": 3000}
+    assert with_memory_span(core, None, 64) is core
+    core = partial(cores.gru, memory_span=None)
+    assert with_memory_span(core, 30, 64).keywords == {"memory_span": 30}
+    assert with_memory_span(core, None, 64).keywords == {"memory_span": 64}
 
 
 @pytest.mark.parametrize("core", [cores.mlp, cores.rnn, lambda size: cores.gru(size)], ids=["mlp", "rnn", "lambda"])
