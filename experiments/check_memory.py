@@ -13,10 +13,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.launch.build import Parts, build
-from experiments.launch.check import convert, prepare_output
+from experiments.launch.check import ConfigError, convert, prepare_output
+from experiments.launch.claim import read_job
 from experiments.launch.command import launch
 from experiments.launch.run_folder import choose_checkpoint, load_run_config, name_core, name_env
 from rl.checkpoint import write_text
@@ -24,6 +26,9 @@ from rl.memory_check import Verdict, check_environment, check_memory
 from rl.memory_check.verdicts import LABELS
 from rl.training.stepping import VectorEnvAdapter
 from rl.training.watchdog import Watchdog
+
+OF_RUNS = ("run", "checkpoint", "trust", "output", "device")
+"""The keys that count where a run is checked; all else it has itself."""
 
 PLAYED = 20_000
 """Steps of all environments together in which the environments are looked at."""
@@ -45,7 +50,7 @@ def run(config: DictConfig) -> float:
     output = config.output
     if output is not None:
         output = prepare_output(convert(output, str, "output"), "output").absolute()
-    whole = config if config.run is None else load_run_config(config.run, config.get("trust"))
+    whole = config if config.run is None else load_own_config(config)
     checkpoint, here = choose_checkpoint(config), Path.cwd()  # an environment may change the working folder
     OmegaConf.update(whole, "device", config.device)
     OmegaConf.update(whole, "evaluation_envs", 0)
@@ -68,6 +73,20 @@ def run(config: DictConfig) -> float:
     if failed:
         raise ChecksFailedError(f"{len(failed)} of {len(verdicts)} checks failed: {', '.join(failed)}")
     return float(passed)
+
+
+def load_own_config(config: DictConfig) -> DictConfig:
+    """Return the configuration of the run that a command names.
+
+    Raises:
+        ConfigError, FileNotFoundError: there is no run, or the command sets what it has itself.
+    """
+    stored, job = load_run_config(config.run, config.get("trust")), read_job("check_memory")
+    for override in OverridesParser.create().parse_overrides(job.overrides if job else []):
+        if override.key_or_group not in OF_RUNS:
+            asked = str(override.input_line).lstrip("+")
+            raise ConfigError(f"{asked}: run={config.run} is checked as it was trained, leave it out")
+    return stored
 
 
 def make_checks(parts: Parts) -> Iterator[list[Verdict]]:

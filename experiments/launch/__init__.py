@@ -11,6 +11,7 @@ Others may use:
 - ``build`` builds: ``build`` and what it returns, ``Parts`` with its ``Settings``; ``read_settings``,
   ``check_device``.
 - ``environments`` makes environments of a checked node: ``construct_environments``; ``WRAPPERS`` are its keys of any.
+- ``help`` fills in what a command line leaves out: ``fill_defaults``.
 - ``evaluations`` evaluates: ``Evaluations`` of a run, ``evaluate_agent``.
 - ``claim`` gives a run a folder of its own: ``claim_folder`` and what it yields, ``RunFolder``; ``read_overrides``,
   ``tell_how_to_go_on``, ``name_target``, ``holds_run``. It uses ``lock``, which also

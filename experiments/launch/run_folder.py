@@ -116,10 +116,18 @@ def load_resumed_config(config: DictConfig, overrides: list[str]) -> DictConfig:
         if key == "observers":  # by name: composed already
             stored.observers = config.observers
         elif key not in ("resume", "trust", "run_dir"):
+            if _is_of_fresh(key) and override.value() != OmegaConf.select(stored, key):
+                asked = str(override.input_line).lstrip("+")
+                raise ConfigError(f"{asked}: a resumed run goes on with the weights that it has")
             OmegaConf.update(stored, key, override.value())
     folder = escape_interpolations(str(config.resume))
     stored.resume, stored.run_dir = folder, folder
     return stored
+
+
+def _is_of_fresh(key: str) -> bool:
+    """Tell whether a key says what weights a fresh run begins with."""
+    return key == "init_from" or key.rpartition(".")[2] in ("memory_span", "forget_bias", "gate_bias")
 
 
 def name_env(env: DictConfig) -> str:

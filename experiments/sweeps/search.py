@@ -67,7 +67,7 @@ def run(config: DictConfig) -> float:
     pruner = make_pruner(config.pruner, startup, plan.per_run * len(plan.seeds))
     study = load_study(folder, sampler=make_sampler(config.sampler, startup), pruner=pruner)
     trials = Trials(folder, study, space, number)
-    trials.check_same(plan.base)
+    trials.check_same(plan.base, {"seeds": plan.seeds, "last_evaluations": plan.last})
     choices = {key: value for key, value in HydraConfig.get().runtime.choices.items() if isinstance(value, str)}
     log.info(f"{len(space)} settings, {workers} trials at a time, study {folder}; study={folder} goes on with it")
     Search(trials, plan, choices, minutes).work(workers)

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 JOURNAL = "journal.log"
 NAME = "search"
-FAULT, AGAIN, PLACE, STEPS, BASE, SPACE = "fault", "again", "place", "steps", "base", "space"
+FAULT, AGAIN, PLACE, STEPS = "fault", "again", "place", "steps"
+BASE, SPACE, JUDGED = "base", "space", "judged"
 """Attributes of trials: why it failed, the number of its next try, the number that its folder has, steps of its runs;
-and of a study: the arguments of its runs, what it varies."""
+and of a study: the arguments of its runs, what it varies, what the value of a trial is made of."""
 MOST_TRIES = 5
 """Of the same settings, when the process that runs them keeps ending."""
 
@@ -99,24 +100,25 @@ class Trials:
             fcntl.lockf(file, fcntl.LOCK_EX)  # ends with the process
             yield
 
-    def check_same(self, base: list[str]) -> None:
+    def check_same(self, base: list[str], judged: dict[str, Any]) -> None:
         """Check that a study goes on with the runs and the settings that it began with, or write them down.
 
         Args:
             base: arguments of all runs.
+            judged: what the value of a trial is made of; values of different runs cannot be compared.
 
         Raises:
             ConfigError: it does not.
         """
         space = {each.key: json.loads(json.dumps(each.distribution.__dict__, default=str)) for each in self.space}
         with self.alone():
-            for name, now in ((BASE, base), (SPACE, space)):
+            for name, now in ((BASE, base), (SPACE, space), (JUDGED, judged)):
                 before = self.study.user_attrs.get(name)
                 if before is None:
                     self.study.set_user_attr(name, now)
                 elif before != now:
                     what, was, given = "other settings", _show(before), _show(now)
-                    if name == BASE:
+                    if name != SPACE:
                         what = "runs of other arguments"
                     raise ConfigError(
                         f"study={self.folder} holds {what}: {was} there, {given} here; give the same again, or "

@@ -15,6 +15,7 @@ from experiments.launch.arguments import rewrite_overrides
 from experiments.launch.build import read_settings
 from experiments.launch.check import ConfigError, choose_names, construct, read_list, to_dict
 from experiments.launch.elsewhere import Spaces
+from experiments.launch.help import fill_defaults
 from experiments.launch.run_folder import flatten
 from experiments.tables.runs import list_remaining_arguments
 from rl import cores
@@ -86,6 +87,14 @@ def choose_peers(asked: Any, rows: dict[str, dict[str, Any]]) -> list[str]:
 def compose_run(arguments: list[str]) -> DictConfig:
     """Return the configuration that ``experiments.train`` has with these arguments."""
     return compose("train", list(rewrite_overrides(arguments)))
+
+
+def list_settings(config: DictConfig) -> dict[str, Any]:
+    """Return the settings of a run as one level, with the defaults that its folder holds, too.
+
+    What an override sets that is given no more would else be compared with nothing.
+    """
+    return flatten(fill_defaults(config.copy()))
 
 
 def read_core_overrides(given: Any) -> dict[str, list[str]]:

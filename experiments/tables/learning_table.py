@@ -11,8 +11,9 @@ from experiments.launch.arguments import rewrite_overrides
 from experiments.launch.check import convert, prepare_output
 from experiments.launch.elsewhere import check_spaces, list_overrides, override_env, read_spaces
 from experiments.launch.evaluations import FINAL_SEED
-from experiments.launch.run_folder import flatten, load_flat_config, read_result
+from experiments.launch.run_folder import load_flat_config, read_result
 from experiments.tables.curves import label_run, make_panels, read_curve
+from experiments.tables.entries import compose_run, list_settings
 from experiments.tables.figures import SMALL, draw_curves, load_pyplot
 from experiments.tables.gallery import draw_memory
 from experiments.tables.learning_text import format_table, summarise_row
@@ -77,7 +78,7 @@ def check_begun(folder: Path, rows: dict[str, Any], seeds: list[int]) -> None:
     for name, row in rows.items():
         targets = [target for seed in seeds if (target := locate_run(folder, name, seed)).is_dir()]
         if targets:
-            wanted = flatten(compose("train", list(rewrite_overrides(list_arguments(row)))))
+            wanted = list_settings(compose_run(list_arguments(row)))
             for target in targets:
                 check_same(target, wanted, f"the row {name}")
 
@@ -95,7 +96,7 @@ def check_elsewhere(name: str, row: dict[str, Any]) -> list[str]:
     """
     asked = read_env_keys(row, "evaluate", name)
     given = compose("evaluate", list(rewrite_overrides(asked))).env
-    config = compose("train", list(rewrite_overrides(list_arguments(row))))
+    config = compose_run(list_arguments(row))
     positive(final_episodes=config.final_episodes)
     overrides = list_overrides(given)
     check_spaces(read_spaces(override_env(config, given)), read_spaces(config), overrides)

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from experiments.launch.check import ConfigError, choose_names, convert, prepare_output, read_list
 from experiments.launch.elsewhere import read_spaces
-from experiments.launch.run_folder import flatten, read_result
+from experiments.launch.run_folder import read_result
 from experiments.tables.entries import (
     PEERS,
     Entry,
@@ -17,6 +17,7 @@ from experiments.tables.entries import (
     choose_peers,
     compose_run,
     list_remaining,
+    list_settings,
     make_entry_of_peer,
     read_core_overrides,
 )
@@ -132,7 +133,7 @@ def make_entry(config: DictConfig, name: str, column: str, delay: int, steps: in
     composed = compose_run(arguments)
     with use_one_thread():
         check_agent(composed, read_spaces(composed))
-    return Entry(place, column, flatten(composed), partial(list_remaining, arguments))
+    return Entry(place, column, list_settings(composed), partial(list_remaining, arguments))
 
 
 def read_rungs(name: str, rungs: Any) -> dict[int, int]:

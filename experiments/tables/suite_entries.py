@@ -9,12 +9,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.launch.check import ConfigError, convert, read_list, to_dict
 from experiments.launch.elsewhere import Spaces, read_spaces
-from experiments.launch.run_folder import flatten
 from experiments.tables.entries import (
     Entry,
     check_agent,
     compose_run,
     list_remaining,
+    list_settings,
     make_entry_of_peer,
     read_core_overrides,
 )
@@ -59,7 +59,7 @@ def make_entries(
     entries = []
     for name, row in rows.items():
         for core in cores:
-            settings = flatten(OmegaConf.create(to_dict(tasks[name]) | {"agent": to_dict(agents[core].agent)}))
+            settings = list_settings(OmegaConf.create(to_dict(tasks[name]) | {"agent": to_dict(agents[core].agent)}))
             entries.append(Entry(name, core, settings, partial(list_remaining, arguments[name, core])))
         for peer in peers:
             if peer in row.get("peers", ()):
@@ -78,7 +78,11 @@ def list_arguments(config: DictConfig, name: str, row: dict[str, Any], core: str
     steps = [f"total_steps={budget}", f"evaluate_every={max(budget // EVALUATIONS, 1)}"]
     own = read_core_overrides(config.core_overrides).get(core, ())
     shared = read_list(config.overrides, "overrides") if config.overrides else []
-    return [f"experiment={EXPERIMENT}", f"agent/core={core}", *own, *shared, *read_env_keys(row, "env", name), *steps]
+    task = [*read_env_keys(row, "env", name), *steps]
+    for override in map(str, shared):
+        if override.lstrip("+").partition("=")[0] in {each.partition("=")[0] for each in task}:
+            raise ConfigError(f"overrides=['{override}']: the row {name} has its own, see table.{name}")
+    return [f"experiment={EXPERIMENT}", f"agent/core={core}", *own, *shared, *task]
 
 
 def read_all_spaces(configs: dict[str, DictConfig]) -> dict[str, Spaces]:

@@ -94,7 +94,7 @@ def translate_options(
             ``use_factored_actions`` with ``action_dims`` (``"5,3"`` or a sequence).
 
     Raises:
-        ValueError: a size is no positive int, or sizes do not fit each other.
+        ValueError: a size is no positive int, sizes do not fit each other, or two options say when schedules end.
     """
     options = {"image_layout": "channels_first"} | options
     obs_type = options.pop("obs_type", "auto")
@@ -127,7 +127,12 @@ def translate_options(
     final, decay = options.pop("entropy_end", None), options.pop("entropy_decay_steps", 0)
     if final is not None and decay:
         falling = {"entropy_coef_schedule": "linear", "entropy_coef_final": final}
-        options |= falling | {"total_steps": decay * rollout}
+        total = options.get("total_steps") or decay * rollout
+        if total != decay * rollout:
+            raise ValueError(
+                f"entropy_decay_steps={decay}, updates of {rollout} steps each, and total_steps={total} do not agree"
+            )
+        options |= falling | {"total_steps": total}
     return observation_space, action_space, partial(core, hidden_size=options.pop("hidden_size", 256)), options
 
 

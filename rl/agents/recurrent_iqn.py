@@ -57,7 +57,7 @@ class RecurrentIQN(RecurrentAgent):
         device: where networks and replay lie.
         seed: of initialisation, exploration, tau and the drawing of sequences; the global generators are left alone.
         core: ``core(input_size) -> Core``, the memory.
-        memory_span: steps that a fresh memory lasts, for cores that take it; None for ``bptt``.
+        memory_span: steps that a fresh memory lasts, for cores that take it; None for ``bptt``, or the core's own.
         encoder: ``encoder(input_shapes) -> FeatureEncoder``, what stands in front of the memory; see ``rl.encoders``.
         num_envs: None for the single-environment form.
         num_steps: of each environment between two calls of ``learn`` by the trainer.
@@ -159,6 +159,7 @@ class RecurrentIQN(RecurrentAgent):
         examples = self.example_inputs(), self.actor.state, self.actor.actions
         set_precision(self.device, "float32")
         self.buffer = SequenceReplay(iqn.capacity, iqn.length, self.state_stride, *examples, self.device)
+        iqn.check_room(self.num_envs * (self.buffer.size - 1))  # of each environment one entry is being written
         self.rollout: ReplayedRollout | None = None  # collect makes it
         self._learned = 0  # transitions written up to the last call of learn
         self._owed = 0.0  # minibatches that the replay ratio grants and that have not been trained yet

@@ -51,7 +51,7 @@ class RecurrentPPO(RecurrentAgent):
         device: where network and rollout lie.
         seed: of initialisation, sampling and shuffling; the global generators are left alone.
         core: ``core(input_size) -> Core``, the memory.
-        memory_span: steps that a fresh memory lasts, for cores that take it; None for the length of sequences.
+        memory_span: steps that a fresh memory lasts, in cores that take it; None for one sequence, or the core's own.
         encoder: ``encoder(input_shapes) -> FeatureEncoder``, what stands in front of the memory; see ``rl.encoders``.
         num_envs: B, with which all that is taken and given has a leading axis B; None for one environment without it.
         num_steps: steps of each environment in a rollout.

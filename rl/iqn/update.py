@@ -106,6 +106,18 @@ class IQN:
         self.length = self.burn_in + self.bptt + self.n_step
         self._step: MinibatchStep | None = None  # lasts from update to update, and with it its graphs
 
+    def check_room(self, steps: int) -> None:
+        """Check that learning ever starts in a replay that holds at most so many steps.
+
+        Raises:
+            ValueError: it does not.
+        """
+        if self.learning_starts > steps:
+            raise ValueError(
+                f"learning_starts={self.learning_starts}: with capacity={self.capacity} the replay holds at most "
+                f"{steps} steps, so nothing would be learned"
+            )
+
     def update(
         self,
         network: QuantileNetwork,

@@ -9,6 +9,7 @@ import numpy as np
 
 from rl.checkpoint import LAST
 from rl.checks import positive, within
+from rl.training.stopping import check_grounds
 from rl.training.team import RankLostError
 
 
@@ -37,24 +38,26 @@ def make_shard_seed(seed: int, index: int) -> int:
     return int(np.random.SeedSequence(seed, spawn_key=(index,)).generate_state(1)[0]) >> 1
 
 
-def check_evaluations(every: int | None, share: float | None, can_be: bool, deciding: Mapping[str, Any]) -> None:
+def check_evaluations(
+    every: int | None, share: float | None, can_be: bool, threshold: float | None, deciding: Mapping[str, Any]
+) -> None:
     """Check the arguments of a trainer that say when it evaluates.
 
     Args:
         every: ``evaluate_every``.
         share: ``evaluation_share``.
         can_be: whether there is a function to evaluate.
+        threshold: of the trainer.
         deciding: arguments that let training depend on evaluations if they are set.
 
     Raises:
         ValueError: one is out of range, or does not go with another.
     """
+    check_grounds(every, threshold, deciding["stop_at_threshold"], deciding["patience"])
     if every is not None:
         positive(evaluate_every=every)
         if not can_be:
             raise ValueError(f"evaluate_every={every}: it must be None without a function to evaluate")
-    elif deciding["patience"] is not None:
-        raise ValueError(f"patience={deciding['patience']}: it counts evaluations, so evaluate_every must not be None")
     if share is not None:
         within(0.0, 1.0, evaluation_share=share)
         for cause in (name for name, given in deciding.items() if given):

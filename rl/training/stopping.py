@@ -10,6 +10,27 @@ EARLY = ("threshold", "plateau", "max_seconds")
 """Reasons for which training ends before its last step."""
 
 
+def check_grounds(evaluate_every: int | None, threshold: float | None, stop: bool, patience: int | None) -> None:
+    """Check that evaluations can end training where they are to.
+
+    Args:
+        evaluate_every: steps between them; None if there are none.
+        threshold: the return that is asked for, if one is.
+        stop: whether reaching it ends training.
+        patience: so many evaluations without an improvement do, if any number.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if patience is not None and evaluate_every is None:
+        raise ValueError(f"patience={patience}: it counts evaluations, so evaluate_every must be a number")
+    lacking = {"threshold": threshold, "evaluate_every": evaluate_every}
+    for name in (name for name, given in lacking.items() if stop and given is None):
+        raise ValueError(
+            f"stop_at_threshold=True: an evaluation has to reach the threshold, so {name} must be a number"
+        )
+
+
 @dataclass(frozen=True)
 class EarlyStop:
     """What ends training early.

@@ -84,7 +84,7 @@ class Trainer:
     ):
         positive(total_steps=total_steps, checkpoint_every=checkpoint_every)
         deciding = {"lends_envs": lends_envs, "stop_at_threshold": stop_at_threshold, "patience": patience}
-        check_evaluations(evaluate_every, evaluation_share, evaluate is not None, deciding)
+        check_evaluations(evaluate_every, evaluation_share, evaluate is not None, threshold, deciding)
         self.agent, self.envs = agent, VectorEnvAdapter(envs, tensors=isinstance(agent, TensorAgent))
         self.run_dir, self.total_steps, self.seed = run_dir, total_steps, seed
         self.evaluate, self.evaluate_every, self.checkpoint_every = evaluate, evaluate_every, checkpoint_every

@@ -14,7 +14,7 @@ CONF = Path(check_memory.__file__).parents[1] / "conf"
 AGENTS = ("recurrent_ppo_lstm", "dual_head_recurrent_ppo", "recurrent_iqn")
 SMALL = ("num_envs=4", "num_steps=16", "agent.layer_size=8", "agent.core.hidden_size=8", "agent.bptt=8")
 PPO = ("agent.num_minibatches=2", "agent.epochs=1")
-IQN = ("agent.burn_in=2", "agent.n_step=2", "agent.batch_size=16", "agent.capacity=500")
+IQN = ("agent.burn_in=2", "agent.n_step=2", "agent.batch_size=16", "agent.capacity=500", "agent.learning_starts=100")
 CONTINUOUS = ("mountain_car_no_velocity", "mujoco", "pendulum_no_velocity")
 NEEDS = {  # a package of an extra, and what must differ from SMALL
     "atari": ("ale_py",),
@@ -154,6 +154,10 @@ def test_a_finished_run_is_checked_as_it_was_trained(train_maze, command, monkey
     assert (ended.code, ended.err) == (0, ""), ended.out
     (parts,) = seen
     assert parts.agent.env_steps == 160 and parts.settings.seed == 5
+    for own in ("env.length=3", "agent/core=gru", "agent.bptt=8", "seed=7"):
+        ended = command("check_memory", "run=run", own)
+        assert ended.code == 1
+        assert ended.err == f"check_memory: {own}: run=run is checked as it was trained, leave it out\n"
 
 
 @pytest.mark.parametrize(("experiment", "sizes"), [("t_maze_10_iqn", ()), ("quick", ("agent.num_minibatches=2",))])

@@ -83,7 +83,7 @@ def test_all_shards_go_by_the_clock_of_the_first(train_maze, cwd, run_of, monkey
         (("observers.x._target_=collections.Counter",), "has not begin, report and end"),
         (
             ("patience=1", "evaluate_every=null"),
-            "patience=1: it counts evaluations, so evaluate_every must not be null",
+            "patience=1: it counts evaluations, so evaluate_every must be a number",
         ),
     ],
 )

@@ -1,5 +1,6 @@
 """What a run leaves in its folder, read and written."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -135,6 +136,20 @@ def test_no_key_of_a_resumed_run_is_taken_away(run_dir):
 def test_a_resumed_run_stays_the_same_run(run_dir, override):
     with pytest.raises(ConfigError, match=f"^{override}: a resumed run keeps its agent and environment$"):
         load_resumed_config(OmegaConf.create({"resume": str(run_dir)}), ["total_steps=9", override])
+
+
+@pytest.mark.parametrize(
+    "override", ["init_from=other", "++agent.memory_span=9", "++agent.core.forget_bias=2", "++agent.core.gate_bias=-2"]
+)
+def test_a_resumed_run_keeps_its_weights(run_dir, override):
+    sentence = f"{override.lstrip('+')}: a resumed run goes on with the weights that it has"
+    with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}$"):
+        load_resumed_config(OmegaConf.create({"resume": str(run_dir)}), [override])
+
+
+def test_what_a_resumed_run_began_with_may_be_repeated(run_dir):
+    OmegaConf.save(OmegaConf.create(STORED | {"init_from": "other"}), run_dir / "config.yaml")
+    assert load_resumed_config(OmegaConf.create({"resume": str(run_dir)}), ["init_from=other"]).init_from == "other"
 
 
 def test_names_of_memories():

@@ -130,12 +130,16 @@ def test_trials_that_all_fail_end_the_search(open_trials):
 
 
 def test_a_study_goes_on_as_it_began(open_trials):
-    open_trials().check_same(["env=t_maze"])
-    open_trials().check_same(["env=t_maze"])
+    judged = {"seeds": [1, 2], "last_evaluations": 3}
+    open_trials().check_same(["env=t_maze"], judged)
+    open_trials().check_same(["env=t_maze"], judged)
     with pytest.raises(ConfigError, match=r"holds runs of other arguments: env=t_maze there, none here; give the same"):
-        open_trials().check_same([])
+        open_trials().check_same([], judged)
     with pytest.raises(ConfigError, match=r"holds other settings: .*0.4.* there, .*0.5.* here"):
-        open_trials(search={"agent": {"clip": {"low": 0.1, "high": 0.5}}}).check_same(["env=t_maze"])
+        open_trials(search={"agent": {"clip": {"low": 0.1, "high": 0.5}}}).check_same(["env=t_maze"], judged)
+    for other in ({"seeds": [1]}, {"last_evaluations": 1}):
+        with pytest.raises(ConfigError, match=r"holds runs of other arguments: .*seeds.* there, .*seeds.* here"):
+            open_trials().check_same(["env=t_maze"], judged | other)
 
 
 def test_settings_of_a_changed_journal_are_refused(open_trials):

@@ -58,6 +58,12 @@ def test_end_to_end(command, tiny, cwd, monkeypatch, child_environment):
     ((delay, numbers),) = json.loads((cwd / "out/table.json").read_text())["small"]["gru"]
     assert (delay, numbers["reached"], numbers["bar"]) == (2, 0, 9)
 
+    clipped = f"overrides=[{overrides},'agent.value_clip=0.2']"
+    elsewhere = "output=clipped", "plot=null", "page=null"
+    assert command("memory_ladder", *arguments[:4], clipped, *elsewhere).code == 0
+    ended = command("memory_ladder", *arguments[:4], f"overrides=[{overrides}]", *elsewhere)
+    assert ended.code != 0 and "was run with agent.value_clip=0.2, the rung small/gru/2 with None" in ended.err
+
     def no_process(*arguments, **options):
         raise AssertionError("a finished run was started again")
 

@@ -100,6 +100,9 @@ def test_settings_of_all_runs():
         ("agent.clib=1", "there is no key 'agent.clib'; did you mean clip"),
         ("env.levle=hard", "there is no key 'env.levle'; did you mean level"),
         ("agent.bptt=50", "bptt=50"),
+        ("total_steps=9", r"^overrides=\['total_steps=9'\]: the row a has its own, see table.a$"),
+        ("env.level=hard", r"^overrides=\['env.level=hard'\]: the row a has its own, see table.a$"),
+        ("env=t_maze", r"^overrides=\['env=t_maze'\]: the row a has its own, see table.a$"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(override, sentence):

@@ -118,6 +118,16 @@ def test_entropy_falls_over_as_many_updates_as_asked_for(translate, options, exp
     assert not options.keys() - {"rollout_length"} & translated.keys()
 
 
+def test_two_ends_of_the_schedules_are_refused(translate):
+    falling = {"entropy_end": 0.0, "entropy_decay_steps": 4, "rollout_length": 10}
+    assert translate(**falling, total_steps=40)["total_steps"] == 40
+    assert translate(**falling, total_steps=None)["total_steps"] == 40
+    with pytest.raises(
+        ValueError, match=r"^entropy_decay_steps=4, updates of 10 steps each, and total_steps=1000 do not"
+    ):
+        translate(**falling, total_steps=1000)
+
+
 def test_entropy_falls_with_every_update(play_turns):
     """From 0.1 to 0 in 4 updates of 10 turns: 0.1, 0.075, 0.05, 0.025, 0, 0."""
     agent = RecurrentPPOLSTM(

@@ -85,6 +85,16 @@ def test_impossible_options_are_refused_in_a_sentence(make_iqn, option):
         make_iqn((OBS, TWO), **option)
 
 
+def test_a_replay_too_small_for_learning_to_start_is_refused(make_iqn):
+    """It holds two sequences of each environment at least, one entry of which is being written."""
+    sizes = {"num_envs": 4, "num_steps": 8, "bptt": 4, "burn_in": 0, "n_step": 1, "capacity": 100, "state_stride": 1}
+    make_iqn((OBS, TWO), **sizes, learning_starts=96)
+    with pytest.raises(
+        ValueError, match=r"^learning_starts=97: with capacity=100 the replay holds at most 96 steps, so"
+    ):
+        make_iqn((OBS, TWO), **sizes, learning_starts=97)
+
+
 def test_the_signature_shows_every_option():
     """Those of the agent in order, then every one of the update with its default."""
     signature = inspect.signature(RecurrentIQN)

@@ -55,7 +55,9 @@ def test_every_option_passes(options, make_ppo, judge, failing):
 SCALED = {"reward_scale": 3.0, "normalise_returns": True, "n_step": 3, "gamma": 0.5}
 
 
-@pytest.mark.parametrize("options", [{}, {"burn_in": 0, "normalise_observations": True}, {"capacity": 16}, SCALED])
+@pytest.mark.parametrize(
+    "options", [{}, {"burn_in": 0, "normalise_observations": True}, {"capacity": 16, "learning_starts": 0}, SCALED]
+)
 def test_a_quantile_network_passes_where_it_can_be_judged(options, make_iqn, judge, failing):
     verdicts = judge(make_iqn(**options))
     assert failing(verdicts) == set()

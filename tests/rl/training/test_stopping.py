@@ -148,11 +148,19 @@ def test_training_ends_when_its_seconds_are_over(make_patient, notebook, monkeyp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"evaluate_every": None}, "patience=2: it counts evaluations, so evaluate_every must not be None"),
+        ({"evaluate_every": None}, "patience=2: it counts evaluations, so evaluate_every must be a number"),
         ({"evaluation_share": 0.25}, "evaluation_share=0.25: it must be None where patience is set"),
+        (
+            {"stop_at_threshold": True},
+            "stop_at_threshold=True: an evaluation has to reach the threshold, so threshold must be a number",
+        ),
+        (
+            {"stop_at_threshold": True, "threshold": 1.0, "patience": None, "evaluate_every": None},
+            "stop_at_threshold=True: an evaluation has to reach the threshold, so evaluate_every must be a number",
+        ),
     ],
 )
-def test_what_does_not_go_with_patience(make_patient, options, message):
+def test_what_evaluations_cannot_decide(make_patient, options, message):
     with pytest.raises(ValueError) as raised:
         make_patient("run", 96, **options)
     assert str(raised.value) == message

@@ -165,7 +165,10 @@ def test_the_share_is_kept_over_interruptions(make_clocked, notebook):
     [
         ({"evaluation_share": 1.5}, "evaluation_share=1.5: it must be a number from 0 to 1"),
         ({"lends_envs": True}, "evaluation_share=0.25: it must be None where lends_envs is set"),
-        ({"stop_at_threshold": True}, "evaluation_share=0.25: it must be None where stop_at_threshold is set"),
+        (
+            {"stop_at_threshold": True, "threshold": 1.0},
+            "evaluation_share=0.25: it must be None where stop_at_threshold is set",
+        ),
     ],
 )
 def test_weights_never_depend_on_the_clock(make_clocked, options, message):
