@@ -155,7 +155,7 @@ def test_quantile_networks_take_every_environment_with_discrete_actions(env, com
 def test_every_experiment(experiment, composed, tmp_path):
     """It starts at its own sizes, shrunk to one update of one epoch."""
     pytest.importorskip(next((EXTRAS[family] for family in EXTRAS if experiment.startswith(family)), "gymnasium"))
-    config = composed(f"experiment={experiment}", "evaluate_every=null", "final_episodes=1")
+    config = composed(f"experiment={experiment}", "evaluate_every=null", "stop_at_threshold=false", "final_episodes=1")
     quantiles = {"bptt": 4, "learning_starts": 1, "learning_rate_schedule": "constant"}
     shrunk = quantiles if config.agent._target_.endswith("IQN") else {"epochs": 1}
     OmegaConf.set_struct(config, False)
