@@ -1,5 +1,6 @@
 """Constructor arguments of IQN-style clients: plain sizes in place of spaces, and the older names of options."""
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
@@ -13,6 +14,8 @@ from rl.checks import one_of, positive
 from rl.iqn.options import IQNOptions
 from rl.networks.encoders import ImageLayout
 from rl.types import Core
+
+log = logging.getLogger(__name__)
 
 SINGLE_ENV_DEFAULTS: dict[str, Any] = {"normalise_returns": True, "gae_lambda": 0.8}
 """Defaults of a PPO agent that is constructed from sizes: its client has one environment, so few steps to learn from,
@@ -94,7 +97,7 @@ def translate_options(
             ``use_factored_actions`` with ``action_dims`` (``"5,3"`` or a sequence).
 
     Raises:
-        ValueError: a size is no positive int, sizes do not fit each other, or two options say when schedules end.
+        ValueError: a size is no positive int, or sizes do not fit each other.
     """
     options = {"image_layout": "channels_first"} | options
     obs_type = options.pop("obs_type", "auto")
@@ -127,10 +130,10 @@ def translate_options(
     final, decay = options.pop("entropy_end", None), options.pop("entropy_decay_steps", 0)
     if final is not None and decay:
         falling = {"entropy_coef_schedule": "linear", "entropy_coef_final": final}
-        total = options.get("total_steps") or decay * rollout
-        if total != decay * rollout:
-            raise ValueError(
-                f"entropy_decay_steps={decay}, updates of {rollout} steps each, and total_steps={total} do not agree"
+        given, total = options.get("total_steps"), decay * rollout
+        if given not in (None, total):
+            log.warning(
+                "total_steps=%s: schedules end after entropy_decay_steps, %s updates, at step %s", given, decay, total
             )
         options |= falling | {"total_steps": total}
     return observation_space, action_space, partial(core, hidden_size=options.pop("hidden_size", 256)), options

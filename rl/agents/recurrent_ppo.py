@@ -167,7 +167,7 @@ class RecurrentPPO(RecurrentAgent):
     ) -> None:
         if self.buffer is None or self.rollout is not None:
             self.rollout = None
-            check_teacher(self.teacher, self.ppo.teacher_kl)
+            check_teacher(self.teacher, self.ppo.teacher_kl, self.ppo.teacher_kl_final)
             self.buffer = self._make_buffer(self.device)
         self.buffer.write_step(obs, state, starts, params, values, actions)
 
@@ -185,7 +185,7 @@ class RecurrentPPO(RecurrentAgent):
         """Play ``num_steps`` steps in environments of tensors that show ``observation [B, ...]`` now."""
         check_collecting(self.network.training, self._pending is not None)
         if self.rollout is None or self.rollout.envs is not envs:
-            check_teacher(self.teacher, self.ppo.teacher_kl)
+            check_teacher(self.teacher, self.ppo.teacher_kl, self.ppo.teacher_kl_final)
             self.buffer = self._make_buffer(self.device, told_on=self.device)
             self.rollout = BufferedRollout(self.actor, envs, self.buffer, self.ppo.graphs)
         return self.rollout.play(observation)

@@ -72,9 +72,6 @@ def check_hyperparameters(values: dict[str, Any]) -> None:
     above_zero = ("clip", "learning_rate", "learning_rate_min", "learning_rate_max", "desired_kl", "max_grad_norm")
     within(1e-12, float("inf"), **{name: given[name] for name in above_zero})
     check_schedules(values, SCHEDULED, RateSchedule)
-    if given["teacher_kl_final"] and not given["teacher_kl"]:
-        final = given["teacher_kl_final"]
-        raise ValueError(f"teacher_kl_final={final}: with teacher_kl=0 there is no teacher, give a small number there")
     if given["burn_in"] and given["refresh_states"]:
         raise ValueError("burn_in and refresh_states both renew the stored states: use one of them")
 

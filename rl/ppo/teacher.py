@@ -77,7 +77,9 @@ class Teacher:
             self.state = {name: leaf.to(self.state[name].device) for name, leaf in state["state"].items()}
 
 
-def check_teacher(teacher: Teacher | None, teacher_kl: float) -> None:
-    """Raise a ``ValueError`` if there is no teacher where one is to be kept close to."""
+def check_teacher(teacher: Teacher | None, teacher_kl: float, final: float | None) -> None:
+    """Raise a ``ValueError`` if there is no teacher where one is to be kept close to, now or later."""
+    if final and not teacher_kl:
+        raise ValueError(f"teacher_kl_final={final}: with teacher_kl=0 there is no teacher, give a small number there")
     if teacher_kl and teacher is None:
         raise ValueError(f"teacher_kl={teacher_kl} needs a teacher: call load_network, or give init_from=RUN_DIR")

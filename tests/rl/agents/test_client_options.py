@@ -118,14 +118,11 @@ def test_entropy_falls_over_as_many_updates_as_asked_for(translate, options, exp
     assert not options.keys() - {"rollout_length"} & translated.keys()
 
 
-def test_two_ends_of_the_schedules_are_refused(translate):
-    falling = {"entropy_end": 0.0, "entropy_decay_steps": 4, "rollout_length": 10}
-    assert translate(**falling, total_steps=40)["total_steps"] == 40
-    assert translate(**falling, total_steps=None)["total_steps"] == 40
-    with pytest.raises(
-        ValueError, match=r"^entropy_decay_steps=4, updates of 10 steps each, and total_steps=1000 do not"
-    ):
-        translate(**falling, total_steps=1000)
+@pytest.mark.parametrize(("given", "lines"), [(40, []), (None, []), (1000, ["total_steps=1000: schedules end after "])])
+def test_another_end_of_the_schedules_is_told(translate, given, lines, caplog):
+    translated = translate(entropy_end=0.0, entropy_decay_steps=4, rollout_length=10, total_steps=given)
+    assert translated["total_steps"] == 40
+    assert caplog.messages == [line + "entropy_decay_steps, 4 updates, at step 40" for line in lines]
 
 
 def test_entropy_falls_with_every_update(play_turns):

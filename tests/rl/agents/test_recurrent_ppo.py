@@ -326,6 +326,12 @@ def test_a_teacher_comes_with_a_network_where_one_is_asked_for(make_agent, play_
     assert pupil.teacher.state["h"].any()
 
 
+def test_a_weight_of_a_teacher_that_rises_from_nothing_is_refused_in_training(make_agent, play_turns):
+    agent = make_agent((OBS, FOUR), teacher_kl_final=0.1)
+    with pytest.raises(ValueError, match=r"^teacher_kl_final=0\.1: with teacher_kl=0 there is no teacher"):
+        play_turns(agent, 1)
+
+
 def test_an_agent_that_wants_no_teacher_leaves_that_of_a_checkpoint(make_agent, tmp_path):
     pupil, plain = make_agent((OBS, FOUR), teacher_kl=0.5), make_agent((OBS, FOUR))
     plain.save(tmp_path / "first.pt")

@@ -116,13 +116,6 @@ def test_a_bad_argument_is_named(argument, value):
         PPO(**{"bptt": 16} | {argument: value})
 
 
-def test_a_weight_of_the_teacher_that_rises_from_nothing_is_refused():
-    with pytest.raises(ValueError, match=r"^teacher_kl_final=0\.1: with teacher_kl=0 there is no teacher"):
-        PPO(teacher_kl_final=0.1)
-    PPO(teacher_kl=0.01, teacher_kl_final=0.1)
-    PPO(teacher_kl_final=0.0)
-
-
 def test_a_fraction_of_a_step_is_refused():
     with pytest.raises(ValueError, match=r"burn_in=1\.5"):
         PPO(burn_in=1.5)
