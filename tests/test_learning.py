@@ -29,7 +29,7 @@ def trained(tmp_path):
     def run(*overrides):
         with initialize_config_module("conf", version_base="1.3"):
             fixed = "seed=1", "stop_at_threshold=true", f"run_dir={tmp_path}", "overwrite=true"
-            config = compose("train", [*overrides, *fixed])
+            config = compose("train", [*fixed, *overrides])
         train.run(config)
         return json.loads((tmp_path / "result.json").read_text())
 
@@ -99,7 +99,7 @@ def test_a_teacher_keeps_what_a_recording_taught(trained, tmp_path):
     assert [imitator.epoch(number)["nll"] for number in range(30)][-1] < 0.01  # guessing at the junction: 0.06
     agent.save(checkpoint_path(tmp_path / "taught"))
 
-    preset = "experiment=t_maze_10", "agent/core=gru", "agent.core.hidden_size=128", "threshold=null"
+    preset = "experiment=t_maze_10", "agent/core=gru", "agent.core.hidden_size=128", "stop_at_threshold=false"
     budget = "total_steps=20_480", "evaluate_every=2048"
     result = trained(*preset, *budget, f"init_from={tmp_path / 'taught'}", "++agent.teacher_kl=0.3")
     returns = [point["return"] for point in result["evaluations"]]
