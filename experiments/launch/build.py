@@ -17,7 +17,7 @@ from rl.checks import positive, whole, within
 from rl.shards import ALONE, Shards
 from rl.training.observers import Observer
 from rl.training.run import make_shard_seed
-from rl.training.stopping import EarlyStop
+from rl.training.stopping import EarlyStop, check_grounds
 from rl.training.threads import check_threads
 from rl.training.watchdog import Watchdog
 from rl.types import Agent
@@ -98,8 +98,8 @@ def read_settings(config: DictConfig) -> Settings:
     if settings.evaluation_share is not None:
         within(0.0, 1.0, evaluation_share=settings.evaluation_share)
     EarlyStop(None, settings.patience, settings.min_delta, settings.max_seconds)
-    if settings.patience is not None and settings.evaluate_every is None:
-        raise ConfigError(f"patience={settings.patience}: it counts evaluations, so evaluate_every must be a number")
+    # whether a threshold can be reached is for a trainer to ask: a run of before may still be played
+    check_grounds(settings.evaluate_every, settings.threshold, stop=False, patience=settings.patience)
     within(0, 2**31, seed=settings.seed)
     if settings.env_timeout is not None:
         within(1e-3, math.inf, env_timeout=settings.env_timeout)

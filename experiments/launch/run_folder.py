@@ -127,7 +127,8 @@ def load_resumed_config(config: DictConfig, overrides: list[str]) -> DictConfig:
 
 def _is_of_fresh(key: str) -> bool:
     """Tell whether a key says what weights a fresh run begins with."""
-    return key == "init_from" or key.rpartition(".")[2] in ("memory_span", "forget_bias", "gate_bias")
+    part, _, name = key.rpartition(".")
+    return key == "init_from" or (part.startswith("agent") and name in ("memory_span", "forget_bias", "gate_bias"))
 
 
 def name_env(env: DictConfig) -> str:

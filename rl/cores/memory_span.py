@@ -86,6 +86,8 @@ def with_memory_span(core: Callable[..., Core], memory_span: float | None, defau
     if "memory_span" not in parameters:
         return core
     own = parameters["memory_span"].default
+    if own is inspect.Parameter.empty:
+        own = None
     if given.get("memory_span", own) not in (None, own):
         return core
     windowed = "window_size" in parameters

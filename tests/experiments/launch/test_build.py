@@ -109,7 +109,7 @@ def test_settings_are_in_their_range(key, value, allowed):
 
 
 def test_patience_needs_evaluations():
-    with pytest.raises(ConfigError) as raised:
+    with pytest.raises(ValueError) as raised:
         read_settings(OmegaConf.create(VALUES | {"evaluate_every": None}))
     assert str(raised.value) == "patience=3: it counts evaluations, so evaluate_every must be a number"
 

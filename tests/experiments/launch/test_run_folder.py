@@ -147,6 +147,11 @@ def test_a_resumed_run_keeps_its_weights(run_dir, override):
         load_resumed_config(OmegaConf.create({"resume": str(run_dir)}), [override])
 
 
+def test_a_key_of_that_name_of_the_environment_may_be_changed(run_dir):
+    changed = load_resumed_config(OmegaConf.create({"resume": str(run_dir)}), ["++env.memory_span=9"])
+    assert changed.env.memory_span == 9
+
+
 def test_what_a_resumed_run_began_with_may_be_repeated(run_dir):
     OmegaConf.save(OmegaConf.create(STORED | {"init_from": "other"}), run_dir / "config.yaml")
     assert load_resumed_config(OmegaConf.create({"resume": str(run_dir)}), ["init_from=other"]).init_from == "other"

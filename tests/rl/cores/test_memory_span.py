@@ -130,6 +130,16 @@ def test_a_constructor_that_takes_a_span_is_given_it():
     }
 
 
+@pytest.mark.parametrize(("span", "given"), [(None, 64), (30, 30)])
+def test_so_is_one_that_needs_it(span, given):
+    """A core of someone else's, whose ``memory_span`` has no default."""
+
+    def core(input_size, memory_span):
+        return cores.gru(input_size, memory_span=memory_span)
+
+    assert with_memory_span(core, span, 64).keywords == {"memory_span": given}
+
+
 def test_sequences_of_one_step_give_the_shortest_span():
     assert with_memory_span(cores.gru, None, 1).keywords == {"memory_span": 2.0}
 

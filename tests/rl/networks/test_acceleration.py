@@ -57,13 +57,13 @@ def train():
 
 
 @pytest.fixture
-def precision_as_it_was():
+def exact_again():
     yield
     set_precision(torch.device("cuda"), "float32")
 
 
 @pytest.mark.parametrize("precision", ["tf32", "float32", "bfloat16"])
-def test_what_rounds_is_told_alike_to_old_and_new_flags_of_torch(precision, precision_as_it_was):
+def test_what_rounds_is_told_alike_to_old_and_new_flags_of_torch(precision, exact_again):
     cudnn, matmul, rounded = torch.backends.cudnn, torch.backends.cuda.matmul, precision == "tf32"
     set_precision(torch.device("cuda"), "float32" if rounded else "tf32")
     set_precision(torch.device("cuda"), precision)
