@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from types import FrameType
 from typing import Any, TypeVar
 
 import torch
@@ -259,5 +260,20 @@ def _meet(backend: str, timeout: timedelta, restarts: int) -> None:
     named = dist.PrefixStore(f"restart{restarts}", store)
     dist.init_process_group(backend, store=named, rank=rank, world_size=world, timeout=timeout)
     atexit.register(dist.destroy_process_group)
-    if sys.platform == "linux":  # or they would go on without torchrun if that is killed
-        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
+    if sys.platform == "linux" and threading.current_thread() is threading.main_thread():
+        _end_with_parent()
+
+
+def _end_with_parent() -> None:
+    """Have a SIGTERM sent to this process when torchrun is killed: it would go on without it.
+
+    The kernel tells a process of each thread of its parent that has children and ends: two of torchrun's, some time
+    apart. So it does by a signal of its own, since a second SIGTERM would end a run before it has saved.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGRTMAX, end)
+    ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGRTMAX)

@@ -88,8 +88,7 @@ class Trainer:
         self.agent, self.envs = agent, VectorEnvAdapter(envs, tensors=isinstance(agent, TensorAgent))
         self.run_dir, self.total_steps, self.seed = run_dir, total_steps, seed
         self.evaluate, self.evaluate_every, self.checkpoint_every = evaluate, evaluate_every, checkpoint_every
-        self.evaluation_share, self.lends_envs = evaluation_share, lends_envs
-        self.threshold = threshold
+        self.evaluation_share, self.lends_envs, self.threshold = evaluation_share, lends_envs, threshold
         self.early_stop = EarlyStop(threshold if stop_at_threshold else None, patience, min_delta, max_seconds)
         self.threads = Threads(torch.get_num_threads() if threads is None else threads)
         self.env_timeout, self.shards = env_timeout, shards
@@ -146,14 +145,15 @@ class Trainer:
                     raise
                 stop.number, self.obs = signal.SIGINT, None  # the environment handles the signal itself
             self.save(metrics)
-        self.stopped_by = stop.number
-        return stop.number is None
+        self.stopped_by = self.stopped_by or stop.number
+        return self.stopped_by is None
 
     def _is_asked_to_stop(self, stop: StopSignals) -> bool:
         """Say whether a signal has come to any shard, so that all stop after the same update, by the first's clock."""
         numbers, (self.seconds, *_) = zip(*self.shards.gather((stop.number, self.seconds)), strict=True)
-        stop.number = next((number for number in numbers if number is not None), None)
-        return stop.number is not None
+        # not in stop.number: a signal that comes here only now would be the second one, and end what saves
+        self.stopped_by = next((number for number in numbers if number is not None), None)
+        return self.stopped_by is not None
 
     @property
     def stop_reason(self) -> str | None:

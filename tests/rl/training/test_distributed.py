@@ -71,6 +71,35 @@ with Ranks(float(sys.argv[1])) as ranks:
         print(error, flush=True)
 """
 
+PARENT = """
+import subprocess, sys, threading, time
+
+def start():
+    child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE)
+    child.stdout.readline()
+    children.append(child)
+
+children = []
+thread = threading.Thread(target=start)
+thread.start()
+thread.join()
+time.sleep(1)
+"""
+CHILD = """
+import os, time
+from rl.training.distributed import _end_with_parent
+from rl.training.signals import StopSignals
+
+parent = os.getppid()
+with StopSignals() as stop:
+    _end_with_parent()
+    print("ready", flush=True)
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    open(os.environ["NOTE"], "w").write(f"saved after {stop.number}.")
+"""
+
 
 def start_ranks(world, program, *arguments):
     """Start ranks as torchrun would, without its agent."""
@@ -170,6 +199,18 @@ def test_a_rank_that_is_gone_or_stands_still_is_missed(sent):
         for process in (one, other):
             process.kill()
             process.communicate()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has ended")
+def test_a_parent_that_ends_thread_by_thread_asks_only_once(tmp_path):
+    """Of each thread the kernel tells; as a second signal that would end the process before it has saved."""
+    note = tmp_path / "note"
+    subprocess.run([sys.executable, "-c", PARENT, CHILD], cwd=ROOT, env=os.environ | {"NOTE": str(note)}, check=True)
+    end = time.monotonic() + 10
+    while not (note.exists() and note.read_text().endswith(".")) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert note.exists(), "it has ended before it saved"
+    assert note.read_text() == f"saved after {int(signal.SIGTERM)}."
 
 
 def test_a_fault_of_the_backend_becomes_one_sentence():

@@ -125,6 +125,18 @@ def test_a_rank_that_has_ended_is_missed_at_once(share):
     assert shared_memory.is_gone(child.pid)
 
 
+def test_a_rank_that_has_ended_after_its_last_word_is_not_missed(share, monkeypatch):
+    """The word may come between a look at the counts and one at the processes."""
+    one, other = share(2, 1, 3, timeout=60.0)
+
+    def write_and_end(pid):
+        other.counts[1] = 1
+        return True
+
+    monkeypatch.setattr(shared_memory, "is_gone", write_and_end)
+    assert one.sum([torch.ones(3)]).shape == (3,)
+
+
 def test_too_little_memory_is_told_before_it_is_used(monkeypatch, tmp_path):
     monkeypatch.setattr(shared_memory, "FOLDER", tmp_path)
     with pytest.raises(OSError):

@@ -77,6 +77,28 @@ def test_an_interrupt_that_an_environment_raises_itself_stops_the_run_and_loses_
         assert torch.equal(value, content["agent"]["network"][name])
 
 
+class Asked:
+    """Two shards: a signal comes to the other one first, and to this one while it saves."""
+
+    index, size, told = 0, 2, False
+
+    def gather(self, value):
+        if isinstance(value, tuple) and len(value) == 2:  # the question whether to stop
+            self.told = True
+            return [value, (signal.SIGTERM, 0.0)]
+        if self.told:
+            signal.raise_signal(signal.SIGTERM)
+        return [value, value]
+
+
+def test_a_signal_that_came_to_another_shard_first_does_not_end_what_saves(make_trainer, notebook, usual_handlers):
+    noted, _ = usual_handlers
+    trainer = make_trainer(Counter(2), shards=Asked())
+    assert trainer.train(notebook) is False
+    assert trainer.stopped_by == signal.SIGTERM and trainer.saved_steps == 0
+    assert noted == [signal.SIGTERM]  # of two while it saves: the second one acts as usual
+
+
 def test_a_resumed_run_begins_new_episodes_on_other_seeds(make_trainer, notebook, caplog):
     caplog.set_level("INFO")
     with pytest.raises(ZeroDivisionError):
