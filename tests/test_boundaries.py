@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,10 +53,17 @@ def name_of(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
+def nodes(path):
+    """All nodes of a module, which is read once for all tests."""
+    return tuple(ast.walk(ast.parse(path.read_text())))
+
+
+@cache
 def imports(path):
     """Dotted names that a module imports anywhere: inside functions and for a type checker alone, too."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         if isinstance(node, ast.ImportFrom):
@@ -100,13 +108,13 @@ def within(name, packages):
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
+@cache
 def quoted(path):
     """String constants of a module that are no docstrings."""
-    tree = ast.parse(path.read_text())
-    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    prose = {id(node.value) for node in nodes(path) if isinstance(node, ast.Expr)}
     return {
         node.value
-        for node in ast.walk(tree)
+        for node in nodes(path)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose
     }
 
@@ -273,7 +281,8 @@ def test_files_stay_short(package):
 
 def test_public_functions_and_classes_have_docstrings():
     for path in files("rl"):
-        for node in ast.parse(path.read_text()).body:
+        module = nodes(path)[0]
+        for node in module.body:
             public = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
             assert not public or ast.get_docstring(node), f"{name_of(path)}.{node.name} says nothing of itself"
-        assert ast.get_docstring(ast.parse(path.read_text())) or path.stat().st_size == 0, name_of(path)
+        assert ast.get_docstring(module) or path.stat().st_size == 0, name_of(path)

@@ -13,6 +13,7 @@ import runpy
 import shutil
 import subprocess
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -220,6 +221,7 @@ def test_paths_names_and_keys_exist(page):
         assert pydoc.locate(name) is not None, name
 
 
+@cache
 def keys():
     """The arguments of all agents, cores and environments that ``conf`` knows."""
     found = {"agent": {"seats", "members", "core"}, "agent.core": set(), "env": {"id", *WRAPPERS}}

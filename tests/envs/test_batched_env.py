@@ -68,7 +68,8 @@ def assert_same(left, right):
     left, right = leaves(left), leaves(right)
     assert len(left) == len(right)
     for a, b in zip(left, right, strict=True):
-        np.testing.assert_array_equal(a, b)
+        if not np.array_equal(a, b):  # eight times as fast, but without a word of where, and no NaN is equal
+            np.testing.assert_array_equal(a, b)
 
 
 def rollout(env, actions):
