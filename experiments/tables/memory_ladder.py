@@ -48,7 +48,9 @@ EVALUATIONS = 30
 """Of a run that never reaches the bar."""
 
 FIRST_SEEDS = 3
-"""Of a rung: where none of them ends at the bar, the others are not tried. Other programs climb with these alone."""
+"""Of a rung: where none of them ends at the bar, the others are not tried. Other programs and ``few_seeds`` climb with
+these alone.
+"""
 
 Climb = list[tuple[int, Summary]]
 """Of one core, or another program, on one task: delays, ascending, with their numbers over seeds, up to the one that no
@@ -73,6 +75,7 @@ def run(config: DictConfig) -> float:
     if picture:
         load_pyplot()
     peers = choose_peers(config.peers, plan.rows)
+    few = [*peers, *(choose_names(config.few_seeds, chosen, "few_seeds", "climb of") if config.few_seeds else ())]
     columns = {
         name: [*chosen, *(peer for peer in peers if peer in row.get("peers", ()))] for name, row in plan.rows.items()
     }
@@ -89,7 +92,7 @@ def run(config: DictConfig) -> float:
             check_same(locate_run(plan.folder, entry.row, seed), entry.settings, f"the rung {entry.row}")
 
     def climb_one(place: tuple[str, str]) -> tuple[Climb, str | None]:
-        seeds = plan.seeds[:FIRST_SEEDS] if place[1] in peers else plan.seeds
+        seeds = plan.seeds[:FIRST_SEEDS] if place[1] in few else plan.seeds
         return climb(children, plan.folder, rungs[place], seeds)
 
     with Children() as children:

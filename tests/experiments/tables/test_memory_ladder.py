@@ -106,15 +106,15 @@ def test_a_run_that_fails_ends_its_climb_alone(command, cwd, monkeypatch):
     assert not [*cwd.glob("**/*.png")]
 
 
-def test_another_program_climbs_with_three_seeds(command, cwd, monkeypatch):
-    """It has the task, the environments and the steps of a rung, ends at the bar or in time, no settings of ours."""
+def test_another_program_and_cores_that_take_hours_climb_with_three_seeds(command, cwd, monkeypatch):
+    """A program has the task, environments and steps of a rung, ends at the bar or in time, no settings of ours."""
     trained = []
 
     def run_module(children, child, module, *words):
         given = dict(word.removeprefix("--").split("=", 1) for word in words)
         target = cwd / given.get("folder", given.get("run_dir", ""))
         trained.append((module, given))
-        found = 1.0 if module.endswith("sb3_tasks") and "/2/" in str(target) else 0.0
+        found = 1.0 if "/2/" in str(target) else 0.0
         result = {"agent": "a", "core": "c", "optimal_return": 1.0, "memoryless_return": 0.5, "total_steps": 64}
         result |= {"eval_return_mean": found, "memory_zeroed_return_mean": 0.5, "threshold": 0.95, "env_steps": 64}
         result |= {"steps_to_threshold": 8192 if found else None, "seconds_to_threshold": 61.0 if found else None}
@@ -125,8 +125,9 @@ def test_another_program_climbs_with_three_seeds(command, cwd, monkeypatch):
     monkeypatch.setattr(entries, "find_spec", lambda name: name)
     rungs = "{experiment:t_maze_100,key:env.length,label:Small,rungs:{2:64,4:64},peers:[sb3-contrib]}"
     arguments = (
-        *(f"table.small={rungs}", "rows=[small]", "cores=[gru]", "seeds=[4,5,6,7]", "jobs=1", "page=null"),
+        *(f"table.small={rungs}", "rows=[small]", "cores=[gru,lstm]", "seeds=[4,5,6,7]", "jobs=1", "page=null"),
         *(
+            "few_seeds=[lstm]",
             "output=out",
             "plot=ladder.png",
             "overrides=['num_envs=2','agent.num_minibatches=1']",
@@ -136,8 +137,9 @@ def test_another_program_climbs_with_three_seeds(command, cwd, monkeypatch):
     )
     ended = command("memory_ladder", *arguments)
     assert (ended.code, ended.err) == (0, "")
-    assert (cwd / "out/table.md").read_text().splitlines()[2:4] == [
-        "| gru | 0 of 3 |  |",
+    assert (cwd / "out/table.md").read_text().splitlines()[2:5] == [
+        "| gru | 4 of 4; 8 k, 61 s | 0 of 3 |",
+        "| lstm | 3 of 3; 8 k, 61 s | 0 of 3 |",
         "| sb3-contrib | 3 of 3; 8 k, 61 s | 0 of 3 |",
     ]
     others = [given for module, given in trained if module == "experiments.peers.sb3_tasks"]
@@ -151,9 +153,11 @@ def test_another_program_climbs_with_three_seeds(command, cwd, monkeypatch):
     }
     assert json.loads(others[0]["env"])["length"] == 2
     for target in (cwd / "out").glob("*/*/*/*"):
-        (target / "config.yaml").write_text("num_envs: 2\n" if "gru" in str(target) else "num_envs: 64\n")
+        (target / "config.yaml").write_text("num_envs: 64\n" if "sb3" in str(target) else "num_envs: 2\n")
     trained.clear()
     assert command("memory_ladder", *arguments).code == 0 and trained == []
+    ended = command("memory_ladder", *arguments, "few_seeds=[mamba]")
+    assert ended.code == 1 and "few_seeds: there is no climb of 'mamba'" in ended.err
     ended = command("memory_ladder", *arguments, "max_seconds=0")
     assert ended.code == 1 and "max_seconds=0.0: it must be a number of at least 0.001" in ended.err
     ended = command("memory_ladder", *arguments, "overrides=['agent.clib=1']")
