@@ -25,7 +25,7 @@ from experiments.tables.comparisons import (
     keep_shared,
     read_final_returns,
 )
-from experiments.tables.curves import label_run, make_panels, read_curves
+from experiments.tables.curves import label_runs, make_panels, read_curves
 from experiments.tables.figures import Band, draw_curves
 from experiments.tables.gallery import ZEROED, draw_memory
 
@@ -43,7 +43,7 @@ def run(config: DictConfig) -> None:
     check_options(kind, band, bounds, tags)
     output = prepare_output(convert(config.output, str, "output"), "output")
     folders = [folder for path in read_list(config.runs, "runs") for folder in find_run_folders(str(path))]
-    labels = {folder: label_run(folder, config.get("trust")) for folder in folders}
+    labels = label_runs(folders, config.get("trust"))
     if kind == "curves":
         drawn = plot_curves(labels, tags, band, output)
     elif kind == "memory":

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments.launch.check import ConfigError, check_node
-from experiments.launch.run_folder import load_run_config, name_agent, name_core, name_env
+from experiments.launch.run_folder import flatten, load_run_config, name_agent, name_core, name_env
 
 Curve = tuple[np.ndarray, np.ndarray]
 """Steps and values ``[points]``."""
@@ -22,6 +22,9 @@ Panels = dict[str, dict[str, list[Curve]]]
 
 MOST_POINTS = 500
 """Of a grid."""
+
+COMPARED = ("agent.", "num_envs", "num_steps")
+"""Settings, or beginnings of their names, in which runs of one line are alike."""
 
 
 class NoTagError(ConfigError):
@@ -41,6 +44,37 @@ def label_run(folder: Path, trust: Any = ()) -> tuple[str, str]:
     line += ["from another run"] if config.get("init_from") else []
     line += [f"teacher_kl={config.agent.teacher_kl:g}"] if config.agent.get("teacher_kl") else []
     return environment, ", ".join(line)
+
+
+def label_runs(folders: Iterable[Path], trust: Any = ()) -> dict[Path, tuple[str, str]]:
+    """Name the task and the agent of each run; settings in which runs of one name differ are named as well."""
+    labels = {folder: label_run(folder, trust) for folder in folders}
+    groups = defaultdict[tuple[str, str], list[Path]](list)
+    for folder, label in labels.items():
+        groups[label].append(folder)
+    for (environment, line), alike in groups.items():
+        settings = [flatten(load_run_config(folder, trust)) for folder in alike]
+        names = tell_apart(settings)
+        for folder, own in zip(alike, settings, strict=True):
+            told = [f"{name.removeprefix('agent.')}={own[name]}" for name in names]
+            labels[folder] = environment, ", ".join([line, *told])
+    return labels
+
+
+def tell_apart(settings: list[dict[str, Any]]) -> list[str]:
+    """Choose as few settings as tell runs apart as well as all ``COMPARED`` do, those of most values first.
+
+    What a run of an earlier version lacks is not compared.
+    """
+    names = [name for name in settings[0] if name.startswith(COMPARED) and all(name in own for own in settings)]
+
+    def count(chosen: list[str]) -> int:
+        return len({tuple(repr(own[name]) for name in chosen) for own in settings})
+
+    chosen: list[str] = []
+    while count(chosen) < count(names):
+        chosen.append(max(names, key=lambda name: count([*chosen, name])))
+    return chosen
 
 
 def name_task(env: DictConfig) -> str:

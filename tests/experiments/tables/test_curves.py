@@ -19,6 +19,36 @@ def test_labels_and_curve(train_maze, cwd):
         curves.read_curve(cwd / "run", "losses/none")
 
 
+def test_runs_of_other_settings_are_no_seeds_of_one_line(train_maze, cwd):
+    """The fewest settings that tell them apart; the seed and where they ran are none."""
+    for name, own in {
+        "a": ("seed=1", "agent.learning_rate=1e-3"),
+        "b": ("seed=2", "agent.learning_rate=1e-3", "threads=2"),
+        "c": ("seed=1", "agent.learning_rate=1e-4", "agent.clip=0.3", "total_steps=16"),
+        "d": ("seed=1", "agent.learning_rate=1e-5", "agent.clip=0.3"),
+    }.items():
+        train_maze("total_steps=8", "env.length=3", *own, f"run_dir={name}")
+    labels = curves.label_runs([cwd / name for name in "abcd"])
+    assert {task for task, _ in labels.values()} == {"TMaze (length=3)"}
+    agent = "RecurrentPPOLSTM, lstm, learning_rate"
+    assert [line for _, line in labels.values()] == [f"{agent}={rate}" for rate in ("0.001", "0.001", "0.0001", "1e-05")]
+    alone = curves.label_runs([cwd / "a", cwd / "b"])
+    assert {line for _, line in alone.values()} == {"RecurrentPPOLSTM, lstm"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ([{"agent.clip": 0.2, "num_envs": 4, "seed": 1}] * 2, []),
+        ([{"agent.clip": 0.2, "num_envs": 4}, {"agent.clip": 0.2, "num_envs": 8}], ["num_envs"]),
+        ([{"agent.clip": 0.2, "agent.new": 1}, {"agent.clip": 0.2}], []),
+        ([{"agent.a": a, "agent.b": b} for a in (1, 2) for b in (1, 2, 3)], ["agent.b", "agent.a"]),
+    ],
+)
+def test_as_few_settings_as_tell_runs_apart(settings, names):
+    assert curves.tell_apart(settings) == names
+
+
 def test_how_copies_are_stepped_is_no_part_of_the_task():
     env = {"_target_": "envs.gymnasium_env.make_gymnasium", "id": "CartPole-v1", "action_mask": "ignore"}
     names = {curves.name_task(OmegaConf.create(env | {"vectorization_mode": mode})) for mode in ("sync", "auto")}
