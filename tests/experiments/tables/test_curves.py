@@ -31,7 +31,9 @@ def test_runs_of_other_settings_are_no_seeds_of_one_line(train_maze, cwd):
     labels = curves.label_runs([cwd / name for name in "abcd"])
     assert {task for task, _ in labels.values()} == {"TMaze (length=3)"}
     agent = "RecurrentPPOLSTM, lstm, learning_rate"
-    assert [line for _, line in labels.values()] == [f"{agent}={rate}" for rate in ("0.001", "0.001", "0.0001", "1e-05")]
+    assert [line for _, line in labels.values()] == [
+        f"{agent}={rate}" for rate in ("0.001", "0.001", "0.0001", "1e-05")
+    ]
     alone = curves.label_runs([cwd / "a", cwd / "b"])
     assert {line for _, line in alone.values()} == {"RecurrentPPOLSTM, lstm"}
 
