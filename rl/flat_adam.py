@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -39,12 +40,36 @@ def flat_adam(network: nn.Module, learning_rate: float) -> FlatAdam:
 
     Norm, clip and step are then one operation each instead of one per parameter. Every step is elementwise, so it
     computes what Adam over the separate parameters would. The parameters of ``network`` become views of the vector, so
-    the network has to be on its device already and to stay there.
+    the network has to be on its device already and to stay there. What has taken them out of it since, ``link`` mends.
     """
     parameters = list(network.parameters())
     vector = nn.Parameter(parameters_to_vector(parameters).detach())
     vector_to_parameters(vector.data, parameters)
     return FlatAdam([vector], lr=learning_rate, eps=1e-5, fused=True, capturable=vector.is_cuda)
+
+
+def link(network: nn.Module, optimizer: FlatAdam) -> None:
+    """Make the weights of ``network`` views of the vector of its optimiser again, where they are not.
+
+    A deep copy has weights of its own, and so has a network whose dtype was changed and changed back, or that took
+    others by ``assign=True``: all steps would be taken with a vector that no network reads.
+
+    Raises:
+        ValueError: the network has other weights than the vector has place for.
+    """
+    parameters, (vector,) = list(network.parameters()), optimizer.param_groups[0]["params"]
+    ends = accumulate((leaf.numel() * leaf.element_size() for leaf in parameters), initial=vector.data_ptr())
+    if all(leaf.data_ptr() == place or not leaf.numel() for leaf, place in zip(parameters, ends, strict=False)):
+        return
+    told = sum(leaf.numel() for leaf in parameters), {(leaf.dtype, leaf.device) for leaf in parameters}
+    if told != (vector.numel(), {(vector.dtype, vector.device)}):
+        raise ValueError(
+            "the weights of the network are others than its optimiser was made for, in number, dtype or device: make "
+            "the agent with what is to be trained"
+        )
+    with torch.no_grad():
+        vector.copy_(parameters_to_vector(parameters))
+        vector_to_parameters(vector.data, parameters)
 
 
 def guarded_step(
@@ -155,12 +180,13 @@ def load_optimizer(optimizer: FlatAdam, state: dict[str, Any]) -> None:
 
 
 @contextmanager
-def undone_on_failure(optimizer: FlatAdam, others: Iterable[Tensor] = ()) -> Iterator[None]:
+def undone_on_failure(network: nn.Module, optimizer: FlatAdam, others: Iterable[Tensor] = ()) -> Iterator[None]:
     """Put weights, moments and learning rate, and the ``others``, back as they were if the block raises anything.
 
     So nothing is left of an update in which some minibatches were good and a later one was not, or in which code of the
-    user failed.
+    user failed. The weights are those that the optimiser steps: see ``link``.
     """
+    link(network, optimizer)
     group = optimizer.param_groups[0]
     (vector,), rate = group["params"], group["lr"]
     state = optimizer.state[vector]

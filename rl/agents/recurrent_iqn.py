@@ -258,7 +258,7 @@ class RecurrentIQN(RecurrentAgent):
         if not self.updates and self.correct_scales(self.buffer.observations()):
             self.target.load_state_dict(self.network.state_dict())
         try:
-            with undone_on_failure(self.optimizer, self.target.parameters()):
+            with undone_on_failure(self.network, self.optimizer, self.target.parameters()):
                 given = self.network, self.target, self.optimizer, self.buffer, count, self.updates, self.shuffle
                 metrics = self.iqn.update(*given, self.actor.generator, self.progress, self.return_scale)
             if self.advisor.is_due(self.updates, count):

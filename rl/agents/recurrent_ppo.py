@@ -220,7 +220,7 @@ class RecurrentPPO(RecurrentAgent):
         parts = self.network, self.advantage_scale, self.return_scale
         moments = [leaf for part in parts if part is not None for leaf in part.buffers()]
         try:
-            with undone_on_failure(self.optimizer, moments):
+            with undone_on_failure(self.network, self.optimizer, moments):
                 targets, metrics = self.targets(next_observation)
                 found = diagnose_rollout(self.network, buffer, targets, self.ppo, self.progress) if due else {}
                 given = buffer, targets, self.shuffle, self.progress, self.teacher

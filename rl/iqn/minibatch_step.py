@@ -56,7 +56,6 @@ class MinibatchStep:
     ):
         self.iqn, self.network, self.target, self.optimizer = iqn, network, target, optimizer
         self.replay, self.generator, self.return_scale = replay, generator, return_scale
-        self.parameters = list(network.parameters())
         self.recorded = Recorded(self._take_named, self._anchors, [generator], iqn.graphs and iqn.records_loss)
         self.learning_rate: float | Tensor = 0.0
         self.records = False
@@ -69,6 +68,7 @@ class MinibatchStep:
     def begin(self, learning_rate: float) -> None:
         """Take the learning rate of an update; it becomes a tensor where a graph may see it."""
         self.learning_rate, device = learning_rate, self.replay.device
+        self.parameters = list(self.network.parameters())
         self.records = self.recorded.records(device) and self.optimizer.shards.size == 1  # a graph talks to nobody
         if self.records:
             self.learning_rate = torch.tensor(learning_rate).to(device, non_blocking=True)

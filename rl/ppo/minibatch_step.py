@@ -48,7 +48,6 @@ class MinibatchStep:
 
     def __init__(self, ppo: Learner, network: ActorCritic, optimizer: FlatAdam, teacher: Teacher | None):
         self.ppo, self.network, self.optimizer, self.teacher = ppo, network, optimizer, teacher
-        self.parameters = list(network.parameters())
         self.recorded = Recorded(self._take_named, self._anchors, enabled=ppo.graphs and ppo.records_loss)
         self.now: Coefficients | None = None
         self.records = False
@@ -56,6 +55,7 @@ class MinibatchStep:
     def begin(self, now: Coefficients, device: torch.device) -> None:
         """Take the coefficients of an update; those that change become tensors where a graph may see them."""
         self.now = now
+        self.parameters = list(self.network.parameters())
         self.scheduled: Tensors = {}
         self.records = self.recorded.records(device) and self.optimizer.shards.size == 1  # a graph talks to nobody
         names = SCHEDULED if self.records else SCHEDULED[:1] if self.ppo.adapts else ()

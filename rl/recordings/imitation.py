@@ -160,7 +160,7 @@ class Imitator:
         nll, norms = torch.zeros((), device=self.device), []
         finite = torch.ones((), dtype=torch.bool, device=self.device)
         self.network.train()
-        with undone_on_failure(optimizer):
+        with undone_on_failure(self.network, optimizer):
             for window, log_probs in self.replay(streams, hyperparameters.bptt):
                 counted = torch.from_numpy(window.counted).to(self.device, non_blocking=True).unsqueeze(-1)  # [L, B, 1]
                 loss = -weight * (log_probs * counted).sum()

@@ -1,10 +1,11 @@
 import math
+from copy import deepcopy
 
 import pytest
 import torch
 from torch import nn
 
-from rl.flat_adam import flat_adam, guarded_step, is_usable, load_optimizer, undone_on_failure
+from rl.flat_adam import flat_adam, guarded_step, is_usable, link, load_optimizer, undone_on_failure
 
 ALLOWED, FORBIDDEN = torch.tensor(True), torch.tensor(False)
 
@@ -192,7 +193,7 @@ def test_after_a_failure_all_is_as_it_was(steps_before, make_network, take_steps
         take_steps(one, its_optimizer, range(steps_before))
     other = torch.tensor([1.0, 2.0])
     before = snapshot(network, optimizer)
-    with pytest.raises(FloatingPointError, match="too late"), undone_on_failure(optimizer, [other]):
+    with pytest.raises(FloatingPointError, match="too late"), undone_on_failure(network, optimizer, [other]):
         take_steps(network, optimizer, [7, 8])
         other += 1.0
         assert not same(snapshot(network, optimizer), before)
@@ -208,7 +209,7 @@ def test_without_a_failure_all_stays_as_it_became(make_network, take_steps):
     network, twin = make_network(), make_network()
     optimizer, plain = flat_adam(network, 1e-2), flat_adam(twin, 1e-2)
     other = torch.zeros(2)
-    with undone_on_failure(optimizer, [other]):
+    with undone_on_failure(network, optimizer, [other]):
         take_steps(network, optimizer, [0, 1])
         other += 1.0
     take_steps(twin, plain, [0, 1])
@@ -220,7 +221,7 @@ def test_any_other_error_undoes_an_update_too(make_network, take_steps):
     """Code of the user's own may fail in the midst of one."""
     network = make_network()
     optimizer, before = flat_adam(network, 1e-2), [parameter.detach().clone() for parameter in network.parameters()]
-    with pytest.raises(RuntimeError), undone_on_failure(optimizer):
+    with pytest.raises(RuntimeError), undone_on_failure(network, optimizer):
         take_steps(network, optimizer, [0])
         raise RuntimeError
     assert same(list(network.parameters()), before)
@@ -281,3 +282,41 @@ def test_the_network_computes_as_before(make_network):
     flat_adam(network, 1e-2)
     assert loss_of(network, 0).item() == loss_of(twin, 0).item()
     assert [parameter.shape for parameter in network.parameters()] == [p.shape for p in twin.parameters()]
+
+
+@pytest.mark.parametrize("take_out", ["copy", "dtype", "assign", "one layer"])
+def test_weights_that_were_taken_out_of_the_vector_are_put_back(make_network, take_steps, take_out):
+    """Steps would be taken with a vector that no network reads."""
+    network, straight = make_network(), make_network()
+    optimizer, other = flat_adam(network, 1e-2), flat_adam(straight, 1e-2)
+    for one, its in ((network, optimizer), (straight, other)):
+        take_steps(one, its, [1, 2])
+    if take_out == "copy":
+        network, optimizer = deepcopy((network, optimizer))
+    elif take_out == "dtype":
+        network.double().float()
+    elif take_out == "assign":
+        network.load_state_dict({name: leaf.clone() for name, leaf in network.state_dict().items()}, assign=True)
+    else:
+        network[2] = deepcopy(network[2])
+    link(network, optimizer)
+    for one, its in ((network, optimizer), (straight, other)):
+        take_steps(one, its, [3, 4])
+    assert same(snapshot(network, optimizer), snapshot(straight, other))
+
+
+def test_linked_weights_are_left_alone(make_network):
+    network = make_network()
+    optimizer = flat_adam(network, 1e-2)
+    places = [leaf.data_ptr() for leaf in network.parameters()]
+    link(network, optimizer)
+    assert [leaf.data_ptr() for leaf in network.parameters()] == places
+
+
+@pytest.mark.parametrize("change", [lambda net: net.append(nn.Linear(1, 1)), lambda net: net.double()])
+def test_other_weights_than_the_optimiser_was_made_for_are_refused(make_network, device, change):
+    network = make_network()
+    optimizer = flat_adam(network, 1e-2)
+    change(network).to(device)
+    with pytest.raises(ValueError, match="the weights of the network are others than its optimiser was made for"):
+        link(network, optimizer)

@@ -1,5 +1,6 @@
 """What every recurrent agent shares: acting and observing, the action that waits, memories, counters."""
 
+from copy import deepcopy
 from functools import partial
 
 import numpy as np
@@ -72,6 +73,16 @@ def test_single_form_and_batched_form_of_one_are_the_same_code(
     assert same_weights(batched, single)
     assert batched.updates == single.updates > 0
     assert batched.env_steps == single.env_steps == 24
+
+
+def test_a_deep_copy_learns_as_the_original_does(make, train_batched, same_weights):
+    agent = make(Counter(2, episode_length=3), num_envs=2)
+    train_batched(agent, Counter(2, episode_length=3), 2)
+    twin, before = deepcopy(agent), deepcopy(agent)
+    for one in (agent, twin):
+        train_batched(one, Counter(2, episode_length=3), 2)
+    assert same_weights(agent, twin) and not same_weights(agent, before)
+    assert agent.updates == twin.updates > before.updates > 0
 
 
 def test_many_environments_are_one_forward_pass(make):
