@@ -43,7 +43,8 @@ class SameStepAutoreset(VectorWrapper):
         ended = terminated | truncated
         if not ended.any():
             return observations, rewards, terminated, truncated, info
-        final_obs = deepcopy(observations)  # the environment may reuse its array in the reset
+        final_obs = deepcopy(observations)  # the environment may reuse its arrays in the reset
+        rewards, terminated, truncated = (np.array(given) for given in (rewards, terminated, truncated))
         observations, reset_info = self._reset_rows(ended)
         if not _equal_rows(final_obs, observations, ~ended):
             raise TypeError(

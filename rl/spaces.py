@@ -189,6 +189,32 @@ def take_rows(space: spaces.Space, obs: Any, rows: np.ndarray) -> Any:
     return np.asarray(obs)[rows] if isinstance(space, LEAF_SPACES) else tuple(obs[row] for row in rows)
 
 
+def stack_rows(rows: Sequence[Any], space: spaces.Space) -> Any:
+    """Bring single observations into one batch, as ``take_rows`` has it; zeros where a row is None.
+
+    Raises:
+        ValueError: all of them are None.
+    """
+    if isinstance(space, spaces.Dict):
+        return {
+            key: stack_rows([None if row is None else row[key] for row in rows], part)
+            for key, part in space.spaces.items()
+        }
+    if isinstance(space, spaces.Tuple):
+        parts = enumerate(space.spaces)
+        return tuple(stack_rows([None if row is None else row[i] for row in rows], part) for i, part in parts)
+    if not isinstance(space, LEAF_SPACES):
+        return tuple(rows)
+    given = [np.asarray(row) for row in rows if row is not None]
+    if not given:
+        raise ValueError(f"there is no observation in {len(rows)} rows, all of them are None")
+    batch = np.zeros((len(rows), *given[0].shape), dtype=given[0].dtype)
+    for index, row in enumerate(rows):
+        if row is not None:
+            batch[index] = row
+    return batch
+
+
 def split_flat(leaves: Mapping[str, spaces.Space], flat: np.ndarray) -> dict[str, np.ndarray]:
     """Split concatenated Box leaves.
 

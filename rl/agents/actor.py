@@ -12,7 +12,7 @@ from rl.agents.correlated_noise import CorrelatedNoise
 from rl.agents.inputs import fit_leaf, name_leaves, seen_leaves
 from rl.graphs import Recorded, Tensors, flatten, split
 from rl.networks import ActorCritic, QuantileNetwork
-from rl.spaces import fed_dtype
+from rl.spaces import fed_dtype, stack_rows
 from rl.types import CutEpisodes, Observation, State
 
 PREVIOUS_ACTION, PREVIOUS_REWARD = "previous_action", "previous_reward"
@@ -150,12 +150,14 @@ class Actor:
 
         Args:
             step: of the rollout, after which they were cut.
-            observation: what all B environments observed then; only ``env_ids`` count.
+            observation: what all B environments observed then, a batch or an array of objects; only ``env_ids`` count.
             env_ids: ``[K]``, the environments.
 
         Raises:
             ValueError: the observation does not fit the space.
         """
+        if isinstance(observation, np.ndarray) and observation.dtype == object:  # as Gymnasium's own vectors give it
+            observation = stack_rows(list(observation), self.observation_space)
         index = torch.from_numpy(env_ids).to(self.device, non_blocking=True)
         obs = self.inputs(observation) | (self.last if self.feed_previous else {})
         cut = [{name: leaf.index_select(0, index) for name, leaf in leaves.items()} for leaves in (obs, self.state)]

@@ -7,12 +7,11 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from torch import Tensor
 
 from rl.shards import ALONE, Shards
-from rl.spaces import leaf_arrays
+from rl.spaces import leaf_arrays, stack_rows
 from rl.training.tensors import HostView, find_tensor_envs, speaks_tensors
 
 
@@ -118,7 +117,8 @@ class VectorEnvAdapter:
         Raises:
             ValueError: an episode was truncated, and the environment does not tell what closed it.
         """
-        obs, rewards, terminated, truncated, info = self.envs.step(actions)
+        obs, rewards, *flags, info = self.envs.step(actions)
+        terminated, truncated = (np.asarray(flag, dtype=bool) for flag in flags)  # 0 and 1 would pick rows by number
         ignored = self.resetting | info["ignored"] if self.ignores_steps and "ignored" in info else self.resetting
         final_obs = None
         if truncated.any() or (self.final_obs_of_terminated and terminated.any()):
@@ -128,7 +128,7 @@ class VectorEnvAdapter:
                     f"{self.envs} ended an episode, but its info has no 'final_obs', the observation that closed it"
                 )
             if isinstance(final_obs, np.ndarray) and final_obs.dtype == object:  # as Gymnasium's own vectors give it
-                final_obs = batch_final_obs(list(final_obs), obs, self.envs.single_observation_space)
+                final_obs = stack_rows(list(final_obs), self.envs.single_observation_space)
         if self.resets_on_next_step:
             self.resetting = terminated | truncated
         with np.errstate(over="ignore"):  # what is too large becomes infinite, which the agent refuses in a sentence
@@ -239,26 +239,3 @@ class Episodes:
         """Take back what ``state_dict`` gave."""
         self.returns, self.lengths = np.array(state["returns"]), np.array(state["lengths"], dtype=np.int64)
         self.recent = deque(state["recent"], maxlen=self.recent.maxlen)
-
-
-def batch_final_obs(rows: list[Any], obs: Any, space: spaces.Space) -> Any:
-    """Bring final observations of B rows into one batch of the kind of ``obs``; zeros where a row is None.
-
-    A leaf that is no array, a text say, becomes a tuple of its rows.
-    """
-    if isinstance(space, spaces.Dict):
-        columns = {key: [None if row is None else row[key] for row in rows] for key in space.spaces}
-        return {key: batch_final_obs(column, obs[key], space[key]) for key, column in columns.items()}
-    if isinstance(space, spaces.Tuple):
-        parts = [[None if row is None else row[i] for row in rows] for i in range(len(space.spaces))]
-        return tuple(map(batch_final_obs, parts, obs, space.spaces))
-    if not isinstance(obs, np.ndarray):
-        return tuple(rows)
-    batch = np.zeros_like(obs)
-    for index, row in enumerate(rows):
-        if row is not None:
-            batch[index] = row
-    return batch
-
-
-Stepper = VectorEnvAdapter  # its earlier name, for scripts that were written for it

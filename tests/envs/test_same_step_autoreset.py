@@ -146,3 +146,27 @@ def test_rows_of_cartpole_that_end_together_start_apart():
     observations, _, _, truncated, _ = env.step(np.zeros(3, dtype=int))
     assert truncated.all() and len(np.unique(observations, axis=0)) == 3
     np.testing.assert_array_equal(observations, env.env.state.T.astype(np.float32))
+
+
+def test_ends_in_arrays_that_are_used_again_are_kept():
+    """The reset writes over them."""
+
+    class Reusing(SyncVectorEnv):
+        def step(self, actions):
+            obs, rewards, terminated, truncated, info = super().step(actions)
+            self.kept = rewards, terminated, truncated
+            return obs, rewards, terminated, truncated, info
+
+        def reset(self, *, seed=None, options=None):
+            for array in getattr(self, "kept", ()):
+                array[:] = 0
+            return super().reset(seed=seed, options=options)
+
+    envs = [lambda: SingleEnv("envs.probes:Counter", episode_length=2)] * 2
+    adapted = SameStepAutoreset(Reusing(envs, autoreset_mode=AutoresetMode.DISABLED))
+    adapted.reset(seed=0)
+    ends = []
+    for _ in range(4):
+        *_, terminated, truncated, _ = adapted.step(np.zeros(2, dtype=np.int64))
+        ends.append((terminated | truncated).tolist())
+    assert ends == [[False, False], [True, True]] * 2

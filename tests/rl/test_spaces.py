@@ -10,6 +10,7 @@ from rl.spaces import (
     leaf_arrays,
     leaf_spaces,
     split_flat,
+    stack_rows,
     take_rows,
     unsupported_leaves,
 )
@@ -183,3 +184,31 @@ def test_rows_are_taken_from_every_part_of_an_observation():
     assert [part.tolist() for part in taken["b"]] == [[30, 0], [103, 100]]
     assert taken["c"]["d"].tolist() == [[3, -3], [0, 0]]
     assert take_rows(space, np.eye(4), np.array([2])).tolist() == [[0, 0, 1, 0]]  # all leaves side by side
+
+
+@pytest.mark.parametrize(
+    ("space", "row", "shapes"),
+    [
+        (BOX, np.full((2, 3), 5.0, dtype=np.float32), {"obs": (np.float32, (3, 2, 3))}),
+        (NUMBER, 2, {"obs": (np.int64, (3,))}),
+        (NESTED, {"a": (np.ones((2, 3)), {"x": 1}), "b": np.ones(4, dtype=np.int8)}, None),
+    ],
+    ids=["box", "discrete", "nested"],
+)
+def test_single_observations_are_stacked_where_they_are(space, row, shapes):
+    """Row 1 of three has one; the others are zero."""
+    leaves = leaf_arrays(space, stack_rows([None, row, None], space))
+    given = leaf_arrays(space, row)
+    shapes = shapes or {name: (np.asarray(leaf).dtype, (3, *np.shape(leaf))) for name, leaf in given.items()}
+    assert {name: (leaf.dtype, leaf.shape) for name, leaf in leaves.items()} == shapes
+    for name, leaf in leaves.items():
+        assert np.array_equal(leaf[1], given[name]) and not leaf[[0, 2]].any()
+
+
+def test_what_is_no_array_stays_what_it_is_in_a_stack():
+    space = spaces.Dict({"goal": spaces.Text(9), "number": NUMBER})
+    batch = stack_rows([None, {"goal": "go", "number": 2}], space)
+    assert batch["goal"] == (None, "go")
+    assert batch["number"].tolist() == [0, 2]
+    with pytest.raises(ValueError, match="no observation in 2 rows"):
+        stack_rows([None, None], BOX)

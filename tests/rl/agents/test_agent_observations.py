@@ -9,6 +9,7 @@ from gymnasium import spaces
 
 from rl.agents import Population, RecurrentIQN, RecurrentPPO
 from rl.export import PolicyStep
+from rl.spaces import stack_rows
 
 FOUR, ROWS = spaces.Discrete(4), 3
 LYING = spaces.Box(0, 255, (6, 6, 3), np.float32)  # in truth 0 to 1
@@ -184,3 +185,22 @@ def test_unusual_dtypes_and_shapes_are_learned_from(make_agent, learner, play, s
         (part,) = (agent.network.actor if learner is RecurrentPPO else agent.network.trunk).encoder.parts
         samples = torch.as_tensor(np.stack([space.sample() for _ in range(9)]).astype(np.float32)).reshape(9, -1)
         assert part.scale(samples).abs().max() <= 1.0  # nothing that saturates the tanh
+
+
+@pytest.mark.parametrize("composite", [False, True])
+def test_final_observations_may_be_an_array_of_objects(make_agent, learner, same_weights, composite):
+    """As Gymnasium's own vectors give them in SAME_STEP mode: None where no episode has ended."""
+    box = spaces.Box(-1.0, 1.0, (2,))
+    space = spaces.Dict({"a": box, "b": spaces.Discrete(3)}) if composite else box
+    batched, uncut, objects = (make_agent((space, FOUR), num_envs=ROWS, kind=learner) for _ in range(3))
+    for agent in (batched, uncut, objects):
+        space.seed(0)
+        for step in range(2 * agent.num_steps):
+            rows = [space.sample() for _ in range(ROWS + 1)]
+            final = [None, rows[-1], None]
+            agent.act(stack_rows(rows[:-1], space))
+            given = np.array([*final, 0], dtype=object)[:-1] if agent is objects else stack_rows(final, space)
+            cut = step % 4 == 2 and agent is not uncut
+            agent.observe(np.full(ROWS, 0.5), False, [False, cut, False], given)
+            agent.learn(stack_rows(rows[:-1], space))
+    assert batched.updates > 0 and same_weights(batched, objects) and not same_weights(batched, uncut)

@@ -10,7 +10,7 @@ from gymnasium.vector.utils import iterate
 
 from envs.probes import Counter, SpaceProbe
 from envs.single_env import SingleEnv
-from rl.training.stepping import Episodes, StepResult, VectorEnvAdapter, batch_final_obs
+from rl.training.stepping import Episodes, StepResult, VectorEnvAdapter
 
 BOX, WORD = spaces.Box(-np.inf, np.inf, (2,)), spaces.Discrete(9)
 
@@ -246,36 +246,6 @@ def same(one, other):
     return np.array_equal(one, other)
 
 
-@pytest.mark.parametrize("kind", ["plain", "dict", "tuple", "discrete"])
-def test_final_observations_are_filled_in_where_they_are(kind):
-    """Row 1 of three ended; the others are zero."""
-    number, word = np.array([5.0, 6.0], dtype=np.float32), 7
-    forms = {
-        "plain": (number, np.zeros((3, 2), dtype=np.float32), BOX),
-        "discrete": (word, np.zeros(3, dtype=np.int64), WORD),
-        "dict": (
-            {"a": number, "b": {"c": word}},
-            {"a": np.zeros((3, 2)), "b": {"c": np.zeros(3, dtype=np.int64)}},
-            spaces.Dict({"a": BOX, "b": spaces.Dict({"c": WORD})}),
-        ),
-        "tuple": ((number, word), (np.zeros((3, 2)), np.zeros(3, dtype=np.int64)), spaces.Tuple([BOX, WORD])),
-    }
-    row, obs, space = forms[kind]
-    batch = batch_final_obs([None, row, None], obs, space)
-
-    def parts(value):
-        if isinstance(value, dict):
-            return [leaf for part in value.values() for leaf in parts(part)]
-        return [leaf for part in value for leaf in parts(part)] if isinstance(value, tuple) else [np.asarray(value)]
-
-    assert len(parts(batch)) == len(parts(obs)) == len(parts(row))
-    for made, like, given in zip(parts(batch), parts(obs), parts(row), strict=True):
-        assert made.dtype == like.dtype
-        assert made.shape == like.shape
-        assert np.array_equal(made[1], given)
-        assert not made[[0, 2]].any()
-
-
 def test_an_ignored_row_has_ended_too():
     """Its next observation opens an episode, whatever the flags say."""
     off, on = np.array([False, False]), np.array([True, False])
@@ -372,9 +342,21 @@ def test_episodes_survive_a_checkpoint():
     assert other.recent.maxlen == 3
 
 
-def test_final_observations_that_are_no_arrays_stay_what_they_are():
-    space = spaces.Dict({"goal": spaces.Text(9), "number": WORD})
-    rows = [None, {"goal": "go", "number": 7}]
-    batch = batch_final_obs(rows, {"goal": ("stay", "wait"), "number": np.array([1, 2])}, space)
-    assert batch["goal"] == (None, "go")
-    assert batch["number"].tolist() == [0, 7]
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, np.float32, list])
+def test_flags_that_are_no_bools_are_made_so(kind):
+    """As indices 0 and 1 they would name the first two rows."""
+
+    class Numbers(VectorWrapper):
+        def step(self, actions):
+            obs, rewards, *flags, info = self.env.step(actions)
+            return obs, rewards, *(flag.tolist() if kind is list else flag.astype(kind) for flag in flags), info
+
+    adapter, episodes = VectorEnvAdapter(Numbers(Counter(4, episode_length=3))), Episodes(4)
+    plain, counted = VectorEnvAdapter(Counter(4, episode_length=3)), Episodes(4)
+    for each, told in ((adapter, episodes), (plain, counted)):
+        each.reset(0)
+        for _ in range(7):
+            result = each.step(np.zeros(4, dtype=np.int64))
+            assert result.terminated.dtype == result.truncated.dtype == bool
+            told.add(result)
+    assert episodes.new == counted.new and len(counted.new) == 8
