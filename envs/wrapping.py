@@ -231,8 +231,20 @@ class ChangedRewards(VectorWrapper):
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Act in every row."""
         observations, rewards, terminated, truncated, info = self.env.step(actions)
-        changed = np.clip(self.scale * rewards, -self.clip, self.clip)
-        return observations, changed, terminated, truncated, {**info, UNCHANGED: rewards}
+        return observations, self.change(rewards), terminated, truncated, {**info, UNCHANGED: rewards}
+
+    def change(self, rewards: np.ndarray) -> np.ndarray:
+        """Return rewards of any shape as the agent is told them."""
+        return np.clip(self.scale * rewards, -self.clip, self.clip)
+
+
+def change_rewards(envs: VectorEnv, rewards: np.ndarray) -> np.ndarray:
+    """Return rewards that were paid as ``envs`` tells them its agent: as they are, unless it changes them."""
+    while isinstance(envs, VectorWrapper):
+        if isinstance(envs, ChangedRewards):
+            return envs.change(rewards)
+        envs = envs.env
+    return rewards
 
 
 def _choose(rows: np.ndarray, here: Any, elsewhere: Any) -> Any:

@@ -19,7 +19,7 @@ from experiments.launch.build import build, build_envs
 from experiments.launch.check import ConfigError, convert
 from experiments.launch.command import launch
 from experiments.launch.elsewhere import check_spaces, list_overrides, override_env, read_spaces
-from experiments.launch.evaluations import describe_cut, evaluate_agent
+from experiments.launch.evaluations import OWN_SEED, describe_cut, evaluate_agent
 from experiments.launch.run_folder import choose_checkpoint, load_run_config
 from rl.checkpoint import write_text
 from rl.checks import positive, within
@@ -110,7 +110,8 @@ def play(agent: Agent, envs: VectorEnv, request: Request, place: str = "") -> It
         for memory in (True, False) if request.memory_zeroed else (True,):
             policy, state = "greedy" if greedy else "sampled", "kept" if memory else "zeroed"
             options: dict[str, Any] = {"progress": f"{policy}, memory {state}{place}", "max_steps": request.max_steps}
-            found = evaluate_agent(agent, envs, request.episodes, request.seed, memory=memory, greedy=greedy, **options)
+            options |= {"memory": memory, "greedy": greedy}
+            found = evaluate_agent(agent, envs, request.episodes, OWN_SEED + request.seed, **options)
             cut = found if cut is None and found.cut else cut
             row: Row = {"policy": policy, "memory": state, "mean": found.mean, "stderr": found.stderr}
             row |= {"episodes": len(found.returns), "episodes_cut": found.cut}

@@ -10,9 +10,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from gymnasium.vector import VectorEnv
 from omegaconf import DictConfig, OmegaConf
 
+from envs.wrapping import change_rewards
 from experiments.launch.arguments import load_defaults
 from experiments.launch.build import SETTINGS, Settings, build, read_settings
 from experiments.launch.check import ConfigError, construct, read_list, to_dict
@@ -77,9 +79,10 @@ def imitate(config: DictConfig, resuming: bool, folder: RunFolder) -> float:
         settings.set_threads()
         agent, envs, config = build_agent(config, recording, settings, opened)
         config = to_config(to_dict(config) | {"imitation": node})
+        told = None if envs is None else change_rewards(envs, recording.rewards).astype(np.float32)
         evaluations = None if envs is None else Evaluations(agent, envs, settings)
         trainer = ImitationTrainer(
-            Imitator(agent, recording, hyperparameters, settings.seed),
+            Imitator(agent, recording, hyperparameters, settings.seed, told),
             folder.path,
             None if evaluations is None else evaluations.play_between,
             settings.evaluate_every,

@@ -17,6 +17,7 @@ from rl.types import Agent
 log = logging.getLogger(__name__)
 EVALUATION_SEED = 1_000_000  # evaluation environments are seeded far from those of training
 FINAL_SEED = 1_000  # added for the evaluation at the end of a run, whose episodes were not seen before
+OWN_SEED = 500_000  # added by experiments.evaluate: neither the episodes that chose best.pt nor the final ones
 
 
 def evaluate_agent(

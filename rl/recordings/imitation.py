@@ -87,6 +87,7 @@ class Imitator:
         recording: what to learn from.
         hyperparameters: of the learning.
         seed: of the split and of the order in which episodes are replayed.
+        fed_rewards: float32 ``[N]``, what an agent is told of the rewards in play; None for those of the recording.
 
     Attributes:
         train_steps: int64 ``[n]``, steps of the recording that are learned from.
@@ -98,7 +99,14 @@ class Imitator:
         ValueError: the recording cannot be split like that.
     """
 
-    def __init__(self, agent: RecurrentPPO, recording: Recording, hyperparameters: Imitation, seed: int):
+    def __init__(
+        self,
+        agent: RecurrentPPO,
+        recording: Recording,
+        hyperparameters: Imitation,
+        seed: int,
+        fed_rewards: np.ndarray | None = None,
+    ):
         self.agent, self.network, self.hyperparameters, self.seed = agent, agent.network, hyperparameters, seed
         self.head, self.device = agent.network.head, agent.device
         self.recording = recording
@@ -109,7 +117,7 @@ class Imitator:
         self.targets = torch.from_numpy(self.actions).to(self.device)
         self.obs = {name: torch.from_numpy(leaf).to(self.device) for name, leaf in recording.obs.items()}
         if agent.feed_previous:
-            self.obs |= self._previous_inputs()
+            self.obs |= self._previous_inputs(recording.rewards if fed_rewards is None else fed_rewards)
         agent.correct_scales(self.obs)
         self.parameters = list(self.network.parameters())
         self.train_steps, self.held_steps = (
@@ -117,10 +125,10 @@ class Imitator:
         )
         self.baseline = self._fit_baseline()
 
-    def _previous_inputs(self) -> Observation:
-        """Make what an agent is fed of its last step, from the recording; zeros at the first step of an episode."""
+    def _previous_inputs(self, paid: np.ndarray) -> Observation:
+        """Make what an agent is fed of its last step, which paid ``[N]``; zeros at the first step of an episode."""
         starts = torch.from_numpy(self.recording.starts).to(self.device).unsqueeze(1)
-        rewards = torch.from_numpy(self.recording.rewards).to(self.device).unsqueeze(1)
+        rewards = torch.from_numpy(paid).to(self.device).unsqueeze(1)
         last = {PREVIOUS_ACTION: self.head.as_previous(self.targets), PREVIOUS_REWARD: rewards}
         return {name: leaf.roll(1, 0).masked_fill(starts, 0) for name, leaf in last.items()}
 

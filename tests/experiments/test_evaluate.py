@@ -9,7 +9,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments import evaluate
+from experiments.launch import evaluations
 from experiments.launch.build import SETTINGS
+from experiments.launch.evaluations import EVALUATION_SEED, FINAL_SEED, OWN_SEED
 from rl.training.evaluation import Evaluation
 from rl.training.run import checkpoint_path
 
@@ -135,7 +137,7 @@ def test_every_setting_arrives(tmp_path, monkeypatch, capsys):
     values = {"run": str(tmp_path), "episodes": 7, "seed": 5, "device": "other", "evaluation_envs": 4, "max_steps": 6}
     assert evaluate.run(OmegaConf.create(values | {"memory_zeroed": True})) == 2.0  # greedy, with memory
     kinds = [(memory, greedy) for greedy in (True, False) for memory in (True, False)]
-    assert asked == [(agent, "evaluation", 7, 5, *kind, 6) for kind in kinds]
+    assert asked == [(agent, "evaluation", 7, OWN_SEED + 5, *kind, 6) for kind in kinds]
     assert done == [tmp_path / "checkpoints/last.pt", "closed"]
     rows = json.loads((tmp_path / "evaluation.json").read_text())
     numbers = {"mean": 8.0, "stderr": 4.0, "episodes": 2, "episodes_cut": 1, "mean_length": 4.0}
@@ -171,3 +173,20 @@ def test_a_checkpoint_that_is_not_there_is_refused_in_one_sentence(train_maze, c
         sentence = f"checkpoint={argument}: {reason}; it must be last, best or the path of a checkpoint"
         assert ended == (1, "", f"{name}: {sentence}\n")
     assert [path.name for path in cwd.iterdir()] == ["run"]
+
+
+def test_no_episode_of_training_is_played_again(train_maze, command, monkeypatch):
+    """Those that chose the best checkpoint of a run with the same seed would flatter it."""
+    seeds, play = [], evaluations.evaluate
+
+    def note(agent, envs, episodes, seed, **options):
+        seeds.append(seed)
+        return play(agent, envs, episodes, seed, **options)
+
+    monkeypatch.setattr(evaluations, "evaluate", note)
+    evaluated = "evaluate_every=80", "evaluate_episodes=5", "evaluate_memory_zeroed=false"
+    train_maze("total_steps=160", "seed=1", *evaluated, "run_dir=run")
+    assert {*seeds} == {EVALUATION_SEED + 1, EVALUATION_SEED + 1 + FINAL_SEED}
+    seeds.clear()
+    assert command("evaluate", "run=run", "episodes=5").code == 0
+    assert {*seeds} == {EVALUATION_SEED + 1 + OWN_SEED}

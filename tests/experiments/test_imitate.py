@@ -4,6 +4,7 @@ import json
 import os
 import signal
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -99,6 +100,24 @@ def test_without_an_environment(expert, command, cwd):
     )
 
 
+def test_rewards_are_fed_as_the_environment_tells_them(expert, command, monkeypatch):
+    """The recording holds what was paid: 1 at the end of a maze, scaled to 4 and clipped to 3, and what it is worth."""
+    fed, made = [], ImitationTrainer.__init__
+
+    def note(trainer, imitator, *arguments):
+        fed.append(imitator)
+        made(trainer, imitator, *arguments)
+
+    monkeypatch.setattr(ImitationTrainer, "__init__", note)
+    changed = "env.scale_rewards=4", "env.clip_rewards=3", "agent.previous_action_reward=true"
+    assert command("imitate", expert, *T_MAZE, *SMALL, *changed, "imitation.epochs=1").code == 0
+    paid, starts = fed[0].recording.rewards, fed[0].recording.starts
+    seen = fed[0].obs["previous_reward"].squeeze(1).numpy()
+    assert set(paid.tolist()) <= {0.0, 1.0} and paid.max() == 1.0
+    assert seen[1:].tolist() == np.where(starts[1:], 0.0, np.minimum(4.0 * paid[:-1], 3.0)).tolist()
+    assert fed[0].recording.returns.mean() == 1.0
+
+
 def test_the_weights_are_those_of_a_training_run(expert, command, cwd, tiny):
     """Same names, same shapes: an agent of `experiments.train` takes the checkpoint's network strictly."""
     sizes = "agent.layer_size=8", "agent.core.hidden_size=8"
@@ -126,7 +145,10 @@ def test_ppo_goes_on_from_the_weights(expert, command, cwd, tiny):
     assert events.Scalars("diagnostics/ratio_error")[0].value < 1e-5
 
     ended = command("train", *T_MAZE, "agent/core=lstm", *tiny, *sizes, "init_from=taught", "run_dir=x")
-    assert ended.code == 1 and "init_from=taught: the checkpoint is of another network:" in ended.err
+    assert (
+        ended.code == 1
+        and "init_from=taught: taught/checkpoints/last.pt: the checkpoint is of another network:" in ended.err
+    )
     ended = command("train", "resume=taught")
     assert ended.code == 1 and "taught learned from a recording: go on with experiments.imitate" in ended.err
 
