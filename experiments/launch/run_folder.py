@@ -116,19 +116,22 @@ def load_resumed_config(config: DictConfig, overrides: list[str]) -> DictConfig:
         if key == "observers":  # by name: composed already
             stored.observers = config.observers
         elif key not in ("resume", "trust", "run_dir"):
-            if _is_of_fresh(key) and override.value() != OmegaConf.select(stored, key):
-                asked = str(override.input_line).lstrip("+")
-                raise ConfigError(f"{asked}: a resumed run goes on with the weights that it has")
+            asked, before = str(override.input_line).lstrip("+"), OmegaConf.select(stored, key)
+            if override.value() != before and (kept := _find_kept(key)):
+                raise ConfigError(f"{asked}: a resumed run goes on with the {kept} that it has")
+            if override.value() != before and key.startswith("env."):
+                log.warning("%s: the run goes on in another environment than it had, with %s=%s", asked, key, before)
             OmegaConf.update(stored, key, override.value())
     folder = escape_interpolations(str(config.resume))
     stored.resume, stored.run_dir = folder, folder
     return stored
 
 
-def _is_of_fresh(key: str) -> bool:
-    """Tell whether a key says what weights a fresh run begins with."""
+def _find_kept(key: str) -> str | None:
+    """Name what a fresh run gets from a key, which a resumed run has in its checkpoint; None if that is nothing."""
     part, _, name = key.rpartition(".")
-    return key == "init_from" or (part.startswith("agent") and name in ("memory_span", "forget_bias", "gate_bias"))
+    of_weights = part.startswith("agent") and name in ("memory_span", "forget_bias", "gate_bias")
+    return "seed" if key == "seed" else "weights" if key == "init_from" or of_weights else None
 
 
 def name_env(env: DictConfig) -> str:

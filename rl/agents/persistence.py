@@ -77,6 +77,18 @@ def restore_state(agent: Stored, state: dict[str, Any]) -> None:
         agent.return_scale.load(state["return_scale"], same_size)
 
 
+def restore_replay(agent: Stored, replay: Any, state: dict[str, Any]) -> None:
+    """Give the replay of an agent back what ``state_dict`` gave; tell where it has other sizes and begins empty."""
+    if state["sizes"] != replay.sizes and not agent.plays_only:
+        log.warning(
+            "the replay of the checkpoint is left out: environments, steps of each, length of sequences and stride of "
+            "states are %s there and %s here, so learning waits until learning_starts steps are played",
+            state["sizes"],
+            replay.sizes,
+        )
+    replay.load_state_dict(state)
+
+
 def is_same_size(agent: Stored, state: dict[str, Any]) -> bool:
     """Say whether a state was written with as many environments as ``agent`` plays."""
     return isinstance(state["num_envs"], int) and state["num_envs"] == agent.num_envs

@@ -13,7 +13,7 @@ from rl.agents.actor import LEARN_TOO_EARLY, StepOutcome
 from rl.agents.advice import Advisor
 from rl.agents.agent import RecurrentAgent
 from rl.agents.client_options import QuantileOptions, as_spaces, translate_quantile_options, uses_client_options
-from rl.agents.persistence import is_same_size
+from rl.agents.persistence import is_same_size, restore_replay
 from rl.agents.state_checks import check_finite
 from rl.agents.tensor_rollout import ReplayedRollout, TensorEnvs, check_collecting
 from rl.checks import positive, within
@@ -310,7 +310,7 @@ class RecurrentIQN(RecurrentAgent):
         self.target.load_state_dict(state["target"])
         played, self._owed = state["granted"] if is_same_size(self, state) else (0, 0.0)
         self._learned = int(self.buffer.added) - played
-        self.buffer.load_state_dict(state["replay"])
+        restore_replay(self, self.buffer, state["replay"])
 
     def load_network(self, path: str | Path) -> None:
         """Take the network of a checkpoint, see ``RecurrentAgent.load_network``; the target begins there, too."""

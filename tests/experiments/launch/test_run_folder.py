@@ -147,9 +147,20 @@ def test_a_resumed_run_keeps_its_weights(run_dir, override):
         load_resumed_config(OmegaConf.create({"resume": str(run_dir)}), [override])
 
 
-def test_a_key_of_that_name_of_the_environment_may_be_changed(run_dir):
+def test_a_resumed_run_keeps_its_seed(run_dir):
+    """Its environments and generators go on from there, and its results are told to be of that seed."""
+    resumed = OmegaConf.create({"resume": str(run_dir)})
+    with pytest.raises(ConfigError, match=r"^seed=9: a resumed run goes on with the seed that it has$"):
+        load_resumed_config(resumed, ["seed=9"])
+    assert load_resumed_config(resumed, [f"seed={STORED['seed']}"]).seed == STORED["seed"]
+
+
+def test_a_changed_environment_is_told(run_dir, caplog):
+    """Also where a key is called like one of what a fresh run gets."""
     changed = load_resumed_config(OmegaConf.create({"resume": str(run_dir)}), ["++env.memory_span=9"])
     assert changed.env.memory_span == 9
+    told = "env.memory_span=9: the run goes on in another environment than it had, with env.memory_span=None"
+    assert caplog.messages == [told]
 
 
 def test_what_a_resumed_run_began_with_may_be_repeated(run_dir):

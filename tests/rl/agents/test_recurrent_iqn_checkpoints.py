@@ -120,6 +120,20 @@ def test_a_checkpoint_of_another_width_brings_no_replay(make_iqn, train_batched,
     assert narrow.updates - wide.updates == 48 // 8
 
 
+@pytest.mark.parametrize("changed", [{"n_step": 5}, {"capacity": 80}, {}], ids=str)
+def test_a_replay_that_cannot_go_on_is_told(make_iqn, train_batched, caplog, changed):
+    """Its steps are gone, and learning waits for new ones; what only plays needs none."""
+    envs = Counter(2, episode_length=3)
+    agent, other = make_iqn(envs, num_envs=2), make_iqn(envs, num_envs=2, **changed)
+    train_batched(agent, envs, 3)
+    other.load_state_dict(agent.state_dict())
+    assert (other.rollout_size == 0) == bool(changed) == ("the replay of the checkpoint is left out" in caplog.text)
+    caplog.clear()
+    other.plays_only = True
+    other.load_state_dict(agent.state_dict())
+    assert caplog.text == ""
+
+
 def test_the_target_and_the_replay_of_a_copy_are_its_own(make_iqn, train_batched):
     agent, copy = make_iqn(Counter(3), num_envs=3), make_iqn(Counter(3), num_envs=3, seed=4)
     train_batched(agent, Counter(3), 3)
