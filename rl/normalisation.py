@@ -9,8 +9,8 @@ from rl.shards import ALONE, Shards, average
 class RunningMoments(nn.Module):
     """Mean and variance of all samples so far, for each feature (Chan, Golub and LeVeque, 1983).
 
-    They change only in ``update``, which training calls between an update and the next rollout. So a rollout and
-    its replay see the same numbers, and the probability ratio of an unchanged policy is 1.
+    They change only in ``update``, which training calls between an update and the next rollout (an IQN, before it
+    learns). So a rollout and its replay see the same numbers, and the probability ratio of an unchanged policy is 1.
 
     Args:
         shape: shape of one sample.

@@ -66,7 +66,7 @@ class Evaluations:
         self.told = False  # that episodes were cut
 
     def play(self, episodes: int, seed: int, name: str) -> tuple[Evaluation, Evaluation | None]:
-        """Play the same episodes twice: with memory, and with the memory cleared before every step.
+        """Play on the same seeds twice: with memory, and with the memory cleared before every step.
 
         Args:
             episodes: so many.
@@ -129,15 +129,16 @@ def tag_returns(kept: Evaluation, zeroed: Evaluation | None) -> dict[str, float]
 def estimate_gap_error(kept: Evaluation, zeroed: Evaluation) -> float:
     """Return the standard error of the difference of two mean returns.
 
-    Both evaluations have the same seeds, so the i-th episode of a row is the same task twice and what it has of luck
-    cancels out of the difference. Where a row has played fewer episodes in one of them, which happens if some were cut,
-    the two count as independent.
+    Both evaluations have the same seeds, so the first episode of a row is the same task twice, and where the lengths of
+    episodes do not differ the i-th one is: what it has of luck cancels out of the difference. Where a row has played
+    fewer episodes in one of them, which happens if some were cut, the two count as independent.
     """
     orders = [np.argsort(played.rows, kind="stable") for played in (kept, zeroed)]  # of a row in the order of its ends
     if not np.array_equal(kept.rows[orders[0]], zeroed.rows[orders[1]]):
         return float(np.hypot(kept.stderr, zeroed.stderr))
     gaps = kept.returns[orders[0]] - zeroed.returns[orders[1]]
     return replace(kept, returns=gaps).stderr
+
 
 
 def summarise_final(kept: Evaluation | None, zeroed: Evaluation | None) -> dict[str, Any]:

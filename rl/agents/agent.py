@@ -55,7 +55,7 @@ class RecurrentAgent(Client):
         num_steps: of each environment in a rollout.
         total_steps: of a whole training, for schedules.
         previous_action_reward: feed them as inputs.
-        normalise_returns: divide rewards by the running standard deviation of the discounted return.
+        normalise_returns: divide rewards by the running deviation of the discounted return; clip to 10 of them.
         ignore_leaves: names of observation leaves that are left out.
 
     Attributes:

@@ -67,7 +67,7 @@ class RecurrentIQN(RecurrentAgent):
         state_stride: sequences may begin at every such step, where the state is stored; None for half of ``bptt``,
             so that they overlap by half (R2D2).
         normalise_observations: by running moments, frozen at evaluation; images are always.
-        normalise_returns: divide replayed rewards by the running standard deviation of the discounted return.
+        normalise_returns: divide replayed rewards by the running deviation of the return; clip to 10 of them.
         previous_action_reward: feed them as inputs.
         image_layout: of observations with three or four axes, see ``rl.networks.encoders.Encoder``.
         image_encoding: of images: brightness or categories, see ``rl.networks.encoders.Encoder``.

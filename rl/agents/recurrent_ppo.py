@@ -63,7 +63,7 @@ class RecurrentPPO(RecurrentAgent):
         value_head_layers: of those between memory and value; None for as many and as wide ones as the policy has.
         head_activation: of these: elu, gelu, relu, silu or tanh.
         normalise_observations: by running moments, frozen at evaluation; images are always.
-        normalise_returns: divide rewards by the running standard deviation of the discounted return.
+        normalise_returns: divide rewards by the running deviation of the discounted return; clip to 10 of them.
         previous_action_reward: feed them as inputs.
         noise_correlation: of the noise in actions that are numbers, from one step to the next: 0.8 explores further.
         image_layout: of observations with three or four axes, see ``rl.networks.encoders.Encoder``.

@@ -54,7 +54,7 @@ GLOSSARY = {
     "diagnostics/gate_saturation": "share of gates below .05 or above .95, where they hardly learn (cores with gates)",
     "diagnostics/dead_features": "share of the encoder's features whose standard deviation over a rollout is below .01",
     "diagnostics/memory_gap": "eval/episodic_return minus its memory-zeroed counterpart: what memory is worth",
-    "diagnostics/memory_gap_stderr": "standard error of memory_gap, over pairs of the same episode",
+    "diagnostics/memory_gap_stderr": "standard error of memory_gap, over pairs of episodes of one seed",
 }
 
 # all other results of an update are losses

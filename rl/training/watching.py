@@ -48,7 +48,7 @@ class Track:
         actions: T of them, of one environment.
         rewards: float64 ``[T]``, as the environment paid them.
         curves: float64 ``[T]`` each, see ``Glance``; values are in units of the rewards that the agent is given, also
-            where it learned from normalised ones.
+            where it learned from normalised ones; those of a quantile network as it scales them.
         end: "terminated", "truncated", or "cut" where it had not ended after ``max_steps``.
     """
 
