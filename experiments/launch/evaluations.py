@@ -140,7 +140,6 @@ def estimate_gap_error(kept: Evaluation, zeroed: Evaluation) -> float:
     return replace(kept, returns=gaps).stderr
 
 
-
 def summarise_final(kept: Evaluation | None, zeroed: Evaluation | None) -> dict[str, Any]:
     """Return what ``result.json`` holds of the evaluation at the end; null where there was none."""
     return {

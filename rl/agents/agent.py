@@ -112,17 +112,14 @@ class RecurrentAgent(Client):
         ignore_leaves: Sequence[str],
     ):
         super().__init__()
-        self.batched = num_envs is not None
+        self.batched, self.feed_previous = num_envs is not None, previous_action_reward
         self.num_envs, self.num_steps, self.total_steps = 1 if num_envs is None else num_envs, num_steps, total_steps
-        positive(num_envs=self.num_envs, num_steps=num_steps)
-        if total_steps is not None:
-            positive(total_steps=total_steps)
+        positive(num_envs=self.num_envs, num_steps=num_steps, total_steps=1 if total_steps is None else total_steps)
         self.observation_space, self.action_space = observation_space, action_space
         self.leaves = leaf_spaces(observation_space, ignore_leaves)
         self.ignored_leaves = find_ignored(observation_space, ignore_leaves)
         self._scales_kept = False  # a network that was trained elsewhere has the scales that it was trained with
-        self.device, self.feed_previous = torch.device(device), previous_action_reward
-        self.model_name = type(self).__name__
+        self.device, self.model_name = torch.device(device), type(self).__name__
         fed = previous_spaces(make_head(action_space).previous_space) if previous_action_reward else {}
         with torch.random.fork_rng(devices=[]):  # initialisation draws from the global generator: leave no trace there
             torch.seed() if seed is None else torch.manual_seed(seed)
@@ -305,7 +302,7 @@ class RecurrentAgent(Client):
     rebuild = classmethod(rebuild)
 
     def load_network(self, path: str | Path) -> None:
-        """Take the network of a checkpoint (but its ``recall``), by names that must all be the same, and nothing else.
+        """Take the network of a checkpoint (but its ``recall``), by equal names, alone; drop what was collected before.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -318,3 +315,5 @@ class RecurrentAgent(Client):
             check_entries(content["agent"], {"network": without_corrections(self.network.state_dict())}, self.network)
         self.network.load_state_dict(content["agent"]["network"])
         self._scales_kept = True
+        self.forget_rollout()  # other weights played it, and made the memories
+        self.reset()

@@ -229,13 +229,13 @@ class RecurrentPPO(RecurrentAgent):
                     after = (self.actor.state, self.actor.starts) if buffer.size == size else None  # None: closed up
                     metrics |= read_numbers(found | measure_staleness(self.network, buffer, self.ppo, after))
                 self.network.update_moments(buffer.observations())
-        except FloatingPointError:
-            self.forget_rollout()  # nothing can be learned from it, so it must not stay in the way
-            self.actor.clear_broken_memories()
+        except BaseException as error:
+            if isinstance(error, FloatingPointError) or buffer.size != size:  # without its gaps, its cuts are elsewhere
+                self.forget_rollout()  # nothing can be learned from it, so it must not stay in the way
+                self.actor.clear_broken_memories()
             raise
-        self.env_steps += buffer.size * self.num_envs * self.shards.size
+        self.env_steps, self.updates = self.env_steps + self.rollout_size * self.shards.size, self.updates + 1
         self.forget_rollout()
-        self.updates += 1
         self.last_metrics = metrics = average_metrics(self.shards, metrics)
         self.advisor.tell(metrics, self.precision)
         return metrics["loss"]

@@ -201,6 +201,20 @@ def test_an_agent_of_another_width_begins_new_episodes(make, train_batched, next
     torch.testing.assert_close(next_outputs(narrow, np.ones((2, 2))), expected)
 
 
+def test_what_other_weights_played_is_dropped_with_them(make, tmp_path):
+    """A rollout, the action that waits, and the memories: the network that is loaded made none of them."""
+    agent = make((OBS, FOUR), num_envs=2)
+    agent.save(tmp_path / "agent.pt")
+    for _ in range(3):
+        agent.act(np.ones((2, 2)))
+        agent.observe(1.0, False)
+    agent.act(np.ones((2, 2)))
+    assert agent.rollout_size > 0 and not agent.actor.starts.any()
+    agent.load_network(tmp_path / "agent.pt")
+    assert agent.rollout_size == 0 and agent.actor.starts.all()
+    agent.act(np.ones((2, 2)))
+
+
 def test_a_network_alone_brings_neither_counters_nor_the_optimiser(make, play_turns, same_weights, tmp_path):
     agent, other = make((OBS, FOUR)), make((OBS, FOUR), seed=1)
     play_turns(agent, 8)

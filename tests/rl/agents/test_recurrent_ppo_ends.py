@@ -323,3 +323,23 @@ def test_a_rollout_is_not_learned_from_before_each_environment_has_a_transition(
     agent.observe(1.0, False)
     assert agent.learn(np.ones((2, 2))) != 0.0
     assert (agent.updates, agent.env_steps, agent.buffer.size) == (1, 2, 0)
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_an_update_that_was_interrupted_may_be_repeated_unless_its_gaps_are_closed(make_agent, monkeypatch, gaps):
+    """Cuts are noted at the steps of before, so a rollout that has been closed up is of no use."""
+    agent = make_agent(Counter(2), num_envs=2, num_steps=4, bptt=None, num_minibatches=1)
+    for step in range(4):
+        agent.act(np.zeros((2, 2)))
+        agent.observe(1.0, False, step == 3, np.ones((2, 2)), ignored=gaps and step == 1)
+
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(agent.ppo), "update", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            agent.learn(np.ones((2, 2)))
+    assert (agent.updates, agent.env_steps, agent.rollout_size) == (0, 0, 0 if gaps else 8)
+    agent.learn(np.ones((2, 2)))
+    assert agent.env_steps == (0 if gaps else 8)
