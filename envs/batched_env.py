@@ -116,6 +116,8 @@ class BatchedEnv(VectorEnv):
         # Of a continuous space the least and the greatest actions, [B, ...] each.
         continuous, batched = isinstance(action_space, spaces.Box), self.action_space
         self._limits = (batched.low, batched.high) if continuous and isinstance(batched, spaces.Box) else None
+        if np.any(getattr(action_space, "start", 0)):
+            raise ValueError(f"single_action_space={action_space}: the actions of these environments begin with 0")
         # Else the number of choices of Discrete, of each branch of MultiDiscrete, of a MultiBinary entry.
         choices = {spaces.Discrete: "n", spaces.MultiDiscrete: "nvec"}.get(type(action_space))
         self._num_choices = np.asarray(getattr(action_space, choices) if choices else 2, dtype=np.uint64)

@@ -42,10 +42,18 @@ def flat_adam(network: nn.Module, learning_rate: float) -> FlatAdam:
     computes what Adam over the separate parameters would. The parameters of ``network`` become views of the vector, so
     the network has to be on its device already and to stay there. What has taken them out of it since, ``link`` mends.
     """
+    _check_learning(network)
     parameters = list(network.parameters())
     vector = nn.Parameter(parameters_to_vector(parameters).detach())
     vector_to_parameters(vector.data, parameters)
     return FlatAdam([vector], lr=learning_rate, eps=1e-5, fused=True, capturable=vector.is_cuda)
+
+
+def _check_learning(network: nn.Module) -> None:
+    """Check that all parameters of ``network`` take gradients, as one vector does or does not."""
+    fixed = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
+    if fixed:
+        raise ValueError(f"{fixed[0]} of the network is a parameter that does not learn: make it a buffer")
 
 
 def link(network: nn.Module, optimizer: FlatAdam) -> None:
@@ -55,8 +63,9 @@ def link(network: nn.Module, optimizer: FlatAdam) -> None:
     others by ``assign=True``: all steps would be taken with a vector that no network reads.
 
     Raises:
-        ValueError: the network has other weights than the vector has place for.
+        ValueError: the network has other weights than the vector has place for, or some that do not learn.
     """
+    _check_learning(network)
     parameters, (vector,) = list(network.parameters()), optimizer.param_groups[0]["params"]
     ends = accumulate((leaf.numel() * leaf.element_size() for leaf in parameters), initial=vector.data_ptr())
     if all(leaf.data_ptr() == place or not leaf.numel() for leaf, place in zip(parameters, ends, strict=False)):

@@ -41,7 +41,8 @@ class Core(Protocol):
     """A memory. The four members below are all that the rest of the code base knows of it.
 
     ``step`` and ``unroll`` compute the same function: unrolling ``T`` steps equals ``T`` calls of ``step``, in value
-    and gradient, with episode starts anywhere; nothing and no gradient crosses a start.
+    and gradient, with episode starts anywhere; nothing and no gradient crosses a start. What they are given they leave
+    as it is: the state before a step is stored and handed on.
     """
 
     output_size: int

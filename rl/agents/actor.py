@@ -1,5 +1,6 @@
 """Acting: a network together with the memories of B environments. Training and evaluation each have their own."""
 
+from collections.abc import Collection
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,8 +26,14 @@ REWARD_IS_MISSING = (
 )
 
 
-def previous_spaces(previous_action: spaces.Space) -> dict[str, spaces.Space]:
-    """Return the extra observation leaves of an agent that is fed its previous action and reward."""
+def previous_spaces(previous_action: spaces.Space, leaves: Collection[str] = ()) -> dict[str, spaces.Space]:
+    """Return the extra observation leaves of an agent that is fed its previous action and reward.
+
+    Raises:
+        ValueError: the observation has ``leaves`` of these names, which would be overwritten.
+    """
+    if own := sorted({PREVIOUS_ACTION, PREVIOUS_REWARD}.intersection(leaves)):
+        raise ValueError(f"previous_action_reward=True: the observation has leaves called {own}, leave one of both out")
     return {PREVIOUS_ACTION: previous_action, PREVIOUS_REWARD: spaces.Box(-np.inf, np.inf, (1,))}
 
 
@@ -56,7 +63,7 @@ class Actor:
         noise_correlation: of the noise of actions from one step to the next, see ``CorrelatedNoise``.
 
     Raises:
-        ValueError: there is no such noise.
+        ValueError: there is no such noise, or the core's state does not begin with the axis of the environments.
     """
 
     def __init__(
@@ -91,6 +98,10 @@ class Actor:
         self.actions = torch.zeros(num_envs, *head.action_shape, dtype=head.action_dtype, device=self.device)
         self.noise = CorrelatedNoise(head, noise_correlation, num_envs, self.generator)
         self.state = self.before = network.initial_state(num_envs, self.device)  # now, and before the last step
+        for name, leaf in self.state.items():
+            if leaf.shape[:1] != (num_envs,):
+                sizes = tuple(leaf.shape)
+                raise ValueError(f"the core's state {name!r} has shape {sizes}: its first axis must be B={num_envs}")
         self.recorded = {
             greedy: Recorded(
                 partial(self._compute_named, greedy), lambda: list(network.buffers()), [self.generator], graphs
@@ -142,7 +153,7 @@ class Actor:
             array = arrays[name]
             if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
                 array = fit_leaf(name, array, shape, dtype)
-            obs[name] = torch.from_numpy(array).to(self.device, non_blocking=True)
+            obs[name] = torch.from_numpy(array).to(self.device, non_blocking=True, copy=True)  # others may write there
         return obs | self.previous if self.feed_previous else obs
 
     def cut_episodes(self, step: int, observation: Any, env_ids: np.ndarray) -> CutEpisodes:
@@ -236,7 +247,8 @@ class Actor:
                 name: torch.where(undone.view(-1, *[1] * (leaf.dim() - 1)), self.before[name], leaf)
                 for name, leaf in self.state.items()
             }
-        self.starts = ended.copy() if self.memory else np.ones(self.num_envs, dtype=bool)
+        ended = spread_over_envs("ended", np.asarray(ended, dtype=bool), self.num_envs)
+        self.starts = ended if self.memory else np.ones(self.num_envs, dtype=bool)
         self._needs_reward = False
         if self.feed_previous:
             paid, cleared = (torch.from_numpy(array).to(self.device) for array in (rewards, self.starts))

@@ -120,7 +120,7 @@ class RecurrentAgent(Client):
         self.ignored_leaves = find_ignored(observation_space, ignore_leaves)
         self._scales_kept = False  # a network that was trained elsewhere has the scales that it was trained with
         self.device, self.model_name = torch.device(device), type(self).__name__
-        fed = previous_spaces(make_head(action_space).previous_space) if previous_action_reward else {}
+        fed = previous_spaces(make_head(action_space).previous_space, self.leaves) if previous_action_reward else {}
         with torch.random.fork_rng(devices=[]):  # initialisation draws from the global generator: leave no trace there
             torch.seed() if seed is None else torch.manual_seed(seed)
             self.network = make_network(self.leaves | fed).to(self.device)
@@ -159,7 +159,7 @@ class RecurrentAgent(Client):
         When it plays (``training`` is False) outcomes need not be told: the memory then goes on until ``reset``.
 
         Args:
-            observation: of the space, of any shape that holds its numbers; batched: with a leading axis B.
+            observation: of the space, or flat; batched: with a leading axis B.
 
         Returns:
             What the environment takes. Batched: ``[B]`` for Discrete, else ``[B, ...]``. Single form: an int for

@@ -46,12 +46,12 @@ def fit_leaf(name: str, given: np.ndarray, shape: tuple[int, ...], dtype: np.dty
 
     Args:
         name: of the leaf.
-        given: of any shape that holds its numbers.
+        given: of its shape, which may have other axes of length 1, or flat, ``[N]`` or ``[B, F]``.
         shape: of a batch of the leaf.
         dtype: of the leaf.
 
     Raises:
-        ValueError: it has another size, holds no numbers, or numbers that the dtype cannot hold.
+        ValueError: it has another shape, holds no numbers, or numbers that the dtype cannot hold.
     """
     if given.dtype.kind == "O":
         try:
@@ -70,10 +70,14 @@ def fit_leaf(name: str, given: np.ndarray, shape: tuple[int, ...], dtype: np.dty
             raise ValueError(f"observation {name!r} holds numbers from {low} to {high}, but its space is {dtype}")
     array = np.ascontiguousarray(given, dtype=dtype)
     if array.shape != shape:
-        if array.size != math.prod(shape):
+        if array.size != math.prod(shape) or (array.ndim > 2 and _without_ones(array.shape) != _without_ones(shape)):
             raise ValueError(f"observation {name!r} has shape {array.shape}, but {shape} is expected")
         array = array.reshape(shape)
     return array
+
+
+def _without_ones(shape: tuple[int, ...]) -> list[int]:
+    return [size for size in shape if size != 1]
 
 
 def read_batch(

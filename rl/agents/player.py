@@ -193,7 +193,7 @@ class Player:
         self, obs: dict[str, np.ndarray], state: State, flags: np.ndarray, greedy: bool, rewards: Any
     ) -> tuple[np.ndarray, State]:
         """Choose actions ``[B, ...]``; return them as the environment takes them, and the next state."""
-        inputs = {name: torch.from_numpy(leaf).to(self.device) for name, leaf in obs.items()}
+        inputs = {name: torch.from_numpy(leaf).to(self.device, copy=True) for name, leaf in obs.items()}
         starts = torch.from_numpy(flags).to(self.device) if flags.any() else None
         if self.feed_previous:
             state = dict(state)
