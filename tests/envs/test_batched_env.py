@@ -356,3 +356,15 @@ def test_the_methods_a_task_must_write():
     env = BatchedEnv(1, spaces.Discrete(2), spaces.Discrete(2))
     with pytest.raises(NotImplementedError):
         env.reset()
+
+
+@pytest.mark.parametrize("actions", [spaces.Discrete(3, start=5), spaces.MultiDiscrete([2, 3], start=[0, 1])])
+def test_actions_that_do_not_begin_with_0_are_refused(actions):
+    """They would be checked, and passed on, as if they did."""
+
+    class Shifted(BatchedEnv):
+        def __init__(self):
+            super().__init__(1, spaces.Discrete(2), actions)
+
+    with pytest.raises(ValueError, match="the actions of these environments begin with 0"):
+        Shifted()

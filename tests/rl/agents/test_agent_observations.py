@@ -1,6 +1,7 @@
 """What agents make of observations whose space is wrong, holds what no network takes, or has an unusual dtype."""
 
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
@@ -204,3 +205,71 @@ def test_final_observations_may_be_an_array_of_objects(make_agent, learner, same
             agent.observe(np.full(ROWS, 0.5), False, [False, cut, False], given)
             agent.learn(stack_rows(rows[:-1], space))
     assert batched.updates > 0 and same_weights(batched, objects) and not same_weights(batched, uncut)
+
+
+def test_what_an_agent_is_fed_may_not_hide_a_leaf_of_that_name(make_agent, learner):
+    space = spaces.Dict({"previous_action": spaces.Box(-1.0, 1.0, (2,)), "seen": spaces.Discrete(3)})
+    assert make_agent((space, FOUR), kind=learner).leaves.keys() == space.spaces.keys()
+    with pytest.raises(ValueError, match=r"the observation has leaves called \['previous_action'\]"):
+        make_agent((space, FOUR), kind=learner, previous_action_reward=True)
+
+
+def test_a_picture_of_another_layout_is_refused(make_agent):
+    """It has as many numbers, but reshaped they would be another picture; other axes of length 1 do no harm."""
+    space = spaces.Box(0, 255, (36, 40, 3), np.uint8)
+    agent, picture = make_agent((space, FOUR), num_envs=1), np.zeros((36, 40, 3), dtype=np.uint8)
+    for given in (picture, picture[None], picture.ravel(), picture.reshape(1, -1)):
+        agent.act(given)
+        agent.observe(0.0, False)
+    with pytest.raises(ValueError, match=r"has shape \(1, 3, 36, 40\), but \(1, 36, 40, 3\) is expected"):
+        agent.act(np.moveaxis(picture[None], -1, 1))
+
+
+class KeepsInput(torch.nn.Module):
+    """A memory of its last input, as it was given."""
+
+    def __init__(self, input_size, layers_first=False, frozen=False):
+        super().__init__()
+        self.output_size, self.layers_first = input_size, layers_first
+        self.scale = torch.nn.Parameter(torch.ones(input_size), requires_grad=not frozen)
+
+    def initial_state(self, batch_size, device=None):
+        shape = (1, batch_size) if self.layers_first else (batch_size,)
+        return {"last": torch.zeros(*shape, self.output_size, device=device)}
+
+    def step(self, x, state, starts):
+        return x * self.scale, {"last": x}
+
+    def unroll(self, x, state, starts):
+        return x * self.scale, {"last": x[-1]}
+
+
+def test_a_memory_may_keep_what_it_was_shown():
+    """The environment may write its next observation into the same array."""
+    agent = RecurrentPPO(spaces.Box(-1.0, 1.0, (2,)), FOUR, 8, core=KeepsInput, num_envs=ROWS)
+    shown = np.zeros((ROWS, 2), dtype=np.float32)
+    for step in range(4):
+        shown[:] = step / 10
+        agent.act(shown)
+        shown[:] = 0.9
+        assert torch.equal(agent.actor.state["last"], torch.full((ROWS, 2), step / 10))
+        agent.observe(0.0, False)
+
+
+def test_a_core_that_cannot_be_trained_is_refused_when_the_agent_is_made():
+    box = spaces.Box(-1.0, 1.0, (2,))
+    with pytest.raises(ValueError, match=r"state 'last' has shape \(1, 3, \d+\): its first axis must be B=3"):
+        RecurrentPPO(box, FOUR, 8, core=partial(KeepsInput, layers_first=True), num_envs=ROWS)
+    with pytest.raises(ValueError, match=r"scale of the network is a parameter that does not learn"):
+        RecurrentPPO(box, FOUR, 8, core=partial(KeepsInput, frozen=True), num_envs=ROWS)
+
+
+@pytest.mark.parametrize("kind", [list, np.int64, bool])
+def test_an_actor_takes_flags_of_any_kind(make_agent, kind):
+    """Beside training, the loop is the user's own."""
+    actor = make_agent((spaces.Box(-1.0, 1.0, (2,)), FOUR), num_envs=2).new_actor(2)
+    ended = {list: [True, False], np.int64: np.array([1, 0]), bool: True}[kind]
+    for _ in range(2):
+        actor.act(np.zeros((2, 2)))
+        actor.observe(np.zeros(2), ended)
+    assert actor.starts.tolist() == [True, kind is bool]
