@@ -28,6 +28,7 @@ from experiments.char_lm.text import (
 from experiments.launch.build import check_device
 from experiments.launch.check import ConfigError, check_node, convert, to_dict
 from experiments.launch.escape import to_config
+from rl.agents.construction import drawing_from
 from rl.checkpoint import save_and_keep
 from rl.checks import positive, within
 from rl.training.metrics import Metrics
@@ -118,8 +119,7 @@ class Training:
         self.learned, self.held_out = (self.alphabet.encode(part, "text") for part in (learned, held_out))
         self.prompt = self.alphabet.encode(settings.prompt or text[0], "prompt")
         torch.set_num_threads(settings.threads)
-        with torch.random.fork_rng(devices=[]):  # initialisation draws from the global generator: leave no trace there
-            torch.manual_seed(settings.seed)
+        with drawing_from(settings.seed):
             core = instantiate(node | {"_partial_": True})
             self.model = SequenceModel(len(self.alphabet.characters), core, settings.embedding_size)
         if stored:

@@ -15,7 +15,7 @@ from torch import Tensor
 from rl.agents.actor import Actor, StepOutcome, check_outcome, previous_spaces
 from rl.agents.advice import Advisor
 from rl.agents.client import Client
-from rl.agents.construction import describe
+from rl.agents.construction import describe, drawing_from
 from rl.agents.loading import rebuild
 from rl.agents.persistence import (
     check_agent_state,
@@ -121,8 +121,7 @@ class RecurrentAgent(Client):
         self._scales_kept = False  # a network that was trained elsewhere has the scales that it was trained with
         self.device, self.model_name = torch.device(device), type(self).__name__
         fed = previous_spaces(make_head(action_space).previous_space, self.leaves) if previous_action_reward else {}
-        with torch.random.fork_rng(devices=[]):  # initialisation draws from the global generator: leave no trace there
-            torch.seed() if seed is None else torch.manual_seed(seed)
+        with drawing_from(seed):
             self.network = make_network(self.leaves | fed).to(self.device)
             self.shuffle = torch.Generator().manual_seed(torch.initial_seed())
         self.optimizer = flat_adam(self.network, learning_rate)
@@ -199,7 +198,7 @@ class RecurrentAgent(Client):
                 read where ``truncated``. Without it a PPO agent takes V of the last observation acted on instead, and
                 an IQN does not train the last step.
             ignored: the environment used the step to reset itself (Gymnasium's NEXT_STEP mode), or no agent is in the
-                row: it is no transition and is left out.
+                row: it is no transition and is left out, and an episode begins after it.
 
         Raises:
             RuntimeError: no action waits for an outcome.
@@ -268,6 +267,8 @@ class RecurrentAgent(Client):
 
     def state_dict(self) -> dict[str, Any]:
         """Collect all that training needs to go on: weights, optimiser, counters, generators, memories, scales.
+
+        As in torch, its tensors change when training goes on: ``copy.deepcopy`` keeps them.
 
         Raises:
             FloatingPointError: a number of it is not finite, or the network makes such numbers.

@@ -6,7 +6,9 @@ inside a function, anything of ``__main__``) is noted by its name; that it canno
 
 import inspect
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
@@ -269,3 +271,19 @@ def _value_in_words(value: Any) -> str:
         sizes = {name: part for name, part in value["kwargs"].items() if isinstance(part, int) and part}
         return f"{value['call'].rpartition('.')[2]}({', '.join(f'{name}={part}' for name, part in sizes.items())})"
     return str(value.get("unnamed", value)) if isinstance(value, dict) else str(value)
+
+
+# ------------------------------------------------------------------------------------------------------- initialisation
+
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@contextmanager
+def drawing_from(seed: int | None) -> Iterator[None]:
+    """Let what initialises networks draw from a seed; None for one of the system.
+
+    It draws from the global generator of torch, in which no trace is left. Threads take turns, for there is but one.
+    """
+    with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
+        torch.seed() if seed is None else torch.manual_seed(seed)
+        yield

@@ -1,6 +1,7 @@
 """A seed decides everything that an agent draws, and nothing else is drawn from."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -27,6 +28,14 @@ def test_a_seed_decides_everything(make, train_batched, same_weights):
     first, again, other = trained(1), trained(1), trained(2)
     assert same_weights(first, again)
     assert not same_weights(first, other)
+
+
+def test_agents_made_in_threads_have_the_weights_of_their_seeds(make, same_weights):
+    """The global generator, from which initialisation draws, is one for all of them."""
+    envs = ConstantReward(1)
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda seed: make(envs, num_envs=1, seed=seed), range(16)))
+    assert all(same_weights(agent, make(envs, num_envs=1, seed=seed)) for seed, agent in enumerate(together))
 
 
 def test_without_a_seed_agents_differ(make, same_weights):
