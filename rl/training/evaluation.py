@@ -74,7 +74,8 @@ def evaluate(
     over-represented.
 
     Args:
-        agent: makes the player; its network does not learn and drops nothing out meanwhile.
+        agent: makes the player; its network does not learn and drops nothing out meanwhile, so no other thread may
+            train it.
         envs: in SAME_STEP or NEXT_STEP autoreset mode.
         episodes: how many count.
         seed: of the environments and of sampled actions.
