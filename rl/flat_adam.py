@@ -68,9 +68,8 @@ def link(network: nn.Module, optimizer: FlatAdam) -> None:
     _check_learning(network)
     parameters, (vector,) = list(network.parameters()), optimizer.param_groups[0]["params"]
     *places, end = accumulate((leaf.numel() * leaf.element_size() for leaf in parameters), initial=vector.data_ptr())
-    lie_there = all(
-        leaf.data_ptr() == place or not leaf.numel() for leaf, place in zip(parameters, places, strict=True)
-    )
+    pairs = zip(parameters, places, strict=True)
+    lie_there = all(leaf.data_ptr() == place or not leaf.numel() for leaf, place in pairs)
     if lie_there and end == vector.data_ptr() + vector.numel() * vector.element_size():
         return
     told = sum(leaf.numel() for leaf in parameters), {(leaf.dtype, leaf.device) for leaf in parameters}
