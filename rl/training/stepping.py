@@ -239,3 +239,6 @@ class Episodes:
         """Take back what ``state_dict`` gave."""
         self.returns, self.lengths = np.array(state["returns"]), np.array(state["lengths"], dtype=np.int64)
         self.recent = deque(state["recent"], maxlen=self.recent.maxlen)
+
+
+Stepper = VectorEnvAdapter  # its earlier name, for scripts that were written for it

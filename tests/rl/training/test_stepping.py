@@ -10,6 +10,7 @@ from gymnasium.vector.utils import iterate
 
 from envs.probes import Counter, SpaceProbe
 from envs.single_env import SingleEnv
+from rl.training import stepping
 from rl.training.stepping import Episodes, StepResult, VectorEnvAdapter
 
 BOX, WORD = spaces.Box(-np.inf, np.inf, (2,)), spaces.Discrete(9)
@@ -360,3 +361,7 @@ def test_flags_that_are_no_bools_are_made_so(kind):
             assert result.terminated.dtype == result.truncated.dtype == bool
             told.add(result)
     assert episodes.new == counted.new and len(counted.new) == 8
+
+
+def test_scripts_may_use_the_earlier_name():
+    assert stepping.Stepper is VectorEnvAdapter
