@@ -121,7 +121,7 @@ def train_row(
 
 
 def choose_episodes(target: Path, seed: int) -> dict[str, int]:
-    """Return what ``evaluate`` is to play of a run: as trained, they are the episodes of its final evaluation."""
+    """Return what ``evaluate`` is to play of a run: as many episodes as its final evaluation."""
     return {"episodes": load_flat_config(target)["final_episodes"], "seed": seed + FINAL_SEED}
 
 
