@@ -100,22 +100,24 @@ def test_without_an_environment(expert, command, cwd):
     )
 
 
-def test_rewards_are_fed_as_the_environment_tells_them(expert, command, monkeypatch):
-    """The recording holds what was paid: 1 at the end of a maze, scaled to 4 and clipped to 3, and what it is worth."""
+def test_rewards_are_fed_as_the_environment_tells_them(expert, command, tiny, monkeypatch):
+    """The recording holds what was paid, a part of 1 in every step: scaled and clipped for the agent alone."""
     fed, made = [], ImitationTrainer.__init__
 
     def note(trainer, imitator, *arguments):
         fed.append(imitator)
         made(trainer, imitator, *arguments)
 
+    task = "env=repeat_previous", "env.episode_length=8"
+    assert command("train", *task, *tiny, "run_dir=player").code == 0
+    assert command("record", "run=player", "episodes=20", "output=data").code == 0
     monkeypatch.setattr(ImitationTrainer, "__init__", note)
-    changed = "env.scale_rewards=4", "env.clip_rewards=3", "agent.previous_action_reward=true"
-    assert command("imitate", expert, *T_MAZE, *SMALL, *changed, "imitation.epochs=1").code == 0
+    changed = "env.scale_rewards=100", "env.clip_rewards=9", "agent.previous_action_reward=true"
+    assert command("imitate", "data=data", *task, *SMALL, *changed, "imitation.epochs=1", "run_dir=taught").code == 0
     paid, starts = fed[0].recording.rewards, fed[0].recording.starts
     seen = fed[0].obs["previous_reward"].squeeze(1).numpy()
-    assert set(paid.tolist()) <= {0.0, 1.0} and paid.max() == 1.0
-    assert seen[1:].tolist() == np.where(starts[1:], 0.0, np.minimum(4.0 * paid[:-1], 3.0)).tolist()
-    assert fed[0].recording.returns.mean() == 1.0
+    assert 0.09 < np.abs(paid).max() <= 1.0 and {-9.0, 0.0} <= {*seen.tolist()}
+    assert seen[1:].tolist() == np.where(starts[1:], 0.0, np.clip(100.0 * paid[:-1], -9.0, 9.0)).tolist()
 
 
 def test_the_weights_are_those_of_a_training_run(expert, command, cwd, tiny):
