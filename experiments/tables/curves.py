@@ -38,7 +38,10 @@ def make_panels() -> Panels:
 
 def label_run(folder: Path, trust: Any = ()) -> tuple[str, str]:
     """Name the environment of a run, with its parameters, and its agent, with its encoder, its core and its teacher."""
-    config = load_run_config(folder, trust)
+    return _label(load_run_config(folder, trust))
+
+
+def _label(config: DictConfig) -> tuple[str, str]:
     environment = name_task(config.env) if config.env is not None else "no environment"
     line = [name_agent(config.agent), name_core(config.agent)]
     line += ["from another run"] if config.get("init_from") else []
@@ -48,12 +51,13 @@ def label_run(folder: Path, trust: Any = ()) -> tuple[str, str]:
 
 def label_runs(folders: Iterable[Path], trust: Any = ()) -> dict[Path, tuple[str, str]]:
     """Name the task and the agent of each run; settings in which runs of one name differ are named as well."""
-    labels = {folder: label_run(folder, trust) for folder in folders}
+    configs = {folder: load_run_config(folder, trust) for folder in folders}
+    labels = {folder: _label(config) for folder, config in configs.items()}
     groups = defaultdict[tuple[str, str], list[Path]](list)
     for folder, label in labels.items():
         groups[label].append(folder)
     for (environment, line), alike in groups.items():
-        settings = [flatten(load_run_config(folder, trust)) for folder in alike]
+        settings = [flatten(configs[folder]) for folder in alike]
         names = tell_apart(settings)
         for folder, own in zip(alike, settings, strict=True):
             told = [f"{name.removeprefix('agent.')}={own[name]}" for name in names]

@@ -260,7 +260,7 @@ def _meet(backend: str, timeout: timedelta, restarts: int) -> None:
     named = dist.PrefixStore(f"restart{restarts}", store)
     dist.init_process_group(backend, store=named, rank=rank, world_size=world, timeout=timeout)
     atexit.register(dist.destroy_process_group)
-    if sys.platform == "linux" and threading.current_thread() is threading.main_thread():
+    if sys.platform == "linux":
         _end_with_parent()
 
 
@@ -268,12 +268,16 @@ def _end_with_parent() -> None:
     """Have a SIGTERM sent to this process when torchrun is killed: it would go on without it.
 
     The kernel tells a process of each thread of its parent that has children and ends: two of torchrun's, some time
-    apart. So it does by a signal of its own, since a second SIGTERM would end a run before it has saved.
+    apart. So it does by a signal of its own, since a second SIGTERM would end a run before it has saved. Outside the
+    main thread, where Python allows no handlers, a SIGTERM ends the process at once in any case.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_IGN)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    signal.signal(signal.SIGRTMAX, end)
-    ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGRTMAX)
+    told = signal.SIGTERM
+    if threading.current_thread() is threading.main_thread():
+        told = signal.SIGRTMAX
+        signal.signal(told, end)
+    ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, told)

@@ -100,8 +100,10 @@ def test_without_an_environment(expert, command, cwd):
     )
 
 
-def test_rewards_are_fed_as_the_environment_tells_them(expert, command, tiny, monkeypatch):
+def test_rewards_are_fed_as_the_environment_tells_them(command, cwd, tiny, monkeypatch):
     """The recording holds what was paid, a part of 1 in every step: scaled and clipped for the agent alone."""
+    pytest.importorskip("minari")
+    pytest.importorskip("h5py")
     fed, made = [], ImitationTrainer.__init__
 
     def note(trainer, imitator, *arguments):
