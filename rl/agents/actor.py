@@ -103,9 +103,7 @@ class Actor:
                 sizes = tuple(leaf.shape)
                 raise ValueError(f"the core's state {name!r} has shape {sizes}: its first axis must be B={num_envs}")
         self.recorded = {
-            greedy: Recorded(
-                partial(self._compute_named, greedy), lambda: list(network.buffers()), [self.generator], graphs
-            )
+            greedy: Recorded(partial(self._compute_named, greedy), self._list_buffers, [self.generator], graphs)
             for greedy in (False, True)
         }
         self.reset()
@@ -206,6 +204,9 @@ class Actor:
         params, values, after = self.network.step(obs, state, starts)
         actions = self.network.head.mode(params) if greedy else self.noise.sample(params, starts)
         return params, values, after, actions
+
+    def _list_buffers(self) -> list[Tensor]:
+        return list(self.network.buffers())
 
     def _compute_named(self, greedy: bool, inputs: Tensors) -> Tensors:
         names = (*self.formats, *(self.previous if self.feed_previous else ()))

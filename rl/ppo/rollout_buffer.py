@@ -2,17 +2,20 @@
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from rl.networks.heads import NOT_EXECUTED
+from rl.ppo.indexing import close_gaps, gather
 from rl.sizes import describe_sizes
 from rl.types import Observation, Sequences, State, Targets, WarmUp
 
-Step = Callable[[Observation, State, Tensor], tuple[Tensor, Tensor, State]]
-Unroll = Callable[[Observation, State, Tensor], tuple[Tensor, Tensor, State]]
+Forward = Callable[[Observation, State, Tensor], tuple[Tensor, Tensor, State]]
+"""What ``ActorCritic.step`` and ``unroll`` do."""
+
 PLAIN = ("actions", "params", "values", "rewards", "starts", "terminated", "truncated", "ignored")
 
 
@@ -67,6 +70,15 @@ class RolloutBuffer:
         written = (*self.obs.values(), self.params, self.values, self.actions)
         self._step_views = list(zip(*(leaf.unbind(0) for leaf in written), strict=True))
         self._state_views = [list(leaf.unbind(0)) for leaf in self.state.values()]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the views, each of which would be pickled as a tensor of its own."""
+        return {name: value for name, value in vars(self).items() if not name.endswith("_views")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make them anew."""
+        vars(self).update(state)
+        self._make_views()
 
     def write_step(
         self, obs: Observation, state: State, starts: np.ndarray, params: Tensor, values: Tensor, actions: Tensor
@@ -141,7 +153,7 @@ class RolloutBuffer:
         return describe_sizes("rollout", {"observation": self.obs, "state": self.state, "": plain})
 
     @torch.no_grad()
-    def store_every_state(self, step: Step) -> None:
+    def store_every_state(self, step: Forward) -> None:
         """Fill in the states between those that are stored, up to the step that was written last.
 
         Args:
@@ -183,17 +195,12 @@ class RolloutBuffer:
             The same for the new, smaller size.
         """
         assert self.stride == 1  # see store_every_state
-        ignored = self.ignored[: self.size]
-        order = torch.argsort(ignored.byte(), dim=0, stable=True)  # [size, B]: the steps that count, then the others
-        counts, device = (~ignored).sum(0), self.values.device  # [B]
-        after = order[min(size, self.size - 1)].to(device)  # [B], the first step dropped
-        following = self.values.gather(0, after.unsqueeze(0)).squeeze(0)
-        last_values = torch.where((counts > size).to(device), following, last_values)
-        index = order[:size] * self.num_envs + torch.arange(self.num_envs)  # [size, B], each t * B + b
-        on_device = index.to(device)
+        steps, last_values = close_gaps(self.ignored[: self.size], self.values, last_values, size)
+        index = steps * self.num_envs + torch.arange(self.num_envs)  # [size, B], each t * B + b
+        on_device = index.to(self.values.device)
 
         def close(leaf: Tensor) -> Tensor:
-            return _gather(leaf, index if leaf.device == index.device else on_device)
+            return gather(leaf, index if leaf.device == index.device else on_device)
 
         for leaf in self.leaves():
             leaf[:size] = close(leaf)
@@ -243,11 +250,11 @@ class RolloutBuffer:
             steps = torch.arange(0, length * self.num_envs, self.num_envs, device=device).unsqueeze(1)
             index = steps + (first * self.num_envs + env).to(device, non_blocking=True)  # [L, n], each t * B + b
             # all that is small is gathered at once for all minibatches, observations for each
-            gathered = [_gather(column, index) for column in columns]
+            gathered = [gather(column, index) for column in columns]
             state = {name: leaf.tensor_split(count) for name, leaf in self._state_at(first, env).items()}
             splits = [column.tensor_split(count, dim=1) for column in (index, *gathered)]
             for i, (at, *parts) in enumerate(zip(*splits, strict=True)):
-                obs = {name: _gather(leaf, at.contiguous()) for name, leaf in self.obs.items()}
+                obs = {name: gather(leaf, at.contiguous()) for name, leaf in self.obs.items()}
                 mb = Sequences(obs, {name: leaves[i] for name, leaves in state.items()}, *parts)
                 if burn_in:
                     yield mb, self._warm_up(first.tensor_split(count)[i], env.tensor_split(count)[i], burn_in)
@@ -257,18 +264,18 @@ class RolloutBuffer:
     def _state_at(self, first: Tensor, env: Tensor) -> State:
         """Gather the state leaves ``[N, ...]`` before the steps ``first [N]`` of ``env [N]``."""
         index = (first // self.stride * self.num_envs + env).to(self.values.device, non_blocking=True)
-        return {name: _gather(leaf, index) for name, leaf in self.state.items()}
+        return {name: gather(leaf, index) for name, leaf in self.state.items()}
 
     def _warm_up(self, first: Tensor, env: Tensor, burn_in: int) -> WarmUp:
         begin = (first - burn_in).clamp_min(0)
         index = (begin + torch.arange(burn_in).unsqueeze(1)).clamp_max(self.size - 1) * self.num_envs + env
         on_device = index.to(self.values.device, non_blocking=True)
-        obs = {name: _gather(leaf, on_device) for name, leaf in self.obs.items()}
+        obs = {name: gather(leaf, on_device) for name, leaf in self.obs.items()}
         available = (first >= burn_in).to(self.values.device, non_blocking=True)
-        starts = _gather(self.starts, index.to(self.starts.device, non_blocking=True))
+        starts = gather(self.starts, index.to(self.starts.device, non_blocking=True))
         return WarmUp(obs, self._state_at(begin, env), starts, available)
 
-    def refresh(self, unroll: Unroll, bptt: int | None) -> None:
+    def refresh(self, unroll: Forward, bptt: int | None) -> None:
         """Recompute the stored state at the start of every chunk but the first with the current weights.
 
         Args:
@@ -280,7 +287,7 @@ class RolloutBuffer:
                 self.state[name][begin // self.stride] = leaf
 
     def recompute(
-        self, unroll: Unroll, bptt: int | None, rows: slice = slice(None), to_the_end: bool = False
+        self, unroll: Forward, bptt: int | None, rows: slice = slice(None), to_the_end: bool = False
     ) -> Iterator[tuple[int, State]]:
         """Yield where every chunk but the first begins, and the state there that comes of the first one and ``unroll``.
 
@@ -306,13 +313,7 @@ class RolloutBuffer:
         index = (first + torch.arange(length).unsqueeze(1)) * self.num_envs + env  # [L, N], each t * B + b
         on_device = index.to(self.values.device, non_blocking=True)
         columns = self.actions, targets.old_log_probs, targets.old_values, targets.advantages, targets.returns
-        obs = {name: _gather(leaf, on_device) for name, leaf in self.obs.items()}
-        parts = (_gather(column, on_device) for column in columns)
-        starts = _gather(self.starts, index.to(self.starts.device)).cpu()
+        obs = {name: gather(leaf, on_device) for name, leaf in self.obs.items()}
+        parts = (gather(column, on_device) for column in columns)
+        starts = gather(self.starts, index.to(self.starts.device)).cpu()
         return Sequences(obs, self._state_at(first, env), starts, *parts)
-
-
-def _gather(data: Tensor, index: Tensor) -> Tensor:
-    """Gather ``data [T, B, ...]`` at ``index [..., N]``, each ``t * B + b``: ``[..., N, ...]``."""
-    shape = data.shape[2:]
-    return data.view(-1, *shape).index_select(0, index.view(-1)).view(*index.shape, *shape)

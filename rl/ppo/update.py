@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from rl.flat_adam import FlatAdam, is_usable
-from rl.graphs import Recorded
+from rl.graphs import Recorded, Tensors
 from rl.networks import ActorCritic
 from rl.networks.heads import Head
 from rl.normalisation import AdvantageScale, ReturnScale
@@ -115,9 +115,7 @@ class PPO:
         """Check the values."""
         check_hyperparameters(asdict(self))
         self._step: MinibatchStep | None = None
-        self._estimate = Recorded(
-            lambda given: {"advantages": gae(**given, gamma=self.gamma, lam=self.gae_lambda)}, enabled=self.graphs
-        )
+        self._estimate = Recorded(self._compute_advantages, enabled=self.graphs)
 
     @property
     def adapts(self) -> bool:
@@ -127,6 +125,9 @@ class PPO:
     def adapted(self, rate: Tensor, kl: Tensor) -> Tensor:
         """Compute the learning rate of a step, 0-d, from that of the last one and the KL before it, both 0-d."""
         return adapted(rate, kl, self.desired_kl, self.learning_rate_min, self.learning_rate_max)
+
+    def _compute_advantages(self, given: Tensors) -> Tensors:
+        return {"advantages": gae(**given, gamma=self.gamma, lam=self.gae_lambda)}
 
     def _step_of(self, network: ActorCritic, optimizer: FlatAdam, teacher: Teacher | None) -> MinibatchStep:
         """Return what takes the steps of these; it lasts from update to update, and with it its graphs."""

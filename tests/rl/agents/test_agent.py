@@ -1,5 +1,6 @@
 """What every recurrent agent shares: acting and observing, the action that waits, memories, counters."""
 
+import pickle
 from copy import deepcopy
 from functools import partial
 
@@ -15,6 +16,11 @@ from rl.agents import RecurrentIQN
 OBS, FOUR = spaces.Box(-1.0, 1.0, (2,)), spaces.Discrete(4)
 NOTHING, NEVER = np.zeros(3), np.zeros(3, dtype=bool)
 BRANCHES = spaces.MultiDiscrete([2, 3], start=[1, 4])
+
+
+def pickle_and_load(agent):
+    """A copy as another process gets it."""
+    return pickle.loads(pickle.dumps(agent))
 
 
 @pytest.fixture
@@ -75,10 +81,11 @@ def test_single_form_and_batched_form_of_one_are_the_same_code(
     assert batched.env_steps == single.env_steps == 24
 
 
-def test_a_deep_copy_learns_as_the_original_does(make, train_batched, same_weights):
+@pytest.mark.parametrize("copy", [deepcopy, pickle_and_load])
+def test_a_copy_learns_as_the_original_does(make, train_batched, same_weights, copy):
     agent = make(Counter(2, episode_length=3), num_envs=2)
     train_batched(agent, Counter(2, episode_length=3), 2)
-    twin, before = deepcopy(agent), deepcopy(agent)
+    twin, before = copy(agent), copy(agent)
     for one in (agent, twin):
         train_batched(one, Counter(2, episode_length=3), 2)
     assert same_weights(agent, twin) and not same_weights(agent, before)
