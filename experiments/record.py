@@ -1,14 +1,15 @@
 """Play a trained agent or a scripted player and write the episodes as a Minari data set.
 
 python -m experiments.record run=RUN_DIR episodes=1000 output=recordings/mine
+python -m experiments.record run=RUN_DIR env.length=30 output=recordings/longer   # in another environment
 python -m experiments.record player=envs.players.TMazeExpert env=t_maze env.length=30 output=recordings/t_maze
 """
 
 import logging
 import re
 import shutil
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from envs.workers import close
 from experiments.launch.build import EVALUATION_ENVS, build
-from experiments.launch.check import ConfigError, construct, convert, import_path
+from experiments.launch.check import ConfigError, construct, convert, import_path, prepare_output
 from experiments.launch.command import launch
+from experiments.launch.elsewhere import check_spaces, list_overrides, override_env, read_spaces
 from experiments.launch.evaluations import EVALUATION_SEED
 from experiments.launch.run_folder import choose_checkpoint, load_run_config
 from rl.checks import positive, within
@@ -82,12 +84,9 @@ def run(config: DictConfig) -> float:
     stored = None if config.run is None else load_run_config(config.run, config.get("trust"))
     checkpoint, here = choose_checkpoint(config), Path.cwd()  # an environment may change the working folder
     player: Actor
-    with ExitStack() as opened:
+    with claim_destination(folder), ExitStack() as opened:
         if stored is not None and checkpoint is not None:
-            OmegaConf.update(stored, "device", config.device)
-            if num_envs is not None:
-                OmegaConf.update(stored, "evaluation_envs", num_envs)
-            parts = build(stored, playing=True)
+            parts = build(change_run(stored, config, num_envs), playing=True)
             opened.callback(parts.close)
             parts.agent.load(here / checkpoint)
             parts.agent.network.eval()
@@ -125,6 +124,42 @@ def find_destination(minari: Any, output: str) -> Path:
     if base.exists() and (not base.is_dir() or any(base.iterdir())):
         raise ConfigError(f"output={output}: {base} is there already")
     return base.resolve() / "data"  # Minari joins a relative path twice
+
+
+@contextmanager
+def claim_destination(folder: Path) -> Iterator[None]:
+    """Make the folder of the arrays, before anything is played; where nothing comes of it nothing is left behind.
+
+    Raises:
+        ConfigError: it cannot be made, or another command has just made it.
+    """
+    prepare_output(str(folder), "output")
+    try:
+        folder.mkdir()
+    except FileExistsError as error:
+        raise ConfigError(f"output: {folder} is there already") from error
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+
+
+def change_run(stored: DictConfig, config: DictConfig, num_envs: int | None) -> DictConfig:
+    """Return the configuration of a run as this command plays it: device, environments side by side, keys of ``env``.
+
+    Raises:
+        ConfigError: the agent cannot play in the environment that was asked for.
+    """
+    OmegaConf.update(stored, "device", config.device)
+    if num_envs is not None:
+        OmegaConf.update(stored, "evaluation_envs", num_envs)
+    overrides = list_overrides(config.get("env"))
+    if not overrides:
+        return stored
+    changed = override_env(stored, config.env)
+    check_spaces(read_spaces(changed), read_spaces(stored), overrides)
+    return changed
 
 
 def import_script(path: str) -> Any:
@@ -209,11 +244,11 @@ def make_episode(steps: list[tuple[Any, ...]], final: Any) -> Episode:
 def write_minari(
     minari: Any, folder: Path, name: str, envs: VectorEnv, episodes: list[Episode], player_name: str
 ) -> None:
-    """Write a Minari data set; images are kept as they are, not as JPEG. A broken attempt leaves nothing behind.
+    """Write a Minari data set; images are kept as they are, not as JPEG.
 
     Args:
         minari: the package.
-        folder: of the arrays; it must not exist.
+        folder: of the arrays, empty.
         name: of the data set, a Minari id or any text.
         envs: have the spaces of the episodes.
         episodes: what to write.
@@ -225,24 +260,16 @@ def write_minari(
     space, actions = envs.single_observation_space, envs.single_action_space
     if not isinstance(actions, RECORDABLE):
         raise ConfigError(f"actions of {actions} cannot be recorded: use Box, Discrete, MultiDiscrete or MultiBinary")
-    made = not folder.parent.exists()
-    folder.mkdir(parents=True)
-    try:
-        storage = minari.dataset.minari_dataset.MinariStorage.new(
-            folder, space, actions, data_format="hdf5", jpeg_encoding=False
-        )
-        buffers = [minari.data_collector.EpisodeBuffer(id=i, **episode) for i, episode in enumerate(episodes)]
-        storage.update_episodes(buffers)
-        label = re.sub(r"[^\w-]+", "_", name).strip("_") or "recording"
-        identity = name if MINARI_ID.fullmatch(name) else f"{label}-v0"
-        metadata = {"dataset_id": identity, "minari_version": version("minari"), "algorithm_name": player_name}
-        returns = [float(np.sum(episode["rewards"])) for episode in episodes]
-        storage.update_metadata(metadata | {"mean_return": float(np.mean(returns))})
-    except BaseException:
-        shutil.rmtree(folder)
-        if made:
-            folder.parent.rmdir()
-        raise
+    storage = minari.dataset.minari_dataset.MinariStorage.new(
+        folder, space, actions, data_format="hdf5", jpeg_encoding=False
+    )
+    buffers = [minari.data_collector.EpisodeBuffer(id=i, **episode) for i, episode in enumerate(episodes)]
+    storage.update_episodes(buffers)
+    label = re.sub(r"[^\w-]+", "_", name).strip("_") or "recording"
+    identity = name if MINARI_ID.fullmatch(name) else f"{label}-v0"
+    metadata = {"dataset_id": identity, "minari_version": version("minari"), "algorithm_name": player_name}
+    returns = [float(np.sum(episode["rewards"])) for episode in episodes]
+    storage.update_metadata(metadata | {"mean_return": float(np.mean(returns))})
 
 
 def main() -> None:

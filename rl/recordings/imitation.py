@@ -5,6 +5,7 @@ PPO goes on with. Memory runs through whole episodes: streams replay one after t
 window to window, and cleared where an episode begins.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -141,6 +142,13 @@ class Imitator:
             sizes = [2] * self.head.num_params
         rules = repeat_nll(self.actions, self.recording.starts, self.train_steps, self.held_steps, sizes)
         return dict(zip(("repeat", "marginal"), rules, strict=True))
+
+    def compute_fingerprint(self) -> str:
+        """Compute a digest of what is learned from and what is held out; observations, which may be large, left out."""
+        recording, digest = self.recording, hashlib.sha256()
+        for array in (recording.actions, recording.rewards, recording.bounds, self.train_steps, self.held_steps):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     def update_moments(self) -> None:
         """Take what is learned from into the running moments of the observations, where the agent keeps them."""

@@ -56,6 +56,7 @@ class ImitationTrainer:
         self.history: list[dict[str, float]] = []
         self.seconds = 0.0
         self.stopped_by: int | None = None
+        self.fingerprint = imitator.compute_fingerprint()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -120,6 +121,7 @@ class ImitationTrainer:
             "history": self.history,
             "seconds": self.seconds,
             "last": last,
+            "recording": self.fingerprint,
         }
         try:
             metrics.flush()
@@ -140,7 +142,8 @@ class ImitationTrainer:
 
         Raises:
             FileNotFoundError: there is no checkpoint.
-            ValueError: it is damaged, of an agent of another shape, or was not written by learning from a recording.
+            ValueError: it is damaged, of an agent of another shape, or was not written by learning from this recording
+                with the same part of it held out.
         """
         path = find_newest(self.run_dir)
         content = load_checkpoint(path, self.imitator.device)
@@ -149,6 +152,11 @@ class ImitationTrainer:
         state = content["imitation"]
         with naming_file(path, content):
             check_entry(state, self.schema(state), "imitation")
+            if state.get("recording") not in (None, self.fingerprint):  # earlier ones do not say
+                raise ValueError(
+                    "it learned from another recording, or with another part of it held out: data, seed and what "
+                    "imitation says of both must be as they were, or a new run be made"
+                )
             self.imitator.agent.load_state_dict(content["agent"])
         if path == self.path:
             self.saved_epochs = state["done"]

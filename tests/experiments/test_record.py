@@ -70,6 +70,7 @@ def test_everything_is_read_back_as_it_was_played(minari, tmp_path, observation,
     envs = SpaceProbe(3, observation, action)
     player = Noted(envs)
     episodes = record_episodes(ScriptedPlayer(player, 3), envs, 5, seed=0, greedy=True)
+    (tmp_path / "data").mkdir()
     write_minari(minari, tmp_path / "data", "probe", envs, episodes, "Noted")
     recording = read_minari(str(tmp_path))
     assert recording.observation_space == envs.single_observation_space
@@ -142,6 +143,47 @@ def test_a_trained_agent(minari, command, tiny, cwd, greedy):
     assert len(recording.groups) == 3 and recording.action_space == spaces.MultiDiscrete([3, 4])
     facts = json.loads((cwd / "own/data/metadata.json").read_text())
     assert facts["algorithm_name"] == f"DualHeadRecurrentPPO, {'greedy' if greedy == 'true' else 'sampled'}"
+
+
+def test_a_trained_agent_in_another_environment(command, train_maze, monkeypatch):
+    """An episode has at least one step more than the maze is long, and twice as many at most."""
+    written = []
+    monkeypatch.setattr(record, "import_minari", lambda: None)
+    monkeypatch.setattr(record, "write_minari", lambda *given: written.extend(given[4]))
+    train_maze("run_dir=run")
+    for output, arguments, shortest in (("here", (), 3), ("there", ("env.length=7",), 8)):
+        written.clear()
+        ended = command("record", "run=run", "episodes=2", f"output={output}", *arguments)
+        assert (ended.code, ended.err) == (0, "")
+        assert all(shortest <= len(episode["rewards"]) <= 2 * shortest for episode in written) and len(written) == 2
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("env.lenght=7", "there is no key 'env.lenght'; did you mean length?"),
+        ("env=witness_vote", "the observations there are"),
+    ],
+)
+def test_an_environment_in_which_the_agent_cannot_play(command, train_maze, cwd, monkeypatch, argument, message):
+    monkeypatch.setattr(record, "import_minari", lambda: None)
+    train_maze("run_dir=run")
+    ended = command("record", "run=run", "output=new", argument)
+    assert ended.code == 1 and ended.err.count("\n") == 1 and message in ended.err
+    assert not (cwd / "new").exists()
+
+
+@pytest.mark.parametrize("output", ["file/new", "taken"])
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_played(command, cwd, monkeypatch, output):
+    """Below a file; and where another command has just made its folder, which stays."""
+    monkeypatch.setattr(record, "import_minari", lambda: None)
+    monkeypatch.setattr(record, "record_episodes", None)
+    monkeypatch.setattr(record, "find_destination", lambda *_: cwd / output / "data")
+    (cwd / "file").touch()
+    (cwd / "taken/data").mkdir(parents=True)
+    ended = command("record", *T_MAZE, f"output={output}")
+    assert ended.code == 1 and ended.err.count("\n") == 1 and f"{output}/data" in ended.err
+    assert (cwd / "taken/data").is_dir()
 
 
 @pytest.mark.parametrize("num_envs", [1, 4])

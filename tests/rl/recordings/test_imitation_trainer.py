@@ -250,6 +250,31 @@ def test_a_foreign_checkpoint_is_refused(make_trainer, tmp_path):
     assert all(map(torch.equal, before, trainer.imitator.network.parameters()))
 
 
+@pytest.mark.parametrize(
+    "change", [{"held_out": 0.6}, {"split": "time"}, {"seed": 1}, {"lengths": (4, 3, 5, 4)}], ids=str
+)
+def test_another_recording_or_split_is_refused_and_changes_nothing(make_trainer, notebook, change):
+    make_trainer(1).train(notebook)
+    other = make_trainer(2, **change)
+    before = [leaf.clone() for leaf in other.imitator.network.parameters()]
+    with pytest.raises(
+        ValueError, match=r"last\.pt: it learned from another recording, or with another part of it held"
+    ):
+        other.resume()
+    assert all(map(torch.equal, before, other.imitator.network.parameters())) and other.epochs_done == 0
+
+
+def test_a_checkpoint_that_does_not_name_its_recording_is_gone_on_with(make_trainer, notebook):
+    trainer = make_trainer(1)
+    trainer.train(notebook)
+    content = load_checkpoint(trainer.path)
+    del content["imitation"]["recording"]
+    torch.save(content, trainer.path)
+    other = make_trainer(2)
+    other.resume()
+    assert other.epochs_done == 1
+
+
 def test_a_damaged_checkpoint_falls_back_to_the_epoch_before(make_trainer, notebook, caplog):
     trainer = make_trainer(epochs=3)
     trainer.train(notebook)
