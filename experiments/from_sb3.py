@@ -7,6 +7,7 @@ What the files hold is data: none of it is executed, and stable-baselines3 need 
 """
 
 import logging
+import shlex
 from contextlib import closing
 from typing import Any
 
@@ -52,7 +53,8 @@ def run(config: DictConfig) -> None:
         ]:
             log.info(line)
         sizes = f"num_envs={agent.num_envs}", f"num_steps={agent.num_steps}"  # which minibatches and bptt fit
-        words = " ".join(["python -m experiments.train", f"init_from={folder.path}", *sizes, *list_overrides(node)])
+        start = "python", "-m", "experiments.train", f"init_from={folder.path}"
+        words = shlex.join([*start, *sizes, *list_overrides(node)])
         log.info("train it further, with keys of train and env=... beside these: %s", words)
 
 

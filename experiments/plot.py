@@ -42,7 +42,8 @@ def run(config: DictConfig) -> None:
     bounds, tags = to_dict(config.bounds), [str(tag) for tag in read_list(config.tag, "tag")]
     check_options(kind, band, bounds, tags)
     output = prepare_output(convert(config.output, str, "output"), "output")
-    folders = [folder for path in read_list(config.runs, "runs") for folder in find_run_folders(str(path))]
+    found = [folder for path in read_list(config.runs, "runs") for folder in find_run_folders(str(path))]
+    folders = list({folder.resolve(): folder for folder in found}.values())  # a run that is named twice is one run
     labels = label_runs(folders, config.get("trust"))
     if kind == "curves":
         drawn = plot_curves(labels, tags, band, output)

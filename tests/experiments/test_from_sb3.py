@@ -1,5 +1,7 @@
 """``python -m experiments.from_sb3``: an agent of sb3-contrib in a run folder that the other commands read."""
 
+import shlex
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -20,16 +22,16 @@ def model(write_zip):  # noqa: F811
 
 
 def test_the_run_folder_is_evaluated_exported_and_trained_on(model, command, cwd):
-    ended = command("from_sb3", f"model={model}", CARTPOLE, "run_dir=taken")
+    ended = command("from_sb3", f"model={model}", CARTPOLE, "run_dir=taken, over")
     assert (ended.code, ended.err) == (0, "")
-    assert "after 320 steps" in command("evaluate", "run=taken", "episodes=2", "max_steps=20").out
-    exported = command("export", "run=taken", "output=policy.pt2", "steps=5")
+    assert "after 320 steps" in command("evaluate", "run=taken, over", "episodes=2", "max_steps=20").out
+    exported = command("export", "run=taken, over", "output=policy.pt2", "steps=5")
     assert (exported.code, exported.err) == (0, "")
-    line = ended.out.split("experiments.train ")[1].split()
+    line = shlex.split(ended.out.split("experiments.train ")[1])
     length = "total_steps=192", "evaluate_every=null", "final_episodes=0"
     done = command("train", *line, CARTPOLE, *length, "run_dir=further")
     assert (done.code, done.err) == (0, "")
-    taken = rl.load_agent("taken").network.state_dict()
+    taken = rl.load_agent("taken, over").network.state_dict()
     assert rl.load_agent("further").network.state_dict().keys() == taken.keys()
     config = OmegaConf.load(cwd / "further/config.yaml")
     assert (config.num_envs, config.num_steps, config.agent.bptt) == (4, 48, 48)

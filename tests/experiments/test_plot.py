@@ -30,6 +30,10 @@ def test_one_panel_for_each_environment(command, tiny, cwd):
     assert picture.shape[:2] == ALONE
     assert coloured(picture) > 0.002
 
+    ended = command("plot", f"runs=[sweep,./sweep/1,{cwd}/sweep/2]", "output=same.png")
+    assert ended.code == 0 and "2 runs -> same.png" in ended.out
+    (cwd / "same.png").unlink()
+
     ended = command("plot", "runs=[sweep/1,sweep/2,other]", "output=deep/two.png", "tag=losses/value_loss")
     assert ended.code == 0 and "3 runs -> deep/two.png" in ended.out
     picture = image.imread("deep/two.png")

@@ -137,3 +137,15 @@ def test_efficiency(drawn, cwd):
     apart = {"maze": {"gru": [(steps, steps), (steps + 50, steps)]}}
     with pytest.raises(ConfigError, match="gru: its runs have no steps in common"):
         draw_efficiency(apart, SCALES, "tag", cwd / "efficiency.png", "ci")
+
+
+def test_each_of_three_tasks_has_its_own_scale(tmp_path, monkeypatch):
+    """All runs lie in the middle of theirs; with two tasks some slips do not show."""
+    kept = []
+    monkeypatch.setattr(comparisons, "put_caption", lambda figure, told: kept.append(figure.axes[0]))
+    scales = {"a": (0.0, 2.0), "b": (0.0, 20.0), "c": (0.0, 200.0)}
+    steps = np.array([0, 10])
+    panels = {task: {"gru": [(steps, np.full(2, high / 2))] * 3} for task, (_, high) in scales.items()}
+    draw_efficiency(panels, scales, "return", tmp_path / "x.png", None)
+    (line,) = kept[0].get_lines()
+    assert line.get_ydata().tolist() == pytest.approx([0.5, 0.5])

@@ -196,3 +196,13 @@ def test_the_remedy_for_stale_states_is_one_that_is_left():
     assert name_remedy(PPO(bptt=4), 12) == advice
     for options in ({"bptt": None}, {"bptt": 12}, {"bptt": 4, "burn_in": 2}, {"bptt": 4, "refresh_states": True}):
         assert name_remedy(PPO(**options), 12) == "raise num_steps"
+
+
+def test_a_burn_in_from_the_first_step_renews_what_was_stored(make_network, collect):
+    """That of a sequence which begins just where it fits is measured, as it is used."""
+    network = make_network(cores.gru)
+    buffer, _ = collect(network, 8, start_probability=0.0)
+    buffer.state["h"][4] += 1.0
+    found = [measure_staleness(network, buffer, PPO(bptt=4, burn_in=steps), None) for steps in (0, 4)]
+    stale, fresh = (each["state_staleness"].item() for each in found)
+    assert fresh < 1e-6 < 0.1 < stale

@@ -317,3 +317,14 @@ def test_the_rules_to_beat_know_the_kind_of_the_actions(make_recording, make_age
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         Imitation(**arguments)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_an_agent_is_fed_the_rewards_of_play(make_recording, changed):
+    """One step late, as play would tell them."""
+    recording = make_recording([4, 3, 5])
+    agent = RecurrentPPO(spaces.Box(-9, 9, (2,)), spaces.Discrete(3), 4, seed=0, previous_action_reward=True)
+    told = np.clip(recording.rewards, -0.1, 0.1) if changed else recording.rewards
+    imitator = Imitator(agent, recording, Imitation(held_out=0.3), 0, told if changed else None)
+    expected = np.where(recording.starts, 0.0, np.roll(told, 1))
+    assert imitator.obs["previous_reward"][:, 0].tolist() == pytest.approx(expected.tolist())

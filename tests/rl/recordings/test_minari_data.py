@@ -3,12 +3,16 @@
 import builtins
 import json
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from gymnasium import spaces
 
 from envs.players import TMazeExpert
 from envs.t_maze import TMaze
 from experiments.record import ScriptedPlayer, record_episodes, write_minari
+from rl.recordings import minari_data
 from rl.recordings.minari_data import import_minari, read_minari
 
 
@@ -114,3 +118,19 @@ def test_arrays_of_other_lengths_and_shapes_are_told(folder):
         file["episode_2/actions"] = [0, 1]
     with pytest.raises(ValueError, match="episode 2 has 3 rewards, but other numbers of steps"):
         read_minari(str(folder))
+
+
+def test_observations_are_those_before_each_action(tmp_path, monkeypatch):
+    """Minari holds one more of an episode, what was seen after the last action. The package is not needed."""
+    space = spaces.Box(0.0, 9.0, (1,), np.float32)
+    parts = {"rewards": np.arange(3.0), "actions": np.array([0, 1, 0]), "observations": np.arange(4.0)[:, None]}
+    episode = SimpleNamespace(id=0, **parts)
+    dataset = SimpleNamespace(
+        observation_space=space, action_space=spaces.Discrete(2), iterate_episodes=lambda: [episode, episode]
+    )
+    monkeypatch.setattr(minari_data, "import_minari", lambda: SimpleNamespace(MinariDataset=lambda folder: dataset))
+    texts = dict.fromkeys(("data_format", "dataset_id", "minari_version", "observation_space", "action_space"), "x")
+    (tmp_path / "metadata.json").write_text(json.dumps(texts | {"total_episodes": 2, "total_steps": 6}))
+    recording = minari_data.read_minari(str(tmp_path))
+    assert recording.obs["obs"][:, 0].tolist() == [0.0, 1.0, 2.0, 0.0, 1.0, 2.0]
+    assert recording.rewards.tolist() == [0.0, 1.0, 2.0] * 2
