@@ -275,9 +275,23 @@ def test_results_in_the_readme_stand_in_the_learning_table():
     assert len(shown) == 6 and [row for row in shown if not any(row.items() <= kept.items() for kept in every)] == []
 
 
-@pytest.mark.parametrize("command", ["learning_table", "compare_cores", "memory_suite"])
-def test_tables_have_their_place_on_the_page_that_they_are_written_to(command):
-    page = OmegaConf.load(ROOT / f"conf/{command}.yaml").page
+@pytest.mark.parametrize(
+    ("command", "page", "plot"),
+    [
+        ("learning_table", "docs/results.md", "docs/learning_curves.png"),
+        ("compare_cores", "docs/cores.md", None),
+        ("memory_suite", "docs/memory_suite.md", "docs/memory_suite.png"),
+        ("memory_ladder", "docs/memory_ladder.md", "docs/memory_ladder.png"),
+    ],
+)
+def test_tables_go_to_their_page_where_that_is_asked_for(command, page, plot):
+    """By the command that stands there; a run of anybody's own leaves pages and pictures alone."""
+    config = OmegaConf.load(ROOT / f"conf/{command}.yaml")
+    assert config.page is None and Path(config.get("plot") or config.output).is_relative_to(config.output)
+    words = next(
+        line for line in TEXT[page].splitlines() if line.startswith(f"python -m experiments.{command}")
+    ).split()
+    assert f"page={page}" in words and (plot is None or f"plot={plot}" in words)
     begin, end = importlib.import_module(f"experiments.tables.{command}").MARKERS
     before, _, rest = TEXT[page].partition(begin)
     assert before and end in rest

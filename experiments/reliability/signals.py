@@ -185,7 +185,7 @@ def stop_table(place: Place, numbers: Sequence[int], moment: float, gap: float) 
     """Stop a learning table: its children end with it, and it goes on where it was."""
     overrides = ",".join(f"'{word}'" for word in (*SMALL, "threshold=0", "evaluate_every=8"))
     row = f"+table.maze={{experiment: t_maze_10, label: maze, overrides: [{overrides}]}}"
-    words = ["learning_table", row, "rows=[maze]", "seeds=[1,2]", "output=table", "plot=curves.png", "page=null"]
+    words = ["learning_table", row, "rows=[maze]", "seeds=[1,2]", "output=table", "plot=curves.png"]
     ended, in_time = interrupt(Running(partial(run_main, words), place.folder), numbers, moment * TABLE_SECONDS, gap)
     check_interrupted(ended, numbers, in_time, (place.folder / "table" / "table.json").is_file())
     check_success(run(words, place.folder))

@@ -110,7 +110,7 @@ def small(tiny, cwd, monkeypatch, child_environment):
 
     def arguments(*more):
         row = ROW.format(",".join(f"'{size}'" for size in [*sizes, *more]))
-        return row, "rows=[small]", "seeds=[1]", "output=out", "latency_steps=3", "jobs=1"
+        return row, "rows=[small]", "seeds=[1]", "output=out", "page=docs/cores.md", "latency_steps=3", "jobs=1"
 
     return arguments
 
@@ -154,7 +154,7 @@ def test_cores_take_turns(command, cwd, monkeypatch):
         return None if entry.core == "gru" else f"{entry.task} {seed}"
 
     monkeypatch.setattr(compare_cores, "train_entry", train)
-    arguments = "rows=[bandit_2,copy_4]", "cores=[gru,mlp]", "seeds=[1,2]", "jobs=1", "latency_steps=1", "page=null"
+    arguments = "rows=[bandit_2,copy_4]", "cores=[gru,mlp]", "seeds=[1,2]", "jobs=1", "latency_steps=1"
     ended = command("compare_cores", *arguments)
     tasks = "copy_4", "bandit_2"  # in the order of the table
     assert order == [(seed, task, core) for seed in (1, 2) for task in tasks for core in ("gru", "mlp")]
@@ -204,9 +204,8 @@ def test_a_failing_run_says_why(command, cwd, small):
 def test_bad_input(command, cwd, arguments, message, monkeypatch):
     """Nothing is trained, nothing is written."""
     monkeypatch.setattr(compare_cores, "train_entry", lambda *_: pytest.fail("a run was started"))
-    page = "page=null" if "page=docs/cores.md" not in arguments else "output=out"
     (cwd / "docs").mkdir(exist_ok=True)
     (cwd / "docs/cores.md").write_text("no markers")
-    ended = command("compare_cores", "cores=[gru,mlp]", page, *arguments)
+    ended = command("compare_cores", "cores=[gru,mlp]", *arguments)
     assert ended.code == 1 and ended.err.count("\n") == 1 and message in ended.err
     assert not list(cwd.rglob("result.json")) and not list(cwd.rglob("table.md"))

@@ -72,7 +72,7 @@ def test_end_to_end(command, tiny, cwd, monkeypatch, child_environment):
 def test_a_failing_run_says_why(command, cwd, monkeypatch, child_environment):
     monkeypatch.setenv("PYTHONPATH", child_environment["PYTHONPATH"])
     row = "table.bad={experiment:t_maze_10,overrides:['agent.clib=1']}"
-    ended = command("learning_table", row, "rows=[bad]", "seeds=[1]", "output=out", "page=null")
+    ended = command("learning_table", row, "rows=[bad]", "seeds=[1]", "output=out")
     assert ended.code == 1 and ended.err.count("\n") == 1
     assert "agent.clib=1" in ended.err
     assert ended.err.endswith(" failed: train: there is no key 'agent.clib'; did you mean clip?\n")

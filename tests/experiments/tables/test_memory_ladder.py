@@ -59,7 +59,7 @@ def test_end_to_end(command, tiny, cwd, monkeypatch, child_environment):
     assert (delay, numbers["reached"], numbers["bar"]) == (2, 0, 9)
 
     clipped = f"overrides=[{overrides},'agent.value_clip=0.2']"
-    elsewhere = "output=clipped", "plot=null", "page=null"
+    elsewhere = "output=clipped", "plot=null"
     assert command("memory_ladder", *arguments[:4], clipped, *elsewhere).code == 0
     ended = command("memory_ladder", *arguments[:4], f"overrides=[{overrides}]", *elsewhere)
     assert ended.code != 0 and "was run with agent.value_clip=0.2, the rung small/gru/2 with None" in ended.err
@@ -68,11 +68,11 @@ def test_end_to_end(command, tiny, cwd, monkeypatch, child_environment):
         raise AssertionError("a finished run was started again")
 
     monkeypatch.setattr(runs.subprocess, "run", no_process)
-    assert command("memory_ladder", *arguments, "page=null").code == 0
-    ended = command("memory_ladder", *arguments, "page=null", "core_overrides.gro=['agent.bptt=64']")
+    assert command("memory_ladder", *arguments).code == 0
+    ended = command("memory_ladder", *arguments, "core_overrides.gro=['agent.bptt=64']")
     assert ended.code == 1 and "core_overrides: there is no core 'gro'; did you mean gru?" in ended.err
     changed = [each.replace("threshold=9", "threshold=8") for each in arguments]
-    ended = command("memory_ladder", *changed, "page=null")
+    ended = command("memory_ladder", *changed)
     assert ended.code != 0 and "was run with threshold=9" in ended.err
 
 
@@ -125,7 +125,7 @@ def test_another_program_and_cores_that_take_hours_climb_with_three_seeds(comman
     monkeypatch.setattr(entries, "find_spec", lambda name: name)
     rungs = "{experiment:t_maze_100,key:env.length,label:Small,rungs:{2:64,4:64},peers:[sb3-contrib]}"
     arguments = (
-        *(f"table.small={rungs}", "rows=[small]", "cores=[gru,lstm]", "seeds=[4,5,6,7]", "jobs=1", "page=null"),
+        *(f"table.small={rungs}", "rows=[small]", "cores=[gru,lstm]", "seeds=[4,5,6,7]", "jobs=1"),
         *(
             "few_seeds=[lstm]",
             "output=out",

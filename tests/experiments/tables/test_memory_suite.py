@@ -160,7 +160,7 @@ def test_runs_of_other_settings_are_refused(command, cwd, page, made_up):
 def test_what_draws_is_looked_for_before_anything_is_trained(command, page, made_up, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     for name in ("memory_suite", "learning_table"):
-        ended = command(name, *(TWO if name == "memory_suite" else ["rows=[t_maze_10]", "seeds=[1]"]), "page=null")
+        ended = command(name, *(TWO if name == "memory_suite" else ["rows=[t_maze_10]", "seeds=[1]"]))
         assert ended.err == f'{name}: plots need matplotlib: pip install "recurrent-ppo[plot]"\n' and made_up == []
     assert command("memory_suite", *TWO, *HERE, "seeds=[1]", "plot=null", TINY).code == 0
 
