@@ -44,6 +44,7 @@ class GuardedTask:
         self.run, self.name, self.jobs, self.full_error = run, name, jobs, full_error
         self.faults: list[BaseException] = []
         self._done: list[int] = []  # numbers of jobs of a sweep
+        self._failed: list[int] = []
 
     def __call__(self, config: DictConfig) -> Any:
         """Run the command."""
@@ -82,9 +83,20 @@ class GuardedTask:
         if self.jobs.apart and not self.full_error:  # what it holds need not pass between processes
             return ConfigError(f"job {HydraConfig.get().job.num} failed: {describe(error, self.name)}")
         if self.full_error or sweeping:  # a sweep goes on with its other jobs
+            if sweeping and not self.jobs.apart:
+                self._failed.append(number := HydraConfig.get().job.num)
+                print(f"job {number} failed: {describe(error, self.name)}; the other jobs go on", file=sys.stderr)
             return error if isinstance(error, Exception) else UserCodeError(describe_fault(error))
         self.faults.append(error.with_traceback(below))
         return None
+
+    def count_failed(self, error: BaseException) -> BaseException:
+        """Say beside the fault of a sweep, which is that of its first job, what became of all of them."""
+        if self._failed:
+            failed, done = (", ".join(map(str, each)) or "none" for each in (self._failed, self._done))
+            error.add_note(f"jobs that failed: {failed}")
+            error.add_note(f"jobs done: {done}")
+        return error
 
 
 def launch(run: Callable[..., Any], config_name: str) -> None:
@@ -98,6 +110,7 @@ def launch(run: Callable[..., Any], config_name: str) -> None:
     """
     full_error = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
     faults: list[BaseException] = []
+    task: GuardedTask | None = None
     try:
         given, options = parse_options(sys.argv[1:])
         given.overrides = list(rewrite_overrides(given.overrides, given.multirun))
@@ -114,7 +127,7 @@ def launch(run: Callable[..., Any], config_name: str) -> None:
     except FAULTS as error:
         if full_error:
             raise
-        faults.append(error)
+        faults.append(error if task is None else task.count_failed(error))
     except KeyboardInterrupt as interrupt:
         stop = interrupt if isinstance(interrupt, Stopped) else Stopped(signal.SIGINT)
         print(f"{name_speaker(config_name)}: {stop}", file=sys.stderr)

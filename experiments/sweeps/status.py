@@ -111,7 +111,8 @@ def read_progress(folder: Path) -> Progress:
     except (ConfigError, OSError) as error:
         return Progress("stopped", 0, None, None, 0.0, str(error))
     total = config.get("total_steps")
-    total = total if isinstance(total, int) else None
+    if not isinstance(total, int) or any(key.startswith("imitation.") for key in config):
+        total = None  # an imitation has epochs; the key at the top is for training that goes on from it
     ended_early = result.get("stop_reason") in EARLY
     complete = ended_early or result.get("env_steps", 0) >= result.get("total_steps", 0)
     state = name_run_state(holder, bool(result), complete)
@@ -119,7 +120,12 @@ def read_progress(folder: Path) -> Progress:
         played = [point["return"] for point in result.get("evaluations", ())][-1:]
         values = [result.get("eval_return_mean"), *played, result.get("train_return_mean")]
         value = next((value for value in values if value is not None), None)
-        return Progress(state, result.get("env_steps", 0), total, value, result.get("wall_seconds", 0.0))
+        steps = result.get("env_steps", 0)
+        if "epochs" in result:
+            steps, *_ = read_newest(folder)
+        return Progress(state, steps, total, value, result.get("wall_seconds", result.get("training_seconds", 0.0)))
+    if holder is None and checkpoint_path(folder).is_file() and not list_curves(folder):
+        return Progress("stopped", 0, None, None, 0.0, "without curves: one that was taken over goes on with init_from")
     steps, value, seconds = read_newest(folder)
     note = "" if checkpoint_path(folder).is_file() or state == "running" else "nothing was saved"
     if holder is not None and state in ("running", "elsewhere"):
@@ -136,10 +142,15 @@ def name_run_state(holder: dict[str, Any] | None, has_result: bool, complete: bo
     return "stopped" if holder is None else "dead"
 
 
+def list_curves(folder: Path) -> list[Path]:
+    """Return the files of the curves of a run."""
+    return sorted(folder.glob("events.out.tfevents.*"))
+
+
 def read_newest(folder: Path) -> tuple[int, float | None, float]:
     """Return the newest step and return of the curves of a run, and the seconds that they span."""
     steps, values, times = 0, dict[str, float](), list[float]()
-    for file in sorted(folder.glob("events.out.tfevents.*")):
+    for file in list_curves(folder):
         span = list[float]()
         for event in EventFileLoader(str(file)).Load():
             for value in event.summary.value:

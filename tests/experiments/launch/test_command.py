@@ -9,6 +9,7 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 
 from envs.faults import UserCodeError
+from experiments.launch.check import ConfigError
 from experiments.launch.command import launch, set_full_error
 from experiments.launch.sentences import describe
 from rl.training import signals
@@ -199,6 +200,23 @@ def test_a_signal_ends_a_sweep(launched):
         "evaluate: stopped by SIGTERM in job 2 of a sweep, at step 8; resume=r goes on with it; "
         "jobs done: 0, 1; those after 2 did not start\n"
     )
+
+
+def test_jobs_that_fail_are_told_at_once_and_counted_in_the_end(launched, capsys):
+    """A sweep goes on; without this only the first fault would be seen, and that after the last job."""
+    told = []
+
+    def run(config):
+        told.append(capsys.readouterr().err)
+        if config.seed > 1:
+            raise ConfigError(f"seed={config.seed}: no")
+
+    code, _, err = launched(run, "-m", "seed=1,2,3,0")
+    assert code == 1 and told[:2] == ["", ""]
+    for number, line in enumerate(told[2:], 1):
+        assert line.startswith(f"job {number} failed: ConfigError: seed={number + 1}: no ")
+        assert line.endswith("; the other jobs go on\n") and line.count("\n") == 1
+    assert "\nevaluate: ConfigError: seed=2: no " in err and "; jobs that failed: 1, 2; jobs done: 0, 3; " in err
 
 
 def test_an_error_of_the_program_keeps_its_traceback(launched):

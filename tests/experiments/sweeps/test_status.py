@@ -99,6 +99,25 @@ def test_a_finished_run_without_a_final_evaluation_shows_the_last_one_before(mak
     assert read_progress(make_run("b", result=result | {"evaluations": []})).value == 0.1
 
 
+def test_an_imitation_has_no_total(make_run):
+    """Its ``total_steps`` are those of a training that goes on from it; what it has learned from its curves say."""
+    result = {"epochs": 3, "eval_return_mean": 0.9, "training_seconds": 7.0}
+    for name, known in (("done", result), ("stopped", None)):
+        folder = make_run(name, 40, known)
+        (folder / "config.yaml").write_text("total_steps: 100\nimitation:\n  epochs: 3\n")
+        found = read_progress(folder)
+        assert (found.state, found.steps, found.total) == (name, 40, None)
+        assert found.value == pytest.approx(0.4 if known is None else 0.9)
+
+
+def test_an_agent_that_was_taken_over_is_not_gone_on_with_by_resume(make_run):
+    folder = make_run("taken")
+    for file in folder.glob("events*"):
+        file.unlink()
+    found = read_progress(folder)
+    assert (found.state, found.total) == ("stopped", None) and "init_from" in found.note
+
+
 def test_a_damaged_run_is_a_line_of_its_own(make_run, command):
     make_run("bad", result=DONE).joinpath("result.json").write_text("{")
     ended = command("status")
