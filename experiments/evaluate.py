@@ -77,7 +77,7 @@ def run(config: DictConfig) -> float:
             rows += [row | describe_place(agent, envs, request, overrides) for row in there]
         finally:
             close(envs)
-    within_run = checkpoint.resolve().is_relative_to((here / config.run).resolve())
+    within_run = (here / checkpoint).resolve().is_relative_to((here / config.run).resolve())
     rows = [row | {"checkpoint": checkpoint.name if within_run else str(checkpoint)} for row in rows]
     write_text(here / config.run / "evaluation.json", json.dumps(rows, indent=1))
     return float(rows[len(rows) // 2 if overrides else 0]["mean"])
