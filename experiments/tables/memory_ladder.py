@@ -274,6 +274,8 @@ def draw_climbs(tasks: dict[str, dict[str, Climb]], output: Path) -> None:
             if any(each["steps_to_bar"] is not None for of_core in climbs.values() for _, each in of_core):
                 axis.set_xscale("log", base=2)
                 axis.set_yscale("log")  # which has no place for a panel without a point
+                low, high = axis.get_ylim()
+                axis.set_ylim(low, high * (high / low) ** 0.2)  # so that no point lies among the crosses
             axis.set_xlabel("delay in steps", fontsize=8)
             axis.set_ylabel("environment steps to the bar", fontsize=8)
             axis.legend(fontsize=7)
