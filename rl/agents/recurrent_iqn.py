@@ -159,10 +159,14 @@ class RecurrentIQN(RecurrentAgent):
         examples = self.example_inputs(), self.actor.state, self.actor.actions
         set_precision(self.device, "float32")
         self.buffer = SequenceReplay(iqn.capacity, iqn.length, self.state_stride, *examples, self.device)
-        iqn.check_room(self.num_envs * (self.buffer.size - 1))  # of each environment one entry is being written
+        if not self.plays_only:
+            self.check_rollout()
         self.rollout: ReplayedRollout | None = None  # collect makes it
-        self._learned = 0  # transitions written up to the last call of learn
-        self._owed = 0.0  # minibatches that the replay ratio grants and that have not been trained yet
+        self._learned, self._owed = 0, 0.0  # transitions up to the last learn; minibatches granted and not yet trained
+
+    def check_rollout(self) -> None:
+        """Check that learning ever starts; raise a ``ValueError`` if not."""
+        self.iqn.check_room(self.num_envs * (self.buffer.size - 1))  # of each environment one entry is being written
 
     @property
     def epsilon(self) -> float:
@@ -227,18 +231,16 @@ class RecurrentIQN(RecurrentAgent):
             return 0.0
         if self._pending is not None:
             raise RuntimeError(LEARN_TOO_EARLY)
-        counts = self.buffer.added, self.buffer.count(), self.buffer.ready().sum()
-        added, size, sequences = torch.stack(counts).tolist()  # one transfer from the device
-        plays, sizes, ready = zip(*self.shards.gather((added - self._learned, size, sequences)), strict=True)
-        played, size, sequences = sum(plays), sum(sizes), min(ready)
-        self._learned = added
-        self.env_steps += played
+        counts = self.buffer.added, self.buffer.count(), self.buffer.ready().sum(), self.buffer.written.min()
+        added, *parts = torch.stack(counts).tolist()  # one transfer from the device
+        plays, sizes, ready, written = zip(*self.shards.gather((added - self._learned, *parts)), strict=True)
+        played, size, sequences, is_full = sum(plays), sum(sizes), min(ready), min(written) >= self.buffer.size
+        self._learned, self.env_steps = added, self.env_steps + played
         if self.network.normalises and played:
             self._update_moments()
-        if size >= self.iqn.learning_starts and sequences:
+        if (size >= self.iqn.learning_starts or is_full) and sequences:  # which final entries fill, too
             self._owed += played * self.iqn.replay_ratio / (self.batch_size * self.shards.size)
-        count = int(self._owed)
-        self._owed -= count
+        count, self._owed = int(self._owed), self._owed - int(self._owed)
         loss = self._learn_minibatches(count) if count else 0.0
         if self.total_steps:
             share = min(1.0, self.progress / self.exploration) if self.exploration else 1.0
@@ -275,9 +277,9 @@ class RecurrentIQN(RecurrentAgent):
 
     def describe(self) -> list[str]:
         """Say how observations are encoded, what the actions are, and what the replay takes, a line for each."""
-        plain = {name: getattr(self.buffer, name) for name in PLAIN}
-        groups = {"observation": self.buffer.obs, "state": self.buffer.state, "": plain}
-        return [*super().describe(), describe_sizes("replay", groups)]
+        replay, plain = self.buffer, {name: getattr(self.buffer, name) for name in PLAIN}
+        sizes = describe_sizes("replay", {"observation": replay.obs, "state": replay.state, "": plain})
+        return [*super().describe(), sizes]
 
     def forget_rollout(self) -> None:
         """Empty the replay."""

@@ -31,7 +31,7 @@ from rl.ppo.advantages import bootstrap_values_of_cut_episodes
 from rl.ppo.diagnostics import diagnose_rollout, measure_staleness, name_remedy
 from rl.ppo.options import PPOOptions, check_rollout, choose_stride
 from rl.ppo.rollout_buffer import RolloutBuffer
-from rl.ppo.teacher import Teacher, check_teacher
+from rl.ppo.teacher import Teacher, check_teacher, unmoved_on_failure
 from rl.schedules import check_length
 from rl.shards import average_metrics
 from rl.types import Core, CutEpisodes, FeatureEncoder, Observation, Played, State, Targets
@@ -220,7 +220,7 @@ class RecurrentPPO(RecurrentAgent):
         parts = self.network, self.advantage_scale, self.return_scale
         moments = [leaf for part in parts if part is not None for leaf in part.buffers()]
         try:
-            with undone_on_failure(self.network, self.optimizer, moments):
+            with undone_on_failure(self.network, self.optimizer, moments), unmoved_on_failure(self.teacher):
                 targets, metrics = self.targets(next_observation)
                 found = diagnose_rollout(self.network, buffer, targets, self.ppo, self.progress) if due else {}
                 given = buffer, targets, self.shuffle, self.progress, self.teacher
@@ -230,8 +230,8 @@ class RecurrentPPO(RecurrentAgent):
                     metrics |= read_numbers(found | measure_staleness(self.network, buffer, self.ppo, after))
                 self.network.update_moments(buffer.observations())
         except BaseException as error:
-            if isinstance(error, FloatingPointError) or buffer.size != size:  # without its gaps, its cuts are elsewhere
-                self.forget_rollout()  # nothing can be learned from it, so it must not stay in the way
+            if isinstance(error, FloatingPointError) or buffer.size != size or self.ppo.refresh_states:
+                self.forget_rollout()  # it is of no use: not finite, or cut elsewhere, or with states of undone weights
                 self.actor.clear_broken_memories()
             raise
         self.env_steps, self.updates = self.env_steps + self.rollout_size * self.shards.size, self.updates + 1

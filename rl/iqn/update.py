@@ -29,7 +29,7 @@ class IQN:
         bptt: steps of a sequence that are trained, so the length of the gradient through time.
         burn_in: steps replayed without loss in front of them, to warm the stored state with the current weights.
         capacity: transitions in the replay.
-        learning_starts: transitions in the replay before the first update.
+        learning_starts: transitions in the replay before the first update, unless it is full before.
         replay_ratio: transitions trained for each one played.
         gamma: discount.
         n_step: n of the n-step returns: rewards that are added before the value of what follows stands for the rest.

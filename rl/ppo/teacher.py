@@ -4,6 +4,8 @@ After kickstarting (Schmitt et al., 2018, arXiv 1803.03835), which takes the cro
 KL(policy || teacher).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -75,6 +77,18 @@ class Teacher:
         self.network.load_state_dict(state["network"])
         if same_size:
             self.state = {name: leaf.to(self.state[name].device) for name, leaf in state["state"].items()}
+
+
+@contextmanager
+def unmoved_on_failure(teacher: Teacher | None) -> Iterator[None]:
+    """Put the memory of a teacher back to where it was if the block raises anything: it has followed in vain."""
+    before = None if teacher is None else teacher.state
+    try:
+        yield
+    except BaseException:
+        if teacher is not None and before is not None:
+            teacher.state = before
+        raise
 
 
 def check_teacher(teacher: Teacher | None, teacher_kl: float, final: float | None) -> None:

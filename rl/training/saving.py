@@ -115,7 +115,6 @@ def restore_trainer(trainer: Resumable, path: Path, content: dict[str, Any], bes
     trainer.evaluation_seconds, trainer.last_evaluation_seconds = times
     trainer.obs, trainer.best_return = obs, best_return
     if obs is None:
-        trainer.agent.reset()
         log.info("environments begin new episodes on other seeds: they have no state to go on from")
     else:
         trainer.episodes.load_state_dict(content["episodes"])

@@ -91,8 +91,7 @@ class Trainer:
         self.evaluation_share, self.lends_envs, self.threshold = evaluation_share, lends_envs, threshold
         self.early_stop = EarlyStop(threshold if stop_at_threshold else None, patience, min_delta, max_seconds)
         self.threads = Threads(torch.get_num_threads() if threads is None else threads)
-        self.env_timeout, self.shards = env_timeout, shards
-        self.episodes = Episodes(envs.num_envs)
+        self.env_timeout, self.shards, self.episodes = env_timeout, shards, Episodes(envs.num_envs)
         self.evaluations: list[dict[str, float]] = []
         self.obs: Any = None
         self.best_return = -math.inf  # of the evaluation whose agent stands in best.pt
@@ -184,6 +183,7 @@ class Trainer:
 
     def begin_episodes(self) -> None:
         """Begin new episodes in all environments: with the run's seed at first, later with seeds not seen before."""
+        self.agent.reset()  # a fault of an environment may have left an action without its outcome
         self.obs = self.envs.reset(make_later_seed(self.seed, self.agent.env_steps))
 
     def watch(self, metrics: Metrics) -> Watchdog:

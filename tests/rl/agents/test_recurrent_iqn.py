@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 from envs.probes import Counter, SpaceProbe
 from envs.single_env import SingleEnv
-from rl import cores
+from rl import cores, load_agent
 from rl.agents import RecurrentIQN
 from rl.iqn import IQN
 from rl.training.stepping import VectorEnvAdapter
@@ -93,6 +93,27 @@ def test_a_replay_too_small_for_learning_to_start_is_refused(make_iqn):
         ValueError, match=r"^learning_starts=97: with capacity=100 the replay holds at most 96 steps, so"
     ):
         make_iqn((OBS, TWO), **sizes, learning_starts=97)
+
+
+def test_a_trained_agent_plays_in_fewer_environments_than_its_replay_asks_for(make_iqn, tmp_path):
+    """A ring for each has place for two sequences, so 64 hold more; one of 1,000 entries is of no matter in play."""
+    make_iqn((OBS, TWO), num_envs=64, capacity=1000, learning_starts=1000, bptt=16).save(tmp_path / "agent.pt")
+    agent = load_agent(tmp_path / "agent.pt", num_envs=1)
+    assert agent.act(np.zeros((1, 2), dtype=np.float32)).shape == (1,)
+    with pytest.raises(ValueError, match=r"^learning_starts=1000: with capacity=1000 the replay holds at most 999"):
+        agent.training = True
+
+
+def test_learning_starts_and_goes_on_where_final_observations_fill_the_replay(make_iqn):
+    """Every third step cuts an episode, so of a ring of 200 entries at most 150 are steps."""
+    agent = make_iqn((OBS, TWO), num_envs=1, capacity=200, learning_starts=180, n_step=1)
+    observations, updates = np.random.default_rng(0).uniform(-1, 1, (400, 1, 2)), []
+    for step, observation in enumerate(observations):
+        agent.act(observation)
+        agent.observe(np.zeros(1), False, step % 3 == 2, observation)
+        agent.learn()
+        updates.append(agent.updates)
+    assert updates[120] == 0 < updates[250] < updates[399] and agent.rollout_size < 180
 
 
 def test_the_signature_shows_every_option():

@@ -50,7 +50,7 @@ def test_the_agent_is_told_the_outcome_of_each_action_and_what_follows_a_rollout
         trainer = make_trainer(envs, 12, num_steps=3)
         trainer.train(notebook)
         assert trainer.agent.notes == [
-            ("act", [0, 0]), ("observe", [0, 0], [], [], [], None),
+            ("reset",), ("act", [0, 0]), ("observe", [0, 0], [], [], [], None),
             ("act", [1, 1]), ("observe", [1, 1], [], [0], [], [2]),
             ("act", [0, 2]), ("observe", [0, 2], [], [1], [], [3]),
             ("learn", [1, 0]),
@@ -66,7 +66,7 @@ def test_steps_that_only_reset_are_told_as_ignored(make_trainer, notebook, count
     trainer = make_trainer(counters(AutoresetMode.NEXT_STEP), 12, num_steps=3)
     trainer.train(notebook)
     assert trainer.agent.notes == [
-        ("act", [0, 0]), ("observe", [0, 0], [], [], [], None),
+        ("reset",), ("act", [0, 0]), ("observe", [0, 0], [], [], [], None),
         ("act", [1, 1]), ("observe", [1, 1], [], [0], [], [2]),
         ("act", [2, 2]), ("observe", [0, 2], [], [1], [0], [3]),
         ("learn", [0, 3]),

@@ -48,10 +48,11 @@ def test_lent_environments_are_in_new_episodes_afterwards(scribe, notebook, tmp_
     assert envs.seeds == [7, 1000, make_later_seed(7, 6), 1000, make_later_seed(7, 12)]
     assert len(set(envs.seeds)) == 4
     assert [note for note in agent.notes if note[0] != "observe"] == [
-        *(("act", [0, 0]), ("act", [1, 1]), ("act", [2, 2]), ("learn", [3, 3]), ("reset",)),
-        *(("act", [0, 0]), ("act", [1, 1]), ("act", [2, 2]), ("learn", [3, 3]), ("reset",)),
+        *(("reset",), ("act", [0, 0]), ("act", [1, 1]), ("act", [2, 2]), ("learn", [3, 3]), ("reset",)),
+        *(("reset",), ("act", [0, 0]), ("act", [1, 1]), ("act", [2, 2]), ("learn", [3, 3]), ("reset",)),
+        ("reset",),  # before an evaluation and after it
     ]
-    assert drained == [7, 8, 15, 16]  # with each report, and after each evaluation
+    assert drained == [8, 10, 17, 19]  # with each report, and after each evaluation
     assert trainer.episodes.returns.tolist() == [0, 0] and not trainer.episodes.recent
     assert trainer.episodes.lengths.tolist() == [0, 0]
 

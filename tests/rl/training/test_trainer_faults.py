@@ -9,6 +9,7 @@ import torch
 from gymnasium.vector import VectorWrapper
 
 from envs.probes import Counter, EchoCue
+from envs.t_maze import TMaze
 from rl import cores
 from rl.agents import RecurrentPPO
 from rl.checkpoint import load_checkpoint
@@ -75,6 +76,26 @@ def test_an_interrupt_that_an_environment_raises_itself_stops_the_run_and_loses_
     assert content["envs"] is None and content["obs"] is None
     for name, value in straight.agent.network.state_dict().items():
         assert torch.equal(value, content["agent"]["network"][name])
+
+
+@pytest.mark.parametrize("place", [None, "cpu"], ids=["arrays", "tensors"])
+def test_training_goes_on_after_a_fault_with_new_episodes(make_trainer, notebook, place):
+    """In step 21 an action was left without its outcome; episodes of 30 steps, so all memories would have gone on."""
+    envs = TMaze(2, 29, device=place)
+    step, trainer = envs.step, make_trainer(envs, 32)
+
+    def fail(actions):
+        envs.step = step
+        raise ZeroDivisionError("in the simulator")
+
+    trainer.train(notebook)
+    trainer.total_steps, envs.step = 64, fail
+    with pytest.raises(ZeroDivisionError):
+        trainer.train(notebook)
+    learn, seen = trainer.agent.learn, []
+    trainer.agent.learn = lambda obs: seen.append(trainer.agent.buffer.starts[0].tolist()) or learn(obs)
+    assert trainer.train(notebook) is True
+    assert seen[0] == [True, True] and trainer.agent.env_steps >= 64
 
 
 class Asked:
