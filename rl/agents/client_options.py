@@ -130,7 +130,7 @@ def translate_options(
     final, decay = options.pop("entropy_end", None), options.pop("entropy_decay_steps", 0)
     if final is not None and decay:
         falling = {"entropy_coef_schedule": "linear", "entropy_coef_final": final}
-        given, total = options.get("total_steps"), decay * rollout
+        given, total = options.get("total_steps"), decay * options["num_steps"]
         if given not in (None, total):
             log.warning(
                 "total_steps=%s: schedules end after entropy_decay_steps, %s updates, at step %s", given, decay, total

@@ -178,7 +178,8 @@ class Population(ClientLoop):
     def new_actor(self, num_envs: int, seed: int | None = None, memory: bool = True) -> "Actors":
         """Make actors in ``num_envs`` other rows, with the same seats."""
         rows = {name: self._rows_of(name, num_envs) for name in self.members}
-        actors = {n: m.new_actor(len(rows[n]), seed, memory) for n, m in self.members.items()}
+        seeds = {n: None if seed is None else member_seed(seed, i) for i, n in enumerate(self.members)}
+        actors = {n: m.new_actor(len(rows[n]), seeds[n], memory) for n, m in self.members.items()}
         return Actors(self.observation_space, actors, rows)
 
     def state_dict(self) -> dict[str, Any]:

@@ -141,7 +141,7 @@ class ActorCritic(nn.Module):
         Returns:
             Distribution parameters ``[T, B, P]``, values ``[T, B]``, state after step T.
         """
-        _, features, of_critic, after = self._remember(obs, state, starts)
+        _, features, of_critic, after = self.remember(obs, state, starts)
         params, values = self.decode(features, of_critic, obs)
         return params, values, after
 
@@ -154,11 +154,11 @@ class ActorCritic(nn.Module):
         if self.recall is None:
             params, values, _ = self.unroll(obs, state, starts)
             return params, values
-        fed, features, of_critic, _ = self._remember(obs, state, starts)
+        fed, features, of_critic, _ = self.remember(obs, state, starts)
         errors = self.recall(features, fed, starts.to(fed.device, non_blocking=True))
         return *self.decode(features, of_critic, obs), errors
 
-    def _remember(self, obs: Observation, state: State, starts: Tensor) -> tuple[Tensor, Tensor, Tensor, State]:
+    def remember(self, obs: Observation, state: State, starts: Tensor) -> tuple[Tensor, Tensor, Tensor, State]:
         """Run the memories: what that of the policy is fed, its outputs, those for the value, the state after."""
         fed = self.actor.features(obs)
         starts = starts.to(fed.device, non_blocking=True)

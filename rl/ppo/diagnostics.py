@@ -71,10 +71,11 @@ def diagnose_rollout(
     mb = buffer.read(targets, first, torch.arange(buffer.num_envs)[rows], length)
     with torch.no_grad():
         features = trunk.features(mb.obs)
+        of_critic = None if network.critic is None else network.remember(mb.obs, mb.state, mb.starts)[2]
     now = ppo.coefficients(progress)
 
     def loss(outputs: Tensor) -> Tensor:
-        params, values = network.decode(outputs, outputs.detach(), mb.obs)
+        params, values = network.decode(outputs, outputs if of_critic is None else of_critic, mb.obs)
         log_probs, entropies = network.head.evaluate(params, mb.actions)
         return ppo_loss(log_probs, values, entropies, mb, now)[0]
 

@@ -89,3 +89,25 @@ def test_a_mask_that_cannot_be_used_is_refused(mask, sentence):
 def test_each_branch_must_allow_an_action():
     with pytest.raises(MisfitError, match="at least one action"):
         ActionMask(Masking([[1, 1, 0, 0, 0]], actions=spaces.MultiDiscrete([2, 3]))).reset()
+
+
+class Ending(gymnasium.Env):
+    """An episode of one step, whose info has no mask."""
+
+    observation_space, action_space = spaces.Box(0, 1, (1,)), spaces.Discrete(3)
+
+    def __init__(self, terminated, truncated):
+        self.flags = terminated, truncated
+
+    def reset(self, *, seed=None, options=None):
+        return self.observation_space.sample(), {"action_mask": [1, 0, 1]}
+
+    def step(self, action):
+        return self.observation_space.sample(), 0.0, *self.flags, {}
+
+
+@pytest.mark.parametrize("flags", [(True, False), (False, True), (True, True)])
+def test_a_mask_may_be_missing_where_an_episode_ends(flags):
+    env = ActionMask(Ending(*flags))
+    env.reset()
+    assert env.step(0)[0]["action_mask"].tolist() == [1, 1, 1]

@@ -19,6 +19,7 @@ from experiments.sweeps.trial import (
     measure_value,
     play_trial,
     wait_for_end,
+    watch_run,
 )
 
 
@@ -190,3 +191,23 @@ def test_evaluations_are_read_while_they_are_written(tmp_path):
             writer.add_scalar(EVALUATION, step / 10, step)
             writer.flush()
             assert curve.read() == [(each, each / 10) for each in (10, 20) if each <= step]
+
+
+def test_an_evaluation_beyond_the_last_step_stands_before_those_of_the_next_seed(tmp_path, monkeypatch):
+    """A rollout of 60 steps, of 40 that are asked for: the fourth evaluation, of four in a run, and not the sixth."""
+    reports = {}
+
+    class Told:
+        report = staticmethod(lambda value, step: reports.__setitem__(step, value))
+        should_prune = staticmethod(lambda: False)
+
+    class Children:
+        def start(self, *_, output):
+            return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(.3)"], stdout=output)
+
+    monkeypatch.setattr(module, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(module.Evaluations, "read", lambda self: [(60, 0.5)])
+    plan = Plan([], [], [1, 2], every=10, per_run=4, last=1)
+    watch_run(plan, Children(), [], Told(), tmp_path / "seed1", [])
+    watch_run(plan, Children(), [], Told(), tmp_path / "seed2", [0.5])
+    assert reports == {4: 0.5, 8: 0.5}

@@ -98,3 +98,16 @@ def test_normalise_by_hand():
 def test_intervals_hold_the_value_itself(runs):
     found = estimate_iqm([np.random.default_rng(runs).normal(size=runs)])
     assert found.low < found.value < found.high
+
+
+def test_an_interval_is_that_of_all_draws_however_many_are_made_at_a_time(monkeypatch):
+    scores, counts = [np.arange(6.0), np.arange(4.0)], []
+
+    def count(drawn):
+        counts.append(len(drawn[0]))
+        return np.full(len(drawn[0]), float(len(counts)))  # 1 of the runs as they are, then the number of the piece
+
+    monkeypatch.setattr(statistics, "LARGEST", 400)  # 40 draws of ten numbers
+    found = statistics.estimate(scores, count, resamples=100)
+    assert counts == [1, 40, 40, 20]
+    assert (found.value, found.low, found.high) == (1.0, 2.0, 4.0)

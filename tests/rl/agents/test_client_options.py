@@ -324,3 +324,19 @@ def test_sizes_may_be_numpy_integers(arguments):
 def test_sizes_that_cannot_be_are_refused_in_a_sentence(arguments, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         RecurrentPPOLSTM(*arguments, **options)
+
+
+def test_a_single_number_beside_an_image_is_kept():
+    options = {"obs_dim": (3, 4, 4), "obs_type": "image"}
+    space, *_ = translate_options(3 * 4 * 4 + 1, 7, cores.gru, options)
+    assert isinstance(space, spaces.Dict)
+    assert {name: leaf.shape for name, leaf in space.items()} == {"image": (3, 4, 4), "scalars": (1,)}
+    space, *_ = translate_options(3 * 4 * 4, 7, cores.gru, options)
+    assert space.shape == (3, 4, 4)
+
+
+def test_a_decay_counted_in_updates_lasts_as_many_of_those_that_are_made():
+    """Of 50 steps each, whatever the length would have been without ``num_steps``."""
+    options = {"num_steps": 50, "entropy_end": 0.0, "entropy_decay_steps": 20}
+    *_, translated = translate_options(4, 7, cores.gru, options)
+    assert translated["total_steps"] == 1_000

@@ -7,7 +7,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from rl.agents import DualHeadRecurrentPPO, Population, RecurrentIQN, RecurrentPPOLSTM
+from rl.agents import DualHeadRecurrentPPO, Population, RecurrentIQN, RecurrentPPO, RecurrentPPOLSTM
 from rl.agents.population import member_seed
 from rl.cores import gru
 from rl.training.evaluation import evaluate
@@ -339,3 +339,29 @@ def test_outcomes_of_a_wrong_shape_are_refused():
     population.act(observation(np.random.default_rng(0)))
     with pytest.raises(ValueError, match=r"truncated has shape \(5,\), but \(6,\) is expected"):
         population.observe(np.zeros(6), np.zeros(6, bool), np.zeros(5, bool))
+
+
+BOX, TWO = spaces.Box(-1.0, 1.0, (2,)), spaces.Discrete(2)
+
+
+def make(num_envs=6):
+    member = partial(RecurrentPPO, layer_size=8, core=partial(gru, hidden_size=8), bptt=4, num_minibatches=2)
+    seats = ["a", "b", "c"]
+    return Population(BOX, TWO, dict.fromkeys(seats, member), seats, num_envs=num_envs, num_steps=8, seed=0)
+
+
+def test_a_population_trains_as_long_as_one_of_its_members_does():
+    population = make()
+    population.members["a"].training = population.members["c"].training = False
+    assert population.training
+    population.members["b"].training = False
+    assert not population.training
+    population.training = True
+    assert all(member.training for member in population.members.values())
+
+
+def test_players_of_different_members_draw_independently():
+    """Of two choices nearly alike two members agree in about half of 600 rows, not in all of them."""
+    actions = make().new_actor(1800, seed=1).act(np.zeros((1800, 2), np.float32))
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert 0.4 < (actions[one::3] == actions[other::3]).mean() < 0.6

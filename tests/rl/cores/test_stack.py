@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from rl import cores
+from rl.cores.dropout import COUNT, drop_units
 from rl.cores.stack import Stack
 
 B, D = 3, 5  # of the fixtures
@@ -107,3 +108,13 @@ def test_layers_above_the_first_see_the_hidden_units(name):
     shapes = [{weights.shape[1] for key, weights in layer.named_parameters() if key in ("weight_ih", "weight")}
               for layer in (first, second, third)]  # fmt: skip
     assert shapes == [{D}, {4}, {4}]
+
+
+def test_the_gates_of_a_layer_are_those_of_what_dropout_leaves_of_the_layer_below(randomise):
+    core = randomise(cores.gru(3, hidden_size=8, num_layers=3, dropout=0.5)).train()
+    x, state, no = torch.ones(4, 3), core.initial_state(4), torch.zeros(4, dtype=torch.bool)
+    zeros, expected = (torch.zeros(4, 8),), []
+    for index, layer in enumerate(core.layers):
+        expected.append(layer.gates(x, zeros))
+        x = drop_units(layer.step(x, zeros)[0], state[COUNT], index, 0.5)
+    torch.testing.assert_close(core.gates(torch.ones(4, 3), state, no), torch.cat(expected, dim=1))

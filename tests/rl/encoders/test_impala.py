@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.nn.functional import conv2d
 
 from rl.encoders import impala
 from rl.encoders.impala import ResidualBlock
@@ -63,3 +64,10 @@ def test_blocks_learn_although_they_begin_as_the_identity():
 def test_bad_sizes_are_named(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         impala({"obs": (1, 8, 8)}, **options)
+
+
+def test_a_block_is_its_formula(randomise):
+    block = randomise(ResidualBlock(2))
+    x = torch.randn(3, 2, 5, 5, generator=torch.Generator().manual_seed(0))
+    inner = conv2d(x.clamp_min(0), block.first.weight, block.first.bias, padding=1).clamp_min(0)
+    torch.testing.assert_close(block(x), x + conv2d(inner, block.last.weight, block.last.bias, padding=1))

@@ -308,3 +308,17 @@ def test_a_checkpoint_of_other_sizes_leaves_the_replay_empty(make):
         Logged(replay).play(30)
         replay.load_state_dict(stored)
         assert len(replay) == 0
+
+
+def test_the_largest_weight_of_every_minibatch_is_one():
+    one = torch.zeros(1, 1)
+    replay = SequenceReplay(40, 2, 1, {"x": one}, {"h": one}, torch.zeros(1, 1, dtype=torch.int64))
+    for _ in range(12):
+        replay.write_step({"x": one}, {"h": one}, torch.tensor([False]), torch.zeros(1, 1, dtype=torch.int64))
+        replay.finish_step(torch.zeros(1), torch.tensor([False]))
+    slots = replay.ready().nonzero().squeeze(1)
+    replay.prioritise(slots, torch.arange(1.0, 1.0 + len(slots)))
+    drawn, weights = replay.draw(50, 2, torch.Generator().manual_seed(0), alpha=1.0, beta=0.5)
+    assert (weights.amax(1) == 1.0).all() and (weights < 1.0).any()
+    low, high = (replay.priorities[drawn].aminmax(dim=1)[side] for side in (0, 1))
+    torch.testing.assert_close(weights.amin(1), (low / high).sqrt().float())

@@ -313,3 +313,9 @@ def test_all_weights_are_parameters_of_the_module(make_network):
     names = {name for name, _ in network.named_parameters()}
     assert "head.log_std" in names
     assert isinstance(network.heads, nn.Linear)
+
+
+def test_a_value_without_layers_is_linear_whatever_the_policy_has(make_network):
+    network = make_network(cores.gru, head_layers=[6, 5], value_head_layers=[])
+    assert [layer.out_features for layer in network.head_layers.policy if isinstance(layer, nn.Linear)] == [6, 5, 4]
+    assert [layer.weight.shape for layer in network.head_layers.value] == [(1, 8)]

@@ -1,5 +1,7 @@
 """Each measure reacts to the fault it is for, and is the number that its definition gives by hand."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from gymnasium import spaces
@@ -224,3 +226,12 @@ def test_states_differ_by_the_norm_of_their_difference():
 def test_what_could_not_be_measured_is_left_out():
     assert read_numbers({"one": torch.tensor(0.5), "none": torch.tensor(float("nan"))}) == {"one": 0.5}
     assert read_numbers({}) == {}
+
+
+def test_a_feature_that_differs_between_environments_alone_is_not_dead():
+    """The first differs between rows, the second between steps, the third nowhere."""
+    features = torch.zeros(4, 3, 3)  # [T, B, D]
+    features[..., 0] = torch.arange(3.0)
+    features[..., 1] = torch.arange(4.0).unsqueeze(1)
+    found = measure_dead_features(SimpleNamespace(computes=True), features)
+    assert found["dead_features"] == torch.tensor(1 / 3)

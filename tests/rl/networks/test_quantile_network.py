@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
@@ -190,3 +191,13 @@ def test_a_mask_of_another_size_is_refused(make):
 def test_sizes_below_one_are_refused(make, option):
     with pytest.raises(ValueError, match=f"{option}=0"):
         make(**{option: 0})
+
+
+def test_a_mask_of_three_branches_allows_the_combinations_of_what_each_allows():
+    sizes = (2, 3, 4)
+    head = EpsilonGreedyHead(spaces.MultiDiscrete(sizes))
+    masks = torch.rand(20, sum(sizes), generator=torch.Generator().manual_seed(0)) < 0.6
+    parts = masks.split(sizes, dim=1)
+    for action, choices in enumerate(product(*map(range, sizes))):
+        expected = torch.stack([part[:, choice] for part, choice in zip(parts, choices, strict=True)]).all(0)
+        assert torch.equal(head.allowed(masks)[:, action], expected)

@@ -1,12 +1,14 @@
 """What is measured on a rollout: stale states, the reach of the gradient, features and gates of what was played."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from experiments.benchmark.host_reads import HostReads
 from rl import cores
 from rl.networks.diagnostics import NAMES
-from rl.ppo import PPO
+from rl.ppo import PPO, diagnostics
 from rl.ppo.diagnostics import choose_sequences, diagnose_rollout, measure_staleness, name_remedy, spread
 
 T = 12
@@ -206,3 +208,44 @@ def test_a_burn_in_from_the_first_step_renews_what_was_stored(make_network, coll
     found = [measure_staleness(network, buffer, PPO(bptt=4, burn_in=steps), None) for steps in (0, 4)]
     stale, fresh = (each["state_staleness"].item() for each in found)
     assert fresh < 1e-6 < 0.1 < stale
+
+
+PPO_OF_WHOLE_ROLLOUTS = PPO(bptt=None)
+
+
+def test_the_memory_is_measured_on_the_environments_that_were_chosen(make_network, collect, monkeypatch):
+    network, seen = make_network(cores.gru), []
+    buffer, targets = collect(network, 6, num_envs=12)
+    monkeypatch.setattr(diagnostics, "measure_memory", lambda core, given, *rest: seen.append(given) or {})
+    diagnose_rollout(network, buffer, targets, PPO_OF_WHOLE_ROLLOUTS, 0.0)
+    assert torch.equal(seen[0].starts, buffer.starts[:, ::2])
+    torch.testing.assert_close(seen[0].features, network.actor.features({"obs": buffer.obs["obs"][:, ::2]}))
+
+
+def test_states_that_a_start_clears_do_not_count_in_the_environments_that_were_chosen(make_network, collect):
+    network = make_network(cores.gru)
+    buffer, _ = collect(network, 6, num_envs=12)
+    with torch.no_grad():
+        *_, state = network.unroll(buffer.obs, buffer.state_before(0), buffer.starts)
+    starts = torch.zeros(12, dtype=torch.bool)
+    starts[[2, 6]] = True
+    state["h"][[2, 6]] += 100.0
+    found = measure_staleness(network, buffer, PPO_OF_WHOLE_ROLLOUTS, (state, starts.numpy()))
+    assert found["state_staleness"] < 1e-5
+
+
+def test_a_critic_may_have_another_memory_of_another_size(make_network, collect):
+    critic_core = partial(cores.gru, hidden_size=16)
+    network = make_network(cores.gru, separate_critic=True, critic_core=critic_core, head_layers=[6])
+    rollout = collect(network, 8)
+    assert "hidden_norm" in diagnose_rollout(network, *rollout, PPO(bptt=4), 0.0)
+
+
+@pytest.mark.parametrize("layers", [None, [6]])
+def test_the_loss_of_the_value_counts_where_its_memory_is_that_of_the_policy(layers, make_network, collect):
+    """Without advantages and entropy the loss is that of the value."""
+    network = make_network(cores.gru, head_layers=layers)
+    buffer, targets = collect(network, 8)
+    targets.advantages.zero_()
+    found = diagnose_rollout(network, buffer, targets, PPO(bptt=4, entropy_coef=0.0), 0.0)
+    assert torch.isfinite(found["gradient_share_older_than_1"])

@@ -12,6 +12,7 @@ import pytest
 from rl.recordings.recording import hold_out
 from rl.recordings.slippi import (
     BUTTONS,
+    CAP,
     INPUTS,
     NUMBERS,
     SIX_HEADS,
@@ -272,3 +273,12 @@ def test_damage_to_a_real_game_is_found_or_left_out(real, tmp_path, capfd, caplo
     recording = read_slippi([*paths, real])
     assert len(caplog.records) >= 5 and capfd.readouterr().err == ""
     assert (np.diff(recording.bounds) == 6401).all()
+
+
+LARGEST = {"position.x": 250, "position.y": 200, "percent": 200, "shield": 60, "stocks": 4, "jumps": 6, "hitlag": 20}
+LARGEST |= {"direction": 1, "airborne": 1, "velocities.self_x_air": 10, "velocities.knockback_y": 10}
+
+
+def test_what_a_game_usually_shows_is_of_order_one_and_not_capped():
+    for field, largest in LARGEST.items():
+        assert 0.5 <= largest / NUMBERS[field][2] <= CAP, field

@@ -14,8 +14,9 @@ from envs.probes import Counter, SpaceProbe
 from envs.wrapping import ChangedRewards
 from rl import cores
 from rl.agents import DualHeadRecurrentPPO, Population, RecurrentIQN, RecurrentPPO, RecurrentPPOLSTM
-from rl.training.evaluation import evaluate, evaluation_mode
-from rl.training.stepping import VectorEnvAdapter
+from rl.agents.population import member_seed
+from rl.training.evaluation import EpisodeCounter, evaluate, evaluation_mode
+from rl.training.stepping import StepResult, VectorEnvAdapter
 
 LENGTHS = (2, 4, 3, 5)
 """Of the episodes of each row in the loops by hand."""
@@ -139,10 +140,11 @@ def play_by_hand(agent, mode, quota, seed, greedy, memory):
     """Returns and lengths of ``quota`` episodes of each row, in the order in which they end, with nothing of ours but
     networks."""
     count = len(LENGTHS)
-    members = [(agent, np.arange(count))]
-    if isinstance(agent, Population):
-        members = [(agent.members["one"], np.array([1, 3])), (agent.members["other"], np.array([0, 2]))]
-    players = [HandPlayer(member, rows, seed, greedy, memory) for member, rows in members]
+    members = [(agent, np.arange(count), seed)]
+    if isinstance(agent, Population):  # whose members draw noise of their own
+        places = (("one", [1, 3]), ("other", [0, 2]))
+        members = [(agent.members[name], np.array(rows), member_seed(seed, i)) for i, (name, rows) in enumerate(places)]
+    players = [HandPlayer(*member, greedy, memory) for member in members]
     envs = [Walk(length) for length in LENGTHS]
     obs = np.stack([env.reset(seed=seed + row)[0] for row, env in enumerate(envs)])
     starts, rewards, returns = np.ones(count, dtype=bool), np.zeros(count, np.float32), np.zeros(count)
@@ -346,3 +348,18 @@ def test_a_failing_reset_leaves_the_network_as_it_was(make_agent):
     with pytest.raises(TypeError):
         evaluate(agent, envs, 2, seed=0)
     assert agent.network.training
+
+
+def test_steps_without_an_agent_count_since_the_last_one_with_one():
+    """Three in a row end it, three in all do not."""
+
+    def step(ignored):
+        no = np.zeros(1, bool)
+        return StepResult(None, np.ones(1, np.float32), no, no, None, np.array([ignored]))
+
+    counter = EpisodeCounter(np.array([1]), max_steps=3)
+    for ignored in (True, True, False, True, True):
+        counter.add(step(ignored))
+        assert counter.left.tolist() == [1]
+    counter.add(step(True))
+    assert counter.left.tolist() == [0] and counter.finished == []

@@ -252,3 +252,8 @@ def test_a_folder_that_can_have_no_event_file_is_named(tmp_path):
     with pytest.raises(OSError, match=r"its curves cannot be written: .*file/run"):
         Metrics(tmp_path / "file/run", 100)
     assert threading.excepthook is usual
+
+
+def test_the_metric_is_the_last_part_of_a_name():
+    found = tag_update({"red/a/clip": 0.2, "red/a/policy_loss": 0.5, "red/a/loss": 1.0, "red/hidden_norm": 2.0})
+    assert found == {"charts/red/a/clip": 0.2, "losses/red/a/policy_loss": 0.5, "diagnostics/red/hidden_norm": 2.0}
