@@ -147,8 +147,17 @@ class GuestVector(VectorWrapper):
                 rows[row] = None if final[row] is None else self.fit_one(final[row])
             final = rows
         else:
-            final = self.fit(final)
+            final = self.fit(_of_ended(ended, final, observed))
         return kept | {"final_obs": final, "_final_obs": ended}
+
+
+def _of_ended(ended: np.ndarray, final: Any, observed: Any) -> Any:
+    """Put what is ``observed`` in the rows of final observations where nothing has ended: they may hold anything."""
+    if isinstance(final, dict) and isinstance(observed, dict) and final.keys() == observed.keys():
+        return {key: _of_ended(ended, part, observed[key]) for key, part in final.items()}
+    if isinstance(final, np.ndarray) and isinstance(observed, np.ndarray) and final.shape == observed.shape:
+        return np.where(ended.reshape(-1, *[1] * (final.ndim - 1)), final, observed)
+    return final
 
 
 def _has_rows(final: Any) -> bool:

@@ -252,7 +252,8 @@ class Actor:
         self.starts = ended if self.memory else np.ones(self.num_envs, dtype=bool)
         self._needs_reward = False
         if self.feed_previous:
-            paid, cleared = (torch.from_numpy(array).to(self.device) for array in (rewards, self.starts))
+            told = rewards, self.starts  # arrays that the caller may use again
+            paid, cleared = (torch.from_numpy(array).to(self.device, copy=True) for array in told)
             self.last = {
                 PREVIOUS_ACTION: self.network.head.as_previous(self.actions),
                 PREVIOUS_REWARD: paid.unsqueeze(1),

@@ -100,6 +100,13 @@ def test_final_observations_may_be_given_row_by_row():
     assert final[0].tolist() == [2] and final[0].dtype == np.float32 and final[1] is None
 
 
+@pytest.mark.parametrize("other", [np.nan, np.inf, -5.0])
+def test_a_batch_of_final_observations_may_hold_anything_where_nothing_has_ended(other):
+    """Row 0 is cut after two steps, when row 1 shows 2."""
+    final = play(adapt(Vector(info={"final_obs": np.array([[2.0], [other]])}), 2, "Own"))[4]["final_obs"]
+    assert final.tolist() == [[2.0], [2.0]]
+
+
 def test_an_environment_that_never_resets_is_reset():
     class Patient(Vector):
         metadata: ClassVar[dict] = {"autoreset_mode": "Disabled"}

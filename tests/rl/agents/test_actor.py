@@ -138,7 +138,8 @@ def test_cut_episodes_are_noted_as_if_they_had_gone_on(make_actor):
     """Those of the environments asked for, in their order, also where an episode starts next; a reset forgets."""
     actor = make_actor(feed_previous=True)
     actor.act(np.arange(18).reshape(3, 6))
-    actor.observe(np.array([1.0, 2.0, 3.0], dtype=np.float32), np.array([False, True, True]))
+    actor.observe(rewards := np.array([1.0, 2.0, 3.0], dtype=np.float32), np.array([False, True, True]))
+    rewards[:] = 9.0  # its owner uses it again
     final = np.arange(18, dtype=np.float32).reshape(3, 6)
     cut = actor.cut_episodes(5, final, np.array([2, 1]))
     assert (cut.step, cut.env_ids.tolist()) == (5, [2, 1])
