@@ -21,8 +21,8 @@ from rl.agents.player import policy_copy
 from rl.checkpoint import atomic_write
 from rl.networks import ActorCritic, QuantileNetwork, make_head
 from rl.networks.heads import BernoulliHead, CategoricalHead, GaussianHead, Head
+from rl.networks.modes import evaluation_mode
 from rl.networks.quantile_network import EpsilonGreedyHead
-from rl.training.evaluation import evaluation_mode
 from rl.training.stepping import VectorEnvAdapter
 from rl.types import Agent
 

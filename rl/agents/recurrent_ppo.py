@@ -186,7 +186,7 @@ class RecurrentPPO(RecurrentAgent):
         check_collecting(self.network.training, self._pending is not None)
         if self.rollout is None or self.rollout.envs is not envs:
             check_teacher(self.teacher, self.ppo.teacher_kl, self.ppo.teacher_kl_final)
-            self.buffer = self._make_buffer(self.device, told_on=self.device)
+            self._truncated, self.buffer = [], self._make_buffer(self.device, told_on=self.device)
             self.rollout = BufferedRollout(self.actor, envs, self.buffer, self.ppo.graphs)
         return self.rollout.play(observation)
 

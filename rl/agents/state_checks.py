@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 from rl.agents.persistence import name_differences, without_corrections
 from rl.flat_adam import FlatAdam, optimizer_schema
 from rl.networks import ActorCritic, QuantileNetwork
+from rl.networks.modes import evaluation_mode
 from rl.normalisation import ReturnScale, RunningMoments
 from rl.schema import check_entry, finite, natural
 from rl.types import Observation, State
@@ -177,12 +178,8 @@ def check_outputs(network: ActorCritic | QuantileNetwork, obs: Observation, stat
     Raises:
         FloatingPointError: it does not.
     """
-    training = network.training
-    network.eval()  # nothing is drawn
-    try:
+    with evaluation_mode(network):  # nothing is drawn
         params, values, _ = network.step(obs, state, None)
-    finally:
-        network.train(training)
     if not bool(torch.isfinite(params.sum() + values.square().sum())):
         raise FloatingPointError(
             "the weights in agent.network have become so large that its outputs are not finite: look for extreme "

@@ -19,10 +19,10 @@ from rl.agents.actor import PREVIOUS_ACTION, PREVIOUS_REWARD
 from rl.checks import one_of, positive, whole, within
 from rl.flat_adam import guarded_step, is_usable, undone_on_failure
 from rl.networks.heads import BernoulliHead, CategoricalHead
+from rl.networks.modes import evaluation_mode
 from rl.recordings.recording import SPLITS, Recording, Split, Streams, deal, hold_out, split_into_pieces
 from rl.recordings.repeat_baseline import find_changes, repeat_nll
 from rl.schedules import Schedule, check_schedules, scheduled
-from rl.training.evaluation import evaluation_mode
 from rl.types import Observation, State
 
 

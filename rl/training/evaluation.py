@@ -1,15 +1,13 @@
 """Plays whole episodes without learning, on environments and memories of their own."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from gymnasium.vector import VectorEnv
-from torch import nn
 from tqdm import tqdm
 
 from rl.checks import positive
+from rl.networks.modes import evaluation_mode
 from rl.training.stepping import StepResult, VectorEnvAdapter
 from rl.types import Agent
 
@@ -139,7 +137,13 @@ class EpisodeCounter:
         self.returns[ended], self.lengths[ended] = 0.0, 0
 
     def get_evaluation(self) -> Evaluation:
-        """Return the episodes that count, in the order in which they ended."""
+        """Return the episodes that count, in the order in which they ended.
+
+        Raises:
+            ValueError: there is none: rows were idle while others of their worlds played on.
+        """
+        if not self.finished:
+            raise ValueError(f"no episode that counts has ended within max_steps={self.max_steps}: raise it")
         returns, lengths, rows = zip(*self.finished, strict=True)
         return Evaluation(np.array(returns), np.array(lengths), np.array(rows), self.cut)
 
@@ -148,19 +152,3 @@ def make_bar(label: str | None, episodes: int) -> tqdm:
     """Make a progress bar of episodes that leaves no line behind; without a label, or a terminal, it shows nothing."""
     disable = True if label is None else None  # None: unless there is a terminal
     return tqdm(total=episodes, desc=label, unit=" episodes", leave=False, miniters=0, disable=disable)
-
-
-@contextmanager
-def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Switch off what a network does in training only; whatever happens, each part is put back as it was.
-
-    Part by part, for the networks of a population may differ, and the module that holds them is made anew when asked
-    for.
-    """
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

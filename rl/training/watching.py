@@ -13,9 +13,9 @@ from torch import Tensor
 from rl.agents.actor import Actor
 from rl.agents.population import Actors, Population
 from rl.checks import positive, whole
+from rl.networks.modes import evaluation_mode
 from rl.networks.quantile_network import FORBIDDEN, QuantileNetwork
 from rl.spaces import take_rows
-from rl.training.evaluation import evaluation_mode
 from rl.training.stepping import VectorEnvAdapter
 from rl.types import Agent
 

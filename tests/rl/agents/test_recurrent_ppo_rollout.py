@@ -5,6 +5,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from envs.t_maze import TMaze
+
 OBS, FOUR = spaces.Box(-1.0, 1.0, (2,)), spaces.Discrete(4)
 
 
@@ -68,3 +70,16 @@ def test_what_a_rollout_takes_is_told(make_agent):
     agent = make_agent((OBS, FOUR), num_envs=2, hidden_size=64)
     assert agent.describe()[-1] == "rollout: 4.8 kB (state 'h' 4.1 kB, params 256 bytes, observation 'obs' 128 bytes)"
     assert agent.buffer is None
+
+
+def test_environments_of_tensors_take_the_place_of_a_rollout_that_was_told(make_agent):
+    """Its ten steps, the last of which cut all episodes, are no part of the four that follow."""
+    envs = TMaze(num_envs=4, length=5, device="cpu")
+    agent = make_agent(envs, num_envs=4, num_steps=4)
+    obs, _ = envs.reset(seed=0)
+    shown = obs.numpy()
+    for step in range(10):
+        agent.act(shown)
+        agent.observe(np.zeros(4), False, np.full(4, step == 9), shown)
+    agent.learn(agent.collect(envs, obs).obs)
+    assert (agent.updates, agent.env_steps) == (1, 16)

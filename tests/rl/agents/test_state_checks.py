@@ -133,3 +133,10 @@ def test_a_generator_of_another_device_is_left_alone(trained, make):
     other.load_state_dict(state)
     assert torch.equal(other.actor.generator.get_state(), before)
     assert torch.equal(other.shuffle.get_state(), state["generators"][0])
+
+
+def test_a_part_of_the_user_stays_in_the_mode_that_it_is_in(trained):
+    """Such as one that is never to be in training."""
+    part = next(trained.network.children()).eval()
+    trained.state_dict()
+    assert trained.network.training and not part.training

@@ -15,7 +15,8 @@ from envs.wrapping import ChangedRewards
 from rl import cores
 from rl.agents import DualHeadRecurrentPPO, Population, RecurrentIQN, RecurrentPPO, RecurrentPPOLSTM
 from rl.agents.population import member_seed
-from rl.training.evaluation import EpisodeCounter, evaluate, evaluation_mode
+from rl.networks.modes import evaluation_mode
+from rl.training.evaluation import EpisodeCounter, evaluate
 from rl.training.stepping import StepResult, VectorEnvAdapter
 
 LENGTHS = (2, 4, 3, 5)
@@ -363,3 +364,13 @@ def test_steps_without_an_agent_count_since_the_last_one_with_one():
         assert counter.left.tolist() == [1]
     counter.add(step(True))
     assert counter.left.tolist() == [0] and counter.finished == []
+
+
+def test_an_evaluation_without_an_episode_is_told():
+    """The one row that counts waits for another one of its world, which plays on."""
+    counter, waits = EpisodeCounter(np.array([1, 0]), max_steps=5), np.array([True, False])
+    for _ in range(5):
+        counter.add(StepResult(None, np.zeros(2), np.zeros(2, bool), np.zeros(2, bool), None, waits))
+    assert not counter.left.any()
+    with pytest.raises(ValueError, match=r"^no episode that counts has ended within max_steps=5: raise it$"):
+        counter.get_evaluation()
