@@ -155,6 +155,8 @@ def _of_ended(ended: np.ndarray, final: Any, observed: Any) -> Any:
     """Put what is ``observed`` in the rows of final observations where nothing has ended: they may hold anything."""
     if isinstance(final, dict) and isinstance(observed, dict) and final.keys() == observed.keys():
         return {key: _of_ended(ended, part, observed[key]) for key, part in final.items()}
+    if isinstance(final, tuple) and isinstance(observed, tuple) and len(final) == len(observed):
+        return tuple(_of_ended(ended, *parts) for parts in zip(final, observed, strict=True))
     if isinstance(final, np.ndarray) and isinstance(observed, np.ndarray) and final.shape == observed.shape:
         return np.where(ended.reshape(-1, *[1] * (final.ndim - 1)), final, observed)
     return final

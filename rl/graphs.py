@@ -46,6 +46,10 @@ class Recorded:
         self.seen: set[tuple] = set()
         self.recordings: dict[tuple, Recording] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the recordings: they hold the places of this function's tensors, and a copy has others."""
+        return vars(self) | {"held": [], "seen": set(), "recordings": {}}
+
     def records(self, device: torch.device) -> bool:
         """Tell whether it would be recorded on ``device``; if not, its caller may as well do without names."""
         return self.enabled and can_record(device)

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from envs.faults import UserCodeError
 from envs.guest import Guest
-from envs.guest_vector import GuestVector, adapt
+from envs.guest_vector import GuestVector, _of_ended, adapt
 from envs.same_step_autoreset import SameStepAutoreset
 from envs.t_maze import TMaze
 
@@ -105,6 +105,14 @@ def test_a_batch_of_final_observations_may_hold_anything_where_nothing_has_ended
     """Row 0 is cut after two steps, when row 1 shows 2."""
     final = play(adapt(Vector(info={"final_obs": np.array([[2.0], [other]])}), 2, "Own"))[4]["final_obs"]
     assert final.tolist() == [[2.0], [2.0]]
+
+
+@pytest.mark.parametrize("nest", [lambda leaf: {"a": leaf, "b": (leaf, leaf)}, lambda leaf: (leaf, {"a": leaf})])
+def test_so_may_the_parts_of_composite_ones(nest):
+    ended, other = np.array([True, False]), np.array([[2.0], [np.nan]])
+    found = _of_ended(ended, nest(other), nest(np.full((2, 1), 5.0)))
+    expected = nest(np.array([[2.0], [5.0]]))
+    assert str(found) == str(expected)
 
 
 def test_an_environment_that_never_resets_is_reset():

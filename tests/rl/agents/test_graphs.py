@@ -2,6 +2,7 @@
 of its own, with a tape in place of a CUDA graph.
 """
 
+from copy import deepcopy
 from functools import partial
 
 import numpy as np
@@ -105,6 +106,16 @@ def test_a_new_optimiser_state_is_recorded_anew(tape, device, tmp_path):
     again.load(tmp_path / "agent.pt")
     play(again, seed=1)
     check_equal(agent, again)
+
+
+def test_a_copy_records_anew():
+    """A graph holds the places of the tensors that it was recorded with, which are not those of a copy."""
+    recorded = graphs.Recorded(dict, list)
+    recorded.held, recorded.seen, recorded.recordings = [torch.ones(1)], {"shapes"}, {"shapes": object()}
+    twin = deepcopy(recorded)
+    assert (twin.held, twin.seen, twin.recordings) == ([], set(), {})
+    assert (twin.function, twin.anchors, twin.enabled) == (dict, list, True)
+    assert len(recorded.held) == len(recorded.seen) == len(recorded.recordings) == 1
 
 
 def test_a_loss_that_reads_a_number_runs_plainly(tape, device, caplog):
